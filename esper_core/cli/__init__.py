@@ -1,0 +1,1 @@
+"""Part of Esper; see docs/explanation/architecture.md."""

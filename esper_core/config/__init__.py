@@ -1,0 +1,1 @@
+"""Typed configuration: schema, presets and layers with origins."""

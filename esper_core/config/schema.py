@@ -1,0 +1,141 @@
+"""Every configuration key of the core, with its type, default, unit and meaning. Imports no torch.
+
+Each Struct is one table of ``esper.toml`` (``[tool.esper]`` in ``pyproject.toml``). The text under a field is what
+``docs/reference/config.md`` and ``--help`` show. Unknown keys are errors. A plugin's table ``[sink.NAME]`` belongs to
+the plugin and is validated by its own ``Config``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+__all__ = [
+    "DeliveryConfig",
+    "EnvConfig",
+    "EsperConfig",
+    "OtelConfig",
+    "PPOConfig",
+    "RunConfig",
+]
+
+Positive = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+UnitInterval = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+def _doc(text: str, **bounds: Any) -> Meta:
+    return Meta(description=text, **bounds)
+
+
+class PPOConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[ppo]``: the agent and its update (Schulman et al. 2017, arXiv:1707.06347)."""
+
+    rollout_steps: Annotated[int, _doc("environment steps per environment and update", ge=1)] = 128
+    epochs: Annotated[int, _doc("passes over the rollout per update", ge=1)] = 4
+    minibatch_size: Annotated[int, _doc("environment steps per optimizer step", ge=1)] = 256
+    learning_rate: Annotated[float, _doc("Adam's learning rate", gt=0)] = 3e-4
+    anneal_learning_rate: Annotated[bool, _doc("decay the learning rate linearly to 0 over the planned run")] = False
+    gamma: Annotated[float, _doc("discount factor", ge=0, le=1)] = 0.99
+    gae_lambda: Annotated[float, _doc("GAE's lambda", ge=0, le=1)] = 0.95
+    clip_range: Annotated[float, _doc("clip range of the joint probability ratio", gt=0)] = 0.2
+    value_coef: Annotated[float, _doc("weight of the value loss", ge=0)] = 0.5
+    entropy_coef: Annotated[float, _doc("weight of the entropy bonus, per head-decision", ge=0)] = 0.01
+    max_grad_norm: Annotated[float, _doc("global gradient norm above which gradients are scaled down", gt=0)] = 0.5
+    normalise_advantage: Annotated[bool, _doc("scale advantages of the rollout to mean 0 and std 1")] = True
+    hidden: Annotated[tuple[int, ...], _doc("widths of the hidden layers of policy and value trunk")] = (
+        64,
+        64,
+    )
+    target_kl: Annotated[float, _doc("KL target in nats; the stop is at 1.5 times it; 0 switches it off", ge=0)] = 0.02
+    stop_on: Annotated[
+        Literal["weighted", "joint"], _doc("the KL the stop is on: per head-decision, or joint per step")
+    ] = "weighted"
+    stop_rule: Annotated[
+        Literal["pooled", "minibatch", "epoch"],
+        _doc("pooled: last window of minibatches; minibatch: each one (SB3); epoch: last one of an epoch (CleanRL)"),
+    ] = "pooled"
+    kl_estimator: Annotated[
+        Literal["k3", "exact"], _doc("k3 from samples, or exact from both distributions, for the reported KL")
+    ] = "k3"
+    device: Annotated[str, _doc("torch device: cpu, cuda, cuda:0, or auto")] = "cpu"
+    threads: Annotated[int, _doc("torch threads; 1 is fastest for small networks; 0 leaves torch's default", ge=0)] = 1
+
+
+class EnvConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[env]``: what is trained on."""
+
+    id: Annotated[str, _doc("a registered Gymnasium id, or package.module:EnvId")] = "CartPole-v1"
+    n_envs: Annotated[int, _doc("environments stepped side by side", ge=1)] = 8
+    causal_mask: Annotated[
+        str, _doc("module:function that maps actions (n, heads) to a bool mask (n, heads); empty for none")
+    ] = ""
+    kwargs: Annotated[dict[str, Any], _doc("keyword arguments for the environment")] = field(default_factory=dict)
+
+
+class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[run]``: limits, place and behaviour of a run. The first limit reached ends it; 0 means no limit."""
+
+    dir: Annotated[str, _doc("folder that holds the runs")] = "runs"
+    name: Annotated[str, _doc("a name for people; the run id holds it")] = ""
+    seed: Annotated[int, _doc("seed of environment, policy and minibatch order", ge=0)] = 0
+    updates: Annotated[int, _doc("PPO updates to train for", ge=0)] = 0
+    steps: Annotated[int, _doc("environment steps to train for", ge=0)] = 0
+    episodes: Annotated[int, _doc("finished episodes to train for, over all environments", ge=0)] = 0
+    keep_going: Annotated[bool, _doc("go on after NaN or Inf instead of stopping")] = False
+    checkpoint_interval_s: Annotated[float, _doc("least seconds between two checkpoints", ge=0)] = 10.0
+    close_timeout_s: Annotated[float, _doc("seconds all sinks together have to close", gt=0)] = 3.0
+    strict_telemetry: Annotated[bool, _doc("exit with 5 when telemetry was lost")] = False
+
+
+class OtelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[otel]``: how Esper uses OpenTelemetry. ``OTEL_*`` variables are honoured by the SDK itself."""
+
+    sdk: Annotated[
+        Literal["auto", "always", "never"],
+        _doc("set the SDK up: auto, when a sink contributes a processor or reader; always; never"),
+    ] = "auto"
+    events: Annotated[
+        Literal["span", "log", "both"],
+        _doc("render KL and early-stop events as span events, log events, or both"),
+    ] = "span"
+    semconv: Annotated[
+        tuple[Literal["esper", "rl"], ...],
+        _doc('name sets: "esper", and opt-in "rl" (semantic-conventions-genai#88)'),
+    ] = ("esper",)
+    episodes: Annotated[bool, _doc("give every finished episode to the journal and to OTLP as a span")] = False
+
+
+class DeliveryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[delivery.NAME]``: how one sink gets its events; overrides what the sink declares."""
+
+    mode: Annotated[Literal["default", "inline", "all", "latest"], _doc("default: what the sink declares")] = "default"
+    queue_size: Annotated[int, _doc("events a channel holds", ge=1)] = 1024
+    max_failures: Annotated[int, _doc("failures in a row after which the sink is disabled", ge=1)] = 5
+
+
+class EsperConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole configuration."""
+
+    sinks: Annotated[tuple[str, ...], _doc("sinks to load: names, or ./file.py:Class")] = (
+        "console",
+        "journal",
+    )
+    preset: Annotated[str, _doc("a named set of [ppo] and [env] values beneath the file; empty: by environment")] = ""
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    env: EnvConfig = field(default_factory=EnvConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    otel: OtelConfig = field(default_factory=OtelConfig)
+    delivery: dict[str, DeliveryConfig] = field(default_factory=dict)
+    sink: Annotated[dict[str, dict[str, Any]], _doc("one table a sink; validated by the sink's own Config")] = field(
+        default_factory=dict
+    )
+
+
+def to_builtins(config: EsperConfig) -> dict[str, Any]:
+    """The configuration as plain dicts, ready for TOML or JSON. Secrets must be masked by the caller."""
+    plain: dict[str, Any] = msgspec.to_builtins(config)
+    return plain

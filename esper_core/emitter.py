@@ -1,0 +1,309 @@
+"""TelemetryEmitter: the only thing the agent and the trainer know of telemetry.
+
+It opens the spans, fixes their end, wraps payloads in events, calls the hooks inside the event's own span, and only
+then ends the spans with that same end: what the SDK exports and what the journal writes carry the same ids, times
+and attributes. Without an SDK the spans are free no-ops and the ids are our own.
+
+One thread emits: the trainer's. Hooks are guarded by the host; nothing here raises because a sink failed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from opentelemetry import trace as otel_trace
+
+from esper_core import ids
+from esper_core.events import (
+    EpisodeFinished,
+    Payload,
+    PolicyHealthChanged,
+    PPOUpdatePayload,
+    RunFinished,
+    RunStarted,
+    SinkStatusChanged,
+    SpanRef,
+    TelemetryEvent,
+    TraceRef,
+)
+from esper_core.health import HEALTH_WINDOW, HealthLevel, classify_kl, verdict_level, worst
+from esper_core.hooks import SinkHooks
+from esper_core.semconv.attributes import common_attributes, span_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Link, Span, Tracer
+
+__all__ = ["TelemetryEmitter"]
+
+PayloadT = TypeVar("PayloadT", bound=Payload)
+_ITERATION: Final = "esper.iteration"
+_ROLLOUT: Final = "esper.rollout"
+_UPDATE: Final = "esper.ppo.update"
+
+
+@dataclass(slots=True)
+class _OpenSpan:
+    """A span that has begun: the SDK's, and what the journal needs of it."""
+
+    span: Span
+    name: str
+    trace_id: str
+    span_id: str
+    parent_span_id: str | None
+    start_ns: int
+    end_ns: int | None = None
+
+    def ref(self, end_ns: int) -> SpanRef:
+        return SpanRef(
+            name=self.name,
+            span_id=self.span_id,
+            parent_span_id=self.parent_span_id,
+            start_ns=self.start_ns,
+            end_ns=self.end_ns if self.end_ns is not None else end_ns,
+        )
+
+    def end(self, end_ns: int) -> None:
+        if self.end_ns is None:
+            self.end_ns = end_ns
+            self.span.end(end_time=end_ns)
+
+
+class TelemetryEmitter:
+    """Builds events and hands them to the hooks, inside the right spans.
+
+    Args:
+        hooks: the typed caller of the host's hub; the default hears nothing.
+        run_id: the run.
+        attempt: counts from 1.
+        rank: of this process.
+        tracer: opens the spans; the default is a no-op.
+        links: put on every iteration span (a ``TRACEPARENT`` of the environment).
+        drain_status: returns sink status changes that other threads observed; emitted with the next update.
+        clock_ns: unix time in nanoseconds.
+    """
+
+    def __init__(
+        self,
+        hooks: SinkHooks | None = None,
+        *,
+        run_id: str = "unnamed",
+        attempt: int = 1,
+        rank: int = 0,
+        tracer: Tracer | None = None,
+        links: Iterable[Link] = (),
+        drain_status: Callable[[], Iterable[SinkStatusChanged]] | None = None,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._hooks = hooks if hooks is not None else SinkHooks()
+        self._tracer = tracer if tracer is not None else otel_trace.NoOpTracer()
+        self._links = tuple(links)
+        self._drain_status = drain_status
+        self._clock_ns = clock_ns
+        self.run_id = run_id
+        self.attempt = attempt
+        self.rank = rank
+        self._common = common_attributes(run_id=run_id, attempt=attempt, rank=rank)
+        self._iteration: _OpenSpan | None = None
+        self._rollout: _OpenSpan | None = None
+        self._update: _OpenSpan | None = None
+        self._levels: deque[HealthLevel] = deque(maxlen=HEALTH_WINDOW)
+        self._policy_level = HealthLevel.UNKNOWN
+
+    # --- the iteration's spans ----------------------------------------------------------------
+
+    def begin_rollout(self, update_id: int) -> None:
+        """Open the iteration's span and the rollout's beneath it. ``update_id`` is the update to come."""
+        self._abandon()
+        now = self._clock_ns()
+        self._iteration = self._open(_ITERATION, None, now, update_id)
+        self._rollout = self._open(_ROLLOUT, self._iteration, now, update_id)
+
+    def begin_update(self, update_id: int) -> None:
+        """End the rollout's span and open the update's. Works without ``begin_rollout`` in a loop of one's own."""
+        now = self._clock_ns()
+        if self._rollout is not None:
+            self._rollout.end(now)
+        if self._update is not None:
+            self._update.end(now)
+        self._update = self._open(_UPDATE, self._iteration, now, update_id)
+
+    # --- events -------------------------------------------------------------------------------
+
+    def emit_ppo_update(
+        self, measured: PPOUpdatePayload, *, rollout_steps: int = 0
+    ) -> TelemetryEvent[PPOUpdatePayload]:
+        """Complete an update's payload with its level and times, emit it, and end the iteration.
+
+        Args:
+            measured: everything the agent measured; level and times are filled in here.
+            rollout_steps: environment steps of the rollout, for ``steps_per_s``.
+
+        Returns:
+            The event as every sink received it.
+        """
+        if self._update is None:
+            self.begin_update(measured.update_id)
+        own = self._update
+        assert own is not None  # opened two lines above  # noqa: S101
+        now = self._clock_ns()
+        payload = self._completed(measured, own, now, rollout_steps)
+        spans = [span for span in (self._iteration, self._rollout, own) if span is not None]
+        event = self._event(payload, spans, now)
+        with otel_trace.use_span(own.span, end_on_exit=False):
+            self._hooks.esper_ppo_updated(event=event)
+        self._emit_health_change(payload, own, now)
+        self._abandon(now)
+        self.emit_pending_status()
+        return event
+
+    def emit_run_started(self, payload: RunStarted) -> TelemetryEvent[RunStarted]:
+        """Emit the first event of an attempt."""
+        event, span = self._instant(payload)
+        with otel_trace.use_span(span.span, end_on_exit=False):
+            self._hooks.esper_run_started(event=event)
+        span.end(event.time_ns)
+        return event
+
+    def emit_episode_finished(self, payload: EpisodeFinished) -> TelemetryEvent[EpisodeFinished]:
+        """Emit the end of one episode. Its span is opened by instrumentation only on request."""
+        now = self._clock_ns()
+        own = self._unrecorded(span_name(payload), self._rollout, now)
+        event = self._event(payload, [own], now)
+        self._hooks.esper_episode_finished(event=event)
+        return event
+
+    def emit_sink_status(self, payload: SinkStatusChanged) -> TelemetryEvent[SinkStatusChanged]:
+        """Emit a change of a sink's status. Only from the emitting thread; others go through ``drain_status``."""
+        event, span = self._instant(payload)
+        with otel_trace.use_span(span.span, end_on_exit=False):
+            self._hooks.esper_sink_status_changed(event=event)
+        span.end(event.time_ns)
+        return event
+
+    def emit_run_finished(self, payload: RunFinished) -> TelemetryEvent[RunFinished]:
+        """Emit the last event of an attempt. The policy's level is filled in when the payload has none."""
+        self._abandon()
+        self.emit_pending_status()
+        if payload.health is HealthLevel.UNKNOWN:
+            payload = replace(payload, health=self._policy_level)
+        event, span = self._instant(payload)
+        with otel_trace.use_span(span.span, end_on_exit=False):
+            self._hooks.esper_run_finished(event=event)
+        span.end(event.time_ns)
+        return event
+
+    def emit_pending_status(self) -> None:
+        """Emit the sink status changes that other threads observed since the last call."""
+        if self._drain_status is not None:
+            for status in self._drain_status():
+                self.emit_sink_status(status)
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _completed(
+        self, measured: PPOUpdatePayload, own: _OpenSpan, end_ns: int, rollout_steps: int
+    ) -> PPOUpdatePayload:
+        """Fill in the update's own level and its times."""
+        health = worst((classify_kl(measured.kl_divergence), classify_kl(measured.kl_joint)))
+        if health is not HealthLevel.NON_FINITE:
+            health = HealthLevel.NON_FINITE if measured.non_finite else classify_kl(measured.kl_divergence)
+        update_s = (end_ns - own.start_ns) / 1e9
+        rollout_s = None
+        if self._rollout is not None:
+            rollout_s = ((self._rollout.end_ns or end_ns) - self._rollout.start_ns) / 1e9
+        total_s = update_s + (rollout_s or 0.0)
+        steps_per_s = rollout_steps / total_s if rollout_steps and total_s > 0 else None
+        return replace(measured, health=health, rollout_s=rollout_s, update_s=update_s, steps_per_s=steps_per_s)
+
+    def _emit_health_change(self, payload: PPOUpdatePayload, parent: _OpenSpan, now: int) -> None:
+        self._levels.append(payload.health)
+        level = verdict_level(tuple(self._levels))
+        previous, self._policy_level = self._policy_level, level
+        if level is previous or (previous is HealthLevel.UNKNOWN and level is HealthLevel.HEALTHY):
+            return
+        leading = payload.leading_head
+        change = PolicyHealthChanged(
+            previous=previous,
+            current=level,
+            update_id=payload.update_id,
+            kl_divergence=payload.kl_divergence,
+            head=leading.name if leading is not None else None,
+        )
+        event, span = self._instant(change, parent=parent, now=now)
+        with otel_trace.use_span(span.span, end_on_exit=False):
+            self._hooks.esper_policy_health_changed(event=event)
+        span.end(now)
+
+    def _instant(
+        self, payload: PayloadT, *, parent: _OpenSpan | None = None, now: int | None = None
+    ) -> tuple[TelemetryEvent[PayloadT], _OpenSpan]:
+        """An event with a span of no length."""
+        moment = self._clock_ns() if now is None else now
+        span = self._open(span_name(payload), parent, moment)
+        return self._event(payload, [span], moment), span
+
+    def _event(self, payload: PayloadT, spans: list[_OpenSpan], now: int) -> TelemetryEvent[PayloadT]:
+        trace = TraceRef(trace_id=spans[-1].trace_id, spans=tuple(span.ref(now) for span in spans))
+        return TelemetryEvent(
+            time_ns=now,
+            run_id=self.run_id,
+            attempt=self.attempt,
+            rank=self.rank,
+            trace=trace,
+            payload=payload,
+        )
+
+    def _open(self, name: str, parent: _OpenSpan | None, now: int, update_id: int | None = None) -> _OpenSpan:
+        context: Context | None = otel_trace.set_span_in_context(parent.span) if parent is not None else None
+        attributes = dict(self._common)
+        if update_id is not None:
+            attributes["esper.ppo.update_id"] = update_id
+        span = self._tracer.start_span(
+            name,
+            context=context,
+            attributes=attributes,
+            links=self._links if name == _ITERATION else None,
+            start_time=now,
+        )
+        if not span.get_span_context().is_valid:
+            return self._unrecorded(name, parent, now, span)
+        current = span.get_span_context()
+        return _OpenSpan(
+            span=span,
+            name=name,
+            trace_id=f"{current.trace_id:032x}",
+            span_id=f"{current.span_id:016x}",
+            parent_span_id=parent.span_id if parent is not None else _current_parent(current.trace_id),
+            start_ns=now,
+        )
+
+    def _unrecorded(self, name: str, parent: _OpenSpan | None, now: int, span: Span | None = None) -> _OpenSpan:
+        """A span that no SDK keeps: the ids are our own."""
+        return _OpenSpan(
+            span=span if span is not None else otel_trace.INVALID_SPAN,
+            name=name,
+            trace_id=parent.trace_id if parent is not None else f"{ids.new_trace_id():032x}",
+            span_id=f"{ids.new_span_id():016x}",
+            parent_span_id=parent.span_id if parent is not None else None,
+            start_ns=now,
+        )
+
+    def _abandon(self, end_ns: int | None = None) -> None:
+        """End whatever is open, children first."""
+        now = self._clock_ns() if end_ns is None else end_ns
+        for span in (self._update, self._rollout, self._iteration):
+            if span is not None:
+                span.end(now)
+        self._update = self._rollout = self._iteration = None
+
+
+def _current_parent(trace_id: int) -> str | None:
+    """The application's own current span, when the new one was opened beneath it."""
+    outer = otel_trace.get_current_span().get_span_context()
+    return f"{outer.span_id:016x}" if outer.is_valid and outer.trace_id == trace_id else None

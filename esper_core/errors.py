@@ -1,0 +1,95 @@
+"""Errors that a person reads: what is wrong, where, and what to do next.
+
+Messages are lower-case, name the thing and its place (file and key, sink and distribution), and the hint says
+the next step. The command line prints them as one or two lines and shows a traceback only under ``--debug``.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "EXIT_FAILED",
+    "EXIT_LOSSY",
+    "EXIT_OK",
+    "EXIT_SIGNAL",
+    "EXIT_USAGE",
+    "ConfigError",
+    "EnvironmentUnsupportedError",
+    "EsperError",
+    "JournalError",
+    "NonFiniteError",
+    "RunNotFoundError",
+    "SinkError",
+    "UsageError",
+    "nearest",
+]
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+"""The run, a check or a verification failed."""
+EXIT_LOSSY = 5
+"""Telemetry was lost and ``--strict-telemetry`` was given."""
+EXIT_USAGE = 64
+"""Wrong use or configuration (sysexits.h ``EX_USAGE``)."""
+EXIT_SIGNAL = 128
+"""Added to the number of the signal that ended the run."""
+
+
+class EsperError(Exception):
+    """Base of every error Esper raises on purpose.
+
+    Args:
+        message: what is wrong and where.
+        hint: what to do next; printed on a line of its own.
+    """
+
+    exit_code: int = EXIT_FAILED
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\n  {self.hint}"
+
+
+class UsageError(EsperError):
+    """A command was used in a way it does not understand."""
+
+    exit_code = EXIT_USAGE
+
+
+class ConfigError(UsageError):
+    """A configuration value, key or file is wrong; the message names file, table and key."""
+
+
+class SinkError(UsageError):
+    """A sink that someone named cannot be loaded or opened."""
+
+
+class EnvironmentUnsupportedError(UsageError):
+    """An environment cannot be trained: its space, its masks or its id."""
+
+
+class RunNotFoundError(UsageError):
+    """No run of that name or path."""
+
+
+class JournalError(EsperError):
+    """A run's journal cannot be read or written at all."""
+
+
+class NonFiniteError(EsperError):
+    """Training met NaN or Inf and stopped (``--keep-going`` goes on)."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``', did you mean "x"?'`` for the closest known name, or an empty string."""
+    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f', did you mean "{close[0]}"?' if close else ""

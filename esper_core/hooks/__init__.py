@@ -1,0 +1,36 @@
+"""What sink authors import: the hook specifications, their marker and the context they are given.
+
+A sink is a class ``Sink(config)`` registered in the entry-point group ``esper.sinks``. It implements any subset of
+:class:`SinkHooks` with ``@hookimpl`` and may declare:
+
+* ``Config``: a ``msgspec.Struct``; its table is ``[sink.NAME]``. Without it the sink takes no options.
+* ``delivery``: ``"all"`` (default), ``"inline"`` or ``"latest"``.
+* ``requires``: names of other sinks that must be on.
+"""
+
+from __future__ import annotations
+
+from esper_core.hooks._context import (
+    ChildRun,
+    CloseReason,
+    Delivery,
+    Secret,
+    SinkContext,
+    SinkMode,
+)
+from esper_core.hooks._specs import HOOK_API, HOOK_NAMES, PROJECT, SinkHooks, hookimpl, hookspec
+
+__all__ = [
+    "HOOK_API",
+    "HOOK_NAMES",
+    "PROJECT",
+    "ChildRun",
+    "CloseReason",
+    "Delivery",
+    "Secret",
+    "SinkContext",
+    "SinkHooks",
+    "SinkMode",
+    "hookimpl",
+    "hookspec",
+]

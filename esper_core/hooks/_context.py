@@ -1,0 +1,103 @@
+"""What a sink is given: context, close reason, a child run, and a type for secrets."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["ChildRun", "CloseReason", "Delivery", "Secret", "SinkContext", "SinkMode"]
+
+SinkMode: TypeAlias = Literal["live", "replay", "check"]
+"""live: a run that trains now; replay: a journal is played; check: ``esper sinks check`` sends a marked event."""
+
+Delivery: TypeAlias = Literal["inline", "all", "latest"]
+"""inline: in the emitter's thread; all: own bounded channel and thread; latest: the newest event of each hook."""
+
+
+class CloseReason(StrEnum):
+    """Why a sink is closed."""
+
+    DONE = "done"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    DISABLED = "disabled"
+
+
+class Secret:
+    """A string that never shows itself: ``str()`` and ``repr()`` mask it; ``reveal()`` returns it.
+
+    Use it as the type of a field in a sink's ``Config``; the host fills it from the configuration, and
+    ``esper config show`` and ``config.toml`` write ``***``.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the secret itself. Never print, log or store it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SinkContext:
+    """What a sink learns when it is opened.
+
+    Attributes:
+        run_id: the run.
+        run_dir: its directory, or None when nothing is written to disk.
+        attempt: counts from 1.
+        rank: of this process.
+        mode: live, replay or check.
+        resource: OpenTelemetry resource attributes of the run (``service.name``, ``esper.run.id``, ...).
+        logger: writes to ``trainer.log`` and never to the terminal.
+    """
+
+    run_id: str
+    run_dir: Path | None = None
+    attempt: int = 1
+    rank: int = 0
+    mode: SinkMode = "live"
+    resource: Mapping[str, str | int | float | bool] = field(default_factory=lambda: MappingProxyType({}))
+    logger: logging.Logger = field(default_factory=lambda: logging.getLogger("esper.sink"))
+
+
+class ChildRun(Protocol):
+    """A training run in a child process, as a foreground sink sees it."""
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's directory; it exists."""
+
+    @property
+    def pid(self) -> int:
+        """Process id of the trainer."""
+
+    def poll(self) -> int | None:
+        """Exit code of the trainer, or None while it runs."""
+
+    def request_stop(self) -> None:
+        """Ask the trainer to stop at the next step (SIGTERM)."""

@@ -1,0 +1,40 @@
+"""Trace and span ids that never touch the training's random generators.
+
+OpenTelemetry's default generator draws from Python's global ``random``: tracing would change a seeded run, and two
+runs with one seed would share their ids. This one owns a generator seeded from the operating system and seeds it
+anew in a forked child.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+__all__ = ["new_run_id", "new_span_id", "new_trace_id"]
+
+_generator = random.Random()  # ids, not secrets; seeded by os.urandom
+_BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def _reseed() -> None:
+    _generator.seed(int.from_bytes(os.urandom(16)))
+
+
+_reseed()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reseed)
+
+
+def new_trace_id() -> int:
+    """A random non-zero 128-bit trace id (W3C trace context)."""
+    return _generator.getrandbits(128) or 1
+
+
+def new_span_id() -> int:
+    """A random non-zero 64-bit span id."""
+    return _generator.getrandbits(64) or 1
+
+
+def new_run_id() -> str:
+    """Six random base-32 characters, to tell runs of one second apart."""
+    return "".join(_generator.choice(_BASE32) for _ in range(6))
