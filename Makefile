@@ -1,0 +1,70 @@
+# Everything README names and CI calls. Needs Python 3.11+, pip and make; nothing else is assumed.
+# make run TORCH_INDEX=URL   adds a package index that carries CPU builds of torch
+# make test ARGS="-k kl"     passes arguments to pytest
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TORCH_INDEX ?=
+ARGS ?=
+JOBS ?= 2
+PIP_FLAGS := --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+SOURCES := $(wildcard pyproject.toml requirements-dev.txt plugins/*/pyproject.toml)
+
+.PHONY: help run test check bench docs tools wheels system-deps venv clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+run: venv ## set up .venv and train: esper ppo --episodes 20
+	@$(BIN)/esper ppo --episodes 20
+
+test: venv ## set up .venv and run every test
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+check: venv ## ruff, mypy, and generated files up to date
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/python -m esper_core.semconv.generate --check
+	@$(BIN)/python -m esper_core.cli.docs --check
+	@$(BIN)/python docs/reference/generate.py --check
+
+docs: venv ## write the generated reference pages
+	@$(BIN)/python -m esper_core.semconv.generate
+	@$(BIN)/python -m esper_core.cli.docs
+	@$(BIN)/python docs/reference/generate.py
+
+bench: venv ## run the benchmarks and print their tables (minutes)
+	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+wheels: venv ## build the wheels of the core and of every plugin into dist/
+	@for project in . plugins/*/; do $(BIN)/python -m build --wheel --outdir dist "$$project" >/dev/null; done; ls dist
+
+tools: ## build the Collector of collector-config/builder.yaml (needs Go and ocb)
+	@command -v ocb >/dev/null || { echo "make tools needs ocb, the OpenTelemetry Collector builder: see collector-config/README.md" >&2; exit 1; }
+	@ocb --config collector-config/builder.yaml
+
+system-deps: ## install the Debian packages that tests use: tmux, chromium
+	@if command -v tmux chromium chromedriver >/dev/null 2>&1 && command -v chromium >/dev/null && command -v chromedriver >/dev/null; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null; then echo "system-deps knows only apt-get; install tmux, chromium and chromedriver yourself" >&2; exit 1; fi; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends tmux chromium chromium-driver >/dev/null
+
+venv: $(STAMP)
+
+$(STAMP): $(SOURCES)
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Esper needs Python 3.11 or newer; make PYTHON=python3.12 names another one")'
+	@echo "Setting up $(VENV) (once): torch 2.13.0 and about 100 small packages."
+	@echo "  Download: about 0.3 GB with a CPU build of torch, about 3 GB with the CUDA build that PyPI gives on Linux."
+	@$(if $(TORCH_INDEX),echo "  Extra index: $(TORCH_INDEX)",echo "  For the CPU build: make $(firstword $(MAKECMDGOALS)) TORCH_INDEX=URL of an index that has it.")
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install $(PIP_FLAGS) -r requirements-dev.txt
+	@touch $@
+
+clean: ## remove .venv and what tools left behind
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

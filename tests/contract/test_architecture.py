@@ -1,0 +1,143 @@
+"""Imports run one way, plugins see only the public modules, and one word names a plugin in four places."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CORE = ROOT / "esper_core"
+PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
+
+# room -> rooms it may import; `errors`, `config.schema` and the package itself are open to all.
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "ids": set(),
+    "health": set(),
+    "events": {"health"},
+    "hooks": {"events", "health"},
+    "semconv": {"events", "health", "hooks"},
+    "runs": {"semconv", "hooks", "events", "health", "ids", "config"},
+    "emitter": {"semconv", "hooks", "events", "health", "ids"},
+    "instrumentation": {"semconv", "hooks", "events", "health"},
+    "instrumentation_rl": {"semconv", "hooks", "events", "health"},
+    "host": {"emitter", "instrumentation", "instrumentation_rl", "runs", "semconv", "hooks", "events", "health", "ids"},
+    "ppo": {"emitter", "runs", "semconv", "hooks", "events", "health"},
+    "envs": {"ppo", "runs", "events", "health"},
+    "config": {"hooks"},
+    "testing": {"host", "emitter", "instrumentation", "runs", "semconv", "hooks", "events", "health", "ids"},
+}
+OPEN_TO_ALL = {"errors", "config.schema"}
+PLUGIN_MAY_IMPORT = {"hooks", "events", "health", "semconv", "runs", "testing", "errors"}
+LIGHT_ROOMS = {"events", "health", "hooks", "semconv", "runs", "config", "errors", "ids"}
+HEAVY = {"torch", "textual", "numpy", "gymnasium"}
+
+
+def _room(path: Path) -> str:
+    relative = path.relative_to(CORE)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def _runtime_imports(path: Path) -> set[str]:
+    """Absolute names a module imports outside ``if TYPE_CHECKING``."""
+    tree = ast.parse(path.read_text())
+    typing_only: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            typing_only.update(inner for child in node.body for inner in ast.walk(child))
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if node in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def _core_rooms(names: set[str]) -> set[tuple[str, str]]:
+    """(room, dotted name below esper_core) of every core import."""
+    found = set()
+    for name in names:
+        parts = name.split(".")
+        if parts[0] == "esper_core" and len(parts) > 1 and parts[1] != "__version__":
+            found.add((parts[1], ".".join(parts[1:])))
+    return found
+
+
+def _core_modules() -> list[Path]:
+    return sorted(path for path in CORE.rglob("*.py") if _room(path) not in {"__init__", "__main__", "cli"})
+
+
+@pytest.mark.parametrize("path", _core_modules(), ids=lambda path: str(path.relative_to(CORE)))
+def test_core_imports_run_one_way(path: Path) -> None:
+    room = _room(path)
+    assert room in ALLOWED, f"{room} is a new room: say here what it may import"
+    for target, dotted in _core_rooms(_runtime_imports(path)):
+        if target == room or any(dotted == name or dotted.startswith(f"{name}.") for name in OPEN_TO_ALL):
+            continue
+        assert target in ALLOWED[room], f"{path.relative_to(ROOT)} imports esper_core.{dotted}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in _core_modules() if _room(path) in LIGHT_ROOMS],
+    ids=lambda path: str(path.relative_to(CORE)),
+)
+def test_light_rooms_import_nothing_heavy(path: Path) -> None:
+    names = _runtime_imports(path)
+    heavy = {name for name in names if name.split(".")[0] in HEAVY or name.startswith("opentelemetry.sdk")}
+    assert not heavy
+
+
+@pytest.mark.parametrize("plugin", PLUGINS, ids=lambda path: path.name)
+def test_plugins_import_only_public_modules(plugin: Path) -> None:
+    for path in sorted((plugin / "src").rglob("*.py")):
+        rooms = {room for room, _ in _core_rooms(_runtime_imports(path))}
+        assert rooms <= PLUGIN_MAY_IMPORT, f"{path.relative_to(ROOT)} imports {rooms - PLUGIN_MAY_IMPORT}"
+
+
+@pytest.mark.parametrize("plugin", PLUGINS, ids=lambda path: path.name)
+def test_one_word_names_a_plugin_in_four_places(plugin: Path) -> None:
+    word = plugin.name
+    project = tomllib.loads((plugin / "pyproject.toml").read_text())["project"]
+    assert project["name"] == f"esper-sink-{word}"
+    package = f"esper_sink_{word}"
+    assert (plugin / "src" / package / "py.typed").is_file()
+    entry_points = project["entry-points"]["esper.sinks"]
+    assert set(entry_points) == {word}
+    assert entry_points[word].startswith(f"{package}:") or entry_points[word].startswith(f"{package}.")
+    assert list((plugin / "tests").glob(f"test_{word}_*.py")), "each plugin has tests of its own"
+
+
+@pytest.mark.parametrize("path", sorted((CORE / "cli").rglob("*.py")), ids=lambda path: path.name)
+def test_commands_import_nothing_heavy_before_they_are_called(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    top = {
+        alias.name if isinstance(node, ast.Import) else (node.module or "")
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    heavy = {
+        name for name in top if name.split(".")[0] in HEAVY or name.startswith(("esper_core.ppo", "esper_core.envs"))
+    }
+    assert not heavy
+
+
+def test_importing_the_public_modules_loads_neither_torch_nor_the_sdk() -> None:
+    code = (
+        "import sys, esper_core, esper_core.hooks, esper_core.events, esper_core.health, esper_core.semconv, "
+        "esper_core.runs, esper_core.errors\n"
+        "heavy = sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'textual', 'numpy', 'gymnasium'})\n"
+        "heavy += [name for name in sys.modules if name == 'opentelemetry.sdk']\n"
+        "print(heavy)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.strip() == "[]"
