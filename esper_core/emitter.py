@@ -29,7 +29,7 @@ from esper_core.events import (
     TelemetryEvent,
     TraceRef,
 )
-from esper_core.health import HEALTH_WINDOW, HealthLevel, classify_kl, verdict_level, worst
+from esper_core.health import HEALTH_WINDOW, HealthLevel, classify_kl, verdict_level
 from esper_core.hooks import SinkHooks
 from esper_core.semconv.attributes import common_attributes, span_name
 
@@ -210,9 +210,9 @@ class TelemetryEmitter:
         self, measured: PPOUpdatePayload, own: _OpenSpan, end_ns: int, rollout_steps: int
     ) -> PPOUpdatePayload:
         """Fill in the update's own level and its times."""
-        health = worst((classify_kl(measured.kl_divergence), classify_kl(measured.kl_joint)))
-        if health is not HealthLevel.NON_FINITE:
-            health = HealthLevel.NON_FINITE if measured.non_finite else classify_kl(measured.kl_divergence)
+        health = classify_kl(measured.kl_divergence)
+        if measured.non_finite or classify_kl(measured.kl_joint) is HealthLevel.NON_FINITE:
+            health = HealthLevel.NON_FINITE
         update_s = (end_ns - own.start_ns) / 1e9
         rollout_s = None
         if self._rollout is not None:
