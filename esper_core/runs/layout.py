@@ -1,0 +1,224 @@
+"""Where a run's files lie, how a run is made, and how one is found by what a person types."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from esper_core import ids
+from esper_core.errors import RunNotFoundError, UsageError, nearest
+
+__all__ = ["JournalFile", "RunDir", "create_run", "find_run", "journal_files", "list_runs"]
+
+JOURNAL_SUFFIX: Final = ".otlp.jsonl"
+_JOURNAL_NAME: Final = re.compile(r"(\d+)-(\d+)-(\d+)\.otlp\.jsonl")
+_NAME_LIMIT: Final = 64
+_CREATE_TRIES: Final = 8
+
+
+class _Identity(msgspec.Struct):
+    """The one field of ``run.json`` that finding a run needs."""
+
+    run_id: str = ""
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """A run's directory. Nothing is read or made by having one.
+
+    Attributes:
+        path: the directory.
+        run_id: the run's id, as its events carry it; the directory's name unless the run was copied elsewhere.
+    """
+
+    path: Path
+    run_id: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.run_id:
+            object.__setattr__(self, "run_id", self.path.resolve().name)
+
+    @property
+    def record_path(self) -> Path:
+        """``run.json``: state, heartbeat and sinks, replaced atomically."""
+        return self.path / "run.json"
+
+    @property
+    def telemetry(self) -> Path:
+        """Folder of the journal's files."""
+        return self.path / "telemetry"
+
+    @property
+    def config_path(self) -> Path:
+        """``config.toml``: the resolved configuration, secrets masked."""
+        return self.path / "config.toml"
+
+    @property
+    def checkpoint(self) -> Path:
+        """``checkpoint.pt``: weights, optimizer, generators, ids."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def log_path(self) -> Path:
+        """``trainer.log``."""
+        return self.path / "trainer.log"
+
+    @property
+    def summary_path(self) -> Path:
+        """``summary.json``, written at the end."""
+        return self.path / "summary.json"
+
+
+@dataclass(frozen=True, order=True)
+class JournalFile:
+    """One journal file; sorts by attempt, rank and segment.
+
+    Attributes:
+        attempt: counts from 1.
+        rank: of the process that wrote it.
+        segment: counts from 1 within attempt and rank.
+        path: the file.
+    """
+
+    attempt: int
+    rank: int
+    segment: int
+    path: Path
+
+    @classmethod
+    def named(cls, folder: Path, attempt: int, rank: int, segment: int) -> JournalFile:
+        """The file of that attempt, rank and segment, whether it exists or not."""
+        name = f"{attempt}-{rank}-{segment:04d}{JOURNAL_SUFFIX}"
+        return cls(attempt=attempt, rank=rank, segment=segment, path=folder / name)
+
+    @classmethod
+    def parse(cls, path: Path) -> JournalFile | None:
+        """Read attempt, rank and segment from a file's name; None for any other file."""
+        match = _JOURNAL_NAME.fullmatch(path.name)
+        if match is None:
+            return None
+        attempt, rank, segment = (int(group) for group in match.groups())
+        return cls(attempt=attempt, rank=rank, segment=segment, path=path)
+
+
+def journal_files(run: RunDir) -> list[JournalFile]:
+    """The run's journal files in order; none when the folder is missing or gone."""
+    try:
+        found = [JournalFile.parse(path) for path in run.telemetry.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(item for item in found if item is not None)
+
+
+def create_run(base: Path, *, name: str = "") -> RunDir:
+    """Make a new run directory, safely against others that do the same at once.
+
+    Args:
+        base: folder that holds the runs; made when missing.
+        name: a name for people; characters unfit for a file name become ``-``.
+
+    Returns:
+        The run, whose id is ``<UTC time>-<name or ppo>-<six random characters>``.
+
+    Raises:
+        UsageError: the folder cannot be written.
+    """
+    readable = re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")[:_NAME_LIMIT] or "ppo"
+    for _ in range(_CREATE_TRIES):
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        path = base / f"{stamp}-{readable}-{ids.new_run_id()}"
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+            (path / "telemetry").mkdir()
+        except FileExistsError:
+            if base.is_dir():
+                continue
+            raise UsageError(
+                f"cannot make a run in {base}: it is not a folder", hint="choose another run.dir"
+            ) from None
+        except OSError as error:
+            raise UsageError(
+                f"cannot make a run in {base}: {error.strerror or error}",
+                hint="choose another folder with run.dir in the config file or --set run.dir=FOLDER",
+            ) from error
+        return RunDir(path)
+    raise UsageError(f"cannot make a run in {base}: every id drawn was taken", hint="choose another run.dir")
+
+
+def _is_run(path: Path) -> bool:
+    """A directory with a record or a journal in it."""
+    return (path / "run.json").is_file() or (path / "telemetry").is_dir()
+
+
+def _run_at(path: Path) -> RunDir:
+    """The run in a directory; its id comes from ``run.json``, since directories get copied and renamed."""
+    try:
+        identity = msgspec.json.decode((path / "run.json").read_bytes(), type=_Identity)
+    except (OSError, msgspec.MsgspecError):
+        identity = _Identity()
+    return RunDir(path, identity.run_id)
+
+
+def list_runs(base: Path) -> list[RunDir]:
+    """The runs in a folder, newest first; none when the folder is missing."""
+    try:
+        found = [path for path in base.iterdir() if _is_run(path)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [RunDir(path) for path in sorted(found, key=_age_key, reverse=True)]
+
+
+def _age_key(path: Path) -> tuple[str, int, str]:
+    """Order by the time in the id, then by the directory's own time for runs of one second or foreign names."""
+    stamp = path.name[:16] if re.match(r"\d{8}T\d{6}Z", path.name) else ""
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError:
+        changed = 0
+    if not stamp:
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(changed / 1e9))
+    return stamp, changed, path.name
+
+
+def find_run(spec: str, base: Path) -> RunDir:
+    """Find a run by what a person typed.
+
+    Args:
+        spec: a path, a run id, a unique part of one (its beginning first), or ``latest``.
+        base: folder that holds the runs.
+
+    Raises:
+        RunNotFoundError: nothing or more than one matches; says where it looked and names the nearest.
+    """
+    as_path = Path(spec)
+    if spec and as_path.is_dir() and _is_run(as_path):
+        return _run_at(as_path)
+    runs = list_runs(base)
+    names = [run.path.name for run in runs]
+    if spec == "latest" and runs:
+        return _run_at(runs[0].path)
+    if spec in names:
+        return _run_at(base / spec)
+    for fits in (str.startswith, str.__contains__):
+        matches = [name for name in names if spec and fits(name, spec)]
+        if len(matches) == 1:
+            return _run_at(base / matches[0])
+        if matches:
+            shown = "".join(f"\n    {name}" for name in matches[:5])
+            more = f"\n    and {len(matches) - 5} more" if len(matches) > 5 else ""
+            raise RunNotFoundError(f'"{spec}" fits {len(matches)} runs in {base}:{shown}{more}', hint="type more of it")
+    if not runs:
+        raise RunNotFoundError(
+            f'no run "{spec}": there are no runs in {base.resolve()}',
+            hint="start one with: esper ppo --episodes 20; or name a folder with --dir",
+        )
+    raise RunNotFoundError(
+        f'no run "{spec}" in {base.resolve()}{nearest(spec, names)}',
+        hint="list them with: esper runs",
+    )

@@ -1,0 +1,201 @@
+"""``run.json``: what a run says of itself, and the one function that judges whether it is alive.
+
+The trainer's host replaces the file atomically. It promises a heartbeat every ``heartbeat_interval_s``; the trainer
+ticks ``progress``. Everyone who shows a run's state calls :func:`run_state`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec import Struct, field
+
+from esper_core.events import SinkState  # noqa: TC001  # msgspec reads it at run time
+from esper_core.health import RunState
+from esper_core.runs.process import ProcessPresence, probe_process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from esper_core.runs.layout import RunDir
+
+__all__ = [
+    "FIRST_PROGRESS_S",
+    "LATE_FACTOR",
+    "STALL_FACTOR",
+    "STALL_MIN_S",
+    "RunRecord",
+    "SinkRecord",
+    "read_record",
+    "run_state",
+    "write_record",
+]
+
+LATE_FACTOR: Final = 3.0
+"""A heartbeat is late after this many promised intervals."""
+STALL_MIN_S: Final = 60.0
+"""Seconds without progress that are never called a stall."""
+STALL_FACTOR: Final = 10.0
+"""Times the mean time between two ticks of progress so far, after which a run is stalled."""
+FIRST_PROGRESS_S: Final = 120.0
+"""Seconds a run may take until its first progress: data sets are generated and networks compiled."""
+
+
+class SinkRecord(Struct, kw_only=True):
+    """One sink's account in ``run.json``.
+
+    Attributes:
+        name: the sink's name.
+        distribution: the distribution it came from; empty for a file.
+        version: that distribution's version.
+        state: as in ``SinkStatusChanged``.
+        delivered: events delivered so far.
+        lost: events lost so far.
+        failures: calls that raised so far.
+        queued: events waiting in its channel now.
+        capacity: events the channel holds; 0 for an inline sink.
+        lag_s: seconds the oldest waiting event has waited; None for an inline sink.
+        message: the last failure, in words.
+    """
+
+    name: str
+    distribution: str = ""
+    version: str = ""
+    state: SinkState = "ok"
+    delivered: int = 0
+    lost: int = 0
+    failures: int = 0
+    queued: int = 0
+    capacity: int = 0
+    lag_s: float | None = None
+    message: str = ""
+
+
+class RunRecord(Struct, kw_only=True):
+    """``run.json``. Times are unix nanoseconds. Unknown fields of a newer version are ignored.
+
+    Attributes:
+        run_id: the run.
+        name: the name a person gave; may be empty.
+        environment: the environment's id.
+        state: live until the host writes how it ended; read it through :func:`run_state`.
+        attempt: the attempt that wrote this; counts from 1.
+        pid: process id of the trainer, in its own pid namespace.
+        host: host name.
+        boot_id: tells one boot of the host from the next; empty when the system has none.
+        pid_namespace: tells containers apart; empty when the system has none.
+        process_start: when the process began, in clock ticks since boot: tells a reused pid; 0 when unknown.
+        started_ns: when this attempt began.
+        heartbeat_ns: the last sign of life of the host's heartbeat thread.
+        heartbeat_interval_s: the promised seconds between two heartbeats.
+        progress: counts up whenever the trainer gets anywhere, within this attempt.
+        progress_ns: when it last did.
+        updates: PPO updates over all attempts.
+        env_steps: environment steps over all attempts.
+        message: how it ended, in words.
+        sinks: one account a sink.
+    """
+
+    run_id: str
+    name: str = ""
+    environment: str = ""
+    state: RunState = RunState.LIVE
+    attempt: int = 1
+    pid: int = 0
+    host: str = ""
+    boot_id: str = ""
+    pid_namespace: str = ""
+    process_start: int = 0
+    started_ns: int = 0
+    heartbeat_ns: int = 0
+    heartbeat_interval_s: float = 5.0
+    progress: int = 0
+    progress_ns: int = 0
+    updates: int = 0
+    env_steps: int = 0
+    message: str = ""
+    sinks: list[SinkRecord] = field(default_factory=list)
+
+
+_decoder: Final = msgspec.json.Decoder(RunRecord)
+
+
+def read_record(run: RunDir) -> RunRecord | None:
+    """Read ``run.json``; None when it is missing or is no record (cut short by a power loss, say)."""
+    try:
+        return _decoder.decode(run.record_path.read_bytes())
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def write_record(run: RunDir, record: RunRecord, *, durable: bool = True) -> None:
+    """Replace ``run.json`` atomically: a reader sees the old record or the new one, never half of one.
+
+    Args:
+        run: the run.
+        record: what to write. It is encoded at once; one thread at a time may change it.
+        durable: also force it to the disk, for changes of state. A heartbeat passes False: it is worth nothing
+            after a power loss.
+
+    Raises:
+        OSError: disk full, read-only, run deleted. The old record is still there.
+    """
+    content = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+    temporary = run.path / f".run.json.{os.getpid()}.{threading.get_ident()}.tmp"
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(run.record_path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def run_state(
+    record: RunRecord | None,
+    *,
+    now_ns: int | None = None,
+    probe: Callable[[RunRecord], ProcessPresence] = probe_process,
+) -> RunState:
+    """What the run is doing, for everyone who shows it.
+
+    * An end that the host wrote (done, stopped, failed) stands.
+    * A heartbeat within three promised intervals of now wins over everything else: the run is live, or stalled
+      when it made no progress for ``max(60 s, 10 x its mean time between two ticks)``, or for 120 s before its first
+      tick. So a pid that cannot be seen from here never makes a living run look dead. Clocks of hosts that share
+      runs must agree within those three intervals; a heartbeat from further in the future counts as late.
+    * A late heartbeat: crashed when the process is gone as seen from the same pid namespace and boot, or when the
+      host has been booted since; stale when the process is there (suspended, or its disk hangs) or cannot be known
+      (another host, another container).
+
+    Args:
+        record: what ``run.json`` says; None gives UNKNOWN.
+        now_ns: unix nanoseconds; the clock's when None.
+        probe: looks for the process; called only when the heartbeat is late.
+    """
+    if record is None:
+        return RunState.UNKNOWN
+    if record.state.ended:
+        return record.state
+    now = time.time_ns() if now_ns is None else now_ns
+    late_ns = LATE_FACTOR * record.heartbeat_interval_s * 1e9
+    if abs(now - record.heartbeat_ns) <= late_ns:
+        return RunState.STALLED if _stalled(record, now) else RunState.LIVE
+    return RunState.CRASHED if probe(record) is ProcessPresence.GONE else RunState.STALE
+
+
+def _stalled(record: RunRecord, now: int) -> bool:
+    """No progress for much longer than this run usually takes."""
+    if record.progress == 0:
+        return now - record.started_ns > FIRST_PROGRESS_S * 1e9
+    mean_ns = (record.progress_ns - record.started_ns) / record.progress
+    return now - record.progress_ns > max(STALL_MIN_S * 1e9, STALL_FACTOR * mean_ns)
