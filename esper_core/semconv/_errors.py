@@ -1,0 +1,11 @@
+"""The one error of this package."""
+
+from __future__ import annotations
+
+from esper_core.errors import EsperError
+
+__all__ = ["CodecError"]
+
+
+class CodecError(EsperError):
+    """Bytes or attributes that should be an Esper event are not one; the message names the attribute."""

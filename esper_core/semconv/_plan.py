@@ -1,0 +1,403 @@
+"""How a payload's dataclass becomes flat attributes: derived once per class from its fields and their types.
+
+Nothing here knows a metric by name, except the few fields whose attribute is shared with another kind of event or
+would read badly (``_RENAMED``, ``_GROUPS``). A new field of a payload needs no change in this module.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from enum import StrEnum
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
+
+from esper_core.events import (
+    PAYLOADS,
+    EpisodeFinished,
+    Payload,
+    PolicyHealthChanged,
+    PPOUpdatePayload,
+    RunFinished,
+    RunStarted,
+    SinkLoss,
+    SinkStatusChanged,
+)
+from esper_core.semconv._errors import CodecError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["AttributeSpec", "AttributeValue", "PayloadPlan", "Scalar", "plan_of"]
+
+Scalar: TypeAlias = str | bool | int | float
+AttributeValue: TypeAlias = Scalar | tuple[Scalar | None, ...]
+"""What a flat attribute holds. None stands only inside arrays, where it keeps parallel arrays aligned."""
+
+AttributeType: TypeAlias = Literal["string", "int", "double", "boolean", "string[]", "int[]", "double[]", "boolean[]"]
+"""Type names as weaver's registry format writes them."""
+
+_NAMESPACE: Final[dict[type[Payload], str]] = {
+    RunStarted: "esper.run.",
+    EpisodeFinished: "esper.episode.",
+    PPOUpdatePayload: "esper.ppo.",
+    PolicyHealthChanged: "esper.policy.",
+    SinkStatusChanged: "esper.sink.",
+    RunFinished: "esper.run.",
+}
+
+_RENAMED: Final[dict[tuple[type[Any], str], str]] = {
+    # The same thing has the same name on every span.
+    (RunStarted, "target_kl"): "esper.ppo.target_kl",
+    (RunStarted, "stop_threshold"): "esper.ppo.stop_threshold",
+    (RunStarted, "stop_on"): "esper.ppo.stop_on",
+    (PolicyHealthChanged, "update_id"): "esper.ppo.update_id",
+    (PolicyHealthChanged, "kl_divergence"): "esper.ppo.kl_divergence",
+    (RunFinished, "kl_divergence"): "esper.ppo.kl_divergence",
+    (RunFinished, "return_mean_100"): "esper.ppo.return_mean_100",
+    (RunFinished, "health"): "esper.policy.health.current",
+    # No word twice in a name.
+    (RunStarted, "run_name"): "esper.run.name",
+    (PolicyHealthChanged, "previous"): "esper.policy.health.previous",
+    (PolicyHealthChanged, "current"): "esper.policy.health.current",
+    (EpisodeFinished, "episode"): "esper.episode.number",
+    (EpisodeFinished, "episode_return"): "esper.episode.return",
+    (SinkStatusChanged, "sink"): "esper.sink.name",
+    (SinkLoss, "lost"): "esper.run.lost.events",
+}
+_GROUPS: Final = {"heads": "head"}
+"""Fields that hold several records, and the word their attributes carry."""
+
+_INT64_MIN: Final = -(2**63)
+_INT64_MAX: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttributeSpec:
+    """One attribute that a payload's field becomes.
+
+    Attributes:
+        key: attribute name.
+        field: path of the field, for example ``heads.kl``.
+        type: its type, as the registry names it.
+        optional: True when the field may be None, which is left out (inside parallel arrays: kept as an empty value).
+    """
+
+    key: str
+    field: str
+    type: AttributeType
+    optional: bool
+
+
+# --- values -------------------------------------------------------------------------------------
+
+
+def _int64(value: int) -> int | str:
+    """An int as OTLP can hold it: beyond 64 bits it travels as text instead of being dropped."""
+    return int(value) if _INT64_MIN <= value <= _INT64_MAX else str(int(value))
+
+
+def _read_float(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise CodecError(f"expected a number, got {value!r}")
+    return float(value)
+
+
+def _read_int(value: object) -> int:
+    if isinstance(value, bool):
+        raise CodecError(f"expected an integer, got {value!r}")
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            raise CodecError(f"expected an integer, got {value!r}") from None
+    raise CodecError(f"expected an integer, got {value!r}")
+
+
+def _read_bool(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise CodecError(f"expected true or false, got {value!r}")
+    return value
+
+
+def _read_str(value: object) -> str:
+    if not isinstance(value, str):
+        raise CodecError(f"expected text, got {value!r}")
+    return value
+
+
+def _read_choice(choices: tuple[str, ...]) -> Callable[[object], object]:
+    def read(value: object) -> object:
+        if value not in choices:
+            raise CodecError(f"expected one of {', '.join(choices)}, got {value!r}")
+        return value
+
+    return read
+
+
+def _read_enum(enum: type[StrEnum]) -> Callable[[object], object]:
+    by_value = {item.value: item for item in enum}
+
+    def read(value: object) -> object:
+        if not isinstance(value, str) or value not in by_value:
+            raise CodecError(f"expected one of {', '.join(by_value)}, got {value!r}")
+        return by_value[value]
+
+    return read
+
+
+@dataclass(frozen=True, slots=True)
+class _Leaf:
+    """How one scalar type is written and read."""
+
+    name: Literal["string", "int", "double", "boolean"]
+    write: Callable[[Any], Scalar]
+    read: Callable[[object], object]
+
+
+def _leaf(hint: Any) -> _Leaf:
+    if typing.get_origin(hint) is Literal:
+        return _Leaf("string", str, _read_choice(typing.get_args(hint)))
+    if isinstance(hint, type):
+        if issubclass(hint, StrEnum):
+            return _Leaf("string", str, _read_enum(hint))
+        if hint in _LEAVES:
+            return _LEAVES[hint]
+    raise TypeError(f"no attribute form for {hint!r}; use float, int, bool, str, a StrEnum or a Literal of strings")
+
+
+_LEAVES: Final[dict[type, _Leaf]] = {
+    float: _Leaf("double", float, _read_float),
+    int: _Leaf("int", _int64, _read_int),
+    bool: _Leaf("boolean", bool, _read_bool),
+    str: _Leaf("string", str, _read_str),
+}
+
+
+# --- fields -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One field: how to write it into attributes and how to read it back."""
+
+    name: str
+    specs: tuple[AttributeSpec, ...]
+    write: Callable[[dict[str, AttributeValue], Any], None]
+    read: Callable[[Mapping[str, object]], object]
+
+
+def _absent(owner: type[Any], item: Field[Any]) -> Callable[[str], object]:
+    """What a field is when its attribute is missing: its default, as an older writer meant it."""
+
+    def value(key: str) -> object:
+        if item.default is MISSING:
+            raise CodecError(f"{owner.__name__} needs the attribute {key}, which is missing")
+        return item.default
+
+    return value
+
+
+def _at(key: str, read: Callable[[object], object], value: object) -> object:
+    try:
+        return read(value)
+    except CodecError as error:
+        raise CodecError(f"attribute {key}: {error.message}") from None
+
+
+def _scalar(owner: type[Any], item: Field[Any], key: str, hint: Any, *, optional: bool) -> _Item:
+    leaf = _leaf(hint)
+    put, take, absent = leaf.write, leaf.read, _absent(owner, item)
+    # An empty text whose default is empty says nothing and is left out, as None is.
+    omit_empty = leaf.name == "string" and not item.default
+
+    def write(out: dict[str, AttributeValue], value: Any) -> None:
+        if value is not None and not (omit_empty and value == ""):
+            out[key] = put(value)
+
+    def read(attributes: Mapping[str, object]) -> object:
+        found = attributes.get(key)
+        return absent(key) if found is None else _at(key, take, found)
+
+    return _Item(item.name, (AttributeSpec(key=key, field=item.name, type=leaf.name, optional=optional),), write, read)
+
+
+def _array(owner: type[Any], item: Field[Any], key: str, hint: Any) -> _Item:
+    leaf = _leaf(hint)
+    put, take, absent = leaf.write, leaf.read, _absent(owner, item)
+
+    def write(out: dict[str, AttributeValue], value: Any) -> None:
+        if value:
+            out[key] = tuple(map(put, value))
+
+    def read(attributes: Mapping[str, object]) -> object:
+        found = attributes.get(key)
+        return absent(key) if found is None else tuple(_at(key, take, part) for part in _sequence(key, found))
+
+    spec = AttributeSpec(key=key, field=item.name, type=_many(leaf), optional=False)
+    return _Item(item.name, (spec,), write, read)
+
+
+def _record(item: Field[Any], prefix: str, inner: type[Any]) -> _Item:
+    """An optional record: its own fields under the field's name."""
+    plan = PayloadPlan(inner, prefix)
+
+    def write(out: dict[str, AttributeValue], value: Any) -> None:
+        if value is not None:
+            plan.write(out, value)
+
+    def read(attributes: Mapping[str, object]) -> object:
+        return plan.read(attributes) if any(spec.key in attributes for spec in plan.specs) else None
+
+    specs = tuple(
+        AttributeSpec(key=spec.key, field=f"{item.name}.{spec.field}", type=spec.type, optional=True)
+        for spec in plan.specs
+    )
+    return _Item(item.name, specs, write, read)
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One field of a record that comes several times: one array."""
+
+    key: str
+    name: str
+    leaf: _Leaf
+    optional: bool
+    default: object
+
+    def write(self, records: Sequence[object]) -> tuple[Scalar | None, ...] | None:
+        """The array; None when it would hold nothing but empty values."""
+        put = self.leaf.write
+        values = [getattr(record, self.name) for record in records]
+        if not self.optional:
+            return tuple(map(put, values))
+        if all(value is None for value in values):
+            return None
+        return tuple([None if value is None else put(value) for value in values])
+
+    def read(self, attributes: Mapping[str, object], length: int) -> list[object]:
+        """One value a record; an array that is missing stands for empty values."""
+        found = attributes.get(self.key)
+        values = [None] * length if found is None else _sequence(self.key, found)
+        if len(values) != length:
+            raise CodecError(f"attribute {self.key} has {len(values)} entries, expected {length}")
+        empty = None if self.optional else self.default
+        return [empty if value is None else _at(self.key, self.leaf.read, value) for value in values]
+
+
+def _records(item: Field[Any], prefix: str, inner: type[Any]) -> _Item:
+    """Several records: one array a field, parallel; the first field is never None and gives the length."""
+    columns = []
+    hints = typing.get_type_hints(inner)
+    for part in fields(inner):
+        hint, optional = _unwrap(hints[part.name])
+        columns.append(_Column(_key(inner, part.name, prefix), part.name, _leaf(hint), optional, part.default))
+    first = columns[0].key
+
+    def write(out: dict[str, AttributeValue], value: Any) -> None:
+        if value:
+            for column in columns:
+                array = column.write(value)
+                if array is not None:
+                    out[column.key] = array
+
+    def read(attributes: Mapping[str, object]) -> object:
+        found = attributes.get(first)
+        if found is None:
+            return ()
+        length = len(_sequence(first, found))
+        read_columns = [column.read(attributes, length) for column in columns]
+        if any(MISSING in column for column in read_columns):
+            raise CodecError(f"attribute {first} and its parallel arrays: an entry is empty that must not be")
+        names = [column.name for column in columns]
+        return tuple(inner(**dict(zip(names, row, strict=True))) for row in zip(*read_columns, strict=True))
+
+    specs = tuple(
+        AttributeSpec(
+            key=column.key, field=f"{item.name}.{column.name}", type=_many(column.leaf), optional=column.optional
+        )
+        for column in columns
+    )
+    return _Item(item.name, specs, write, read)
+
+
+def _many(leaf: _Leaf) -> AttributeType:
+    return cast("AttributeType", f"{leaf.name}[]")
+
+
+def _sequence(key: str, value: object) -> Sequence[object]:
+    if isinstance(value, list | tuple):
+        return value
+    raise CodecError(f"attribute {key}: expected an array, got {value!r}")
+
+
+def _unwrap(hint: Any) -> tuple[Any, bool]:
+    """``X | None`` as (X, True), anything else as (hint, False)."""
+    if typing.get_origin(hint) in {types.UnionType, typing.Union}:
+        rest = [part for part in typing.get_args(hint) if part is not type(None)]
+        if len(rest) == 1:
+            return rest[0], True
+    return hint, False
+
+
+def _key(owner: type[Any], name: str, prefix: str) -> str:
+    return _RENAMED.get((owner, name), prefix + name)
+
+
+class PayloadPlan:
+    """Writes records of one class into flat attributes and reads them back.
+
+    Args:
+        owner: a frozen dataclass of plain values.
+        prefix: namespace of its attributes, with the final dot.
+    """
+
+    __slots__ = ("_getter", "_items", "_writers", "owner", "specs")
+
+    def __init__(self, owner: type[Any], prefix: str) -> None:
+        hints = typing.get_type_hints(owner)
+        self.owner = owner
+        self._items = tuple(self._item(owner, item, hints[item.name], prefix) for item in fields(owner))
+        self._writers = tuple(item.write for item in self._items)
+        self._getter = attrgetter(*(item.name for item in self._items))
+        self.specs = tuple(spec for item in self._items for spec in item.specs)
+
+    @staticmethod
+    def _item(owner: type[Any], item: Field[Any], hint: Any, prefix: str) -> _Item:
+        bare, optional = _unwrap(hint)
+        key = _key(owner, item.name, prefix)
+        if typing.get_origin(bare) is tuple:
+            inner = typing.get_args(bare)[0]
+            if is_dataclass(inner):
+                return _records(item, f"{prefix}{_GROUPS.get(item.name, item.name)}.", cast("type[Any]", inner))
+            return _array(owner, item, key, inner)
+        if is_dataclass(bare):
+            return _record(item, f"{prefix}{item.name}.", cast("type[Any]", bare))
+        return _scalar(owner, item, key, bare, optional=optional)
+
+    def write(self, out: dict[str, AttributeValue], record: object) -> None:
+        """Add the record's attributes to ``out``; None and empty values are left out."""
+        for write, value in zip(self._writers, self._getter(record), strict=True):
+            write(out, value)
+
+    def read(self, attributes: Mapping[str, object]) -> Any:
+        """Build the record from attributes; other keys are ignored.
+
+        Raises:
+            CodecError: an attribute is missing or has a value of the wrong type.
+        """
+        return self.owner(**{item.name: item.read(attributes) for item in self._items})
+
+
+_PLANS: Final = {owner: PayloadPlan(owner, _NAMESPACE[owner]) for owner in PAYLOADS.values()}
+
+
+def plan_of(owner: type[Payload]) -> PayloadPlan:
+    """The plan of one kind of payload."""
+    return _PLANS[owner]

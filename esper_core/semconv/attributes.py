@@ -1,0 +1,171 @@
+"""Events as flat attributes, span names and span events: the one source for the SDK's spans and for the journal.
+
+An update's field ``x`` is the attribute ``esper.ppo.x``, always of its declared type: a float field is a double even
+when its value is 1. Heads are parallel arrays ``esper.ppo.head.x`` in the policy's order.
+
+What was not measured is None and left out, never a made-up 0. Inside a parallel array None keeps its place as an
+empty value (OTLP's ``AnyValue`` with nothing set, ``{}`` in OTLP JSON), which the OpenTelemetry specification asks
+SDKs to preserve, and which SDK and OTLP exporter 1.43 and 1.45 were found to. An array that would hold nothing but
+empty values is left out. NaN and Inf are values and travel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, cast
+
+from esper_core.events import PAYLOADS, EventKind, Payload, PPOUpdatePayload
+from esper_core.health import classify_kl
+from esper_core.semconv._plan import AttributeSpec, AttributeValue, plan_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from esper_core.events import TelemetryEvent
+
+__all__ = [
+    "ITERATION_SPAN",
+    "KINDS_BY_SPAN",
+    "MAX_SPAN_EVENTS",
+    "ROLLOUT_SPAN",
+    "SPAN_NAMES",
+    "AttributeSpec",
+    "AttributeValue",
+    "SpanEventData",
+    "attribute_specs",
+    "common_attributes",
+    "event_attributes",
+    "payload_from_attributes",
+    "span_attributes",
+    "span_events",
+    "span_name",
+]
+
+ITERATION_SPAN: Final = "esper.iteration"
+ROLLOUT_SPAN: Final = "esper.rollout"
+SPAN_NAMES: Final[dict[EventKind, str]] = {
+    "run_started": "esper.run.started",
+    "episode_finished": "esper.episode",
+    "ppo_updated": "esper.ppo.update",
+    "policy_health_changed": "esper.policy.health_changed",
+    "sink_status_changed": "esper.sink.status",
+    "run_finished": "esper.run.finished",
+}
+"""The name of each event's own span; it alone says the kind."""
+KINDS_BY_SPAN: Final = {name: kind for kind, name in SPAN_NAMES.items()}
+
+MAX_SPAN_EVENTS: Final = 128
+"""The SDK's default limit (``OTEL_SPAN_EVENT_COUNT_LIMIT``); beyond it the oldest are dropped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanEventData:
+    """One span event (or log event) of an update.
+
+    Attributes:
+        name: event name.
+        time_ns: unix nanoseconds; the update's end, when the payload was complete.
+        attributes: flat attributes.
+    """
+
+    name: str
+    time_ns: int
+    attributes: dict[str, AttributeValue]
+
+
+def common_attributes(*, run_id: str, attempt: int, rank: int) -> dict[str, AttributeValue]:
+    """Attributes that stand on every span: under an application's own provider the resource lacks them."""
+    return {"esper.run.id": run_id, "esper.run.attempt": attempt, "esper.rank": rank}
+
+
+def span_name(payload: Payload) -> str:
+    """Name of the payload's own span."""
+    return SPAN_NAMES[payload.kind]
+
+
+def event_attributes(event: TelemetryEvent[Payload]) -> dict[str, AttributeValue]:
+    """Attributes of the event's own span: the common ones and the whole payload. Any thread."""
+    out: dict[str, AttributeValue] = {
+        "esper.run.id": event.run_id,
+        "esper.run.attempt": event.attempt,
+        "esper.rank": event.rank,
+    }
+    if event.marked:
+        out["esper.marked"] = True
+    payload = event.payload
+    plan_of(type(payload)).write(out, payload)
+    return out
+
+
+def span_attributes(event: TelemetryEvent[Payload], name: str) -> dict[str, AttributeValue]:
+    """Attributes of the span ``name`` that the event stands for: its own, or an iteration's or rollout's."""
+    if name == span_name(event.payload):
+        return event_attributes(event)
+    out = common_attributes(run_id=event.run_id, attempt=event.attempt, rank=event.rank)
+    if isinstance(event.payload, PPOUpdatePayload):
+        out["esper.ppo.update_id"] = event.payload.update_id
+    return out
+
+
+def payload_from_attributes(kind: EventKind, attributes: Mapping[str, object]) -> Payload:
+    """Rebuild a payload from its own span's attributes; unknown keys are ignored, numbers coerced by field type.
+
+    Raises:
+        CodecError: an attribute is missing or is no value of its field.
+    """
+    return cast("Payload", plan_of(PAYLOADS[kind]).read(attributes))
+
+
+def attribute_specs(kind: EventKind) -> tuple[AttributeSpec, ...]:
+    """Every attribute that payloads of this kind can carry, for registry checks and documentation."""
+    return plan_of(PAYLOADS[kind]).specs
+
+
+def span_events(event: TelemetryEvent[Payload]) -> tuple[SpanEventData, ...]:
+    """Span events of the event's own span: an update's KL by epoch, its early stop, its non-finite values.
+
+    At most 128; of more epochs than fit, the last ones (the attribute ``esper.ppo.kl_by_epoch`` has all).
+    """
+    payload = event.payload
+    if not isinstance(payload, PPOUpdatePayload):
+        return ()
+    tail: list[SpanEventData] = []
+    stop = payload.early_stop
+    if stop is not None:
+        attributes: dict[str, AttributeValue] = {
+            "esper.ppo.update_id": payload.update_id,
+            "esper.ppo.early_stop.epoch": stop.epoch,
+            "esper.ppo.early_stop.minibatch": stop.minibatch,
+            "esper.ppo.early_stop.value": float(stop.value),
+            "esper.ppo.early_stop.threshold": float(stop.threshold),
+        }
+        if stop.head is not None:
+            attributes["esper.ppo.early_stop.head"] = stop.head
+        tail.append(SpanEventData(name="esper.ppo.early_stop", time_ns=event.time_ns, attributes=attributes))
+    if payload.non_finite:
+        tail.append(
+            SpanEventData(
+                name="esper.ppo.non_finite",
+                time_ns=event.time_ns,
+                attributes={
+                    "esper.ppo.update_id": payload.update_id,
+                    "esper.ppo.non_finite": payload.non_finite,
+                },
+            )
+        )
+    first = max(0, len(payload.kl_by_epoch) - (MAX_SPAN_EVENTS - len(tail)))
+    epochs = [
+        SpanEventData(
+            name="esper.ppo.kl",
+            time_ns=event.time_ns,
+            attributes={
+                "esper.ppo.update_id": payload.update_id,
+                "esper.ppo.kl.epoch": epoch,
+                "esper.ppo.kl.value": float(value),
+                "esper.ppo.kl.scope": "weighted",
+                "esper.ppo.kl.health": str(classify_kl(value)),
+            },
+        )
+        for epoch, value in enumerate(payload.kl_by_epoch[first:], start=first + 1)
+    ]
+    return (*epochs, *tail)

@@ -1,0 +1,208 @@
+"""Events to OTLP and back: one line of OTLP JSON an event, without an OpenTelemetry SDK.
+
+``decode(encode(event, resource)) == [event]`` for every event. A line holds every span the event stands for, with
+the ids, times, attributes and span events that the SDK exports for it. The reading side takes OTLP from anywhere:
+spans of other programs are skipped, a Collector may have regrouped or split batches (an update whose iteration or
+rollout span is not in the same batch stands alone), and numbers are coerced to the field's type.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from esper_core import __version__
+from esper_core.events import EventKind, Payload, SpanRef, TelemetryEvent, TraceRef
+from esper_core.semconv._errors import CodecError
+from esper_core.semconv.attributes import (
+    ITERATION_SPAN,
+    KINDS_BY_SPAN,
+    ROLLOUT_SPAN,
+    payload_from_attributes,
+    span_attributes,
+    span_events,
+)
+from esper_core.semconv.otlp_json import (
+    WireSpan,
+    WireValue,
+    attributes_json,
+    parse_traces,
+    resource_attributes,
+    text_json,
+    wire_spans,
+)
+from esper_core.semconv.otlp_proto import request_spans
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from esper_core.semconv._plan import AttributeValue
+
+__all__ = ["SCOPE_NAME", "CodecError", "decode", "decode_request", "decode_traces", "encode", "resource_of"]
+
+SCOPE_NAME: Final = "esper_core"
+"""Name of the instrumentation scope; its version is esper-core's."""
+_WANTED: Final = frozenset({*KINDS_BY_SPAN, ITERATION_SPAN, ROLLOUT_SPAN})
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+
+def encode(event: TelemetryEvent[Any], resource: Mapping[str, AttributeValue]) -> bytes:
+    """One event as one line of OTLP JSON (``TracesData``), without the newline. Any thread.
+
+    Args:
+        event: the event; all spans it stands for are written, its own last.
+        resource: attributes of the process and run; ``esper.run.id`` is added when it is not among them.
+    """
+    head = _head(event.run_id, tuple((key, type(value), value) for key, value in resource.items()))
+    spans = ",".join([_span_json(event, span) for span in event.trace.spans])
+    return f"{head}{spans}]}}]}}]}}".encode()
+
+
+@lru_cache(maxsize=64)
+def _head(run_id: str, resource: tuple[tuple[str, type, AttributeValue], ...]) -> str:
+    """Everything before the spans. Types are part of the cache's key: 1, 1.0 and True are equal but not the same."""
+    attributes: dict[str, AttributeValue] = {"esper.run.id": run_id}
+    attributes.update({key: value for key, _, value in resource})
+    scope = f'{{"name":{text_json(SCOPE_NAME)},"version":{text_json(__version__)}}}'
+    return (
+        f'{{"resourceSpans":[{{"resource":{{"attributes":{attributes_json(attributes)}}},'
+        f'"scopeSpans":[{{"scope":{scope},"spans":['
+    )
+
+
+def _span_json(event: TelemetryEvent[Any], span: SpanRef) -> str:
+    parent = f'"parentSpanId":"{span.parent_span_id}",' if span.parent_span_id else ""
+    own = span is event.trace.spans[-1]
+    events = _events_json(event) if own else ""
+    return (
+        f'{{"traceId":"{event.trace.trace_id}","spanId":"{span.span_id}",{parent}"name":{text_json(span.name)},"kind":1,'
+        f'"startTimeUnixNano":"{span.start_ns}","endTimeUnixNano":"{span.end_ns}",'
+        f'"attributes":{attributes_json(span_attributes(event, span.name))}{events}}}'
+    )
+
+
+def _events_json(event: TelemetryEvent[Any]) -> str:
+    found = span_events(event)
+    if not found:
+        return ""
+    texts = [
+        f'{{"timeUnixNano":"{item.time_ns}","name":"{item.name}","attributes":{attributes_json(item.attributes)}}}'
+        for item in found
+    ]
+    return f',"events":[{",".join(texts)}]'
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def decode(line: bytes | str, *, on_error: Callable[[CodecError], None] | None = None) -> list[TelemetryEvent[Any]]:
+    """The events in one line (or document) of OTLP JSON, in the order their own spans stand.
+
+    Args:
+        line: OTLP JSON of traces.
+        on_error: called for each span that names itself an Esper event and is none, which is then skipped;
+            without it the first such span raises.
+
+    Raises:
+        CodecError: no OTLP JSON, or such a span.
+    """
+    return _events(wire_spans(parse_traces(line), _WANTED), on_error)
+
+
+def decode_traces(
+    traces: Mapping[str, Any], *, on_error: Callable[[CodecError], None] | None = None
+) -> list[TelemetryEvent[Any]]:
+    """As :func:`decode`, of OTLP JSON that was parsed into plain dicts."""
+    return _events(wire_spans(parse_traces(traces), _WANTED), on_error)
+
+
+def decode_request(
+    body: bytes, content_type: str, *, on_error: Callable[[CodecError], None] | None = None
+) -> list[TelemetryEvent[Any]]:
+    """The events in the body of an OTLP/HTTP traces request, already decompressed.
+
+    Args:
+        body: the request's body.
+        content_type: ``application/json`` or ``application/x-protobuf``; parameters are ignored.
+        on_error: as for :func:`decode`.
+
+    Raises:
+        CodecError: another content type, or a body that is not what it says.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "application/json":
+        return decode(body, on_error=on_error)
+    if kind == "application/x-protobuf":
+        return _events(request_spans(body, _WANTED), on_error)
+    raise CodecError(
+        f"content type {content_type!r} is not OTLP/HTTP", hint="send application/x-protobuf or application/json"
+    )
+
+
+def resource_of(line: bytes | str) -> dict[str, WireValue]:
+    """Attributes of the (first) resource in a line of OTLP JSON."""
+    return resource_attributes(parse_traces(line))
+
+
+def _events(spans: Iterable[WireSpan], on_error: Callable[[CodecError], None] | None) -> list[TelemetryEvent[Any]]:
+    own: list[tuple[EventKind, WireSpan]] = []
+    iterations: dict[tuple[str, str], WireSpan] = {}
+    rollouts: defaultdict[tuple[str, str], list[WireSpan]] = defaultdict(list)
+    for span in spans:
+        if span.name == ITERATION_SPAN:
+            iterations[span.trace_id, span.span_id] = span
+        elif span.name == ROLLOUT_SPAN:
+            rollouts[span.trace_id, span.parent_span_id or ""].append(span)
+        elif "esper.run.id" in span.attributes or "esper.run.id" in span.resource:
+            own.append((KINDS_BY_SPAN[span.name], span))
+    found = []
+    for kind, span in own:
+        ancestors: list[WireSpan] = []
+        if kind == "ppo_updated" and span.parent_span_id is not None:
+            key = span.trace_id, span.parent_span_id
+            if key in iterations:
+                ancestors.append(iterations[key])
+            ancestors.extend(rollouts[key][:1] if key in rollouts else ())
+        try:
+            found.append(_event(kind, span, ancestors))
+        except CodecError as error:
+            wrapped = CodecError(f"span {span.name}: {error.message}", hint=error.hint)
+            if on_error is None:
+                raise wrapped from None
+            on_error(wrapped)
+    return found
+
+
+def _event(kind: EventKind, own: WireSpan, ancestors: list[WireSpan]) -> TelemetryEvent[Payload]:
+    def common(key: str, default: object) -> object:
+        found = own.attributes.get(key)
+        return found if found is not None else own.resource.get(key, default)
+
+    return TelemetryEvent(
+        time_ns=own.end_ns,
+        run_id=str(common("esper.run.id", "")),
+        attempt=_int("esper.run.attempt", common("esper.run.attempt", 1)),
+        rank=_int("esper.rank", common("esper.rank", 0)),
+        marked=common("esper.marked", default=False) is True,
+        trace=TraceRef(trace_id=own.trace_id, spans=tuple(_ref(span) for span in (*ancestors, own))),
+        payload=payload_from_attributes(kind, own.attributes),
+    )
+
+
+def _int(key: str, value: object) -> int:
+    if isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer():
+        return int(value)
+    raise CodecError(f"attribute {key}: expected an integer, got {value!r}")
+
+
+def _ref(span: WireSpan) -> SpanRef:
+    return SpanRef(
+        name=span.name,
+        span_id=span.span_id,
+        parent_span_id=span.parent_span_id,
+        start_ns=span.start_ns,
+        end_ns=span.end_ns,
+    )

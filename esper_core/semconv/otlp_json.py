@@ -1,0 +1,236 @@
+"""OTLP JSON of traces: text of values and spans, and its reading into plain spans.
+
+As the OTLP specification says, and not as protobuf's ``MessageToDict`` would write it: trace and span ids are hex,
+64-bit integers are decimal strings, NaN and infinities are the strings ``NaN``, ``Infinity`` and ``-Infinity``, enums
+are integers, names are lowerCamelCase. Readers of other people's OTLP JSON accept integers as numbers too.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import msgspec
+
+from esper_core.semconv._errors import CodecError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from esper_core.semconv._plan import AttributeValue, Scalar
+
+__all__ = ["TracesData", "WireSpan", "attributes_json", "parse_traces", "wire_spans"]
+
+SPAN_KIND_INTERNAL: Final = 1
+WireValue: TypeAlias = "str | bool | int | float | bytes | list[WireValue] | dict[str, WireValue] | None"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WireSpan:
+    """A span as read from OTLP, JSON or protobuf; ids in lower-case hex, times in unix nanoseconds."""
+
+    name: str
+    trace_id: str
+    span_id: str
+    parent_span_id: str | None
+    start_ns: int
+    end_ns: int
+    attributes: Mapping[str, WireValue]
+    resource: Mapping[str, WireValue] = field(default_factory=dict)
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+
+def text_json(value: str) -> str:
+    """A JSON string; what UTF-8 cannot hold (file names in odd encodings) is written as an escape in the text."""
+    return json.dumps(value, ensure_ascii=False) if value.isascii() else _unicode_json(value)
+
+
+def _unicode_json(value: str) -> str:
+    return json.dumps(value.encode("utf-8", "backslashreplace").decode(), ensure_ascii=False)
+
+
+@lru_cache(maxsize=1024)
+def _key_json(key: str) -> str:
+    return f'{{"key":{text_json(key)},"value":'
+
+
+def _double(value: float) -> str:
+    if value - value == 0.0:  # finite
+        return f'{{"doubleValue":{value!r}}}'
+    if value != value:  # noqa: PLR0124  # NaN is the one value that differs from itself; half the cost of isnan
+        return '{"doubleValue":"NaN"}'
+    return '{"doubleValue":"Infinity"}' if value > 0 else '{"doubleValue":"-Infinity"}'
+
+
+def _value(value: Scalar | None) -> str:
+    kind = type(value)
+    if kind is float:
+        return _double(value)  # type: ignore[arg-type]  # its type was just compared
+    if kind is int:
+        return f'{{"intValue":"{value}"}}'
+    if kind is str:
+        return f'{{"stringValue":{text_json(value)}}}'  # type: ignore[arg-type]  # as above
+    if value is None:
+        return "{}"
+    if isinstance(value, bool):
+        return '{"boolValue":true}' if value else '{"boolValue":false}'
+    if isinstance(value, float):
+        return _double(float(value))
+    if isinstance(value, int):
+        return f'{{"intValue":"{int(value)}"}}'
+    return f'{{"stringValue":{text_json(str(value))}}}'
+
+
+def attributes_json(attributes: Mapping[str, AttributeValue]) -> str:
+    """The JSON array of key-value pairs."""
+    parts = []
+    for key, value in attributes.items():
+        if isinstance(value, tuple | list):
+            parts.append(f'{_key_json(key)}{{"arrayValue":{{"values":[{",".join(map(_value, value))}]}}}}}}')
+        else:
+            parts.append(f"{_key_json(key)}{_value(value)}}}")
+    return f"[{','.join(parts)}]"
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+class _AnyValue(msgspec.Struct, rename="camel"):
+    """OTLP's AnyValue; nothing set is the empty value."""
+
+    string_value: str | None = None
+    bool_value: bool | None = None
+    int_value: int | str | None = None
+    double_value: float | str | None = None
+    array_value: _ArrayValue | None = None
+    kvlist_value: _KeyValueList | None = None
+    bytes_value: str | None = None
+
+    def plain(self) -> WireValue:
+        if self.double_value is not None:
+            return float(self.double_value)
+        if self.string_value is not None:
+            return self.string_value
+        if self.int_value is not None:
+            return int(self.int_value)
+        if self.bool_value is not None:
+            return self.bool_value
+        if self.array_value is not None:
+            return [item.plain() for item in self.array_value.values or ()]
+        if self.kvlist_value is not None:
+            return _mapping(self.kvlist_value.values or ())
+        return self.bytes_value
+
+
+class _ArrayValue(msgspec.Struct):
+    values: list[_AnyValue] | None = None
+
+
+class _KeyValue(msgspec.Struct):
+    key: str = ""
+    value: _AnyValue | None = None
+
+
+class _KeyValueList(msgspec.Struct):
+    values: list[_KeyValue] | None = None
+
+
+class _Span(msgspec.Struct, rename="camel"):
+    trace_id: str = ""
+    span_id: str = ""
+    parent_span_id: str | None = None
+    name: str = ""
+    start_time_unix_nano: int | str = 0
+    end_time_unix_nano: int | str = 0
+    attributes: list[_KeyValue] | None = None
+
+
+class _ScopeSpans(msgspec.Struct):
+    spans: list[_Span] | None = None
+
+
+class _Resource(msgspec.Struct):
+    attributes: list[_KeyValue] | None = None
+
+
+class _ResourceSpans(msgspec.Struct, rename="camel"):
+    resource: _Resource | None = None
+    scope_spans: list[_ScopeSpans] | None = None
+
+
+class TracesData(msgspec.Struct, rename="camel"):
+    """OTLP's ``TracesData`` and ``ExportTraceServiceRequest``, which look the same; unknown fields are ignored."""
+
+    resource_spans: list[_ResourceSpans] | None = None
+
+
+_decoder: Final = msgspec.json.Decoder(TracesData)
+
+
+def parse_traces(data: bytes | str | Mapping[str, Any]) -> TracesData:
+    """Parse OTLP JSON, as bytes or already as plain dicts.
+
+    Raises:
+        CodecError: it is no JSON, or not of the shape of traces.
+    """
+    try:
+        if isinstance(data, bytes | str):
+            return _decoder.decode(data)
+        return msgspec.convert(data, TracesData)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CodecError(f"not OTLP JSON of traces: {error}") from None
+
+
+def _mapping(pairs: Iterable[_KeyValue]) -> dict[str, WireValue]:
+    return {pair.key: pair.value.plain() for pair in pairs if pair.value is not None}
+
+
+def resource_attributes(traces: TracesData) -> dict[str, WireValue]:
+    """Attributes of the first resource."""
+    for group in traces.resource_spans or ():
+        return _mapping((group.resource.attributes if group.resource else None) or ())
+    return {}
+
+
+def wire_spans(traces: TracesData, wanted: frozenset[str]) -> list[WireSpan]:
+    """The spans of these names, in the order they stand.
+
+    Raises:
+        CodecError: an id, a time or a number in one of them cannot be read.
+    """
+    found = []
+    for group in traces.resource_spans or ():
+        resource: dict[str, WireValue] | None = None
+        for scope in group.scope_spans or ():
+            for span in scope.spans or ():
+                if span.name not in wanted:
+                    continue
+                try:
+                    if resource is None:
+                        resource = _mapping((group.resource.attributes if group.resource else None) or ())
+                    found.append(
+                        WireSpan(
+                            name=span.name,
+                            trace_id=_hex(span.trace_id, 32),
+                            span_id=_hex(span.span_id, 16),
+                            parent_span_id=_hex(span.parent_span_id, 16) if span.parent_span_id else None,
+                            start_ns=int(span.start_time_unix_nano),
+                            end_ns=int(span.end_time_unix_nano),
+                            attributes=_mapping(span.attributes or ()),
+                            resource=resource,
+                        )
+                    )
+                except (ValueError, RecursionError) as error:
+                    raise CodecError(f"span {span.name}: {error}") from None
+    return found
+
+
+def _hex(text: str, digits: int) -> str:
+    if len(text) != digits:
+        raise ValueError(f"id {text!r} has {len(text)} characters, expected {digits} hex digits")
+    int(text, 16)
+    return text.lower()

@@ -1,0 +1,80 @@
+"""OTLP protobuf of traces, read into plain spans. Imports ``opentelemetry.proto`` only when called."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from esper_core.semconv._errors import CodecError
+from esper_core.semconv.otlp_json import WireSpan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+
+    from esper_core.semconv.otlp_json import WireValue
+
+__all__ = ["request_spans"]
+
+
+def request_spans(body: bytes, wanted: frozenset[str]) -> list[WireSpan]:
+    """The spans of these names in an ``ExportTraceServiceRequest``, in the order they stand.
+
+    Raises:
+        CodecError: it is no such message, or ``opentelemetry-proto`` is not installed.
+    """
+    try:
+        # Late: it takes tens of milliseconds that the journal's readers need not spend.
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # noqa: PLC0415  # no stubs
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (  # noqa: PLC0415  # as above
+            ExportTraceServiceRequest,
+        )
+    except ImportError:
+        raise CodecError(
+            "OTLP protobuf cannot be read: opentelemetry-proto is not installed",
+            hint="pip install opentelemetry-proto, or let the sender use OTLP JSON",
+        ) from None
+    try:
+        request = ExportTraceServiceRequest.FromString(body)
+    except DecodeError as error:
+        raise CodecError(f"not an OTLP traces request: {error}") from None
+    found = []
+    for group in request.resource_spans:
+        resource: dict[str, WireValue] | None = None
+        for scope in group.scope_spans:
+            for span in scope.spans:
+                if span.name not in wanted:
+                    continue
+                if len(span.trace_id) != 16 or len(span.span_id) != 8:
+                    raise CodecError(f"span {span.name}: its trace id or span id has a wrong length")
+                if resource is None:
+                    resource = _mapping(group.resource.attributes)
+                found.append(
+                    WireSpan(
+                        name=span.name,
+                        trace_id=span.trace_id.hex(),
+                        span_id=span.span_id.hex(),
+                        parent_span_id=span.parent_span_id.hex() or None,
+                        start_ns=span.start_time_unix_nano,
+                        end_ns=span.end_time_unix_nano,
+                        attributes=_mapping(span.attributes),
+                        resource=resource,
+                    )
+                )
+    return found
+
+
+def _mapping(pairs: Iterable[KeyValue]) -> dict[str, WireValue]:
+    return {pair.key: _plain(pair.value) for pair in pairs}
+
+
+def _plain(value: AnyValue) -> WireValue:
+    kind = value.WhichOneof("value")
+    if kind is None:
+        return None
+    if kind == "array_value":
+        return [_plain(item) for item in value.array_value.values]
+    if kind == "kvlist_value":
+        return _mapping(value.kvlist_value.values)
+    plain: WireValue = getattr(value, kind)
+    return plain
