@@ -1,0 +1,127 @@
+"""An argument parser whose errors are ours (exit code 64, nearest option named), and the options commands share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from esper_core.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from esper_core.config.layers import Resolved
+
+__all__ = ["EsperParser", "add_config_arguments", "add_sink_arguments", "resolve_config", "runs_dir"]
+
+
+class EsperParser(argparse.ArgumentParser):
+    """Raises UsageError instead of exiting with 2."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # passed through
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print."""
+        raise UsageError(f"{self._label}: {message}", hint=f"see: {self.prog} --help")
+
+    @property
+    def _label(self) -> str:
+        """The command; "esper:" stands before every error anyway."""
+        return self.prog.removeprefix("esper ")
+
+    def parse_strict(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse everything; an unknown argument is an error that names the nearest option."""
+        args, extra = self.parse_known_args(list(argv))
+        if extra:
+            word = extra[0].partition("=")[0]
+            known = set(self._option_strings(self))
+            guess = nearest(word, known) if word.startswith("-") else ""
+            what = "option" if word.startswith("-") else "argument"
+            raise UsageError(f"{self._label}: unknown {what} {word}{guess}", hint=f"see: {self.prog} --help")
+        return args
+
+    @classmethod
+    def _option_strings(cls, parser: argparse.ArgumentParser) -> list[str]:
+        found: list[str] = []
+        for action in parser._actions:  # noqa: SLF001  # argparse offers no public list of its options
+            found += action.option_strings
+            if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001  # as above
+                for child in action.choices.values():
+                    found += cls._option_strings(child)
+        return found
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--config``, ``--no-config`` and ``--set``, for every command that reads the configuration."""
+    group = parser.add_argument_group("configuration")
+    group.add_argument("--config", type=Path, metavar="FILE", help="read this file instead of looking for one")
+    group.add_argument("--no-config", action="store_true", help="read no configuration file")
+    group.add_argument(
+        "--set",
+        dest="sets",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set any key, for example ppo.target_kl=0.01 (a TOML value, else a string); repeatable",
+    )
+
+
+def add_sink_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--sink``, ``--no-sink`` and ``--sinks``."""
+    group = parser.add_argument_group("sinks")
+    group.add_argument(
+        "--sink",
+        dest="add_sinks",
+        action="append",
+        default=[],
+        metavar="NAME|FILE:CLASS",
+        help="add a sink: an installed name, or ./my_sink.py:MySink; repeatable",
+    )
+    group.add_argument(
+        "--no-sink",
+        dest="drop_sinks",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="leave a selected sink out; repeatable",
+    )
+    group.add_argument("--sinks", metavar="A,B", help="replace the selected sinks; '' for none")
+
+
+def resolve_config(args: argparse.Namespace, flags: dict[str, object] | None = None) -> Resolved:
+    """The configuration for a command that took the shared options."""
+    from esper_core.config.layers import load_config
+
+    named = dict(flags or {})
+    sinks = getattr(args, "sinks", None)
+    if sinks is not None:
+        named["sinks"] = [name.strip() for name in sinks.split(",") if name.strip()]
+    return load_config(
+        file=args.config,
+        no_file=args.no_config,
+        env=os.environ,
+        sets=args.sets,
+        flags=named,
+        add_sinks=getattr(args, "add_sinks", ()),
+        drop_sinks=getattr(args, "drop_sinks", ()),
+    )
+
+
+def runs_dir(args: argparse.Namespace) -> Path:
+    """The folder of runs: ``--dir`` of the command, else ``run.dir`` of the configuration in force."""
+    given = getattr(args, "dir", None)
+    if given is not None:
+        return Path(given)
+    from esper_core.config.layers import load_config
+
+    resolved = load_config(
+        file=getattr(args, "config", None),
+        no_file=getattr(args, "no_config", False),
+        env=os.environ,
+        sets=getattr(args, "sets", ()),
+    )
+    return Path(resolved.config.run.dir)

@@ -1,0 +1,136 @@
+"""``esper COMMAND``: finds the command, imports only it, and turns errors into words and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from esper_core import __version__
+from esper_core.cli._command import CORE_COMMANDS, PLUGIN_COMMANDS, Command, load_core
+from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EsperError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+_SIGINT = 2
+_SIGPIPE = 13
+_USAGE = "usage: esper [--version] [--debug] COMMAND ..."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the words after ``esper``; None takes the process's own.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 5 telemetry lost under ``--strict-telemetry``, 64 wrong use or configuration,
+        128 + signal when stopped by one.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = os.environ.get("ESPER_DEBUG", "") not in {"", "0"}
+    if "--debug" in words:
+        # Accepted anywhere, but not behind "--", where words belong to someone else.
+        end = words.index("--") if "--" in words else len(words)
+        debug = debug or "--debug" in words[:end]
+        words = [word for index, word in enumerate(words) if word != "--debug" or index > end]
+    try:
+        code = _dispatch(words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader went away (`esper replay RUN | head`): nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_SIGNAL + _SIGPIPE
+    except KeyboardInterrupt:
+        return EXIT_SIGNAL + _SIGINT
+    except EsperError as error:
+        if debug:
+            raise
+        print(f"esper: {error}", file=sys.stderr)
+        return error.exit_code
+    except Exception as error:
+        if debug:
+            raise
+        print(f"esper: {type(error).__name__}: {error}", file=sys.stderr)
+        print("  this is a fault in Esper or in a plugin; --debug shows where", file=sys.stderr)
+        return EXIT_FAILED
+    return code
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in {"-h", "--help", "help"}:
+        if len(words) > 1 and words[0] == "help":
+            return _dispatch([words[1], "--help"])
+        print(_overview())
+        return EXIT_OK
+    if words[0] in {"-V", "--version"}:
+        print(f"esper {__version__}")
+        return EXIT_OK
+    if words[0].startswith("-"):
+        guess = nearest(words[0], ("--version", "--debug", "--help"))
+        raise UsageError(f"unknown option {words[0]}{guess}", hint=f"{_USAGE}; see: esper --help")
+    return _run(words[0], words[1:])
+
+
+def _run(name: str, rest: list[str]) -> int:
+    from esper_core.cli._parser import EsperParser
+
+    command = _find(name)
+    parser = EsperParser(prog=f"esper {name}", description=_sentence(command.help))
+    command.add_arguments(parser)
+    try:
+        args = parser.parse_strict(rest)
+    except SystemExit as done:  # argparse printed --help
+        return int(done.code or 0)
+    return command.run(args)
+
+
+def _find(name: str) -> Command:
+    if name in CORE_COMMANDS:
+        return load_core(name)
+    from esper_core.host.discovery import installed_commands, load_command
+
+    installed = installed_commands()
+    if name in installed:
+        return load_command(name)
+    if name in PLUGIN_COMMANDS:
+        distribution = PLUGIN_COMMANDS[name].distribution
+        raise UsageError(
+            f'command "{name}" needs the distribution {distribution}, which is not installed',
+            hint=f"pip install {distribution}",
+        )
+    known = [*CORE_COMMANDS, *installed, *PLUGIN_COMMANDS]
+    raise UsageError(f'unknown command "{name}"{nearest(name, known)}', hint="see: esper --help")
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _overview() -> str:
+    from esper_core.host.discovery import installed_commands
+
+    lines = [_USAGE, "", "Trains a multi-head PPO agent and tells, in every update, how far its policy moved.", ""]
+    lines.append("commands:")
+    lines += [f"  {name:<9} {entry.help}" for name, entry in CORE_COMMANDS.items()]
+    for name, found in sorted(installed_commands().items()):
+        known = PLUGIN_COMMANDS.get(name)
+        text = known.help if known is not None else "see: esper " + name + " --help"
+        lines.append(f"  {name:<9} {text} ({found.distribution})")
+    lines += [
+        "",
+        "options:",
+        "  --version  print the version",
+        "  --debug    show tracebacks (or ESPER_DEBUG=1)",
+        "",
+        "Start with: esper ppo --episodes 20",
+        "Each command explains itself: esper COMMAND --help",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""Checks one layer of settings against the schema, key by key, so that an error names its exact place."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from esper_core.config.schema import EsperConfig
+from esper_core.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+__all__ = ["Setting", "field_type", "flatten", "known_keys", "strip_annotation"]
+
+_FREE: Final = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value that somebody set.
+
+    Attributes:
+        path: for example ``("ppo", "target_kl")``.
+        value: as read, not yet converted.
+        origin: what ``esper config show`` names: a file, a variable, a flag, a preset.
+        place: how an error names it: ``esper.toml: [ppo] target_kl``.
+    """
+
+    path: tuple[str, ...]
+    value: Any
+    origin: str
+    place: str
+
+
+def strip_annotation(hint: Any) -> Any:
+    """The type beneath ``Annotated``."""
+    while get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    return hint
+
+
+@cache
+def _fields(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    return get_type_hints(struct, include_extras=True)
+
+
+def _is_struct(node: Any) -> bool:
+    return isinstance(node, type) and issubclass(node, msgspec.Struct)
+
+
+def _is_table(node: Any) -> bool:
+    return _is_struct(node) or get_origin(node) is dict
+
+
+def _children(node: Any) -> dict[str, Any] | None:
+    """The known keys of a table; None when any key is allowed."""
+    return _fields(node) if _is_struct(node) else None
+
+
+@cache
+def known_keys() -> dict[str, str]:
+    """Every fixed key of the schema: the key alone -> its dotted path (``target_kl`` -> ``ppo.target_kl``)."""
+    found: dict[str, str] = {}
+    for table, hint in _fields(EsperConfig).items():
+        inner = strip_annotation(hint)
+        found.setdefault(table, table)
+        if _is_struct(inner):
+            for key in _fields(inner):
+                found.setdefault(key, f"{table}.{key}")
+    return found
+
+
+def field_type(path: tuple[str, ...]) -> Any:
+    """The declared type of a key; ``Any`` in the free tables of sinks and environment.
+
+    Raises:
+        KeyError: with the path up to the unknown key as its argument.
+    """
+    node: Any = EsperConfig
+    for depth, key in enumerate(path):
+        inner = strip_annotation(node)
+        if _is_struct(inner):
+            if key not in _fields(inner):
+                raise KeyError(path[: depth + 1])
+            node = _fields(inner)[key]
+        elif get_origin(inner) is dict:
+            node = get_args(inner)[1]
+        elif inner is _FREE:
+            return Any
+        else:
+            raise KeyError(path[: depth + 1])
+    return node
+
+
+def unknown_key(path: tuple[str, ...], where: str) -> ConfigError:
+    """The error for a key that no table has.
+
+    Args:
+        path: up to and with the unknown key.
+        where: the place as people know it: a file and table, a variable, a flag.
+    """
+    table, key = path[:-1], path[-1]
+    node = strip_annotation(field_type(table)) if table else EsperConfig
+    known = list(_children(node) or ())
+    guess = nearest(key, known)
+    hint = None
+    if not guess:
+        elsewhere = known_keys().get(key)
+        if elsewhere is not None and "." in elsewhere:
+            owner, _, name = elsewhere.rpartition(".")
+            hint = f"{name} belongs in [{owner}]"
+        elif known:
+            hint = f"known keys: {', '.join(known)}"
+        else:
+            hint = f"[{'.'.join(table)}] is a single value, not a table"
+    what = "key" if table else "table or key"
+    return ConfigError(f'{where}unknown {what} "{key}"{guess}', hint=hint)
+
+
+def check_value(hint: Any, value: Any, place: str) -> None:
+    """Raise a ConfigError that says what was expected."""
+    try:
+        msgspec.convert(value, hint)
+    except msgspec.ValidationError as error:
+        # msgspec: "Expected `float` > 0.0 - at `$[...]`"; the path is ours to tell.
+        expected = re.sub(r" - at `\$.*`$", "", str(error)).replace("`", "")
+        expected = expected[:1].lower() + expected[1:]
+        shown = "" if _FREE is hint else f" (is {value!r})"
+        raise ConfigError(f"{place}: {expected}{shown}") from None
+
+
+def flatten(
+    tree: Mapping[str, Any],
+    *,
+    origin: str,
+    where: Callable[[tuple[str, ...]], str],
+    path: tuple[str, ...] = (),
+    node: Any = EsperConfig,
+) -> Iterator[Setting]:
+    """Yield every setting of a nested table, checked against the schema.
+
+    Args:
+        tree: as TOML gives it.
+        origin: stands on every setting.
+        where: a table's path as people know it, ending in a separator (``esper.toml: [ppo] ``).
+        path: of ``tree`` within the configuration.
+        node: the schema at that path.
+    """
+    inner = strip_annotation(node)
+    children = _children(inner)
+    free = get_args(inner)[1] if get_origin(inner) is dict else _FREE
+    for key, value in tree.items():
+        here = (*path, key)
+        if children is not None and key not in children:
+            raise unknown_key(here, where(path))
+        hint = children[key] if children is not None else free
+        child = strip_annotation(hint)
+        if _is_table(child) and not isinstance(value, dict):
+            raise ConfigError(f"{where(path)}{key}: expected a table (is {value!r})", hint=f"write [{'.'.join(here)}]")
+        if isinstance(value, dict) and (_is_table(child) or child is _FREE):
+            yield from flatten(value, origin=origin, where=where, path=here, node=hint)
+            continue
+        place = f"{where(path)}{key}"
+        check_value(hint, value, place)
+        yield Setting(here, value, origin, place)

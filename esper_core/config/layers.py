@@ -1,0 +1,331 @@
+"""Layers of configuration, with the origin of every value.
+
+From strongest to weakest: flags of the command line (named flags, then ``--set``), environment (``ESPER_SINKS``,
+``ESPER_PPO__TARGET_KL``), file (``esper.toml``, or ``[tool.esper]`` in ``pyproject.toml``), preset, default.
+Imports no torch and no sink: a sink's own table is validated by the sink's ``Config`` when the host loads it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, get_origin
+
+import msgspec
+
+from esper_core.config._check import (
+    Setting,
+    check_value,
+    field_type,
+    flatten,
+    known_keys,
+    strip_annotation,
+    unknown_key,
+)
+from esper_core.config.presets import PRESETS, preset_for
+from esper_core.config.schema import EnvConfig, EsperConfig
+from esper_core.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+__all__ = ["DEFAULT_STEPS", "LIMITS", "Resolved", "find_config_file", "load_config"]
+
+PREFIX: Final = "ESPER_"
+NO_PRESET: Final = "none"
+"""The preset that sets nothing."""
+LIMITS: Final = ("updates", "steps", "episodes")
+DEFAULT_STEPS: Final = 100_000
+"""Environment steps of a run for which nobody, not even its preset, named a limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A configuration and where every value of it comes from.
+
+    Attributes:
+        config: complete and validated, but for the tables of sinks.
+        origins: dotted path -> origin, for every value that is not a default.
+        file: the file that was read, if any.
+    """
+
+    config: EsperConfig
+    origins: dict[str, str] = field(default_factory=dict)
+    file: Path | None = None
+
+    def origin(self, path: str) -> str:
+        """Where the value at a dotted path comes from."""
+        return self.origins.get(path, "default")
+
+
+def find_config_file(start: Path) -> Path | None:
+    """The configuration file in force for a directory.
+
+    ``esper.toml``, else a ``pyproject.toml`` with a ``[tool.esper]`` table, in ``start`` or, within a repository,
+    in the nearest parent up to the folder that holds ``.git``.
+    """
+    start = start.resolve()
+    folders = [start, *start.parents]
+    top = next((index for index, folder in enumerate(folders) if (folder / ".git").exists()), 0)
+    for folder in folders[: top + 1]:
+        own = folder / "esper.toml"
+        if own.is_file():
+            return own
+        shared = folder / "pyproject.toml"
+        if shared.is_file() and "esper" in _parse(shared).get("tool", {}):
+            return shared
+    return None
+
+
+def load_config(
+    *,
+    file: Path | None = None,
+    no_file: bool = False,
+    env: Mapping[str, str] | None = None,
+    sets: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    add_sinks: Sequence[str] = (),
+    drop_sinks: Sequence[str] = (),
+    cwd: Path | None = None,
+) -> Resolved:
+    """Resolve every layer into one configuration.
+
+    Args:
+        file: an explicit file; None looks for one (``find_config_file``).
+        no_file: read none.
+        env: the process environment; only ``ESPER_*`` is read.
+        sets: ``ppo.target_kl=0.01``, as given to ``--set``: a TOML value, else a string.
+        flags: dotted path -> value, for named flags; None values are absent.
+        add_sinks: added behind the selected ones.
+        drop_sinks: taken away at last.
+        cwd: where to look for a file.
+
+    Raises:
+        ConfigError: names file, table and key, or the variable or flag.
+    """
+    here = cwd if cwd is not None else Path.cwd()
+    chosen = None if no_file else (file if file is not None else find_config_file(here))
+    upper: list[Setting] = []
+    if chosen is not None:
+        upper += _file_settings(chosen, here)
+    upper += _env_settings(env or {})
+    for text in sets:
+        upper += _set_settings(text)
+    upper += _flag_settings(flags or {})
+    lower = list(_preset_settings(upper))
+    settings = {item.path: item for item in (*lower, *upper)}
+    _select_sinks(settings, add_sinks, drop_sinks)
+    tree: dict[str, Any] = {}
+    for item in settings.values():
+        _insert(tree, item)
+    config = msgspec.convert(tree, EsperConfig)
+    return Resolved(config, {".".join(item.path): item.origin for item in settings.values()}, chosen)
+
+
+# --- file -----------------------------------------------------------------------------------------
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        # The decoder's own message ends in "(at line 3, column 9)".
+        raise ConfigError(f"{file}: malformed TOML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: not UTF-8: {error.reason} at byte {error.start}") from None
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}", hint="--no-config reads no file") from None
+
+
+def _file_settings(file: Path, cwd: Path) -> Iterator[Setting]:
+    tree = _parse(file)
+    prefix = ""
+    if file.name == "pyproject.toml":
+        tree = tree.get("tool", {}).get("esper", {})
+        prefix = "tool.esper"
+    label = _short(file, cwd)
+
+    def where(table: tuple[str, ...]) -> str:
+        name = ".".join(part for part in (prefix, *table) if part)
+        return f"{label}: [{name}] " if name else f"{label}: "
+
+    for item in flatten(tree, origin=label, where=where):
+        yield Setting(item.path, _from_file(item, file, cwd), item.origin, item.place)
+
+
+def _from_file(item: Setting, file: Path, cwd: Path) -> Any:
+    """Paths in a file of a parent folder are relative to that file."""
+    folder = file.resolve().parent
+    if folder == cwd.resolve():
+        return item.value
+    if item.path == ("run", "dir"):
+        return str(folder / item.value)
+    if item.path == ("sinks",):
+        return [str(folder / name) if name.startswith(("./", "../")) else name for name in item.value]
+    return item.value
+
+
+def _short(file: Path, cwd: Path) -> str:
+    try:
+        return str(file.resolve().relative_to(cwd.resolve()))
+    except ValueError:
+        return str(file)
+
+
+# --- environment, --set, flags --------------------------------------------------------------------
+
+
+def _env_settings(env: Mapping[str, str]) -> Iterator[Setting]:
+    for name, text in sorted(env.items()):
+        if not name.startswith(PREFIX):
+            continue
+        path = tuple(name.removeprefix(PREFIX).lower().split("__"))
+        if len(path) == 1 and path[0] not in {"sinks", "preset"}:
+            _refuse_near_miss(name, path[0])
+            continue
+        yield from _text_settings(path, text, origin=name, place=name)
+
+
+def _refuse_near_miss(name: str, key: str) -> None:
+    """A variable without ``__`` may belong to anyone, unless it clearly means one of our keys."""
+    meant = known_keys().get(key)
+    if meant is not None and "." in meant:
+        variable = PREFIX + meant.replace(".", "__").upper()
+        raise ConfigError(f'{name}: no such variable, did you mean "{variable}"?')
+    guess = nearest(key, ("sinks", "preset"))
+    if guess:
+        variable = guess.replace('"sinks"', '"ESPER_SINKS"').replace('"preset"', '"ESPER_PRESET"')
+        raise ConfigError(f"{name}: no such variable{variable}")
+
+
+def _set_settings(text: str) -> Iterator[Setting]:
+    key, equals, value = text.partition("=")
+    path = tuple(part.strip() for part in key.split("."))
+    if not equals or not all(path):
+        raise ConfigError(f"--set {text}: expected KEY=VALUE", hint="for example --set ppo.target_kl=0.01")
+    return _text_settings(path, value.strip(), origin="--set", place=f"--set {key.strip()}")
+
+
+def _text_settings(path: tuple[str, ...], text: str, *, origin: str, place: str) -> Iterator[Setting]:
+    """A value given as text: a TOML value when the key takes one, else a string; commas make a list."""
+    try:
+        hint = field_type(path)
+    except KeyError as error:
+        raise unknown_key(error.args[0], f"{place}: ") from None
+    inner = strip_annotation(hint)
+    if get_origin(inner) is dict or (isinstance(inner, type) and issubclass(inner, msgspec.Struct)):
+        value = _toml_value(text)
+        if not isinstance(value, dict):
+            raise ConfigError(f"{place}: is a table", hint=f"set one key of it: {'.'.join(path)}.KEY")
+        yield from flatten(value, origin=origin, where=lambda _: f"{place}: ", path=path, node=hint)
+        return
+    candidates = [_toml_value(text), text]
+    if get_origin(inner) is tuple:
+        candidates.insert(1, [_toml_value(part.strip()) for part in text.split(",") if part.strip()])
+    for candidate in candidates:
+        try:
+            msgspec.convert(candidate, hint)
+        except msgspec.ValidationError:
+            continue
+        yield Setting(path, candidate, origin, place)
+        return
+    check_value(hint, candidates[0], place)
+    raise AssertionError(place)  # the line above raises for a candidate that did not convert
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _flag_settings(flags: Mapping[str, Any]) -> Iterator[Setting]:
+    for dotted, value in flags.items():
+        if value is None:
+            continue
+        path = tuple(dotted.split("."))
+        flag = _FLAG_NAMES.get(dotted, "--" + path[-1].replace("_", "-"))
+        check_value(field_type(path), value, flag)
+        yield Setting(path, value, flag, flag)
+
+
+_FLAG_NAMES: Final = {"env.id": "--env", "run.name": "--run-name", "sinks": "--sinks"}
+
+
+# --- preset ---------------------------------------------------------------------------------------
+
+
+def _preset_settings(upper: Iterable[Setting]) -> Iterator[Setting]:
+    """The values beneath the file, and a limit when nobody gave one."""
+    values = {item.path: item for item in upper}
+    limited = any(("run", limit) in values for limit in LIMITS)
+    name, origin = _preset_name(values)
+    if name is not None:
+        yield Setting(("preset",), name, origin, origin)
+        label = f"preset {name}"
+        for item in flatten(PRESETS[name], origin=label, where=lambda table: f"{label}: [{'.'.join(table)}] "):
+            is_limit = item.path[0] == "run" and item.path[-1] in LIMITS
+            if is_limit and values.keys() & {("run", limit) for limit in LIMITS}:
+                continue  # the user's limit is the only one
+            limited = limited or is_limit
+            yield item
+    if not limited:
+        yield Setting(("run", "steps"), DEFAULT_STEPS, "no limit given", "no limit given")
+
+
+def _preset_name(values: Mapping[tuple[str, ...], Setting]) -> tuple[str | None, str]:
+    """The preset in force and who chose it; None for none."""
+    asked = values.get(("preset",))
+    if asked is None or not asked.value:
+        chosen = values.get(("env", "id"))
+        env_id = str(chosen.value) if chosen is not None else EnvConfig().id
+        return preset_for(env_id) or None, f"for {env_id}"
+    name = str(asked.value)
+    if name == NO_PRESET:
+        return None, asked.origin
+    if name not in PRESETS:
+        known = (*PRESETS, NO_PRESET)
+        raise ConfigError(
+            f'{asked.place}: unknown preset "{name}"{nearest(name, known)}', hint=f"presets: {', '.join(known)}"
+        )
+    return name, asked.origin
+
+
+# --- joining --------------------------------------------------------------------------------------
+
+
+def _select_sinks(
+    settings: dict[tuple[str, ...], Setting], add_sinks: Sequence[str], drop_sinks: Sequence[str]
+) -> None:
+    key = ("sinks",)
+    before = settings.get(key)
+    names = list(before.value if before is not None else EsperConfig().sinks)
+    origins = [before.origin] if before is not None else []
+    if add_sinks:
+        names += [name for name in add_sinks if name not in names]
+        origins.append("--sink")
+    for name in drop_sinks:
+        if name not in names:
+            raise ConfigError(
+                f"--no-sink {name}: not selected{nearest(name, names)}",
+                hint=f"selected: {', '.join(names) or 'none'}",
+            )
+        names.remove(name)
+    if drop_sinks:
+        origins.append("--no-sink")
+    if origins:
+        settings[key] = Setting(key, names, ", ".join(origins), origins[-1])
+
+
+def _insert(tree: dict[str, Any], item: Setting) -> None:
+    node = tree
+    for depth, key in enumerate(item.path[:-1]):
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            table = ".".join(item.path[: depth + 1])
+            raise ConfigError(f"{item.place}: {table} is set as a single value elsewhere")
+    if isinstance(node.get(item.path[-1]), dict):
+        raise ConfigError(f"{item.place}: is a table elsewhere")
+    node[item.path[-1]] = item.value

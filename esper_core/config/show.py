@@ -1,0 +1,153 @@
+"""The resolved configuration as text: TOML with secrets masked, and each value with its origin."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from typing import TYPE_CHECKING, Any, Final
+
+from esper_core.config.schema import to_builtins
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from esper_core.config.layers import Resolved
+
+__all__ = ["MASK", "ConfigLine", "config_digest", "config_lines", "config_toml", "dump_toml", "masked"]
+
+MASK: Final = "***"
+_SECRET_KEY: Final = re.compile(r"token|passw|pwd|secret|key|header|auth|credential|cookie|dsn", re.IGNORECASE)
+_USERINFO: Final = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def masked(resolved: Resolved, secrets: Mapping[str, frozenset[str]] | None = None) -> dict[str, Any]:
+    """The configuration as plain values without secrets.
+
+    Args:
+        resolved: from ``load_config``.
+        secrets: sink name -> keys of its ``Config`` that hold a ``Secret``, for the sinks that were loaded. In every
+            other free table (sinks not loaded, ``env.kwargs``) a value is masked when its key looks like a secret.
+            User and password in a URL are masked everywhere.
+    """
+    known = secrets or {}
+    plain = to_builtins(resolved.config)
+    plain["sink"] = {name: _mask_table(table, known.get(name)) for name, table in plain["sink"].items()}
+    plain["env"]["kwargs"] = _mask_table(plain["env"]["kwargs"], None)
+    cleaned: dict[str, Any] = _without_userinfo(plain)
+    return cleaned
+
+
+def _mask_table(table: Mapping[str, Any], secret_keys: frozenset[str] | None) -> dict[str, Any]:
+    cleaned: dict[str, Any] = {}
+    for key, value in table.items():
+        secret = bool(_SECRET_KEY.search(key)) if secret_keys is None else key in secret_keys
+        if secret:
+            cleaned[key] = _mask_value(value)
+        elif isinstance(value, dict) and secret_keys is None:
+            cleaned[key] = _mask_table(value, None)
+        else:
+            cleaned[key] = value
+    return cleaned
+
+
+def _mask_value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _mask_value(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_mask_value(item) for item in value]
+    return value if isinstance(value, bool) or value in {"", None} else MASK
+
+
+def _without_userinfo(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_userinfo(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_userinfo(item) for item in value]
+    return _USERINFO.sub(MASK, value) if isinstance(value, str) else value
+
+
+def config_toml(resolved: Resolved, secrets: Mapping[str, frozenset[str]] | None = None) -> str:
+    """The whole resolved configuration as TOML, secrets masked: what a run's ``config.toml`` holds."""
+    return dump_toml(masked(resolved, secrets))
+
+
+def config_digest(toml: str) -> str:
+    """SHA-256 of a resolved configuration's text, hex."""
+    return hashlib.sha256(toml.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigLine:
+    """One value: dotted path, plain value, the value as TOML, and its origin."""
+
+    path: str
+    value: Any
+    toml: str
+    origin: str
+
+
+def config_lines(resolved: Resolved, secrets: Mapping[str, frozenset[str]] | None = None) -> list[ConfigLine]:
+    """Every value in the schema's order, secrets masked."""
+    return [
+        ConfigLine(path, value, _value(value), _origin(resolved, path))
+        for path, value in _leaves(masked(resolved, secrets), prefix="")
+    ]
+
+
+def _origin(resolved: Resolved, path: str) -> str:
+    return resolved.origins.get(path.replace('"', ""), "default")
+
+
+def _leaves(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        path = f"{prefix}{_key(key)}"
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{path}.")
+        elif not isinstance(value, dict):
+            yield path, value
+
+
+# --- TOML -----------------------------------------------------------------------------------------
+
+
+def dump_toml(tree: Mapping[str, Any]) -> str:
+    """Nested plain values as TOML; None is left out. ``tomllib.loads`` gives the same values back."""
+    return "\n".join(_table_lines(tree, ())).strip() + "\n"
+
+
+def _table_lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    plain = {key: value for key, value in table.items() if not isinstance(value, dict) and value is not None}
+    nested = {key: value for key, value in table.items() if isinstance(value, dict)}
+    if path and (plain or not nested):
+        yield ""
+        yield f"[{'.'.join(_key(part) for part in path)}]"
+    for key, value in plain.items():
+        yield f"{_key(key)} = {_value(value)}"
+    for key, value in nested.items():
+        yield from _table_lines(value, (*path, key))
+
+
+def _key(key: str) -> str:
+    return key if _BARE_KEY.fullmatch(key) else _string(key)
+
+
+def _string(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return _string(value)
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_value(item) for item in value)}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (date, datetime, time)):
+        return value.isoformat()
+    return repr(value)

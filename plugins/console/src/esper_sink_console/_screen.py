@@ -1,0 +1,217 @@
+"""Where lines go: a plain stream, or a terminal with a bar beneath them."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+import textwrap
+import time
+from typing import IO, TYPE_CHECKING, Final, Protocol
+
+from esper_sink_console._lines import UNICODE, Line, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+    from rich.text import Text
+
+__all__ = ["BarScreen", "PlainScreen", "Screen", "animates", "wants_ascii"]
+
+_REFRESH_HZ: Final = 2.0
+_GLYPHS: Final = "".join(
+    (*UNICODE.levels.values(), UNICODE.up, UNICODE.down, UNICODE.level, UNICODE.follow, UNICODE.none)
+)
+_STYLES: Final = {"": "", "dim": "dim", "warning": "#E69F00", "critical": "bold #D55E00"}
+"""Blue- and orange-safe hues (Okabe and Ito); a level always has its word and glyph too."""
+
+
+class Screen(Protocol):
+    """What the sink needs of either."""
+
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal; None when a line may be as long as it likes."""
+
+    def show(self, line: Line, *, indent: int = 0) -> None:
+        """Print one line."""
+
+    def progress(self, fraction: float, text: str) -> None:
+        """Move the bar."""
+
+    def close(self) -> None:
+        """Give the terminal back. Safe to call twice."""
+
+
+def animates(stream: IO[str]) -> bool:
+    """Whether a bar can be drawn: a terminal that moves its cursor."""
+    return stream.isatty() and os.environ.get("TERM", "") not in {"", "dumb", "unknown"}
+
+
+def wants_ascii(stream: IO[str]) -> bool:
+    """Whether the stream cannot encode the glyphs."""
+    try:
+        _GLYPHS.encode(getattr(stream, "encoding", None) or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return True
+    return False
+
+
+class PlainScreen:
+    """One line of text a line, without any escape code."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    @property
+    def width(self) -> int | None:
+        """Files have no columns."""
+        return None
+
+    def show(self, line: Line, *, indent: int = 0) -> None:
+        """Print it at once: a log file is read while it grows."""
+        self._stream.write(f"{' ' * indent}{plain(line)}\n")
+        self._stream.flush()
+
+    def progress(self, fraction: float, text: str) -> None:
+        """Nothing moves here."""
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+class BarScreen:
+    """Lines above a live bar (Rich), which stays whole whatever else is printed.
+
+    While it is live, ``sys.stderr``, and ``sys.stdout`` when it is a terminal too, go through Rich, and handlers of the
+    root logger that wrote to them follow; ``close`` puts everything back. A ``stdout`` that is piped is left alone.
+    The cursor is never hidden, so that a process that dies hard leaves a usable terminal.
+    """
+
+    def __init__(self, stream: IO[str], *, bar: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
+        from rich.console import Console  # noqa: PLC0415  # only a terminal pays for Rich (60 ms)
+
+        class _Console(Console):
+            def show_cursor(self, show: bool = True) -> bool:  # noqa: ARG002  # Rich's signature
+                return False
+
+        self._console: Console = _Console(file=stream, force_terminal=True, highlight=False, soft_wrap=True)
+        self._clock = clock
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._eta = _Eta(clock)
+        self._handlers: list[tuple[logging.StreamHandler[IO[str]], IO[str]]] = []
+        if bar:
+            self._begin()
+
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal now."""
+        return self._console.width
+
+    def _begin(self) -> None:
+        from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn  # noqa: PLC0415  # as above
+        from rich.text import Text  # noqa: PLC0415  # as above
+
+        eta = self._eta
+
+        class _EtaColumn(ProgressColumn):
+            max_refresh = None
+
+            def render(self, _: object) -> Text:
+                return Text(eta.text(), style="dim")
+
+        before = (sys.stdout, sys.stderr)
+        self._progress = Progress(
+            BarColumn(bar_width=24, complete_style="#56B4E9", finished_style="#56B4E9"),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.description}", style="dim"),
+            _EtaColumn(),
+            console=self._console,
+            refresh_per_second=_REFRESH_HZ,
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),
+            redirect_stderr=True,
+        )
+        self._task = self._progress.add_task("starting", total=1.0)
+        self._progress.start()
+        self._follow_loggers(before)
+        atexit.register(self.close)
+
+    def _follow_loggers(self, before: tuple[IO[str], IO[str]]) -> None:
+        """Handlers that hold the old streams would write across the bar."""
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream in before:
+                old = handler.stream
+                new = sys.stdout if old is before[0] else sys.stderr
+                if new is not old:
+                    handler.setStream(new)
+                    self._handlers.append((handler, old))
+
+    def show(self, line: Line, *, indent: int = 0) -> None:
+        """Print it above the bar; a line that is too long continues under its own beginning."""
+        width = max(40, self._console.width - 1)
+        text = plain(line)
+        if indent + len(text) > width:
+            wrapped = textwrap.wrap(
+                text, width, initial_indent=" " * indent, subsequent_indent=" " * (indent + 2), break_long_words=False
+            )
+            style = _STYLES[line[-1][1]] if len(line) == 1 else ""
+            for row in wrapped:
+                self._console.print(self._text(((row, ""),), 0), style=style or None)
+            return
+        self._console.print(self._text(line, indent))
+
+    @staticmethod
+    def _text(line: Line, indent: int) -> Text:
+        from rich.text import Text  # noqa: PLC0415  # as above
+
+        return Text.assemble(" " * indent, *((piece, _STYLES[style]) for piece, style in line))
+
+    def progress(self, fraction: float, text: str) -> None:
+        """Move the bar."""
+        if self._progress is not None and self._task is not None:
+            self._eta.reached(fraction)
+            self._progress.update(self._task, completed=fraction, description=text)
+
+    def close(self) -> None:
+        """Take the bar away and put the streams back."""
+        progress, self._progress = self._progress, None
+        if progress is None:
+            return
+        progress.stop()
+        for handler, stream in self._handlers:
+            handler.setStream(stream)
+        self._handlers.clear()
+        atexit.unregister(self.close)
+
+
+class _Eta:
+    """Time left, from the mean speed since the first fraction; it counts down between two updates."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._start: tuple[float, float] | None = None
+        self._end: float | None = None
+
+    def reached(self, fraction: float) -> None:
+        """A fraction of the run is done."""
+        now = self._clock()
+        if self._start is None:
+            self._start = (now, fraction)
+            return
+        began, first = self._start
+        if fraction > first:
+            self._end = now + (now - began) * (1.0 - fraction) / (fraction - first)
+
+    def text(self) -> str:
+        """For example ``ETA 1:05``, blank while unknown."""
+        if self._end is None:
+            return ""
+        left = max(0, round(self._end - self._clock()))
+        minutes, seconds = divmod(left, 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"ETA {hours}:{minutes:02}:{seconds:02}" if hours else f"ETA {minutes}:{seconds:02}"

@@ -1,0 +1,137 @@
+"""ConsoleSink: turns hooks into lines on a screen."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from esper_core.health import HealthLevel
+from esper_core.hooks import hookimpl
+from esper_sink_console._lines import (
+    ASCII,
+    UNICODE,
+    advice,
+    finished_line,
+    short_count,
+    started_line,
+    status_line,
+    update_line,
+)
+from esper_sink_console._screen import BarScreen, PlainScreen, Screen, animates, wants_ascii
+
+if TYPE_CHECKING:
+    from esper_core.events import PPOUpdatePayload, RunFinished, RunStarted, SinkStatusChanged, TelemetryEvent
+    from esper_core.hooks import CloseReason, Delivery, SinkContext
+
+__all__ = ["ConsoleConfig", "ConsoleSink"]
+
+_INDENT = 7
+"""A second line begins beneath the update's number."""
+
+
+class ConsoleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[sink.console]``."""
+
+    stream: Annotated[Literal["stderr", "stdout"], Meta(description="where the lines go")] = "stderr"
+    bar: Annotated[bool, Meta(description="a progress bar beneath the lines, on a terminal")] = True
+    every: Annotated[
+        int, Meta(ge=1, description="print every nth update; one that needs attention is always printed")
+    ] = 1
+    advice: Annotated[bool, Meta(description="a second line: which head carries the KL, and what to try")] = True
+    ascii: Annotated[bool, Meta(description="no glyphs beyond ASCII, even where they could be shown")] = False
+
+
+class ConsoleSink:
+    """Progress, one line per update, and what to do about the KL.
+
+    On a terminal a bar with the time left stays beneath the lines; without one, and under ``TERM=dumb``, plain lines.
+    ``NO_COLOR`` is honoured. A replay prints the lines without the bar.
+    """
+
+    Config = ConsoleConfig
+    delivery: Delivery = "all"
+
+    def __init__(self, config: ConsoleConfig | None = None) -> None:
+        self._config = config if config is not None else ConsoleConfig()
+        self._screen: Screen | None = None
+        self._glyphs = UNICODE
+        self._before: float | None = None
+        self._started: RunStarted | None = None
+        self._episodes = 0
+        self._replay = False
+
+    @hookimpl
+    def esper_sink_opened(self, context: SinkContext) -> None:
+        """Choose the screen. The stream is looked up now, so that a redirection before the run counts."""
+        stream = sys.stdout if self._config.stream == "stdout" else sys.stderr
+        self._replay = context.mode != "live"
+        if self._config.ascii or wants_ascii(stream):
+            self._glyphs = ASCII
+        if animates(stream):
+            self._screen = BarScreen(stream, bar=self._config.bar and not self._replay)
+        else:
+            self._screen = PlainScreen(stream)
+
+    @hookimpl
+    def esper_sink_closed(self, reason: CloseReason) -> None:  # noqa: ARG002  # the hook's signature
+        """Give the terminal back."""
+        if self._screen is not None:
+            self._screen.close()
+
+    @hookimpl
+    def esper_run_started(self, event: TelemetryEvent[RunStarted]) -> None:
+        """Learn what is planned, for the bar."""
+        self._started = event.payload
+        self._before = None
+        if self._replay and self._screen is not None:
+            self._screen.show(started_line(event.run_id, event.attempt, event.payload))
+
+    @hookimpl
+    def esper_ppo_updated(self, event: TelemetryEvent[PPOUpdatePayload]) -> None:
+        """One line, or two."""
+        screen, update = self._screen, event.payload
+        if screen is None:
+            return
+        self._episodes += update.episodes
+        second = advice(update, self._glyphs) if self._config.advice else None
+        notable = update.health.severity >= HealthLevel.WARNING.severity or update.outcome != "completed"
+        if notable or update.update_id % self._config.every == 0:
+            screen.show(update_line(update, before=self._before, glyphs=self._glyphs, width=screen.width))
+            if second is not None:
+                screen.show(second, indent=_INDENT)
+        self._before = update.kl_divergence
+        screen.progress(*self._progress(update))
+
+    @hookimpl
+    def esper_sink_status_changed(self, event: TelemetryEvent[SinkStatusChanged]) -> None:
+        """A sink in trouble is named."""
+        line = status_line(event.payload)
+        if line is not None and self._screen is not None:
+            self._screen.show(line)
+
+    @hookimpl
+    def esper_run_finished(self, event: TelemetryEvent[RunFinished]) -> None:
+        """The bar goes; a replay says how the run ended."""
+        if self._screen is None:
+            return
+        self._screen.close()
+        if self._replay:
+            self._screen.show(finished_line(event.payload))
+
+    def _progress(self, update: PPOUpdatePayload) -> tuple[float, str]:
+        """How much of the run is done, 0..1, and in which words. The limit that is nearest leads."""
+        started = self._started
+        recent = "" if update.return_mean_100 is None else f", return {update.return_mean_100:.1f} (last 100)"
+        done = update.env_steps + update.steps + update.steps_forced
+        known: list[tuple[float, str]] = []
+        if started is not None:
+            if started.updates_planned:
+                known.append((update.update_id / started.updates_planned, f"{started.updates_planned} updates"))
+            if started.steps_planned:
+                known.append((done / started.steps_planned, f"{short_count(started.steps_planned)} steps"))
+            if started.episodes_planned:
+                known.append((self._episodes / started.episodes_planned, f"{started.episodes_planned} episodes"))
+        fraction, limit = max(known, default=(0.0, "no limit"))
+        return min(1.0, fraction), f"of {limit}{recent}" if known else f"{short_count(done)} steps, no limit{recent}"
