@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["ChildRun", "CloseReason", "Delivery", "Secret", "SinkContext", "SinkMode"]
+__all__ = ["ChildRun", "CloseReason", "Delivery", "Secret", "SinkContext", "SinkMode", "StatusReport"]
 
 SinkMode: TypeAlias = Literal["live", "replay", "check"]
 """live: a run that trains now; replay: a journal is played; check: ``esper sinks check`` sends a marked event."""
@@ -62,6 +62,23 @@ class Secret:
         return hash((Secret, self._value))
 
 
+class StatusReport(Protocol):
+    """How a sink tells the host about trouble that no hook call shows: a refused export, a full buffer of its own."""
+
+    def __call__(self, state: Literal["failing", "recovered"], message: str, lost: int = 0) -> None:
+        """Report, from any thread.
+
+        Args:
+            state: what became of the sink; a change reaches every sink as ``esper_sink_status_changed``.
+            message: what happened, in words, without secrets.
+            lost: events lost since the last report; added to the sink's losses.
+        """
+
+
+def _report_nothing(state: str, message: str, lost: int = 0) -> None:
+    """Stand in for a host: nobody listens."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SinkContext:
     """What a sink learns when it is opened.
@@ -72,8 +89,10 @@ class SinkContext:
         attempt: counts from 1.
         rank: of this process.
         mode: live, replay or check.
+        episodes: True when every finished episode is to be recorded (``[otel] episodes``).
         resource: OpenTelemetry resource attributes of the run (``service.name``, ``esper.run.id``, ...).
         logger: writes to ``trainer.log`` and never to the terminal.
+        report: tells the host about losses and trouble beyond the hook calls; see :class:`StatusReport`.
     """
 
     run_id: str
@@ -81,8 +100,10 @@ class SinkContext:
     attempt: int = 1
     rank: int = 0
     mode: SinkMode = "live"
+    episodes: bool = False
     resource: Mapping[str, str | int | float | bool] = field(default_factory=lambda: MappingProxyType({}))
     logger: logging.Logger = field(default_factory=lambda: logging.getLogger("esper.sink"))
+    report: StatusReport = _report_nothing
 
 
 class ChildRun(Protocol):

@@ -1,0 +1,265 @@
+"""The journal's reader: follows a run while it is written, and reads one that ended however badly it did.
+
+A line counts once its newline is there. A torn last line is waited for while following and counted at the end; a
+corrupt line in the middle is counted and named by file and line, and the lines around it stay intact.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
+from esper_core.runs.layout import JournalFile, RunDir, journal_files
+from esper_core.semconv.codec import CodecError, decode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["JournalProblem", "JournalReader", "read_events", "tail_events"]
+
+MAX_LINE_BYTES: Final = 16 * 1024 * 1024
+"""A longer line is damage (a hole left by a power loss), not an event."""
+_BUFFER: Final = 256 * 1024
+_PROBLEMS_KEPT: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class JournalProblem:
+    """One line that is no event.
+
+    Attributes:
+        path: the journal file.
+        line: counts from 1.
+        reason: what is wrong with it.
+    """
+
+    path: Path
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.reason}"
+
+
+@dataclass(slots=True)
+class _Cursor:
+    """How far one file has been read. ``finished`` once nothing can follow."""
+
+    file: JournalFile
+    offset: int = 0
+    finished: bool = False
+
+
+class JournalReader:
+    """Reads a run's journal over segments and attempts, as often as asked.
+
+    Several readers may read one run at once, in any process, while it is written. A reader is not shared by threads.
+
+    Args:
+        run: the run; it may not have a journal yet, and may be deleted meanwhile.
+        attempt: read this attempt only; None for all.
+
+    Attributes:
+        corrupt: lines that were no events so far.
+        problems: the first hundred of them.
+    """
+
+    def __init__(self, run: RunDir, *, attempt: int | None = None) -> None:
+        self.run = run
+        self.attempt = attempt
+        self.corrupt = 0
+        self.problems: list[JournalProblem] = []
+        self._cursors: dict[str, _Cursor] = {}
+
+    @property
+    def deleted(self) -> bool:
+        """True when the run's directory is no longer there."""
+        return not self.run.path.is_dir()
+
+    def poll(self, limit: int | None = None) -> list[TelemetryEvent[Payload]]:
+        """The complete new events since the last call, oldest first within each file; empty when there are none.
+
+        Args:
+            limit: stop after about this many; the rest comes with the next call.
+        """
+        events: list[TelemetryEvent[Payload]] = []
+        for found in self._new(final=False):
+            events.extend(found)
+            if limit is not None and len(events) >= limit:
+                break
+        return events
+
+    def stream(self) -> Iterator[TelemetryEvent[Payload]]:
+        """Every event not read yet, one by one; torn last lines are counted as corrupt. For runs that have ended."""
+        for found in self._new(final=True):
+            yield from found
+
+    def finish(self) -> list[TelemetryEvent[Payload]]:
+        """The rest of a followed journal, when nothing more will be written: as :meth:`stream`, in a list."""
+        return list(self.stream())
+
+    def tail(self, count: int, *, updates_only: bool = False) -> list[TelemetryEvent[Payload]]:
+        """The last events, read backwards from the end; :meth:`poll` goes on behind them.
+
+        The time it takes depends on ``count`` and not on the journal's length.
+
+        Args:
+            count: events to return at most.
+            updates_only: count PPO updates only; the other events among them are returned as well.
+
+        Returns:
+            Events, oldest first.
+        """
+        files = self._files()
+        newest: deque[list[TelemetryEvent[Payload]]] = deque()
+        left = count
+        for item in files:
+            self._cursors[item.path.name] = _Cursor(item, offset=_complete_size(item.path))
+        for item in reversed(files):
+            if left <= 0:
+                break
+            end = self._cursors[item.path.name].offset
+            try:
+                file = item.path.open("rb", buffering=0)
+            except FileNotFoundError:
+                continue
+            with file:
+                for offset, line in _lines_backwards(file, end):
+                    found = self._decoded(item.path, offset, line)
+                    newest.appendleft(found)
+                    left -= sum(not updates_only or isinstance(event.payload, PPOUpdatePayload) for event in found)
+                    if left <= 0:
+                        break
+        return [event for found in newest for event in found]
+
+    def _files(self) -> list[JournalFile]:
+        files = journal_files(self.run)
+        return files if self.attempt is None else [item for item in files if item.attempt == self.attempt]
+
+    def _new(self, *, final: bool) -> Iterator[list[TelemetryEvent[Payload]]]:
+        """Decode what is new, line by line."""
+        files = self._files()
+        for index, item in enumerate(files):
+            cursor = self._cursors.setdefault(item.path.name, _Cursor(item))
+            if cursor.finished:
+                continue
+            # A torn line at the end of a segment that has a successor will never be completed.
+            after = files[index + 1] if index + 1 < len(files) else None
+            closed = after is not None and (after.attempt, after.rank) == (item.attempt, item.rank)
+            yield from self._new_in(cursor, final=final or closed)
+            cursor.finished = closed
+
+    def _new_in(self, cursor: _Cursor, *, final: bool) -> Iterator[list[TelemetryEvent[Payload]]]:
+        path = cursor.file.path
+        try:
+            file = path.open("rb", buffering=_BUFFER)
+        except FileNotFoundError:
+            return
+        with file:
+            file.seek(0, 2)
+            if file.tell() < cursor.offset:
+                cursor.offset = 0  # replaced by a shorter copy; consumers know updates by their ids
+            file.seek(cursor.offset)
+            while line := file.readline(MAX_LINE_BYTES):
+                start = cursor.offset
+                if line.endswith(b"\n"):
+                    cursor.offset += len(line)
+                    yield self._decoded(path, start, line)
+                elif len(line) == MAX_LINE_BYTES:
+                    cursor.offset = _skip_line(file)
+                    self._note(path, start, f"longer than {MAX_LINE_BYTES} bytes")
+                elif final:
+                    cursor.offset += len(line)
+                    yield self._decoded(path, start, line, torn=True)
+                else:
+                    return
+
+    def _decoded(self, path: Path, offset: int, line: bytes, *, torn: bool = False) -> list[TelemetryEvent[Payload]]:
+        if not line.strip():
+            return []
+        try:
+            return decode(line)
+        except CodecError as error:
+            self._note(path, offset, "torn: the write was cut short" if torn else error.message)
+            return []
+
+    def _note(self, path: Path, offset: int, reason: str) -> None:
+        self.corrupt += 1
+        if len(self.problems) < _PROBLEMS_KEPT:
+            self.problems.append(JournalProblem(path, _line_number(path, offset), reason))
+
+
+def read_events(run: RunDir) -> Iterator[TelemetryEvent[Payload]]:
+    """Every event of a run as it stands, in the order of its files; damaged lines are passed over.
+
+    Use :class:`JournalReader` to learn how many those were, or to follow a run.
+    """
+    return JournalReader(run).stream()
+
+
+def tail_events(run: RunDir, count: int, *, updates_only: bool = False) -> list[TelemetryEvent[Payload]]:
+    """The last events of a run, oldest first, without reading the rest; see :meth:`JournalReader.tail`."""
+    return JournalReader(run).tail(count, updates_only=updates_only)
+
+
+def _skip_line(file: BinaryIO) -> int:
+    """Move behind the next newline, or to the end; returns the position."""
+    while part := file.readline(MAX_LINE_BYTES):
+        if part.endswith(b"\n"):
+            break
+    return file.tell()
+
+
+def _complete_size(path: Path) -> int:
+    """Size of the file up to and with its last newline."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            position = file.seek(0, 2)
+            while position > 0:
+                start = max(0, position - _BUFFER)
+                file.seek(start)
+                newline = file.read(position - start).rfind(b"\n")
+                if newline >= 0:
+                    return start + newline + 1
+                position = start
+    except FileNotFoundError:
+        pass
+    return 0
+
+
+def _lines_backwards(file: BinaryIO, end: int) -> Iterator[tuple[int, bytes]]:
+    """Complete lines from the last to the first, with their offsets. ``end`` lies behind a newline."""
+    position = end
+    pending: list[bytes] = []  # the beginning of a line lies in an earlier block: newest block first
+    while position > 0:
+        size = min(_BUFFER, position)
+        position -= size
+        file.seek(position)
+        block = file.read(size)
+        cut = len(block)
+        while (newline := block.rfind(b"\n", 0, cut)) >= 0:
+            line = block[newline + 1 : cut] + b"".join(reversed(pending))
+            pending.clear()
+            if line:
+                yield position + newline + 1, line
+            cut = newline
+        pending.append(block[:cut])
+    line = b"".join(reversed(pending))
+    if line:
+        yield 0, line
+
+
+def _line_number(path: Path, offset: int) -> int:
+    """Count the lines before an offset. Only damage pays for this."""
+    number = 1
+    try:
+        with path.open("rb") as file:
+            while offset > 0 and (block := file.read(min(_BUFFER, offset))):
+                number += block.count(b"\n")
+                offset -= len(block)
+    except FileNotFoundError:
+        pass
+    return number

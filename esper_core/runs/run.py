@@ -1,0 +1,160 @@
+"""``open_run``: everything about a run on disk, for scripts, notebooks and tests."""
+
+from __future__ import annotations
+
+import time
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from esper_core.health import RunState, Verdict, VerdictInput, verdict
+from esper_core.runs.history import effective_updates, stream_updates
+from esper_core.runs.layout import RunDir, find_run
+from esper_core.runs.reader import JournalReader
+from esper_core.runs.state import RunRecord, read_record, run_state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
+
+__all__ = ["Run", "open_run", "run_verdict"]
+
+_VERDICT_UPDATES: Final = 3
+_JOURNAL: Final = "journal"
+
+
+class Run:
+    """A run on disk, live or ended. Every property reads the files anew, so that a live run can be watched.
+
+    Args:
+        directory: where it lies.
+    """
+
+    def __init__(self, directory: RunDir) -> None:
+        self.directory = directory
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def path(self) -> Path:
+        """The run's directory."""
+        return self.directory.path
+
+    @property
+    def run_id(self) -> str:
+        """The id its events carry."""
+        return self.directory.run_id
+
+    @property
+    def record(self) -> RunRecord | None:
+        """What ``run.json`` says; None when it is missing or unreadable."""
+        return read_record(self.directory)
+
+    @property
+    def state(self) -> RunState:
+        """What the run is doing now; see :func:`esper_core.runs.run_state`."""
+        return run_state(self.record)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration it ran with, secrets masked; empty when there is none.
+
+        Raises:
+            tomllib.TOMLDecodeError: someone edited ``config.toml``.
+        """
+        try:
+            return tomllib.loads(self.directory.config_path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """``summary.json``; None until the run has ended in order.
+
+        Raises:
+            msgspec.DecodeError: someone edited it.
+        """
+        try:
+            found: dict[str, Any] = msgspec.json.decode(self.directory.summary_path.read_bytes(), type=dict[str, Any])
+        except FileNotFoundError:
+            return None
+        return found
+
+    def events(self) -> Iterator[TelemetryEvent[Payload]]:
+        """Every event of every attempt, in the order of the journal; damaged lines are passed over."""
+        return JournalReader(self.directory).stream()
+
+    def updates(self) -> Iterator[TelemetryEvent[PPOUpdatePayload]]:
+        """The effective updates by ascending id: no duplicate, and none that a resumed attempt has replaced."""
+        return stream_updates(self.directory)
+
+    def last_updates(self, count: int) -> list[TelemetryEvent[PPOUpdatePayload]]:
+        """The last effective updates, oldest first, read from the journal's end: fast however long the run is."""
+        wanted = count
+        while True:
+            tail = JournalReader(self.directory).tail(wanted, updates_only=True)
+            found = effective_updates(tail)
+            # What replaces an update always stands behind it, so the end of the journal decides about its own.
+            if len(found) >= count or sum(event.kind == "ppo_updated" for event in tail) < wanted:
+                return found[-count:] if count else []
+            wanted *= 4
+
+    def verdict(self, *, now_ns: int | None = None) -> Verdict:
+        """Judge the run as every other screen does; see :func:`esper_core.health.verdict`.
+
+        Args:
+            now_ns: unix nanoseconds; the clock's when None.
+        """
+        return run_verdict(self.record, self.last_updates(_VERDICT_UPDATES), now_ns=now_ns)
+
+
+def run_verdict(
+    record: RunRecord | None, recent: list[TelemetryEvent[PPOUpdatePayload]], *, now_ns: int | None = None
+) -> Verdict:
+    """The verdict on a run from its record and its last effective updates (three are enough), oldest first.
+
+    Losses come from the record's sinks: those of ``journal`` make every number doubtful, the others only lossy.
+    """
+    now = time.time_ns() if now_ns is None else now_ns
+    sinks = record.sinks if record is not None else []
+    last = recent[-1].payload if recent else None
+    leading = last.leading_head if last is not None else None
+    return verdict(
+        VerdictInput(
+            state=run_state(record, now_ns=now),
+            levels=tuple(event.payload.health for event in recent),
+            updates=last.update_id if last is not None else 0,
+            kl=last.kl_divergence if last is not None else None,
+            head=leading.name if leading is not None else None,
+            share=leading.share if leading is not None else None,
+            journal_lost=sum(sink.lost for sink in sinks if sink.name == _JOURNAL),
+            sink_lost=tuple((sink.name, sink.lost) for sink in sinks if sink.name != _JOURNAL and sink.lost),
+            age_s=max(0.0, (now - record.heartbeat_ns) / 1e9) if record is not None else None,
+            message=record.message if record is not None else "",
+        )
+    )
+
+
+def open_run(spec: str | Path = "latest", base: str | Path = "runs") -> Run:
+    """Open a run on disk.
+
+    Args:
+        spec: a path, a run id, a unique part of one, or ``latest``.
+        base: folder that holds the runs.
+
+    Returns:
+        The run: ``.state``, ``.verdict()``, ``.updates()``, ``.events()``, ``.config``, ``.summary``, ``.record``.
+
+    Raises:
+        RunNotFoundError: no such run; names the nearest and says where it looked.
+
+    Example:
+        >>> from esper_core.runs import open_run
+        >>> run = open_run("docs/examples/runs/drift")
+        >>> [update.payload.kl_divergence for update in run.updates()]  # doctest: +SKIP
+    """
+    return Run(find_run(str(spec), Path(base)))

@@ -1,0 +1,146 @@
+"""The journal's writer: one append of one line per event, in files that no other attempt ever writes to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from typing import TYPE_CHECKING, Final
+
+from esper_core.runs.layout import JournalFile, RunDir, journal_files
+from esper_core.semconv.codec import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from esper_core.events import Payload, TelemetryEvent
+    from esper_core.semconv.attributes import AttributeValue
+
+__all__ = ["SEGMENT_BYTES", "JournalWriter"]
+
+SEGMENT_BYTES: Final = 64 * 1024 * 1024
+
+
+class JournalWriter:
+    """Appends events to a run's journal.
+
+    Each event is one ``os.write`` on a descriptor opened with ``O_APPEND``: once :meth:`append` has returned, the
+    line outlives the process, ``kill -9`` included. It is not forced to the disk per event, so a power loss may cost
+    the last seconds; segments are forced when they are full and at :meth:`close`.
+
+    After a failed write the file is opened anew at the next append, and when the failure had left a torn line, the
+    next record begins on a fresh one: readers count the torn line and lose nothing else.
+
+    Args:
+        run: the run; its directory exists.
+        attempt: counts from 1.
+        rank: of this process.
+        resource: OpenTelemetry resource attributes, written into each line so that each stands alone.
+        segment_bytes: size at which the next file begins; below 4 GiB, which the index counts on.
+    """
+
+    def __init__(
+        self,
+        run: RunDir,
+        *,
+        attempt: int,
+        rank: int,
+        resource: Mapping[str, AttributeValue],
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
+        self._run = run
+        self._attempt = attempt
+        self._rank = rank
+        self._resource = dict(resource)
+        self._segment_bytes = segment_bytes
+        self._lock = threading.Lock()
+        self._segment = 0
+        self._fd: int | None = None
+        self._file: JournalFile | None = None
+        self._size = 0
+        self._torn = False
+        self._closed = False
+
+    @property
+    def path(self) -> str:
+        """The file being written, for messages; empty before the first append."""
+        return str(self._file.path) if self._file is not None else ""
+
+    def append(self, event: TelemetryEvent[Payload]) -> int:
+        """Write one event.
+
+        Returns:
+            Bytes written.
+
+        Raises:
+            OSError: disk full, read-only, run deleted: the event is lost, a later append may succeed.
+            ValueError: the writer is closed.
+        """
+        line = encode(event, self._resource) + b"\n"
+        with self._lock:
+            if self._closed:
+                raise ValueError("the journal is closed")
+            try:
+                return self._write(line)
+            except OSError:
+                self._abandon()
+                raise
+
+    def close(self) -> None:
+        """Force the last segment to the disk and close it. Harmless when repeated."""
+        with self._lock:
+            self._closed = True
+            self._finish()
+
+    def _write(self, line: bytes) -> int:
+        if self._fd is not None and self._size and self._size + len(line) > self._segment_bytes:
+            self._finish()
+        fd = self._open() if self._fd is None else self._fd
+        record = b"\n" + line if self._torn else line
+        rest = memoryview(record)
+        while rest:
+            # A full disk takes a part first and says so only at the next write.
+            written = os.write(fd, rest)
+            self._size += written
+            rest = rest[written:]
+            self._torn = bool(rest)
+        return len(record)
+
+    def _open(self) -> int:
+        """The next segment, or after a failure the same one again."""
+        if self._file is not None:
+            self._fd = os.open(self._file.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._size = os.fstat(self._fd).st_size
+            return self._fd
+        if self._segment == 0:
+            own = (self._attempt, self._rank)
+            taken = [item.segment for item in journal_files(self._run) if (item.attempt, item.rank) == own]
+            self._segment = max(taken, default=0)
+        while True:
+            item = JournalFile.named(self._run.telemetry, self._attempt, self._rank, self._segment + 1)
+            try:
+                # O_EXCL: a file that someone else began is never ours, whatever its name says.
+                self._fd = os.open(item.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            except FileExistsError:
+                self._segment += 1
+                continue
+            self._segment += 1
+            self._file = item
+            self._size = 0
+            self._torn = False
+            return self._fd
+
+    def _finish(self) -> None:
+        """Close a segment in good order; the next append begins another one."""
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                os.fsync(self._fd)
+            self._abandon()
+        self._file = None
+
+    def _abandon(self) -> None:
+        """Let go of the descriptor."""
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+            self._fd = None

@@ -1,0 +1,114 @@
+"""The sink: hands every event to the run's :class:`~esper_core.runs.JournalWriter`, in the emitter's thread."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+from msgspec import Meta, Struct
+
+from esper_core.errors import SinkError
+from esper_core.hooks import CloseReason, Delivery, SinkContext, hookimpl
+from esper_core.runs import JournalWriter, RunDir
+
+if TYPE_CHECKING:
+    from esper_core.events import (
+        EpisodeFinished,
+        Payload,
+        PolicyHealthChanged,
+        PPOUpdatePayload,
+        RunFinished,
+        RunStarted,
+        SinkStatusChanged,
+        TelemetryEvent,
+    )
+
+__all__ = ["JournalConfig", "JournalSink"]
+
+_MIB: Final = 1024 * 1024
+
+
+class JournalConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[sink.journal]``."""
+
+    segment_mib: Annotated[int, Meta(description="size at which the next file begins, in MiB", ge=1, le=2048)] = 64
+
+
+class JournalSink:
+    """Appends one line per event to ``telemetry/`` in the run directory.
+
+    Inline, because a bounded append of a few kilobytes is cheaper than a queue and survives ``kill -9`` once the hook
+    has returned. An error of the disk reaches the host, which counts the event as lost and tries again later.
+
+    Args:
+        config: the options.
+    """
+
+    Config = JournalConfig
+    delivery: Delivery = "inline"
+
+    def __init__(self, config: JournalConfig | None = None) -> None:
+        self._config = config if config is not None else JournalConfig()
+        self._writer: JournalWriter | None = None
+        self._episodes = False
+
+    @hookimpl
+    def esper_sink_opened(self, context: SinkContext) -> None:
+        """Prepare the writer; the file itself begins with the first event."""
+        if context.mode == "replay":
+            raise SinkError(
+                'sink "journal" cannot be replayed into: the run it would write is the one being read',
+                hint="use: esper export RUN --jsonl, or copy the run directory",
+            )
+        if context.run_dir is None:
+            if context.mode == "check":
+                return
+            raise SinkError('sink "journal" needs a run directory', hint="give the session a run, or leave it out")
+        self._episodes = context.episodes
+        self._writer = JournalWriter(
+            RunDir(context.run_dir, context.run_id),
+            attempt=context.attempt,
+            rank=context.rank,
+            resource=context.resource,
+            segment_bytes=self._config.segment_mib * _MIB,
+        )
+
+    @hookimpl
+    def esper_run_started(self, event: TelemetryEvent[RunStarted]) -> None:
+        """Append it."""
+        self._append(event)
+
+    @hookimpl
+    def esper_episode_finished(self, event: TelemetryEvent[EpisodeFinished]) -> None:
+        """Append it, when asked to with ``[otel] episodes``: an update carries their statistics anyway."""
+        if self._episodes:
+            self._append(event)
+
+    @hookimpl
+    def esper_ppo_updated(self, event: TelemetryEvent[PPOUpdatePayload]) -> None:
+        """Append it."""
+        self._append(event)
+
+    @hookimpl
+    def esper_policy_health_changed(self, event: TelemetryEvent[PolicyHealthChanged]) -> None:
+        """Append it."""
+        self._append(event)
+
+    @hookimpl
+    def esper_sink_status_changed(self, event: TelemetryEvent[SinkStatusChanged]) -> None:
+        """Append it."""
+        self._append(event)
+
+    @hookimpl
+    def esper_run_finished(self, event: TelemetryEvent[RunFinished]) -> None:
+        """Append it."""
+        self._append(event)
+
+    @hookimpl
+    def esper_sink_closed(self, reason: CloseReason) -> None:  # noqa: ARG002  # the hook's signature
+        """Force the last file to the disk and close it."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _append(self, event: TelemetryEvent[Payload]) -> None:
+        if self._writer is not None:
+            self._writer.append(event)
