@@ -84,6 +84,7 @@ class TelemetryEmitter:
         rank: of this process.
         tracer: opens the spans; the default is a no-op.
         links: put on every iteration span (a ``TRACEPARENT`` of the environment).
+        episode_spans: give every finished episode a span of its own (``[otel] episodes``).
         drain_status: returns sink status changes that other threads observed; emitted with the next update.
         clock_ns: unix time in nanoseconds.
     """
@@ -97,12 +98,14 @@ class TelemetryEmitter:
         rank: int = 0,
         tracer: Tracer | None = None,
         links: Iterable[Link] = (),
+        episode_spans: bool = False,
         drain_status: Callable[[], Iterable[SinkStatusChanged]] | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._hooks = hooks if hooks is not None else SinkHooks()
         self._tracer = tracer if tracer is not None else otel_trace.NoOpTracer()
         self._links = tuple(links)
+        self._episode_spans = episode_spans
         self._drain_status = drain_status
         self._clock_ns = clock_ns
         self.run_id = run_id
@@ -171,7 +174,13 @@ class TelemetryEmitter:
         return event
 
     def emit_episode_finished(self, payload: EpisodeFinished) -> TelemetryEvent[EpisodeFinished]:
-        """Emit the end of one episode. Its span is opened by instrumentation only on request."""
+        """Emit the end of one episode, with a span that an SDK exports only under ``episode_spans``."""
+        if self._episode_spans:
+            recorded, span = self._instant(payload, parent=self._rollout)
+            with otel_trace.use_span(span.span, end_on_exit=False):
+                self._hooks.esper_episode_finished(event=recorded)
+            span.end(recorded.time_ns)
+            return recorded
         now = self._clock_ns()
         own = self._unrecorded(span_name(payload), self._rollout, now)
         event = self._event(payload, [own], now)
@@ -271,9 +280,11 @@ class TelemetryEmitter:
             links=self._links if name == _ITERATION else None,
             start_time=now,
         )
-        if not span.get_span_context().is_valid:
-            return self._unrecorded(name, parent, now, span)
         current = span.get_span_context()
+        # Without an SDK the API hands back the enclosing span's own context: an id that is not ours to use twice.
+        enclosing = otel_trace.get_current_span(context).get_span_context()
+        if not current.is_valid or current.span_id == enclosing.span_id:
+            return self._unrecorded(name, parent, now, span)
         return _OpenSpan(
             span=span,
             name=name,

@@ -98,6 +98,10 @@ def _int64(value: int) -> int | str:
     return int(value) if _INT64_MIN <= value <= _INT64_MAX else str(int(value))
 
 
+def _text_or_none(value: str) -> str | None:
+    return str(value) or None
+
+
 def _read_float(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise CodecError(f"expected a number, got {value!r}")
@@ -184,12 +188,17 @@ _LEAVES: Final[dict[type, _Leaf]] = {
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """One field: how to write it into attributes and how to read it back."""
+    """One field: how to write it into attributes and how to read it back.
+
+    ``put`` returns the attribute's value, or None to leave it out; a field that becomes several attributes has
+    ``write`` instead.
+    """
 
     name: str
     specs: tuple[AttributeSpec, ...]
-    write: Callable[[dict[str, AttributeValue], Any], None]
     read: Callable[[Mapping[str, object]], object]
+    put: Callable[[Any], AttributeValue | None] | None = None
+    write: Callable[[dict[str, AttributeValue], Any], None] | None = None
 
 
 def _absent(owner: type[Any], item: Field[Any]) -> Callable[[str], object]:
@@ -212,35 +221,33 @@ def _at(key: str, read: Callable[[object], object], value: object) -> object:
 
 def _scalar(owner: type[Any], item: Field[Any], key: str, hint: Any, *, optional: bool) -> _Item:
     leaf = _leaf(hint)
-    put, take, absent = leaf.write, leaf.read, _absent(owner, item)
+    put: Callable[[Any], AttributeValue | None] = leaf.write
+    take, absent = leaf.read, _absent(owner, item)
     # An empty text whose default is empty says nothing and is left out, as None is.
-    omit_empty = leaf.name == "string" and not item.default
-
-    def write(out: dict[str, AttributeValue], value: Any) -> None:
-        if value is not None and not (omit_empty and value == ""):
-            out[key] = put(value)
+    if leaf.name == "string" and not item.default:
+        put = _text_or_none
 
     def read(attributes: Mapping[str, object]) -> object:
         found = attributes.get(key)
         return absent(key) if found is None else _at(key, take, found)
 
-    return _Item(item.name, (AttributeSpec(key=key, field=item.name, type=leaf.name, optional=optional),), write, read)
+    spec = AttributeSpec(key=key, field=item.name, type=leaf.name, optional=optional)
+    return _Item(item.name, (spec,), read, put=put)
 
 
 def _array(owner: type[Any], item: Field[Any], key: str, hint: Any) -> _Item:
     leaf = _leaf(hint)
     put, take, absent = leaf.write, leaf.read, _absent(owner, item)
 
-    def write(out: dict[str, AttributeValue], value: Any) -> None:
-        if value:
-            out[key] = tuple(map(put, value))
+    def put_all(values: Any) -> AttributeValue | None:
+        return tuple(map(put, values)) or None
 
     def read(attributes: Mapping[str, object]) -> object:
         found = attributes.get(key)
         return absent(key) if found is None else tuple(_at(key, take, part) for part in _sequence(key, found))
 
     spec = AttributeSpec(key=key, field=item.name, type=_many(leaf), optional=False)
-    return _Item(item.name, (spec,), write, read)
+    return _Item(item.name, (spec,), read, put=put_all)
 
 
 def _record(item: Field[Any], prefix: str, inner: type[Any]) -> _Item:
@@ -248,8 +255,7 @@ def _record(item: Field[Any], prefix: str, inner: type[Any]) -> _Item:
     plan = PayloadPlan(inner, prefix)
 
     def write(out: dict[str, AttributeValue], value: Any) -> None:
-        if value is not None:
-            plan.write(out, value)
+        plan.write(out, value)
 
     def read(attributes: Mapping[str, object]) -> object:
         return plan.read(attributes) if any(spec.key in attributes for spec in plan.specs) else None
@@ -258,7 +264,7 @@ def _record(item: Field[Any], prefix: str, inner: type[Any]) -> _Item:
         AttributeSpec(key=spec.key, field=f"{item.name}.{spec.field}", type=spec.type, optional=True)
         for spec in plan.specs
     )
-    return _Item(item.name, specs, write, read)
+    return _Item(item.name, specs, read, write=write)
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +330,7 @@ def _records(item: Field[Any], prefix: str, inner: type[Any]) -> _Item:
         )
         for column in columns
     )
-    return _Item(item.name, specs, write, read)
+    return _Item(item.name, specs, read, write=write)
 
 
 def _many(leaf: _Leaf) -> AttributeType:
@@ -358,13 +364,15 @@ class PayloadPlan:
         prefix: namespace of its attributes, with the final dot.
     """
 
-    __slots__ = ("_getter", "_items", "_writers", "owner", "specs")
+    __slots__ = ("_getter", "_items", "_keys", "_puts", "_writes", "owner", "specs")
 
     def __init__(self, owner: type[Any], prefix: str) -> None:
         hints = typing.get_type_hints(owner)
         self.owner = owner
         self._items = tuple(self._item(owner, item, hints[item.name], prefix) for item in fields(owner))
-        self._writers = tuple(item.write for item in self._items)
+        self._keys = tuple(item.specs[0].key for item in self._items)
+        self._puts = tuple(item.put for item in self._items)
+        self._writes = tuple(item.write for item in self._items)
         self._getter = attrgetter(*(item.name for item in self._items))
         self.specs = tuple(spec for item in self._items for spec in item.specs)
 
@@ -383,8 +391,15 @@ class PayloadPlan:
 
     def write(self, out: dict[str, AttributeValue], record: object) -> None:
         """Add the record's attributes to ``out``; None and empty values are left out."""
-        for write, value in zip(self._writers, self._getter(record), strict=True):
-            write(out, value)
+        for key, put, write, value in zip(self._keys, self._puts, self._writes, self._getter(record), strict=True):
+            if value is None:
+                continue
+            if put is not None:
+                found = put(value)
+                if found is not None:
+                    out[key] = found
+            elif write is not None:
+                write(out, value)
 
     def read(self, attributes: Mapping[str, object]) -> Any:
         """Build the record from attributes; other keys are ignored.

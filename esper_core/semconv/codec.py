@@ -24,12 +24,15 @@ from esper_core.semconv.attributes import (
     span_events,
 )
 from esper_core.semconv.otlp_json import (
+    SPAN_KIND_INTERNAL,
+    EventJson,
+    SpanJson,
     WireSpan,
     WireValue,
-    attributes_json,
+    attribute_pairs,
+    dump,
     parse_traces,
     resource_attributes,
-    text_json,
     wire_spans,
 )
 from esper_core.semconv.otlp_proto import request_spans
@@ -56,43 +59,43 @@ def encode(event: TelemetryEvent[Any], resource: Mapping[str, AttributeValue]) -
         event: the event; all spans it stands for are written, its own last.
         resource: attributes of the process and run; ``esper.run.id`` is added when it is not among them.
     """
-    head = _head(event.run_id, tuple((key, type(value), value) for key, value in resource.items()))
-    spans = ",".join([_span_json(event, span) for span in event.trace.spans])
-    return f"{head}{spans}]}}]}}]}}".encode()
+    head = _head(event.run_id, tuple([(key, type(value), value) for key, value in resource.items()]))
+    spans = dump([_span_json(event, span) for span in event.trace.spans])
+    return b"".join((head, spans, b"}]}]}"))
 
 
 @lru_cache(maxsize=64)
-def _head(run_id: str, resource: tuple[tuple[str, type, AttributeValue], ...]) -> str:
+def _head(run_id: str, resource: tuple[tuple[str, type, AttributeValue], ...]) -> bytes:
     """Everything before the spans. Types are part of the cache's key: 1, 1.0 and True are equal but not the same."""
     attributes: dict[str, AttributeValue] = {"esper.run.id": run_id}
     attributes.update({key: value for key, _, value in resource})
-    scope = f'{{"name":{text_json(SCOPE_NAME)},"version":{text_json(__version__)}}}'
-    return (
-        f'{{"resourceSpans":[{{"resource":{{"attributes":{attributes_json(attributes)}}},'
-        f'"scopeSpans":[{{"scope":{scope},"spans":['
+    return b"".join(
+        (
+            b'{"resourceSpans":[{"resource":{"attributes":',
+            dump(attribute_pairs(attributes)),
+            b'},"scopeSpans":[{"scope":',
+            dump({"name": SCOPE_NAME, "version": __version__}),
+            b',"spans":',
+        )
     )
 
 
-def _span_json(event: TelemetryEvent[Any], span: SpanRef) -> str:
-    parent = f'"parentSpanId":"{span.parent_span_id}",' if span.parent_span_id else ""
-    own = span is event.trace.spans[-1]
-    events = _events_json(event) if own else ""
-    return (
-        f'{{"traceId":"{event.trace.trace_id}","spanId":"{span.span_id}",{parent}"name":{text_json(span.name)},"kind":1,'
-        f'"startTimeUnixNano":"{span.start_ns}","endTimeUnixNano":"{span.end_ns}",'
-        f'"attributes":{attributes_json(span_attributes(event, span.name))}{events}}}'
+def _span_json(event: TelemetryEvent[Any], span: SpanRef) -> SpanJson:
+    trace = event.trace
+    return SpanJson(
+        trace_id=trace.trace_id,
+        span_id=span.span_id,
+        parent_span_id=span.parent_span_id,
+        name=span.name,
+        kind=SPAN_KIND_INTERNAL,
+        start_time_unix_nano=str(span.start_ns),
+        end_time_unix_nano=str(span.end_ns),
+        attributes=attribute_pairs(span_attributes(event, span.name)),
+        events=[
+            EventJson(time_unix_nano=str(item.time_ns), name=item.name, attributes=attribute_pairs(item.attributes))
+            for item in (span_events(event) if span is trace.spans[-1] else ())
+        ],
     )
-
-
-def _events_json(event: TelemetryEvent[Any]) -> str:
-    found = span_events(event)
-    if not found:
-        return ""
-    texts = [
-        f'{{"timeUnixNano":"{item.time_ns}","name":"{item.name}","attributes":{attributes_json(item.attributes)}}}'
-        for item in found
-    ]
-    return f',"events":[{",".join(texts)}]'
 
 
 # --- reading ------------------------------------------------------------------------------------

@@ -7,9 +7,7 @@ are integers, names are lowerCamelCase. Readers of other people's OTLP JSON acce
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
@@ -21,7 +19,19 @@ if TYPE_CHECKING:
 
     from esper_core.semconv._plan import AttributeValue, Scalar
 
-__all__ = ["TracesData", "WireSpan", "attributes_json", "parse_traces", "wire_spans"]
+__all__ = [
+    "SPAN_KIND_INTERNAL",
+    "EventJson",
+    "SpanJson",
+    "TracesData",
+    "WireSpan",
+    "WireValue",
+    "attribute_pairs",
+    "dump",
+    "parse_traces",
+    "resource_attributes",
+    "wire_spans",
+]
 
 SPAN_KIND_INTERNAL: Final = 1
 WireValue: TypeAlias = "str | bool | int | float | bytes | list[WireValue] | dict[str, WireValue] | None"
@@ -42,58 +52,111 @@ class WireSpan:
 
 
 # --- writing ------------------------------------------------------------------------------------
+# Small Structs that msgspec writes in one call: a quarter of the cost of assembling text in Python.
 
 
-def text_json(value: str) -> str:
-    """A JSON string; what UTF-8 cannot hold (file names in odd encodings) is written as an escape in the text."""
-    return json.dumps(value, ensure_ascii=False) if value.isascii() else _unicode_json(value)
+class _Double(msgspec.Struct, rename="camel", gc=False):
+    double_value: float | str
 
 
-def _unicode_json(value: str) -> str:
-    return json.dumps(value.encode("utf-8", "backslashreplace").decode(), ensure_ascii=False)
+class _Int(msgspec.Struct, rename="camel", gc=False):
+    int_value: str
 
 
-@lru_cache(maxsize=1024)
-def _key_json(key: str) -> str:
-    return f'{{"key":{text_json(key)},"value":'
+class _Text(msgspec.Struct, rename="camel", gc=False):
+    string_value: str
 
 
-def _double(value: float) -> str:
-    if value - value == 0.0:  # finite
-        return f'{{"doubleValue":{value!r}}}'
-    if value != value:  # noqa: PLR0124  # NaN is the one value that differs from itself; half the cost of isnan
-        return '{"doubleValue":"NaN"}'
-    return '{"doubleValue":"Infinity"}' if value > 0 else '{"doubleValue":"-Infinity"}'
+class _Bool(msgspec.Struct, rename="camel", gc=False):
+    bool_value: bool
 
 
-def _value(value: Scalar | None) -> str:
-    kind = type(value)
-    if kind is float:
-        return _double(value)  # type: ignore[arg-type]  # its type was just compared
-    if kind is int:
-        return f'{{"intValue":"{value}"}}'
-    if kind is str:
-        return f'{{"stringValue":{text_json(value)}}}'  # type: ignore[arg-type]  # as above
-    if value is None:
-        return "{}"
-    if isinstance(value, bool):
-        return '{"boolValue":true}' if value else '{"boolValue":false}'
+class _Values(msgspec.Struct, gc=False):
+    values: list[object]
+
+
+class _Array(msgspec.Struct, rename="camel", gc=False):
+    array_value: _Values
+
+
+class _Pair(msgspec.Struct, gc=False):
+    key: str
+    value: object
+
+
+class EventJson(msgspec.Struct, rename="camel", gc=False):
+    """One span event; the time is a decimal string."""
+
+    time_unix_nano: str
+    name: str
+    attributes: list[_Pair]
+
+
+class SpanJson(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
+    """One span as OTLP JSON has it."""
+
+    trace_id: str
+    span_id: str
+    name: str
+    kind: int
+    start_time_unix_nano: str
+    end_time_unix_nano: str
+    attributes: list[_Pair]
+    parent_span_id: str | None = None
+    events: list[EventJson] = []
+
+
+_EMPTY: Final[dict[str, object]] = {}
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def dump(value: object) -> bytes:
+    """JSON text. What UTF-8 cannot hold (file names in odd encodings) is written as a visible escape."""
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:
+        return _encode(_cleaned(msgspec.to_builtins(value)))
+
+
+def _cleaned(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {key: _cleaned(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(item) for item in value]
+    return value
+
+
+def _double(value: float) -> _Double:
+    if value - value == 0.0:  # finite; a third of the cost of math.isfinite
+        return _Double(value)
+    if value != value:  # noqa: PLR0124  # only NaN differs from itself
+        return _Double("NaN")
+    return _Double("Infinity" if value > 0 else "-Infinity")
+
+
+def _value(value: Scalar | None) -> object:
     if isinstance(value, float):
-        return _double(float(value))
-    if isinstance(value, int):
-        return f'{{"intValue":"{int(value)}"}}'
-    return f'{{"stringValue":{text_json(str(value))}}}'
+        return _double(value)
+    if isinstance(value, str):
+        return _Text(value)
+    if value is None:
+        return _EMPTY
+    if isinstance(value, bool):
+        return _Bool(value)
+    return _Int(str(value))
 
 
-def attributes_json(attributes: Mapping[str, AttributeValue]) -> str:
-    """The JSON array of key-value pairs."""
-    parts = []
+def attribute_pairs(attributes: Mapping[str, AttributeValue]) -> list[_Pair]:
+    """The key-value pairs, ready to be dumped."""
+    pairs = []
     for key, value in attributes.items():
         if isinstance(value, tuple | list):
-            parts.append(f'{_key_json(key)}{{"arrayValue":{{"values":[{",".join(map(_value, value))}]}}}}}}')
+            pairs.append(_Pair(key, _Array(_Values([_value(item) for item in value]))))
         else:
-            parts.append(f"{_key_json(key)}{_value(value)}}}")
-    return f"[{','.join(parts)}]"
+            pairs.append(_Pair(key, _value(value)))
+    return pairs
 
 
 # --- reading ------------------------------------------------------------------------------------
