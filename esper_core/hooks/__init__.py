@@ -6,6 +6,8 @@ A sink is a class ``Sink(config)`` registered in the entry-point group ``esper.s
 * ``Config``: a ``msgspec.Struct``; its table is ``[sink.NAME]``. Without it the sink takes no options.
 * ``delivery``: ``"all"`` (default), ``"inline"`` or ``"latest"``.
 * ``requires``: names of other sinks that must be on.
+* ``check_report() -> str``: a line that ``esper sinks check`` prints after the marked event was delivered (an endpoint,
+  an answer, a latency); raise to fail the check with that message.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from esper_core.hooks._context import (
     Secret,
     SinkContext,
     SinkMode,
+    StatusReport,
 )
 from esper_core.hooks._specs import HOOK_API, HOOK_NAMES, PROJECT, SinkHooks, hookimpl, hookspec
 
@@ -31,6 +34,7 @@ __all__ = [
     "SinkContext",
     "SinkHooks",
     "SinkMode",
+    "StatusReport",
     "hookimpl",
     "hookspec",
 ]

@@ -1,0 +1,382 @@
+"""How events reach one sink: inline, through a bounded queue and a thread, or only the newest of each hook.
+
+A channel never raises into the emitter and never makes it wait, but for one short wait when a full queue would lose
+something. After a fork the child's copy is deaf: its thread does not exist there, and its locks may be held for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from esper_core.hooks import CloseReason
+from esper_core.host.buffer import LIFECYCLE, PriorityBuffer, priority_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from esper_core.host.guard import Guard, SinkReport
+
+__all__ = ["Channel", "InlineChannel", "LatestChannel", "QueueChannel"]
+
+FULL_WAIT_S: Final = 0.05
+"""The longest the emitter waits for room, once, and not again until the queue has drained."""
+TRIES: Final = 4
+"""Tries of one event after I/O errors, before it counts as lost and the next one is tried."""
+
+
+class Channel(Protocol):
+    """One sink's way in, as the hub sees it."""
+
+    guard: Guard
+    delivery: str
+
+    def open(self) -> None:
+        """Begin to open the sink."""
+
+    def opened(self, timeout_s: float) -> BaseException | None:
+        """Wait for the sink to open; return what it raised, or None."""
+
+    def put(self, hook: str, event: Any) -> None:
+        """Take one event. Never raises."""
+
+    def begin_close(self, reason: object) -> None:
+        """Begin to flush and close, in a daemon thread. Returns at once."""
+
+    def closed(self, timeout_s: float) -> bool:
+        """Wait for the end of closing."""
+
+    def cut_off(self) -> None:
+        """Give up on it: what it still held counts as lost."""
+
+    def pending(self) -> int:
+        """Events taken and not yet delivered."""
+
+    def report(self) -> SinkReport:
+        """Its counters now."""
+
+
+class _Base:
+    """What all channels share.
+
+    Args:
+        guard: contains and counts.
+        deliver: calls the sink: ``deliver(hook, event)``.
+        opener: opens the sink; may raise.
+        closer: closes the sink; may raise.
+    """
+
+    delivery = "all"
+
+    def __init__(
+        self,
+        guard: Guard,
+        deliver: Callable[[str, Any], object],
+        *,
+        opener: Callable[[], object] | None = None,
+        closer: Callable[[object], object] | None = None,
+    ) -> None:
+        self.guard = guard
+        self._deliver = deliver
+        self._opener = opener
+        self._closer = closer
+        self._pid = os.getpid()
+        self._is_open = threading.Event()
+        self._open_error: BaseException | None = None
+        self._done = threading.Event()
+        self._reason: object = None
+        self._usable = False
+
+    def _open_now(self) -> None:
+        try:
+            if self._opener is not None:
+                self._opener()
+            self._usable = True
+        except BaseException as error:  # noqa: BLE001  # a sink may raise anything; the hub decides what it means
+            self._open_error = error
+        finally:
+            self._is_open.set()
+
+    def opened(self, timeout_s: float) -> BaseException | None:
+        if not self._is_open.wait(timeout_s):
+            return TimeoutError(f"did not open within {timeout_s:.0f} s")
+        return self._open_error
+
+    def _close_now(self, reason: object) -> None:
+        if self._usable and self._closer is not None:
+            self._usable = False
+            self.guard.call(self._closer, reason, counts=False)
+
+    def closed(self, timeout_s: float) -> bool:
+        finished = self._done.wait(timeout_s)
+        if finished:
+            self.guard.close("closed")
+        return finished
+
+    def pending(self) -> int:
+        return 0
+
+    def cut_off(self) -> None:
+        held = self.pending()
+        kept = f", {held} events in hand" if held else ""
+        self.guard.close("cut_off", lost=held, message=f"cut off at the deadline{kept}")
+
+    def report(self) -> SinkReport:
+        return self.guard.snapshot(delivery=self.delivery, queued=self.pending())
+
+
+class InlineChannel(_Base):
+    """Delivers in the emitter's thread: for a bounded append. The one delivery that a hang can hold."""
+
+    delivery = "inline"
+
+    def open(self) -> None:
+        """Open the sink in the caller's thread."""
+        self._open_now()
+
+    def put(self, hook: str, event: Any) -> None:
+        """Deliver one event before returning."""
+        guard = self.guard
+        if os.getpid() != self._pid:
+            return
+        if guard.is_disabled():
+            guard.lose(1)
+            return
+        # A full disk is asked again only now and then, so that training does not pay for it with each event.
+        if guard.retry_delay_s and priority_of(hook) < LIFECYCLE:
+            guard.lose(1)
+            return
+        outcome = guard.call(self._deliver, hook, event)
+        if outcome == "retry":
+            guard.lose(1)
+        elif outcome == "failed" and guard.is_disabled():
+            self.begin_close(CloseReason.DISABLED)
+
+    def begin_close(self, reason: object) -> None:
+        """Begin to close, in a daemon thread: the emitter's may not hang here."""
+        if self._reason is not None:
+            return
+        self._reason = reason
+        if os.getpid() != self._pid or not self._usable:
+            self._done.set()
+            return
+        threading.Thread(target=self._finish, name=f"esper-close-{self.guard.name}", daemon=True).start()
+
+    def _finish(self) -> None:
+        self._close_now(self._reason)
+        self._done.set()
+
+
+class _ThreadChannel(_Base):
+    """A channel with a thread of its own: the sink needs no locks."""
+
+    def __init__(self, guard: Guard, deliver: Callable[[str, Any], object], **hooks: Any) -> None:
+        super().__init__(guard, deliver, **hooks)
+        self._wake = threading.Condition(threading.Lock())
+        self._in_hand = 0
+        self._coalesced = 0
+        self._capacity = 0
+        self._thread = threading.Thread(target=self._run, name=f"esper-sink-{guard.name}", daemon=True)
+
+    def open(self) -> None:
+        self._thread.start()
+
+    def begin_close(self, reason: object) -> None:
+        if os.getpid() != self._pid:
+            self._done.set()
+            return
+        with self._wake:
+            if self._reason is None:
+                self._reason = reason
+            self._wake.notify_all()
+
+    # The queue itself, under the lock.
+
+    def _take(self) -> tuple[str, Any] | None:
+        raise NotImplementedError
+
+    def _held(self) -> int:
+        raise NotImplementedError
+
+    def _lag_s(self) -> float:
+        return 0.0
+
+    def pending(self) -> int:
+        return self._held() + self._in_hand
+
+    def report(self) -> SinkReport:
+        return self.guard.snapshot(
+            delivery=self.delivery,
+            queued=self.pending(),
+            capacity=self._capacity,
+            lag_s=self._lag_s(),
+            coalesced=self._coalesced,
+        )
+
+    # The thread.
+
+    def _run(self) -> None:
+        self._open_now()
+        if self._usable:
+            self._work()
+        self._done.set()
+
+    def _work(self) -> None:
+        while (taken := self._next()) is not None:
+            self._hand_over(*taken)
+            if self.guard.is_disabled():
+                with self._wake:
+                    self._in_hand = 0
+                    self.guard.lose(self._drop_all())
+                    self._wake.notify_all()
+                self._close_now(CloseReason.DISABLED)
+                return
+        self._close_now(self._reason)
+
+    def _next(self) -> tuple[str, Any] | None:
+        with self._wake:
+            self._in_hand = 0
+            while (taken := self._take()) is None:
+                self.guard.drained()
+                self._wake.notify_all()
+                if self._reason is not None:
+                    return None
+                self._wake.wait()
+            self._in_hand = 1
+            self._wake.notify_all()
+            return taken
+
+    def _hand_over(self, hook: str, event: Any) -> None:
+        for _ in range(TRIES):
+            if self.guard.call(self._deliver, hook, event) != "retry":
+                return
+            if not self._rest(self.guard.retry_delay_s):
+                # Closing: one more try without waiting, then the next event.
+                if self.guard.call(self._deliver, hook, event) == "retry":
+                    break
+                return
+        self.guard.lose(1)
+
+    def _rest(self, seconds: float) -> bool:
+        """Wait before another try; False as soon as the channel is to close."""
+        end = time.monotonic() + seconds
+        with self._wake:
+            while self._reason is None and (left := end - time.monotonic()) > 0:
+                self._wake.wait(left)
+            return self._reason is None
+
+    def _drop_all(self) -> int:
+        dropped = 0
+        while self._take() is not None:
+            dropped += 1
+        return dropped
+
+
+class QueueChannel(_ThreadChannel):
+    """Delivers everything, in order, as long as the bounded queue holds (``all``).
+
+    Args:
+        guard: contains and counts.
+        deliver: calls the sink.
+        size: events the queue holds.
+        patience_s: the longest wait of the emitter when something would be lost.
+        once: wait once and not again until the queue has drained; False (replay) waits each time.
+        hooks: ``opener`` and ``closer``.
+    """
+
+    delivery = "all"
+
+    def __init__(
+        self,
+        guard: Guard,
+        deliver: Callable[[str, Any], object],
+        *,
+        size: int = 1024,
+        patience_s: float = FULL_WAIT_S,
+        once: bool = True,
+        **hooks: Any,
+    ) -> None:
+        super().__init__(guard, deliver, **hooks)
+        self._buffer = PriorityBuffer(size)
+        self._capacity = size
+        self._patience_s = patience_s
+        self._once = once
+        self._waited = False
+
+    def put(self, hook: str, event: Any) -> None:
+        """Queue one event; when the queue is full, wait shortly once, then lose what matters least."""
+        if os.getpid() != self._pid:
+            return
+        if self.guard.is_disabled():
+            self.guard.lose(1)
+            return
+        priority = priority_of(hook)
+        with self._wake:
+            if self._reason is not None:
+                self.guard.lose(1)
+                return
+            if self._buffer.must_lose(priority) and priority and not self._waited:
+                self._waited = self._once
+                self._wake.wait_for(lambda: not self._buffer.full or self.guard.is_disabled(), self._patience_s)
+                if self.guard.is_disabled():
+                    self.guard.lose(1)
+                    return
+            lost = self._buffer.put(hook, event, priority, time.monotonic())
+            self._wake.notify_all()
+        if lost:
+            self.guard.lose(lost, f"too slow: its queue of {self._capacity} events is full")
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything taken so far was delivered; False when it was not within the time."""
+        with self._wake:
+            return self._wake.wait_for(lambda: not self.pending(), timeout_s)
+
+    def _take(self) -> tuple[str, Any] | None:
+        taken = self._buffer.pop()
+        if taken is None:
+            self._waited = False
+        return taken
+
+    def _held(self) -> int:
+        return len(self._buffer)
+
+    def _lag_s(self) -> float:
+        oldest = self._buffer.oldest()
+        return 0.0 if oldest is None else time.monotonic() - oldest
+
+
+class LatestChannel(_ThreadChannel):
+    """Delivers the newest event of each hook (``latest``): for displays. What it replaces is no loss."""
+
+    delivery = "latest"
+
+    def __init__(self, guard: Guard, deliver: Callable[[str, Any], object], **hooks: Any) -> None:
+        super().__init__(guard, deliver, **hooks)
+        self._newest: dict[str, Any] = {}
+
+    def put(self, hook: str, event: Any) -> None:
+        """Keep one event in place of an older one of its hook."""
+        if os.getpid() != self._pid:
+            return
+        if self.guard.is_disabled():
+            self.guard.lose(1)
+            return
+        with self._wake:
+            if self._reason is not None:
+                self.guard.lose(1)
+                return
+            # Taken out and put back at the end, so that events come in the order they were emitted.
+            self._coalesced += self._newest.pop(hook, None) is not None
+            self._newest[hook] = event
+            self._wake.notify_all()
+
+    def _take(self) -> tuple[str, Any] | None:
+        if not self._newest:
+            return None
+        hook = next(iter(self._newest))
+        return hook, self._newest.pop(hook)
+
+    def _held(self) -> int:
+        return len(self._newest)

@@ -1,0 +1,197 @@
+"""Training in a process of its own, for a sink that owns the terminal.
+
+The parent starts ``python -m esper_core.host.child`` and hands the command's words over a pipe: a secret among them
+stands in no ``/proc/PID/cmdline``. The child is the leader of a new session, so that Ctrl-C and a closed terminal
+reach the screen alone. Once its run directory exists it sends everything it prints to ``trainer.log`` and names the
+directory on a pipe; until then the parent keeps what it printed, to show why a start failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from esper_core.errors import EsperError
+from esper_core.host.selection import CHILD_VARIABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import IO
+
+    from esper_core.runs.layout import RunDir
+
+__all__ = ["ChildFailedError", "ChildProcess", "announce_run", "start_child"]
+
+START_TIMEOUT_S = 120.0
+_SHOWN_BYTES = 4000
+
+
+class ChildFailedError(EsperError):
+    """The training process ended, or said nothing, before its run directory existed.
+
+    Attributes:
+        exit_code: the child's own, so that a wrong flag still exits with 64.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, code: int = 1) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = code
+
+
+class ChildProcess:
+    """A running training, as a foreground sink sees it (``ChildRun``)."""
+
+    def __init__(self, process: subprocess.Popen[bytes], run_dir: Path) -> None:
+        self._process = process
+        self._run_dir = run_dir
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's directory; it exists."""
+        return self._run_dir
+
+    @property
+    def pid(self) -> int:
+        """Process id of the trainer."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Exit code of the trainer, or None while it runs. A signal's is 128 + its number."""
+        return _exit_code(self._process.poll())
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Wait for the trainer; None when it still runs after the time."""
+        try:
+            return _exit_code(self._process.wait(timeout_s))
+        except subprocess.TimeoutExpired:
+            return None
+
+    def request_stop(self) -> None:
+        """Ask the trainer to stop at the next step (SIGTERM)."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+
+    def detach(self) -> None:
+        """Let the training go on without this process: no warning about it when this one ends."""
+        self._process.returncode = self._process.poll() or 0
+
+
+def start_child(
+    argv: Sequence[str], *, env: Mapping[str, str] | None = None, timeout_s: float = START_TIMEOUT_S
+) -> ChildProcess:
+    """Start ``esper`` with these words in a child process and wait until its run directory exists.
+
+    Args:
+        argv: the words after ``esper``; they may hold secrets.
+        env: the child's environment; this process's own when None.
+        timeout_s: seconds it has to create its run.
+
+    Raises:
+        ChildFailedError: it ended before, or said nothing in time; the message is what it printed.
+    """
+    receive, send = os.pipe()
+    printed = tempfile.TemporaryFile()  # noqa: SIM115  # closed below; the child keeps its own copy
+    try:
+        environment = dict(os.environ if env is None else env) | {CHILD_VARIABLE: str(send)}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "esper_core.host.child"],
+            stdin=subprocess.PIPE,
+            stdout=printed,
+            stderr=printed,
+            env=environment,
+            pass_fds=(send,),
+            start_new_session=True,
+        )
+        os.close(send)
+        send = -1
+        assert process.stdin is not None  # asked for above  # noqa: S101
+        with contextlib.suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(json.dumps(list(argv)).encode())
+        try:
+            named = _read_line(receive, time.monotonic() + timeout_s)
+        except BaseException:
+            process.terminate()
+            raise
+        if named:
+            return ChildProcess(process, Path(named))
+        raise _failure(process, printed, timeout_s)
+    finally:
+        os.close(receive)
+        if send >= 0:
+            os.close(send)
+        printed.close()
+
+
+def _read_line(fd: int, end: float) -> str:
+    """What the child wrote up to its end of file; empty when it wrote nothing in time."""
+    text = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(fd, selectors.EVENT_READ)
+        while (left := end - time.monotonic()) > 0:
+            if not selector.select(left):
+                break
+            part = os.read(fd, 4096)
+            text += part
+            if not part or text.endswith(b"\n"):
+                break
+    return text.decode(errors="surrogateescape").removesuffix("\n")
+
+
+def _failure(process: subprocess.Popen[bytes], printed: IO[bytes], timeout_s: float) -> ChildFailedError:
+    try:
+        code = _exit_code(process.wait(2.0))
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        return ChildFailedError(f"the training process did not create its run within {timeout_s:.0f} s")
+    printed.seek(0, os.SEEK_END)
+    printed.seek(max(0, printed.tell() - _SHOWN_BYTES))
+    words = printed.read().decode(errors="replace").strip().removeprefix("esper: ")
+    return ChildFailedError(words or f"the training process ended with code {code} and no word", code=code or 1)
+
+
+def _exit_code(code: int | None) -> int | None:
+    return 128 - code if code is not None and code < 0 else code
+
+
+# --- in the child -------------------------------------------------------------------------------
+
+
+def announce_run(run: RunDir) -> None:
+    """In a child: print to ``trainer.log`` from now on, and name the run to the parent. Elsewhere: nothing."""
+    value = os.environ.get(CHILD_VARIABLE, "")
+    if not value.isdigit():
+        return
+    announced, os.environ[CHILD_VARIABLE] = int(value), "announced"
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        log = os.open(run.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
+        os.write(announced, f"{run.path.resolve()}\n".encode(errors="surrogateescape"))
+    finally:
+        os.close(announced)
+
+
+def _main() -> None:
+    """Take the words from stdin and become ``esper``."""
+    words = json.loads(sys.stdin.buffer.read())
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123  # a device, not a path to work with
+        os.dup2(nothing.fileno(), 0)
+    sys.argv = ["esper", *words]
+    runpy.run_module("esper_core", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,283 @@
+"""What is installed, by name: metadata first, and an import only of what was selected.
+
+``load_setuptools_entrypoints`` is never used: it imports every installed plugin, wanted or not, and one broken
+distribution stops it half way.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from esper_core.errors import SinkError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from types import ModuleType
+
+    from esper_core.hooks import Delivery
+
+__all__ = [
+    "COMMAND_GROUP",
+    "SINK_GROUP",
+    "InstalledCommand",
+    "InstalledSink",
+    "LoadedSink",
+    "duplicate_sinks",
+    "installed_commands",
+    "installed_sinks",
+    "is_file_spec",
+    "load_command",
+    "load_sink",
+]
+
+SINK_GROUP: Final = "esper.sinks"
+COMMAND_GROUP: Final = "esper.commands"
+KNOWN_COMMANDS: Final = {"sanctum": "esper-sink-tui", "verify": "esper-sink-tui"}
+"""Commands that first-party plugins bring, so that an absent one can say what to install."""
+FIRST_PARTY: Final = frozenset({"console", "journal", "otlp", "tui"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstalledSink:
+    """A sink as the metadata of its distribution announces it; nothing was imported.
+
+    Attributes:
+        name: what the configuration selects it by.
+        distribution: for example ``esper-sink-tui``.
+        version: of the distribution.
+        value: ``package.module:Class``.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstalledCommand:
+    """A command that a distribution announces in group ``esper.commands``."""
+
+    name: str
+    distribution: str
+    version: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedSink:
+    """A sink's class, imported and checked, not yet created.
+
+    Attributes:
+        name: what the configuration calls it; of ``./file.py:Class`` the class's name.
+        spec: what was asked for: the name, or ``./file.py:Class``.
+        factory: ``Sink(config)``.
+        distribution: where it came from; empty for a file.
+        version: of the distribution.
+        hooks: the hooks it implements.
+        config_type: its ``Config``, or None.
+        delivery: what it declares.
+        requires: names of other sinks that must be on.
+        named: False for a default that nobody asked for: it may be missing.
+    """
+
+    name: str
+    spec: str
+    factory: Any
+    distribution: str = ""
+    version: str = ""
+    hooks: frozenset[str] = frozenset()
+    config_type: type[Any] | None = None
+    delivery: Delivery = "all"
+    requires: tuple[str, ...] = ()
+    named: bool = field(default=True)
+
+    @property
+    def origin(self) -> str:
+        """Name and origin, as an error names them."""
+        return f'"{self.name}" ({self.distribution} {self.version})' if self.distribution else f'"{self.name}"'
+
+
+def _points(group: str) -> Iterable[EntryPoint]:
+    return entry_points(group=group)
+
+
+def _described(point: EntryPoint) -> tuple[str, str]:
+    dist = point.dist
+    return (dist.name, dist.version) if dist is not None else ("", "")
+
+
+def installed_sinks() -> dict[str, InstalledSink]:
+    """Every installed sink by name, from metadata alone; the first one where a name occurs twice."""
+    found: dict[str, InstalledSink] = {}
+    for point in _points(SINK_GROUP):
+        distribution, version = _described(point)
+        found.setdefault(
+            point.name,
+            InstalledSink(name=point.name, distribution=distribution, version=version, value=point.value),
+        )
+    return dict(sorted(found.items()))
+
+
+def duplicate_sinks() -> dict[str, tuple[str, ...]]:
+    """Names that more than one distribution claims, with those distributions."""
+    claims: dict[str, set[str]] = {}
+    for point in _points(SINK_GROUP):
+        distribution, _ = _described(point)
+        claims.setdefault(point.name, set()).add(f"{distribution} ({point.value})")
+    return {name: tuple(sorted(who)) for name, who in claims.items() if len(who) > 1}
+
+
+def is_file_spec(spec: str) -> bool:
+    """True for ``./file.py:Class``."""
+    return ".py:" in spec
+
+
+def load_sink(spec: str, *, named: bool = True) -> LoadedSink:
+    """Import and check one sink.
+
+    Args:
+        spec: an installed name, or ``./file.py:Class``.
+        named: False for a default that nobody asked for.
+
+    Raises:
+        SinkError: it is not installed, two distributions claim its name, it cannot be imported, or it is no sink.
+    """
+    return _load_file(spec) if is_file_spec(spec) else _load_installed(spec, named=named)
+
+
+def _load_installed(name: str, *, named: bool) -> LoadedSink:
+    installed = installed_sinks()
+    found = installed.get(name)
+    if found is None:
+        raise SinkError(f'no sink named "{name}" is installed{nearest(name, installed)}', hint=_how_to(name, installed))
+    rivals = duplicate_sinks().get(name)
+    if rivals:
+        raise SinkError(
+            f'the sink name "{name}" is claimed by {len(rivals)} distributions: {", ".join(rivals)}',
+            hint="uninstall all but one of them",
+        )
+    point = EntryPoint(name=name, value=found.value, group=SINK_GROUP)
+    try:
+        factory = point.load()
+    except BaseException as error:  # an import may raise anything, SystemExit included
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise SinkError(
+            f'sink "{name}" ({found.distribution} {found.version}) cannot be imported from {found.value}: '
+            f"{type(error).__name__}: {error}",
+            hint=f"reinstall it with `pip install --force-reinstall {found.distribution}`, "
+            f"or leave it out with `--no-sink {name}`",
+        ) from error
+    return _checked(factory, name=name, spec=name, distribution=found.distribution, version=found.version, named=named)
+
+
+def _how_to(name: str, installed: Mapping[str, object]) -> str:
+    known = f"installed: {', '.join(installed)}" if installed else "no sink is installed"
+    package = f"esper-sink-{name}"
+    if name in FIRST_PARTY:
+        return f"{known}; install it with `pip install {package}`"
+    return f"{known}; a plugin distribution such as {package} provides a sink, or give ./file.py:Class"
+
+
+def _load_file(spec: str) -> LoadedSink:
+    path_text, _, class_name = spec.rpartition(":")
+    path = Path(path_text).expanduser()
+    if not path.is_file():
+        raise SinkError(f"no such file: {path_text} (sink {spec})", hint="give a path as in ./my_sink.py:MySink")
+    module = _import_file(path, spec)
+    factory = getattr(module, class_name, None)
+    if factory is None:
+        classes = [item for item, value in vars(module).items() if isinstance(value, type)]
+        raise SinkError(
+            f'{path_text} has no class "{class_name}"{nearest(class_name, classes)}',
+            hint=f"classes in it: {', '.join(classes) or 'none'}",
+        )
+    return _checked(factory, name=class_name, spec=spec, distribution="", version="", named=True)
+
+
+def _import_file(path: Path, spec: str) -> ModuleType:
+    resolved = path.resolve()
+    module_name = f"esper_file_sink_{resolved.stem}_{abs(hash(str(resolved))):x}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    description = importlib.util.spec_from_file_location(module_name, resolved)
+    if description is None or description.loader is None:
+        raise SinkError(f"{path} is no Python file (sink {spec})")
+    module = importlib.util.module_from_spec(description)
+    sys.modules[module_name] = module
+    try:
+        description.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[module_name]
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise SinkError(
+            f"{path} cannot be imported: {type(error).__name__}: {error}", hint=f"run `python {path}` to see where"
+        ) from error
+    return module
+
+
+def _checked(factory: Any, *, name: str, spec: str, distribution: str, version: str, named: bool) -> LoadedSink:
+    from esper_core.host.inspection import inspect_sink  # noqa: PLC0415  # listing what is installed needs no pluggy
+
+    where = f'sink "{name}" ({distribution} {version})' if distribution else f"sink {spec}"
+    seen = inspect_sink(factory, where)
+    return LoadedSink(
+        name=name,
+        spec=spec,
+        factory=factory,
+        distribution=distribution,
+        version=version,
+        hooks=seen.hooks,
+        config_type=seen.config_type,
+        delivery=seen.delivery,
+        requires=seen.requires,
+        named=named,
+    )
+
+
+# --- commands -----------------------------------------------------------------------------------
+
+
+def installed_commands() -> dict[str, InstalledCommand]:
+    """Every command that an installed distribution brings, from metadata alone."""
+    found: dict[str, InstalledCommand] = {}
+    for point in _points(COMMAND_GROUP):
+        distribution, version = _described(point)
+        found.setdefault(
+            point.name,
+            InstalledCommand(name=point.name, distribution=distribution, version=version, value=point.value),
+        )
+    return dict(sorted(found.items()))
+
+
+def load_command(name: str) -> Any:
+    """Import one plugin's command: an object with ``name``, ``help``, ``add_arguments(parser)`` and ``run(args)``.
+
+    Raises:
+        UsageError: its plugin is absent or cannot be imported; the hint says what to install.
+    """
+    installed = installed_commands()
+    found = installed.get(name)
+    if found is None:
+        package = KNOWN_COMMANDS.get(name)
+        if package is not None:
+            raise UsageError(
+                f'command "{name}" comes with {package}, which is not installed',
+                hint=f"install it with `pip install {package}`",
+            )
+        raise UsageError(f'no command named "{name}"{nearest(name, (*installed, *KNOWN_COMMANDS))}')
+    try:
+        return EntryPoint(name=name, value=found.value, group=COMMAND_GROUP).load()
+    except Exception as error:
+        raise UsageError(
+            f'command "{name}" ({found.distribution} {found.version}) cannot be imported: '
+            f"{type(error).__name__}: {error}",
+            hint=f"reinstall it with `pip install --force-reinstall {found.distribution}`",
+        ) from error

@@ -1,0 +1,298 @@
+"""The wall around one sink: what it raises, loses or blocks is counted here and goes no further.
+
+A guard belongs to one sink, or to one span processor that a sink contributed. Its counters are written by the thread
+that delivers and by the thread that emits, and read by the heartbeat, so every change happens under its lock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from esper_core.events import SinkState, SinkStatusChanged
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable
+
+__all__ = ["CallResult", "Guard", "SinkReport"]
+
+CallResult: TypeAlias = Literal["ok", "failed", "retry"]
+"""ok: it returned; failed: it raised; retry: an I/O error, worth another try after ``retry_delay_s``."""
+
+FIRST_BACKOFF_S: Final = 0.25
+LONGEST_BACKOFF_S: Final = 10.0
+SLOW_CALL_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkReport:
+    """What became of one sink (or of one span processor or metric reader, named ``sink/Class``).
+
+    Attributes:
+        name: the sink's name.
+        distribution: the distribution it came from; empty for a file.
+        version: that distribution's version.
+        delivery: inline, all or latest; ``span processor`` or ``metric reader`` for what a sink contributed.
+        state: ok, failing, recovered, disabled, closed or cut_off.
+        delivered: events that its hooks took without raising.
+        lost: events that reached it not at all, or that made it raise, or that it reported lost itself.
+        coalesced: events replaced by a newer one before delivery (``latest`` only); not losses.
+        failures: calls that raised.
+        queued: events waiting now.
+        capacity: events its queue holds; 0 without a queue.
+        lag_s: age of the oldest waiting event, seconds.
+        slowest_s: longest single call, seconds.
+        cut_off: True when it had not closed at the deadline.
+        message: what happened last, in words.
+    """
+
+    name: str
+    distribution: str = ""
+    version: str = ""
+    delivery: str = "all"
+    state: SinkState = "ok"
+    delivered: int = 0
+    lost: int = 0
+    coalesced: int = 0
+    failures: int = 0
+    queued: int = 0
+    capacity: int = 0
+    lag_s: float = 0.0
+    slowest_s: float = 0.0
+    cut_off: bool = False
+    message: str = ""
+
+
+class Guard:
+    """Contains, times and counts every call into one sink.
+
+    Args:
+        name: the sink's name.
+        distribution: where it came from.
+        version: of the distribution.
+        max_failures: failures in a row after which it is disabled.
+        logger: writes to ``trainer.log``.
+        on_change: receives every change of state; called under no lock, from any thread.
+        on_interrupt: called when a KeyboardInterrupt was contained, which may have been the user's.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        distribution: str = "",
+        version: str = "",
+        max_failures: int = 5,
+        logger: logging.Logger | None = None,
+        on_change: Callable[[SinkStatusChanged], None] | None = None,
+        on_interrupt: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.distribution = distribution
+        self.version = version
+        self._max_failures = max_failures
+        self._logger = logger
+        self._on_change = on_change
+        self._on_interrupt = on_interrupt
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._state: SinkState = "ok"
+        self._delivered = 0
+        self._lost = 0
+        self._failures = 0
+        self._in_a_row = 0
+        self._io_in_a_row = 0
+        self._retry_at = 0.0
+        self._losing = False
+        self._told = False
+        self._final = False
+        self._slowest_s = 0.0
+        self._message = ""
+
+    # --- calls --------------------------------------------------------------------------------
+
+    def call(self, function: Callable[..., object], /, *args: Any, counts: bool = True, **kwargs: Any) -> CallResult:
+        """Call into the sink; whatever it raises stays here.
+
+        Args:
+            function: the sink's code.
+            args: passed on.
+            counts: False for a call that delivers no event (``shutdown``): success is not a delivery.
+            kwargs: passed on.
+        """
+        begun = self._clock()
+        try:
+            function(*args, **kwargs)
+        except BaseException as error:  # noqa: BLE001  # a sink may raise anything; even SystemExit stays here
+            return self._failed(error, begun)
+        self._succeeded(begun, counts=counts)
+        return "ok"
+
+    def _succeeded(self, begun: float, *, counts: bool) -> None:
+        change = None
+        with self._lock:
+            if self._final:
+                return
+            spent = self._timed(begun)
+            self._delivered += counts
+            if self._in_a_row or self._io_in_a_row or self._told:
+                self._in_a_row = self._io_in_a_row = 0
+                self._told = False
+                if not self._losing and self._state == "failing":
+                    change = self._change("recovered", f"works again, {self._lost} events lost so far")
+        if spent > SLOW_CALL_S and self._logger is not None:
+            self._logger.warning("sink %s: one call took %.2f s", self.name, spent)
+        self._tell(change)
+
+    def _failed(self, error: BaseException, begun: float) -> CallResult:
+        words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        retry = isinstance(error, OSError)
+        change = None
+        with self._lock:
+            if self._final:
+                return "failed"
+            self._timed(begun)
+            self._failures += 1
+            if retry:
+                delay = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2**self._io_in_a_row)
+                self._io_in_a_row += 1
+                self._retry_at = self._clock() + delay
+                if self._state in {"ok", "recovered"}:
+                    change = self._change("failing", f"{words}; will try again")
+            else:
+                self._lost += 1
+                self._in_a_row += 1
+                if self._in_a_row >= self._max_failures and self._state != "disabled":
+                    change = self._change("disabled", f"disabled after {self._in_a_row} failures in a row: {words}")
+                elif self._state in {"ok", "recovered"}:
+                    change = self._change("failing", words)
+        if self._logger is not None:
+            self._logger.warning("sink %s failed: %s", self.name, words, exc_info=error)
+        if isinstance(error, KeyboardInterrupt) and self._on_interrupt is not None:
+            self._on_interrupt()
+        self._tell(change)
+        return "retry" if retry else "failed"
+
+    def _timed(self, begun: float) -> float:
+        spent = self._clock() - begun
+        self._slowest_s = max(self._slowest_s, spent)
+        return spent
+
+    # --- losses -------------------------------------------------------------------------------
+
+    def lose(self, count: int, why: str = "") -> None:
+        """Count events that were never delivered. The first of a streak is a change of state."""
+        change = None
+        with self._lock:
+            if self._final or not count:
+                return
+            self._lost += count
+            if why and not self._losing and self._state != "disabled":
+                self._losing = True
+                if self._state in {"ok", "recovered"}:
+                    change = self._change("failing", why)
+        self._tell(change)
+
+    def drained(self) -> None:
+        """The channel is empty again: a streak of losses is over."""
+        if not self._losing:
+            return
+        change = None
+        with self._lock:
+            self._losing = False
+            if self._state == "failing" and not self._in_a_row and not self._io_in_a_row and not self._told:
+                change = self._change("recovered", f"keeps up again, {self._lost} events lost so far")
+        self._tell(change)
+
+    def disable(self, why: str) -> None:
+        """Refuse everything from now on."""
+        with self._lock:
+            change = self._change("disabled", why) if not self._final and self._state != "disabled" else None
+        self._tell(change)
+
+    def report(self, state: SinkState, message: str, lost: int = 0) -> None:
+        """A sink's own word on itself (``SinkContext.report``): losses beyond the hook, failing, recovered."""
+        change = None
+        with self._lock:
+            if self._final:
+                return
+            self._lost += lost
+            if self._state == "disabled":
+                return
+            self._told = state == "failing"
+            if state != self._state and (state != "recovered" or self._state == "failing"):
+                change = self._change(state, message)
+        self._tell(change)
+
+    # --- ends ---------------------------------------------------------------------------------
+
+    def close(self, state: SinkState, *, lost: int = 0, message: str = "") -> None:
+        """Fix the counters for good: ``closed`` or ``cut_off``; a late thread changes nothing any more."""
+        with self._lock:
+            if self._final:
+                return
+            self._lost += lost
+            self._final = True
+            if state == "cut_off" or self._state != "disabled":
+                self._state = state
+            self._message = message or self._message
+
+    # --- what others ask ----------------------------------------------------------------------
+
+    def is_disabled(self) -> bool:
+        """True once nothing is delivered any more."""
+        return self._state == "disabled" or self._final
+
+    @property
+    def retry_delay_s(self) -> float:
+        """Seconds until an I/O error may be followed by another try; 0 when there was none."""
+        return max(0.0, self._retry_at - self._clock()) if self._io_in_a_row else 0.0
+
+    def snapshot(
+        self, *, delivery: str, queued: int = 0, capacity: int = 0, lag_s: float = 0.0, coalesced: int = 0
+    ) -> SinkReport:
+        """The counters at one moment."""
+        with self._lock:
+            return SinkReport(
+                name=self.name,
+                distribution=self.distribution,
+                version=self.version,
+                delivery=delivery,
+                state=self._state,
+                delivered=self._delivered,
+                lost=self._lost,
+                coalesced=coalesced,
+                failures=self._failures,
+                queued=queued,
+                capacity=capacity,
+                lag_s=lag_s,
+                slowest_s=self._slowest_s,
+                cut_off=self._state == "cut_off",
+                message=self._message,
+            )
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _change(self, state: SinkState, message: str) -> SinkStatusChanged:
+        """Set the state and describe it; the caller holds the lock and tells after releasing it."""
+        self._state = state
+        self._message = message
+        return SinkStatusChanged(
+            sink=self.name,
+            distribution=self.distribution,
+            version=self.version,
+            state=state,
+            delivered=self._delivered,
+            lost=self._lost,
+            failures=self._failures,
+            message=message,
+        )
+
+    def _tell(self, change: SinkStatusChanged | None) -> None:
+        if change is not None and self._on_change is not None:
+            self._on_change(change)

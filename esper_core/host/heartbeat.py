@@ -1,0 +1,111 @@
+"""``run.json`` from a thread of the host: a sign of life every five seconds, whatever the trainer is doing."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from esper_core.runs.process import process_identity
+from esper_core.runs.state import RunRecord, SinkRecord, write_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from esper_core.health import RunState
+    from esper_core.host.guard import SinkReport
+    from esper_core.runs.layout import RunDir
+
+__all__ = ["HEARTBEAT_S", "Heartbeat"]
+
+HEARTBEAT_S = 5.0
+
+
+class Heartbeat:
+    """Keeps a run's record.
+
+    Args:
+        run: the run.
+        record: its first record; identity and times are filled in here.
+        reports: the sinks' counters.
+        interval_s: promised seconds between two heartbeats.
+    """
+
+    def __init__(
+        self,
+        run: RunDir,
+        record: RunRecord,
+        reports: Callable[[], Iterable[SinkReport]],
+        *,
+        interval_s: float = HEARTBEAT_S,
+    ) -> None:
+        who = process_identity()
+        now = time.time_ns()
+        record.pid, record.host, record.boot_id = who.pid, who.host, who.boot_id
+        record.pid_namespace, record.process_start = who.pid_namespace, who.process_start
+        record.started_ns = record.heartbeat_ns = record.progress_ns = now
+        record.heartbeat_interval_s = interval_s
+        self._run = run
+        self._record = record
+        self._reports = reports
+        self._interval_s = interval_s
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._progress = (0, now, record.updates, record.env_steps)
+        self._failed = False
+        self._thread = threading.Thread(target=self._beat, name="esper-heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Write the first record, so that others find the run, and begin to beat."""
+        self._write(durable=True)
+        self._thread.start()
+
+    def progress(self, *, updates: int, env_steps: int) -> None:
+        """The trainer got somewhere. Costs one tuple; the thread writes it."""
+        self._progress = (self._progress[0] + 1, time.time_ns(), updates, env_steps)
+
+    def finish(self, state: RunState, message: str) -> None:
+        """Stop beating and write how it ended. Called after the sinks were closed."""
+        self._stop.set()
+        with self._lock:
+            self._record.state = state
+            self._record.message = message
+        self._write(durable=True)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self._interval_s):
+            self._write(durable=False)
+
+    def _write(self, *, durable: bool) -> None:
+        with self._lock:
+            if self._stop.is_set() and not durable:
+                return  # the end is written, or about to be
+            record = self._record
+            record.heartbeat_ns = time.time_ns()
+            record.progress, record.progress_ns, record.updates, record.env_steps = self._progress
+            record.sinks = [_sink_record(report) for report in self._reports()]
+            try:
+                write_record(self._run, record, durable=durable)
+            except OSError as error:
+                if not self._failed:
+                    logging.getLogger("esper.host").warning("run.json cannot be written: %s", error)
+                self._failed = True
+            else:
+                self._failed = False
+
+
+def _sink_record(report: SinkReport) -> SinkRecord:
+    return SinkRecord(
+        name=report.name,
+        distribution=report.distribution,
+        version=report.version,
+        state=report.state,
+        delivered=report.delivered,
+        lost=report.lost,
+        failures=report.failures,
+        queued=report.queued,
+        capacity=report.capacity,
+        lag_s=None if report.delivery == "inline" else report.lag_s,
+        message=report.message,
+    )

@@ -1,0 +1,285 @@
+"""The hub: behind each hook one channel a sink, each behind its guard, all closed within one deadline.
+
+The emitter sees one typed caller. In each sink's place stands a relay that hands the event to the sink's channel and
+cannot raise; the sink itself is registered with a plugin manager of its own, which its channel calls.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from esper_core.config.schema import DeliveryConfig
+from esper_core.errors import SinkError
+from esper_core.hooks import HOOK_NAMES, CloseReason, SinkContext, SinkHooks, hookimpl
+from esper_core.host.channel import FULL_WAIT_S, Channel, InlineChannel, LatestChannel, QueueChannel
+from esper_core.host.discovery import LoadedSink
+from esper_core.host.guard import Guard, SinkReport
+from esper_core.host.inspection import new_manager
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from esper_core.events import SinkStatusChanged
+
+__all__ = ["ActiveSink", "Closable", "Hub", "close_together"]
+
+EVENT_HOOKS: Final = frozenset(
+    name
+    for name in HOOK_NAMES
+    if name
+    not in {
+        "esper_sink_opened",
+        "esper_sink_closed",
+        "esper_span_processors",
+        "esper_metric_readers",
+        "esper_foreground",
+    }
+)
+"""The hooks that carry an event."""
+OPEN_TIMEOUT_S: Final = 10.0
+REPLAY_PATIENCE_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActiveSink:
+    """A sink and its instance."""
+
+    loaded: LoadedSink
+    instance: Any
+
+
+class Closable:
+    """Anything that closes in a daemon thread of its own within the one deadline; a channel is one."""
+
+    guard: Guard
+
+    def begin_close(self, reason: object) -> None:
+        """Begin; returns at once."""
+        raise NotImplementedError
+
+    def closed(self, timeout_s: float) -> bool:
+        """Wait for the end."""
+        raise NotImplementedError
+
+    def cut_off(self) -> None:
+        """Give up on it."""
+        raise NotImplementedError
+
+
+class Hub:
+    """Delivers events to sinks and keeps every fault in its place.
+
+    Args:
+        sinks: created sinks, in the order of the configuration.
+        context: what every sink is told; each gets a logger and a ``report`` of its own.
+        delivery: ``[delivery.NAME]`` tables.
+        on_interrupt: called when a KeyboardInterrupt reached a sink's code.
+    """
+
+    def __init__(
+        self,
+        sinks: Sequence[ActiveSink],
+        context: SinkContext,
+        delivery: Mapping[str, DeliveryConfig] | None = None,
+        *,
+        on_interrupt: Callable[[], None] | None = None,
+    ) -> None:
+        self._context = context
+        self._delivery = dict(delivery or {})
+        self._on_interrupt = on_interrupt
+        self._lock = threading.Lock()
+        self._changes: dict[str, SinkStatusChanged] = {}
+        self._manager = new_manager()
+        self._channels: dict[str, Channel] = {}
+        self._named: dict[str, bool] = {}
+        self._callers: dict[str, Any] = {}
+        self._contexts: dict[str, SinkContext] = {}
+        self.hooks: SinkHooks = cast("SinkHooks", self._manager.hook)
+        # pluggy calls the last registered first.
+        for sink in reversed(sinks):
+            self._add(sink)
+
+    # --- building -----------------------------------------------------------------------------
+
+    def guard(self, name: str, *, distribution: str = "", version: str = "") -> Guard:
+        """A guard whose changes of state this hub reports."""
+        options = self._delivery.get(name.split("/", maxsplit=1)[0], DeliveryConfig())
+        return Guard(
+            name,
+            distribution=distribution,
+            version=version,
+            max_failures=options.max_failures,
+            logger=logging.getLogger("esper.host"),
+            on_change=self._changed,
+            on_interrupt=self._on_interrupt,
+        )
+
+    def add_first(self, name: str, instance: object) -> None:
+        """Register an inline observer of the core's own that hears each event before the sinks do."""
+        hooks = frozenset(item for item in EVENT_HOOKS if hasattr(instance, item))
+        loaded = LoadedSink(name=name, spec=name, factory=type(instance), hooks=hooks, delivery="inline")
+        self._add(ActiveSink(loaded=loaded, instance=instance))
+        self._channels[name].open()
+
+    def _add(self, sink: ActiveSink) -> None:
+        loaded = sink.loaded
+        guard = self.guard(loaded.name, distribution=loaded.distribution, version=loaded.version)
+        caller = new_manager()
+        caller.register(sink.instance, name=loaded.name)
+        context = replace(self._context, logger=logging.getLogger(f"esper.sink.{loaded.name}"), report=guard.report)
+        channel = self._channel(loaded, guard, caller.hook, context)
+        relay = SimpleNamespace(**{hook: _relay(channel, hook) for hook in loaded.hooks & EVENT_HOOKS})
+        self._manager.register(relay, name=loaded.name)
+        self._channels[loaded.name] = channel
+        self._callers[loaded.name] = caller.hook
+        self._contexts[loaded.name] = context
+        self._named[loaded.name] = loaded.named
+
+    def _channel(self, loaded: LoadedSink, guard: Guard, hook: Any, context: SinkContext) -> Channel:
+        options = self._delivery.get(loaded.name, DeliveryConfig())
+        mode = loaded.delivery if options.mode == "default" else options.mode
+        callers = {name: getattr(hook, name) for name in EVENT_HOOKS}
+
+        def deliver(name: str, event: Any) -> None:
+            callers[name](event=event)
+
+        def opener() -> None:
+            hook.esper_sink_opened(context=context)
+
+        def closer(reason: object) -> None:
+            hook.esper_sink_closed(reason=reason)
+
+        if mode == "inline":
+            return InlineChannel(guard, deliver, opener=opener, closer=closer)
+        if mode == "latest":
+            return LatestChannel(guard, deliver, opener=opener, closer=closer)
+        replaying = self._context.mode == "replay"
+        return QueueChannel(
+            guard,
+            deliver,
+            size=options.queue_size,
+            patience_s=REPLAY_PATIENCE_S if replaying else FULL_WAIT_S,
+            once=not replaying,
+            opener=opener,
+            closer=closer,
+        )
+
+    # --- opening ------------------------------------------------------------------------------
+
+    def open(self, *, strict: bool = True, timeout_s: float = OPEN_TIMEOUT_S) -> list[str]:
+        """Open every sink, the threaded ones side by side.
+
+        Args:
+            strict: raise for a sink that someone named; False disables it instead.
+            timeout_s: seconds that all of them together have.
+
+        Returns:
+            A line for each sink that did not open and may be missing.
+
+        Raises:
+            SinkError: a sink that someone named did not open.
+        """
+        notices: list[str] = []
+        refused: SinkError | None = None
+        for channel in self._channels.values():
+            channel.open()
+        end = time.monotonic() + timeout_s
+        for name, channel in reversed(self._channels.items()):
+            error = channel.opened(max(0.0, end - time.monotonic()))
+            if error is None:
+                continue
+            words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            channel.guard.disable(f"did not open: {words}")
+            origin = f"{channel.guard.distribution} {channel.guard.version}".strip()
+            what = f'sink "{name}"{f" ({origin})" if origin else ""} did not open: {words}'
+            if strict and self._named[name]:
+                refused = refused or SinkError(
+                    what, hint=f"check [sink.{name}], or leave it out with `--no-sink {name}`"
+                )
+            else:
+                notices.append(f"{what}; going on without it")
+        if refused is not None:
+            self.close(CloseReason.FAILED, 1.0)
+            raise refused
+        return notices
+
+    # --- while it runs ------------------------------------------------------------------------
+
+    def call(self, name: str, hook: str) -> list[Any]:
+        """Call one sink's contribution hook (``esper_span_processors``) with its own context. May raise."""
+        answers = getattr(self._callers[name], hook)(context=self._contexts[name])
+        return [item for answer in answers for item in (answer or [])]
+
+    def _changed(self, change: SinkStatusChanged) -> None:
+        with self._lock:
+            self._changes[change.sink] = change
+
+    def drain_status(self) -> tuple[SinkStatusChanged, ...]:
+        """The newest change of state of each sink since the last call; only the emitter's thread calls this."""
+        if not self._changes:
+            return ()
+        with self._lock:
+            changes, self._changes = tuple(self._changes.values()), {}
+        return changes
+
+    def statuses(self) -> tuple[SinkReport, ...]:
+        """Every sink's counters now, in the order of the configuration."""
+        return tuple(channel.report() for channel in reversed(self._channels.values()))
+
+    def drain(self, timeout_s: float) -> bool:
+        """Wait until every queue is empty, or nothing has moved for ``timeout_s``."""
+        waiting, moved = -1, time.monotonic()
+        while (left := sum(channel.pending() for channel in self._channels.values())) > 0:
+            if left != waiting:
+                waiting, moved = left, time.monotonic()
+            elif time.monotonic() - moved > timeout_s:
+                return False
+            time.sleep(0.005)
+        return True
+
+    # --- closing ------------------------------------------------------------------------------
+
+    def close(self, reason: CloseReason, deadline_s: float, also: Iterable[Closable] = ()) -> tuple[SinkReport, ...]:
+        """Close every sink, and what else is given, side by side within one deadline.
+
+        Args:
+            reason: why.
+            deadline_s: seconds for all together.
+            also: span processors and metric readers.
+
+        Returns:
+            The final counters; those that were cut off say so.
+        """
+        close_together((*reversed(self._channels.values()), *also), reason, deadline_s)
+        return self.statuses()
+
+
+def close_together(targets: Iterable[Channel | Closable], reason: CloseReason, deadline_s: float) -> None:
+    """Begin to close all, wait until one common deadline, and cut off the rest. Ctrl-C ends the wait at once."""
+    waiting = list(targets)
+    end = time.monotonic() + deadline_s
+    try:
+        for target in waiting:
+            target.begin_close(reason)
+        while waiting and waiting[0].closed(max(0.0, end - time.monotonic())):
+            waiting.pop(0)
+        # The first that is late spent the deadline: the others are done or late too.
+        waiting = [target for target in waiting if not target.closed(0.0)]
+    finally:
+        for target in waiting:
+            if not target.closed(0.0):
+                target.cut_off()
+
+
+def _relay(channel: Channel, hook: str) -> Callable[..., None]:
+    """The hook implementation that stands in a sink's place. It cannot raise."""
+
+    def relay(event: Any) -> None:
+        channel.put(hook, event)
+
+    return cast("Callable[..., None]", hookimpl(relay))

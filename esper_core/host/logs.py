@@ -1,0 +1,59 @@
+"""``trainer.log``: what Esper, its sinks and the OpenTelemetry SDK have to say, never on the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["log_to"]
+
+_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
+_TIME = "%Y-%m-%dT%H:%M:%S"
+
+
+class _QuietFileHandler(logging.FileHandler):
+    """A file handler that a full disk cannot make print on the terminal."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's own name
+        """Drop the line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, or drop it: opening the file may fail as well."""
+        with contextlib.suppress(OSError):
+            super().emit(record)
+
+
+@contextlib.contextmanager
+def log_to(path: Path | None) -> Iterator[None]:
+    """Send the loggers ``esper`` and ``opentelemetry`` to a file while inside; without a path nowhere.
+
+    Without a handler Python prints warnings on stderr, which would tear a progress bar: the SDK does so for each
+    failed export. The application's own handlers for ``opentelemetry`` keep working.
+    """
+    handler: logging.Handler
+    if path is None:
+        handler = logging.NullHandler()
+    else:
+        handler = _QuietFileHandler(path, encoding="utf-8", delay=True)
+        handler.setFormatter(logging.Formatter(_FORMAT, _TIME))
+    ours, theirs = logging.getLogger("esper"), logging.getLogger("opentelemetry")
+    before = (ours.propagate, ours.level)
+    ours.propagate = False
+    if ours.level == logging.NOTSET:
+        ours.setLevel(logging.INFO)
+    for logger in (ours, theirs):
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in (ours, theirs):
+            logger.removeHandler(handler)
+        ours.propagate, level = before
+        ours.setLevel(level)
+        with contextlib.suppress(OSError):
+            handler.close()

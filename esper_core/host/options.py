@@ -1,0 +1,106 @@
+"""From ``[sink.NAME]`` to a sink: its own Config, with errors that name file, table and key."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from esper_core.errors import ConfigError, SinkError, nearest
+from esper_core.hooks import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from esper_core.host.discovery import LoadedSink
+
+__all__ = ["create_sink", "sink_options"]
+
+_PATH = re.compile(r"^(?P<words>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
+
+
+def create_sink(
+    loaded: LoadedSink, table: Mapping[str, Any] | None = None, *, origins: Mapping[str, str] | None = None
+) -> Any:
+    """Make one sink from its table.
+
+    Args:
+        loaded: the sink's class.
+        table: its ``[sink.NAME]``.
+        origins: where each key came from, as ``sink.NAME.key``; for the error.
+
+    Raises:
+        ConfigError: the table does not fit the sink's Config.
+        SinkError: its constructor raised.
+    """
+    config = sink_options(loaded, table or {}, origins=origins)
+    try:
+        if config is None and not _takes_argument(loaded.factory):
+            return loaded.factory()
+        return loaded.factory(config)
+    except Exception as error:
+        raise SinkError(
+            f"sink {loaded.origin} cannot be created: {type(error).__name__}: {error}",
+            hint=f"check [sink.{loaded.name}], or leave it out with `--no-sink {loaded.name}`",
+        ) from error
+
+
+def sink_options(loaded: LoadedSink, table: Mapping[str, Any], *, origins: Mapping[str, str] | None = None) -> Any:
+    """Validate a sink's table against its Config; None for a sink without one."""
+    prefix = f"sink.{loaded.name}"
+    if loaded.config_type is None:
+        if table:
+            raise ConfigError(
+                f"{_place(prefix, next(iter(table)), origins)}sink {loaded.origin} takes no options",
+                hint=f"remove [{prefix}]",
+            )
+        return None
+    known = [item.encode_name for item in msgspec.structs.fields(loaded.config_type)]
+    for key in table:
+        if key not in known:
+            raise ConfigError(
+                f'{_place(prefix, key, origins)}[{prefix}] unknown key "{key}"{nearest(key, known)}',
+                hint=f"keys: {', '.join(known) or 'none'}",
+            )
+    try:
+        return msgspec.convert(dict(table), loaded.config_type, dec_hook=_decode)
+    except (msgspec.ValidationError, ValueError, TypeError) as error:
+        match = _PATH.match(str(error))
+        words, path = (match["words"], (match["path"] or "").lstrip(".")) if match else (str(error), "")
+        key = re.split(r"[.\[]", path)[0] if path else ""
+        raise ConfigError(
+            f"{_place(prefix, key, origins)}[{prefix}] {path + ': ' if path else ''}{_lower(words)}"
+        ) from None
+
+
+def _lower(words: str) -> str:
+    return words[:1].lower() + words[1:]
+
+
+def _place(prefix: str, key: str, origins: Mapping[str, str] | None) -> str:
+    place = (origins or {}).get(f"{prefix}.{key}") or (origins or {}).get(prefix)
+    return f"{place}: " if place else ""
+
+
+def _decode(kind: type[Any], value: Any) -> Any:
+    """What msgspec does not know itself. A message never holds the value: it may be a secret."""
+    if kind is Secret:
+        if isinstance(value, Secret):
+            return value
+        if not isinstance(value, str):
+            raise ValueError(f"Expected `str` (a secret), got `{type(value).__name__}`")
+        return Secret(value)
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value).expanduser()
+    raise NotImplementedError(f"a sink's Config cannot use {kind.__name__}")
+
+
+def _takes_argument(factory: Any) -> bool:
+    try:
+        inspect.signature(factory).bind(None)
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,57 @@
+"""Replay: the ended spans of a journaled event, rebuilt with their own ids and times. Imported only with the SDK."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
+
+from esper_core import __version__
+from esper_core.semconv.attributes import span_attributes, span_events
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from esper_core.events import Payload, SpanRef, TelemetryEvent
+    from esper_core.host.resource import ResourceValue
+
+__all__ = ["ended_spans"]
+
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+
+
+def ended_spans(event: TelemetryEvent[Payload], resource: Mapping[str, ResourceValue]) -> tuple[ReadableSpan, ...]:
+    """Rebuild the spans an event stands for, parents before children.
+
+    Args:
+        event: as it was journaled.
+        resource: of the run that it belongs to.
+    """
+    described = Resource(dict(resource))
+    scope = InstrumentationScope("esper_core", __version__)
+    trace_id = int(event.trace.trace_id, 16)
+    moments = tuple(
+        Event(item.name, attributes=dict(item.attributes), timestamp=item.time_ns) for item in span_events(event)
+    )
+
+    def rebuild(span: SpanRef) -> ReadableSpan:
+        parent = None
+        if span.parent_span_id is not None:
+            parent = SpanContext(trace_id, int(span.parent_span_id, 16), is_remote=False, trace_flags=_SAMPLED)
+        return ReadableSpan(
+            name=span.name,
+            context=SpanContext(trace_id, int(span.span_id, 16), is_remote=False, trace_flags=_SAMPLED),
+            parent=parent,
+            resource=described,
+            attributes=dict(span_attributes(event, span.name)),
+            events=moments if span is event.trace.own else (),
+            kind=SpanKind.INTERNAL,
+            instrumentation_scope=scope,
+            start_time=span.start_ns,
+            end_time=span.end_ns,
+        )
+
+    return tuple(rebuild(span) for span in event.trace.spans)

@@ -1,0 +1,138 @@
+"""Behind the guard: span processors and metric readers that sinks contributed. Imported only with the SDK.
+
+``on_end`` goes through a queue and a thread, so that a slow or hung exporter never holds the trainer. ``on_start``
+runs in the trainer's thread, because a processor may write on the span it is given; it is called only for processors
+that implement it, contained, and switched off with the rest after five failures in a row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING
+
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+from esper_core.host.channel import QueueChannel
+from esper_core.host.hub import Closable
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.metrics.export import MetricReader
+    from opentelemetry.sdk.trace import Span
+
+    from esper_core.host.guard import Guard, SinkReport
+
+__all__ = ["GuardedProcessor", "GuardedReader"]
+
+_QUEUE_SIZE = 2048
+_QUIET_STARTS = (SpanProcessor.on_start, BatchSpanProcessor.on_start)
+
+
+class GuardedProcessor(SpanProcessor, Closable):
+    """One contributed span processor.
+
+    Args:
+        inner: what the sink contributed.
+        guard: contains and counts; its name is ``sink/Class``.
+        patient: wait for room instead of losing spans (replay).
+    """
+
+    def __init__(self, inner: SpanProcessor, guard: Guard, *, patient: bool = False) -> None:
+        self._inner = inner
+        self.guard = guard
+        self._starts = getattr(type(inner), "on_start", None) not in _QUIET_STARTS
+        self._channel = QueueChannel(
+            guard,
+            self._deliver,
+            size=_QUEUE_SIZE,
+            patience_s=30.0 if patient else 0.05,
+            once=not patient,
+            closer=lambda _: inner.shutdown(),
+        )
+        self._channel.delivery = "span processor"
+        self._channel.open()
+
+    def _deliver(self, _: str, span: ReadableSpan) -> None:
+        self._inner.on_end(span)
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Call the processor's own ``on_start``, contained."""
+        if self._starts and not self.guard.is_disabled():
+            self.guard.call(self._inner.on_start, span, parent_context, counts=False)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Queue an ended span."""
+        self._channel.put("esper_ppo_updated", span)
+
+    def shutdown(self) -> None:
+        """Do nothing: the host closes it, within its deadline."""
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Ask the processor to flush what it has, contained."""
+        flushed = self._channel.flush(timeout_millis / 1000)
+        return self.guard.call(self._inner.force_flush, timeout_millis, counts=False) == "ok" and flushed
+
+    def begin_close(self, reason: object) -> None:
+        """Begin to hand over what waits, then shut the processor down."""
+        self._channel.begin_close(reason)
+
+    def closed(self, timeout_s: float) -> bool:
+        """Wait for the end of it."""
+        return self._channel.closed(timeout_s)
+
+    def cut_off(self) -> None:
+        """Give up on it."""
+        self._channel.cut_off()
+
+    def pending(self) -> int:
+        """Spans not yet handed over."""
+        return self._channel.pending()
+
+    def report(self) -> SinkReport:
+        """Its counters now."""
+        return self._channel.report()
+
+
+class GuardedReader(Closable):
+    """One contributed metric reader: it collects in its own thread; here it is closed and counted.
+
+    Args:
+        inner: what the sink contributed.
+        guard: contains and counts; its name is ``sink/Class``.
+        timeout_s: what its ``shutdown`` is told it has.
+    """
+
+    def __init__(self, inner: MetricReader, guard: Guard, *, timeout_s: float) -> None:
+        self.inner = inner
+        self.guard = guard
+        self._timeout_s = timeout_s
+        self._done = threading.Event()
+        self._begun = False
+
+    def begin_close(self, reason: object) -> None:  # noqa: ARG002  # readers know no reason
+        """Begin its shutdown, in a daemon thread."""
+        if not self._begun:
+            self._begun = True
+            threading.Thread(target=self._shut, name=f"esper-close-{self.guard.name}", daemon=True).start()
+
+    def _shut(self) -> None:
+        with contextlib.suppress(BaseException):
+            self.guard.call(self.inner.shutdown, timeout_millis=self._timeout_s * 1000, counts=False)
+        self._done.set()
+
+    def closed(self, timeout_s: float) -> bool:
+        """Wait for the end of it."""
+        finished = self._done.wait(timeout_s)
+        if finished:
+            self.guard.close("closed")
+        return finished
+
+    def cut_off(self) -> None:
+        """Give up on it."""
+        self.guard.close("cut_off", message="cut off at the deadline")
+
+    def report(self) -> SinkReport:
+        """Its counters now."""
+        return self.guard.snapshot(delivery="metric reader")

@@ -1,0 +1,223 @@
+"""OpenTelemetry set-up: the one place that knows the SDK, and only when something needs it.
+
+Providers are built here and handed on explicitly, never set globally. An application that has set its own keeps it:
+spans and metrics then go its way, ids are its own, and what sinks would contribute is not attached, which the start
+says. Nothing is registered at exit: the host closes every processor and reader within its one deadline.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import metrics as otel_metrics
+from opentelemetry import trace as otel_trace
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from esper_core import __version__, ids
+from esper_core.errors import SinkError
+from esper_core.host.resource import traceparent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.trace import Link, Tracer, TracerProvider
+
+    from esper_core.config.schema import OtelConfig
+    from esper_core.host.guard import SinkReport
+    from esper_core.host.hub import ActiveSink, Hub
+    from esper_core.host.processors import GuardedProcessor, GuardedReader
+    from esper_core.host.resource import ResourceValue
+
+__all__ = ["Providers"]
+
+SCOPE: Final = "esper_core"
+_SPAN_HOOK: Final = "esper_span_processors"
+_METRIC_HOOK: Final = "esper_metric_readers"
+
+
+@dataclass
+class Providers:
+    """What the emitter and the instrumentation use, and what has to be closed.
+
+    Attributes:
+        tracer_provider: None when spans go nowhere.
+        meter_provider: None when metrics go nowhere.
+        logger_provider: an application's own, or None.
+        processors: contributed span processors behind their guards.
+        readers: contributed metric readers behind their guards.
+        notices: lines the start says.
+    """
+
+    tracer_provider: TracerProvider | None = None
+    meter_provider: MeterProvider | None = None
+    logger_provider: Any = None
+    processors: list[GuardedProcessor] = field(default_factory=list)
+    readers: list[GuardedReader] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    _resource: Resource | None = None
+
+    @property
+    def active(self) -> bool:
+        """True when something hears spans or metrics."""
+        return self.tracer_provider is not None or self.meter_provider is not None
+
+    @property
+    def tracer(self) -> Tracer | None:
+        """The run's tracer, or None."""
+        return None if self.tracer_provider is None else self.tracer_provider.get_tracer(SCOPE, __version__)
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """The span that started this process, from ``TRACEPARENT``."""
+        carrier = traceparent(os.environ)
+        if not carrier:
+            return ()
+        outer = otel_trace.get_current_span(TraceContextTextMapPropagator().extract(carrier)).get_span_context()
+        return (otel_trace.Link(outer),) if outer.is_valid else ()
+
+    @property
+    def closables(self) -> tuple[GuardedProcessor | GuardedReader, ...]:
+        """Everything to close within the deadline."""
+        return (*self.processors, *self.readers)
+
+    def statuses(self) -> tuple[SinkReport, ...]:
+        """The counters of processors and readers."""
+        return tuple(item.report() for item in self.closables)
+
+    @classmethod
+    def set_up(
+        cls,
+        sinks: Sequence[ActiveSink],
+        hub: Hub,
+        config: OtelConfig,
+        resource: Mapping[str, ResourceValue],
+        *,
+        close_timeout_s: float = 3.0,
+        patient: bool = False,
+    ) -> Providers:
+        """Ask sinks for processors and readers, and build providers for them if there is any use.
+
+        Args:
+            sinks: created sinks.
+            hub: calls their hooks and guards what they return.
+            config: ``[otel]``.
+            resource: of the run.
+            close_timeout_s: what readers are told at shutdown.
+            patient: replay: no provider, and processors wait for room instead of losing spans.
+
+        Raises:
+            SinkError: the SDK is missing, or a sink failed to make what it contributes.
+        """
+        made = cls()
+        wanting = [sink for sink in sinks if sink.loaded.hooks & {_SPAN_HOOK, _METRIC_HOOK}]
+        own_spans = made._adopt() if not patient else False
+        if config.sdk == "never" or (config.sdk == "auto" and not wanting):
+            return made
+        if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+            made.notices.append("OTEL_SDK_DISABLED is set: no spans and no metrics leave through OpenTelemetry")
+            return made
+        made._require_sdk(wanting, config)
+        made._collect(wanting, hub, spans=not own_spans, close_timeout_s=close_timeout_s, patient=patient)
+        if not patient:
+            made._build(resource, always=config.sdk == "always")
+        return made
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _adopt(self) -> bool:
+        """Use what the application set, if it did; True for its tracer provider."""
+        tracers = otel_trace.get_tracer_provider()
+        own = not isinstance(tracers, otel_trace.ProxyTracerProvider | otel_trace.NoOpTracerProvider)
+        if own:
+            self.tracer_provider = tracers
+        meters = otel_metrics.get_meter_provider()
+        if not isinstance(meters, otel_metrics.NoOpMeterProvider) and type(meters).__name__ != "_ProxyMeterProvider":
+            self.meter_provider = meters
+        return own
+
+    def _require_sdk(self, wanting: Sequence[ActiveSink], config: OtelConfig) -> None:
+        try:
+            import opentelemetry.sdk.trace  # noqa: F401, PLC0415  # the SDK is optional and costs 60 ms
+        except ImportError as error:
+            who = ", ".join(sink.loaded.origin for sink in wanting) or f'[otel] sdk = "{config.sdk}"'
+            raise SinkError(
+                f"the OpenTelemetry SDK is not installed, but {who} needs it",
+                hint='install it with `pip install "esper-core[otel]"`',
+            ) from error
+
+    def _collect(
+        self, wanting: Sequence[ActiveSink], hub: Hub, *, spans: bool, close_timeout_s: float, patient: bool
+    ) -> None:
+        from esper_core.host.processors import GuardedProcessor, GuardedReader  # noqa: PLC0415  # needs the SDK
+
+        for sink in wanting:
+            loaded = sink.loaded
+            if _SPAN_HOOK in loaded.hooks:
+                if not spans:
+                    self._say_adopted("tracer", "span processors", loaded.name)
+                else:
+                    for processor in self._contributed(sink, hub, _SPAN_HOOK):
+                        guard = hub.guard(
+                            f"{loaded.name}/{type(processor).__name__}",
+                            distribution=loaded.distribution,
+                            version=loaded.version,
+                        )
+                        self.processors.append(GuardedProcessor(processor, guard, patient=patient))
+            # A replay makes no measurements: readers would export nothing but emptiness.
+            if _METRIC_HOOK in loaded.hooks and not patient:
+                if self.meter_provider is not None:
+                    self._say_adopted("meter", "metric readers", loaded.name)
+                else:
+                    for reader in self._contributed(sink, hub, _METRIC_HOOK):
+                        guard = hub.guard(
+                            f"{loaded.name}/{type(reader).__name__}",
+                            distribution=loaded.distribution,
+                            version=loaded.version,
+                        )
+                        self.readers.append(GuardedReader(reader, guard, timeout_s=close_timeout_s))
+
+    def _say_adopted(self, kind: str, what: str, sink: str) -> None:
+        self.notices.append(
+            f'the application\'s own OpenTelemetry {kind} provider is in use: {what} of sink "{sink}" are not attached'
+        )
+
+    @staticmethod
+    def _contributed(sink: ActiveSink, hub: Hub, hook: str) -> list[Any]:
+        try:
+            return hub.call(sink.loaded.name, hook)
+        except Exception as error:
+            raise SinkError(
+                f"sink {sink.loaded.origin} failed in {hook}: {type(error).__name__}: {error}",
+                hint=f"check [sink.{sink.loaded.name}], or leave it out with `--no-sink {sink.loaded.name}`",
+            ) from error
+
+    def _build(self, resource: Mapping[str, ResourceValue], *, always: bool) -> None:
+        from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider  # noqa: PLC0415  # optional SDK
+        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415  # optional SDK
+        from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider  # noqa: PLC0415  # optional SDK
+        from opentelemetry.sdk.trace.id_generator import IdGenerator  # noqa: PLC0415  # optional SDK
+
+        class OwnIds(IdGenerator):
+            """Draws nothing from the training's generators."""
+
+            def generate_span_id(self) -> int:
+                return ids.new_span_id()
+
+            def generate_trace_id(self) -> int:
+                return ids.new_trace_id()
+
+        described = Resource.create(dict(resource))
+        self._resource = described
+        if self.tracer_provider is None and (self.processors or always):
+            tracers = SdkTracerProvider(resource=described, id_generator=OwnIds(), shutdown_on_exit=False)
+            for processor in self.processors:
+                tracers.add_span_processor(processor)
+            self.tracer_provider = tracers
+        if self.meter_provider is None and (self.readers or always):
+            self.meter_provider = SdkMeterProvider(
+                metric_readers=[reader.inner for reader in self.readers], resource=described, shutdown_on_exit=False
+            )

@@ -1,0 +1,69 @@
+"""The run's OpenTelemetry resource, with or without the SDK: the journal carries it too."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from esper_core import __version__, ids
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ResourceValue", "run_resource", "traceparent"]
+
+ResourceValue = str | int | float | bool
+_DEFAULT_SERVICE = "esper"
+
+
+def run_resource(
+    *,
+    run_id: str,
+    attempt: int,
+    rank: int,
+    environment: str,
+    env: Mapping[str, str],
+    extra: Mapping[str, ResourceValue] | None = None,
+    algorithm: str = "ppo",
+) -> dict[str, ResourceValue]:
+    """Describe one attempt at one run.
+
+    Args:
+        run_id: the run.
+        attempt: counts from 1.
+        rank: of this process.
+        environment: what is trained on; left out when empty.
+        env: ``OTEL_RESOURCE_ATTRIBUTES`` is merged over the service's defaults, ``OTEL_SERVICE_NAME`` over both.
+        extra: merged last.
+        algorithm: ``ppo``.
+    """
+    resource: dict[str, ResourceValue] = {
+        "service.name": _DEFAULT_SERVICE,
+        "service.version": __version__,
+        "service.instance.id": str(uuid.UUID(int=ids.new_trace_id(), version=4)),
+    }
+    for pair in env.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
+        key, separator, value = pair.partition("=")
+        if separator and key.strip():
+            resource[key.strip()] = unquote(value.strip())
+    if env.get("OTEL_SERVICE_NAME"):
+        resource["service.name"] = env["OTEL_SERVICE_NAME"]
+    resource |= {
+        "esper.run.id": run_id,
+        "esper.run.attempt": attempt,
+        "esper.rank": rank,
+        "esper.algorithm": algorithm,
+    }
+    if environment:
+        resource["esper.environment"] = environment
+    return resource | dict(extra or {})
+
+
+def traceparent(env: Mapping[str, str]) -> dict[str, str]:
+    """The W3C trace context that the environment carries, as a carrier; empty when there is none."""
+    return {
+        header: env[name]
+        for header, name in (("traceparent", "TRACEPARENT"), ("tracestate", "TRACESTATE"))
+        if env.get(name)
+    }

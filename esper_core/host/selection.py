@@ -1,0 +1,122 @@
+"""Which sinks a run has: what was asked for, what those require, and what a default may do without."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from esper_core.config.schema import EsperConfig
+from esper_core.errors import ConfigError, SinkError, nearest
+from esper_core.host.discovery import LoadedSink, installed_sinks, is_file_spec, load_sink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["CHILD_VARIABLE", "Selection", "foreground_sink", "select_sinks"]
+
+CHILD_VARIABLE: Final = "ESPER_CHILD_FD"
+"""Set in a training that a foreground sink's command started: the file descriptor on which it names its run."""
+DEFAULT_SINKS: Final = EsperConfig().sinks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The sinks of a run, imported and checked.
+
+    Attributes:
+        sinks: in the order of the configuration, required ones last.
+        notices: lines the start says.
+    """
+
+    sinks: tuple[LoadedSink, ...]
+    notices: tuple[str, ...] = ()
+
+
+def select_sinks(config: EsperConfig, *, origins: Mapping[str, str] | None = None) -> Selection:
+    """Import and check the sinks that a configuration selects.
+
+    Args:
+        config: the whole configuration.
+        origins: where its values came from (``Resolved.origins``): tells a name that a person gave from a default.
+            None treats the default sinks as defaults and every other one as named.
+
+    Raises:
+        SinkError: a sink that someone named, or that a selected one requires, cannot be loaded.
+        ConfigError: a table names a sink that does not exist but nearly does.
+    """
+    loaded: dict[str, LoadedSink] = {}
+    notices: list[str] = []
+    for spec in dict.fromkeys(config.sinks):
+        named = _is_named(spec, origins)
+        if not named and spec not in installed_sinks():
+            notices.append(
+                f'default sink "{spec}" is not installed, going on without it (pip install esper-sink-{spec})'
+            )
+            continue
+        sink = load_sink(spec, named=named)
+        _refuse_clash(sink, loaded)
+        loaded[sink.name] = sink
+    _add_required(loaded, notices)
+    _check_tables(config, loaded)
+    chosen = tuple(loaded.values())
+    foreground_sink(chosen)
+    if CHILD_VARIABLE in os.environ:
+        # The terminal belongs to the parent: its screen is there already.
+        chosen = tuple(sink for sink in chosen if "esper_foreground" not in sink.hooks)
+    return Selection(sinks=chosen, notices=tuple(notices))
+
+
+def _is_named(spec: str, origins: Mapping[str, str] | None) -> bool:
+    if spec not in DEFAULT_SINKS:
+        return True
+    origin = (origins or {}).get("sinks", "")
+    return bool([part for part in origin.split(", ") if part and part not in {"--sink", "--no-sink", "default"}])
+
+
+def _refuse_clash(sink: LoadedSink, loaded: Mapping[str, LoadedSink]) -> None:
+    other = loaded.get(sink.name)
+    if other is not None:
+        raise SinkError(
+            f'two sinks are called "{sink.name}": {other.spec} and {sink.spec}', hint="rename one of the classes"
+        )
+
+
+def _add_required(loaded: dict[str, LoadedSink], notices: list[str]) -> None:
+    waiting = list(loaded.values())
+    while waiting:
+        sink = waiting.pop(0)
+        for name in sink.requires:
+            if name in loaded:
+                continue
+            try:
+                needed = load_sink(name)
+            except SinkError as error:
+                raise SinkError(
+                    f'sink {sink.origin} requires sink "{name}": {error.message}', hint=error.hint
+                ) from error
+            loaded[name] = replace(needed, named=True)
+            waiting.append(needed)
+            notices.append(f'sink "{name}" is on too: sink "{sink.name}" requires it')
+
+
+def _check_tables(config: EsperConfig, loaded: Mapping[str, LoadedSink]) -> None:
+    known = {*loaded, *installed_sinks(), *(spec for spec in config.sinks if not is_file_spec(spec))}
+    for table, names in (("sink", config.sink), ("delivery", config.delivery)):
+        for name in names:
+            # A table for a sink that this machine lacks is harmless; one that nearly fits is a slip.
+            if name not in known and (guess := nearest(name, known)):
+                raise ConfigError(f"[{table}.{name}]: no such sink{guess}", hint=f"known: {', '.join(sorted(known))}")
+
+
+def foreground_sink(sinks: Iterable[LoadedSink]) -> LoadedSink | None:
+    """The one sink that owns the terminal, or None.
+
+    Raises:
+        SinkError: there is more than one.
+    """
+    found = [sink for sink in sinks if "esper_foreground" in sink.hooks]
+    if len(found) > 1:
+        names = " and ".join(sink.origin for sink in found)
+        raise SinkError(f"only one sink can own the terminal: {names}", hint=f"add `--no-sink {found[-1].name}`")
+    return found[0] if found else None

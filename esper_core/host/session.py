@@ -1,0 +1,386 @@
+"""The one way in: a Session opens a run's sinks, providers, signals and heartbeat, and closes them in one deadline.
+
+``esper ppo``, replay, ``esper sinks check`` and a loop of one's own use the same object::
+
+    with Session(config, run=create_run(Path("runs"))) as session:
+        train(session.emitter, should_stop=session.stop)
+        session.finish(RunState.DONE, "20 episodes")
+    print(session.report.lost_total)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from esper_core.emitter import TelemetryEmitter
+from esper_core.events import RunFinished, SinkLoss
+from esper_core.health import RunState
+from esper_core.hooks import CloseReason, SinkContext, hookimpl
+from esper_core.host.child import announce_run
+from esper_core.host.heartbeat import Heartbeat
+from esper_core.host.hub import ActiveSink, Hub
+from esper_core.host.logs import log_to
+from esper_core.host.options import create_sink
+from esper_core.host.providers import Providers
+from esper_core.host.resource import run_resource
+from esper_core.host.selection import Selection, select_sinks
+from esper_core.host.signals import StopFlag, install_signals
+from esper_core.runs.state import RunRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from esper_core.config.schema import EsperConfig
+    from esper_core.events import Payload, TelemetryEvent
+    from esper_core.hooks import SinkMode
+    from esper_core.host.guard import SinkReport
+    from esper_core.host.resource import ResourceValue
+    from esper_core.runs.layout import RunDir
+
+__all__ = ["Session", "SessionReport"]
+
+_REASONS: Final = {RunState.DONE: CloseReason.DONE, RunState.STOPPED: CloseReason.STOPPED}
+_REPLAY_STILL_S: Final = 30.0
+"""A replay waits for slow sinks as long as something moves within this time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionReport:
+    """What became of every sink, valid once the session has ended.
+
+    Attributes:
+        sinks: one report a sink, then one for each span processor and metric reader that sinks contributed.
+        close_s: seconds that closing took.
+    """
+
+    sinks: tuple[SinkReport, ...] = ()
+    close_s: float = 0.0
+
+    @property
+    def lost_total(self) -> int:
+        """Events lost, over all sinks."""
+        return sum(sink.lost for sink in self.sinks)
+
+    @property
+    def cut_off(self) -> tuple[str, ...]:
+        """Names of those that had not closed at the deadline."""
+        return tuple(sink.name for sink in self.sinks if sink.cut_off)
+
+    def lines(self) -> tuple[str, ...]:
+        """One line for each sink that lost something, failed or was cut off; none when all is well."""
+        found = []
+        for sink in self.sinks:
+            if not (sink.lost or sink.failures or sink.cut_off or sink.state == "disabled"):
+                continue
+            origin = f" ({sink.distribution} {sink.version})" if sink.distribution else ""
+            what = [f"{sink.delivered} delivered", f"{sink.lost} lost"]
+            if sink.failures:
+                what.append(f"{sink.failures} failures")
+            why = f": {sink.message}" if sink.message else ""
+            found.append(f"sink {sink.name}{origin} {sink.state}: {', '.join(what)}{why}")
+        return tuple(found)
+
+
+class Session:
+    """Opens and closes everything around one attempt at a run.
+
+    Creating it imports the sinks and validates their tables; entering it opens them. Both raise before training does.
+
+    Args:
+        config: the whole configuration.
+        run: its directory, or None when nothing is written to disk.
+        mode: live, replay or check.
+        attempt: counts from 1.
+        rank: of this process; only rank 0 writes ``run.json``.
+        environment: what is trained on, for resource and record.
+        heads: head names, for resource.
+        extra_resource: merged into the resource last; a replay gives the journal's.
+        install_signal_handlers: False leaves signals to the application.
+        run_id: when there is no run directory.
+        origins: ``Resolved.origins``: where the configuration's values came from.
+        selection: sinks chosen before; None selects them here.
+        updates: PPO updates of earlier attempts, for the record.
+        env_steps: environment steps of earlier attempts, likewise.
+        on_notice: receives the lines that the start says; the default prints them on stderr.
+    """
+
+    emitter: TelemetryEmitter
+    """Emits this attempt's events; valid inside the with block."""
+
+    def __init__(
+        self,
+        config: EsperConfig,
+        *,
+        run: RunDir | None = None,
+        mode: SinkMode = "live",
+        attempt: int = 1,
+        rank: int = 0,
+        environment: str = "",
+        heads: tuple[str, ...] = (),
+        extra_resource: Mapping[str, ResourceValue] | None = None,
+        install_signal_handlers: bool = True,
+        run_id: str | None = None,
+        origins: Mapping[str, str] | None = None,
+        selection: Selection | None = None,
+        updates: int = 0,
+        env_steps: int = 0,
+        on_notice: Callable[[str], None] | None = None,
+    ) -> None:
+        self.config = config
+        self.run = run
+        self.mode = mode
+        self.attempt = attempt
+        self.rank = rank
+        self.environment = environment
+        self.stop = StopFlag()
+        self.report = SessionReport()
+        self.notices: list[str] = []
+        self._heads = heads
+        self._run_id = run_id or (run.run_id if run is not None else "unnamed")
+        self._signals = install_signal_handlers
+        self._on_notice = on_notice or _print_notice
+        self._selection = selection if selection is not None else select_sinks(config, origins=origins)
+        self._sinks = [
+            ActiveSink(loaded=loaded, instance=create_sink(loaded, config.sink.get(loaded.name), origins=origins))
+            for loaded in self._selection.sinks
+        ]
+        self.resource = run_resource(
+            run_id=self._run_id,
+            attempt=attempt,
+            rank=rank,
+            environment=environment,
+            env=os.environ,
+            extra=extra_resource,
+        )
+        self._totals = (updates, env_steps)
+        self._state: RunState | None = None
+        self._reason = ""
+        self._message = ""
+        self._begun = 0.0
+        self._stack = contextlib.ExitStack()
+        self._heartbeat: Heartbeat | None = None
+        self._observed = _Observed()
+
+    # --- opening ------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            if self.run is not None and self.mode == "live":
+                announce_run(self.run)
+            stack.enter_context(log_to(self.run.log_path if self.run is not None and self.mode == "live" else None))
+            if self._signals:
+                stack.enter_context(install_signals(self.stop))
+            self._begun = time.monotonic()
+            self.hub = Hub(
+                self._sinks,
+                SinkContext(
+                    run_id=self._run_id,
+                    run_dir=self.run.path if self.run is not None else None,
+                    attempt=self.attempt,
+                    rank=self.rank,
+                    mode=self.mode,
+                    resource=self.resource,
+                ),
+                self.config.delivery,
+                on_interrupt=self._interrupted,
+            )
+            self.providers = Providers.set_up(
+                self._sinks,
+                self.hub,
+                self.config.otel,
+                self.resource,
+                close_timeout_s=self.config.run.close_timeout_s,
+                patient=self.mode == "replay",
+            )
+            self._observe()
+            self.emitter = TelemetryEmitter(
+                self.hub.hooks,
+                run_id=self._run_id,
+                attempt=self.attempt,
+                rank=self.rank,
+                tracer=self.providers.tracer,
+                links=self.providers.links,
+                drain_status=self.hub.drain_status,
+            )
+            opened = self.hub.open(strict=self.mode != "check")
+            for notice in (*self._selection.notices, *self.providers.notices, *opened):
+                self._notice(notice)
+            self._start_heartbeat()
+            self._stack = stack.pop_all()
+        return self
+
+    def _observe(self) -> None:
+        """The core's own observers hear each event before the sinks do."""
+        if self.mode == "replay":
+            return
+        self.hub.add_first("session", self._observed)
+        if self.providers.active:
+            instrumentation = importlib.import_module("esper_core.instrumentation")  # only when something listens
+            self.hub.add_first(
+                "instrumentation",
+                instrumentation.Instrumentation(
+                    self.providers.meter_provider,
+                    sdk_logger_provider=self.providers.logger_provider,
+                    config=self.config.otel,
+                ),
+            )
+
+    def _start_heartbeat(self) -> None:
+        if self.run is None or self.mode != "live" or self.rank != 0:
+            return
+        record = RunRecord(
+            run_id=self._run_id,
+            name=self.config.run.name,
+            environment=self.environment,
+            attempt=self.attempt,
+            updates=self._totals[0],
+            env_steps=self._totals[1],
+        )
+        self._heartbeat = Heartbeat(self.run, record, self.statuses)
+        self._heartbeat.start()
+
+    def _notice(self, line: str) -> None:
+        self.notices.append(line)
+        logging.getLogger("esper.host").info("%s", line)
+        self._on_notice(line)
+
+    def _interrupted(self) -> None:
+        """A sink's code met a KeyboardInterrupt: it stays there, but the user may have meant us."""
+        self.stop.request(signal.SIGINT)
+
+    # --- while it runs ------------------------------------------------------------------------
+
+    def progress(self, *, updates: int, env_steps: int) -> None:
+        """The trainer got somewhere (totals over all attempts). Cheap; the heartbeat thread writes ``run.json``."""
+        self._totals = (updates, env_steps)
+        if self._heartbeat is not None:
+            self._heartbeat.progress(updates=updates, env_steps=env_steps)
+
+    def statuses(self) -> tuple[SinkReport, ...]:
+        """The counters of every sink, span processor and metric reader, now."""
+        own = {"session", "instrumentation"}
+        sinks = (item for item in self.hub.statuses() if item.name not in own or item.failures)
+        return (*sinks, *self.providers.statuses())
+
+    def losses(self) -> tuple[SinkLoss, ...]:
+        """Events lost so far, by sink, for ``RunFinished.lost``."""
+        return tuple(SinkLoss(sink=item.name, lost=item.lost) for item in self.statuses() if item.lost)
+
+    def deliver(self, event: TelemetryEvent[Payload]) -> None:
+        """Play an event that exists already: its hook, and its rebuilt spans to the sinks' processors (replay)."""
+        getattr(self.hub.hooks, f"esper_{event.kind}")(event=event)
+        if self.providers.processors:
+            from esper_core.host.played import ended_spans  # noqa: PLC0415  # needs the SDK
+
+            for span in ended_spans(event, self.resource):
+                for processor in self.providers.processors:
+                    processor.on_end(span)
+
+    def finish(self, state: RunState, reason: str, message: str = "") -> None:
+        """Say how the run ended, before leaving the with block; without it an ordinary exit means DONE.
+
+        Args:
+            state: done, stopped or failed.
+            reason: what ended it, in words.
+            message: more, for ``run.json``; the reason when empty.
+        """
+        self._state = state
+        self._reason = reason
+        self._message = message
+
+    # --- closing ------------------------------------------------------------------------------
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._stack:
+            if error is not None:
+                self._judge(error)
+            elif self._state is None:
+                stopped = self.stop.requested
+                self.finish(RunState.STOPPED if stopped else RunState.DONE, self.stop.name if stopped else "")
+            self._close()
+
+    def _judge(self, error: BaseException) -> None:
+        """An exception that leaves the with block decides how the run ended."""
+        if isinstance(error, KeyboardInterrupt):
+            self.stop.request(signal.SIGINT)
+            self.finish(RunState.STOPPED, "SIGINT")
+        elif isinstance(error, SystemExit) and not error.code:
+            self.finish(self._state or RunState.DONE, self._reason)
+        else:
+            words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            self.finish(RunState.FAILED, words)
+            logging.getLogger("esper.host").error("the run ended with an error", exc_info=error)
+            if self.run is not None and self.mode == "live":
+                self._on_notice(f"the run failed; what it left is in {self.run.path}")
+
+    def _close(self) -> None:
+        state = self._state or RunState.DONE
+        begun = time.monotonic()
+        try:
+            if self.mode == "live":
+                self._emit_end(state)
+            if self.mode == "replay":
+                self._drain()
+            self.hub.close(
+                _REASONS.get(state, CloseReason.FAILED), self.config.run.close_timeout_s, self.providers.closables
+            )
+        finally:
+            # Also when Ctrl-C ended the closing: whoever was late is named, and the record says how it ended.
+            self.report = SessionReport(sinks=self.statuses(), close_s=time.monotonic() - begun)
+            if self._heartbeat is not None:
+                self._heartbeat.finish(state, self._message or self._reason)
+            for line in self.report.lines():
+                logging.getLogger("esper.host").warning("%s", line)
+
+    def _emit_end(self, state: RunState) -> None:
+        """RunFinished reaches every sink before anything is closed, whoever forgot it."""
+        if self._observed.started and not self._observed.finished:
+            self.emitter.emit_run_finished(
+                RunFinished(
+                    state=state,
+                    reason=self._reason,
+                    updates=self._totals[0],
+                    env_steps=self._totals[1],
+                    duration_s=time.monotonic() - self._begun,
+                    lost=self.losses(),
+                )
+            )
+        else:
+            self.emitter.emit_pending_status()
+
+    def _drain(self) -> None:
+        self.hub.drain(_REPLAY_STILL_S)
+        for processor in self.providers.processors:
+            processor.force_flush(int(_REPLAY_STILL_S * 1000))
+
+
+class _Observed:
+    """Whether the run's first and last event were emitted."""
+
+    def __init__(self) -> None:
+        self.started = False
+        self.finished = False
+
+    @hookimpl
+    def esper_run_started(self) -> None:
+        self.started = True
+
+    @hookimpl
+    def esper_run_finished(self) -> None:
+        self.finished = True
+
+
+def _print_notice(line: str) -> None:
+    print(f"esper: {line}", file=sys.stderr)
