@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Run", "open_run", "run_verdict"]
 
 _VERDICT_UPDATES: Final = 3
+_LOOK_BACK: Final = 32
 _JOURNAL: Final = "journal"
 
 
@@ -95,13 +96,18 @@ class Run:
     def last_updates(self, count: int) -> list[TelemetryEvent[PPOUpdatePayload]]:
         """The last effective updates, oldest first, read from the journal's end: fast however long the run is."""
         wanted = count
-        while True:
+        while count:
             tail = JournalReader(self.directory).tail(wanted, updates_only=True)
             found = effective_updates(tail)
-            # What replaces an update always stands behind it, so the end of the journal decides about its own.
-            if len(found) >= count or sum(event.kind == "ppo_updated" for event in tail) < wanted:
-                return found[-count:] if count else []
-            wanted *= 4
+            everything = sum(event.kind == "ppo_updated" for event in tail) < wanted
+            # What replaces an update always stands behind it, so the journal's end decides about its own. A gap may
+            # be a loss, or a duplicate written late that stands in the way: look a little further back, once.
+            recent = [event.payload.update_id for event in found[-count:]]
+            gap = not recent or recent[-1] - recent[0] >= len(recent)
+            if everything or (len(found) >= count and not (gap and wanted < _LOOK_BACK)):
+                return found[-count:]
+            wanted = max(wanted * 4, _LOOK_BACK)
+        return []
 
     def verdict(self, *, now_ns: int | None = None) -> Verdict:
         """Judge the run as every other screen does; see :func:`esper_core.health.verdict`.

@@ -1,0 +1,451 @@
+"""The journal: every finished append survives, damage is counted and named, and nothing around it is lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from esper_core.events import (
+    Payload,
+    PPOUpdatePayload,
+    RunFinished,
+    RunStarted,
+    SpanRef,
+    TelemetryEvent,
+    TraceRef,
+)
+from esper_core.health import RunState
+from esper_core.runs import JournalReader, JournalWriter, RunDir, create_run, read_events, tail_events
+from esper_core.runs.reader import MAX_LINE_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+RESOURCE = {"service.name": "esper", "esper.run.attempt": 1}
+BASE_NS = 1_700_000_000_000_000_000
+
+
+def event_of(payload: Payload, *, attempt: int = 1, number: int = 1) -> TelemetryEvent[Payload]:
+    now = BASE_NS + number
+    names = {
+        "ppo_updated": "esper.ppo.update",
+        "run_started": "esper.run.started",
+        "run_finished": "esper.run.finished",
+    }
+    span = SpanRef(name=names[payload.kind], span_id=f"{number:016x}", start_ns=now, end_ns=now)
+    return TelemetryEvent(
+        time_ns=now,
+        run_id="r",
+        attempt=attempt,
+        trace=TraceRef(trace_id=f"{number:032x}", spans=(span,)),
+        payload=payload,
+    )
+
+
+def update(number: int, *, attempt: int = 1) -> TelemetryEvent[Payload]:
+    return event_of(PPOUpdatePayload(update_id=number, kl_divergence=number / 1000), attempt=attempt, number=number)
+
+
+def ids(events: list[TelemetryEvent[Payload]]) -> list[int]:
+    return [event.payload.update_id for event in events if isinstance(event.payload, PPOUpdatePayload)]
+
+
+def opened(run: RunDir, *, attempt: int = 1, segment_bytes: int = 2**26) -> JournalWriter:
+    return JournalWriter(run, attempt=attempt, rank=0, resource=RESOURCE, segment_bytes=segment_bytes)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return create_run(tmp_path, name="test")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("cannot mount a tmpfs here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+# --- writing and reading back -------------------------------------------------------------------
+
+
+def test_what_is_appended_is_read_back_equal(run: RunDir) -> None:
+    events = [
+        event_of(RunStarted(environment="CartPole-v1")),
+        update(1),
+        update(2),
+        event_of(RunFinished(state=RunState.DONE)),
+    ]
+    writer = opened(run)
+    sizes = [writer.append(event) for event in events]
+    writer.close()
+    assert list(read_events(run)) == events
+    files = list(run.telemetry.iterdir())
+    assert [file.name for file in files] == ["1-0-0001.otlp.jsonl"]
+    assert files[0].stat().st_size == sum(sizes)
+
+
+def test_a_reader_follows_while_it_is_written(run: RunDir) -> None:
+    reader = JournalReader(run)
+    assert reader.poll() == []
+    writer = opened(run)
+    assert reader.poll() == []
+    writer.append(update(1))
+    assert ids(reader.poll()) == [1]
+    assert reader.poll() == []
+    for number in (2, 3, 4):
+        writer.append(update(number))
+    assert ids(reader.poll(limit=2)) == [2, 3]
+    assert ids(reader.poll()) == [4]
+    writer.close()
+
+
+def test_a_full_segment_is_followed_by_another(run: RunDir) -> None:
+    size = opened(run).append(update(1))
+    shutil.rmtree(run.telemetry)
+    run.telemetry.mkdir()
+    writer = opened(run, segment_bytes=3 * size)
+    reader = JournalReader(run)
+    seen: list[int] = []
+    for number in range(1, 9):
+        writer.append(update(number))
+        seen += ids(reader.poll())
+    writer.close()
+    assert seen == list(range(1, 9))
+    assert ids(list(read_events(run))) == seen
+    assert sorted(file.name for file in run.telemetry.iterdir()) == [f"1-0-{n:04d}.otlp.jsonl" for n in (1, 2, 3)]
+
+
+def test_an_attempt_never_writes_into_another_file(run: RunDir) -> None:
+    first = opened(run)
+    first.append(update(1))
+    again = opened(run)  # the same attempt, begun twice
+    again.append(update(2))
+    first.append(update(3))
+    second = opened(run, attempt=2)
+    second.append(update(3, attempt=2))
+    names = ["1-0-0001", "1-0-0002", "2-0-0001"]
+    assert sorted(file.name for file in run.telemetry.iterdir()) == [f"{name}.otlp.jsonl" for name in names]
+    found = [(event.attempt, event.payload.update_id) for event in read_events(run)]
+    assert found == [(1, 1), (1, 3), (1, 2), (2, 3)]
+
+
+def test_a_closed_writer_says_so(run: RunDir) -> None:
+    writer = opened(run)
+    writer.close()
+    writer.close()
+    with pytest.raises(ValueError, match="closed"):
+        writer.append(update(1))
+
+
+def test_two_readers_at_once_see_everything(run: RunDir) -> None:
+    total = 400
+    seen: list[list[int]] = [[], []]
+    done = threading.Event()
+
+    def read(mine: list[int]) -> None:
+        reader = JournalReader(run)
+        while not done.is_set():
+            mine += ids(reader.poll())
+        mine += ids(reader.poll())
+
+    threads = [threading.Thread(target=read, args=(mine,)) for mine in seen]
+    for thread in threads:
+        thread.start()
+    writer = opened(run, segment_bytes=40_000)
+    for number in range(1, total + 1):
+        writer.append(update(number))
+    writer.close()
+    done.set()
+    for thread in threads:
+        thread.join(20)
+    assert seen == [list(range(1, total + 1))] * 2
+
+
+# --- damage -------------------------------------------------------------------------------------
+
+
+def test_a_torn_tail_is_waited_for_and_counted_at_the_end(run: RunDir) -> None:
+    writer = opened(run)
+    writer.append(update(1))
+    writer.append(update(2))
+    file = next(run.telemetry.iterdir())
+    whole = file.read_bytes()
+    cut = whole.index(b"\n") + 100
+    file.write_bytes(whole[:cut])
+    reader = JournalReader(run)
+    assert ids(reader.poll()) == [1]
+    assert reader.poll() == []
+    assert reader.corrupt == 0
+    with file.open("ab") as late:
+        late.write(whole[cut:])
+    assert ids(reader.poll()) == [2]
+    file.write_bytes(whole[:cut])
+    ended = JournalReader(run)
+    assert ids(ended.finish()) == [1]
+    assert ended.corrupt == 1
+    assert str(ended.problems[0]) == f"{file}:2: torn: the write was cut short"
+    assert ended.finish() == []
+    assert ended.corrupt == 1
+
+
+def test_a_last_line_that_lacks_only_its_newline_counts(run: RunDir) -> None:
+    opened(run).append(update(1))
+    file = next(run.telemetry.iterdir())
+    file.write_bytes(file.read_bytes()[:-1])
+    reader = JournalReader(run)
+    assert ids(reader.finish()) == [1]
+    assert reader.corrupt == 0
+
+
+def test_corrupt_lines_are_counted_and_named_and_their_neighbours_stay(run: RunDir) -> None:
+    writer = opened(run)
+    for number in range(1, 6):
+        writer.append(update(number))
+    file = next(run.telemetry.iterdir())
+    lines = file.read_bytes().splitlines(keepends=True)
+    lines[1] = b"\0" * 200 + b"\n"
+    lines[3] = lines[3].replace(b'"doubleValue"', b'"doubleValue', 1)
+    file.write_bytes(b"".join(lines))
+    reader = JournalReader(run)
+    assert ids(reader.poll()) == [1, 3, 5]
+    assert reader.corrupt == 2
+    assert [str(item).startswith(f"{file}:{line}: ") for item, line in zip(reader.problems, (2, 4), strict=True)]
+    tailed = JournalReader(run)
+    assert ids(tailed.tail(10)) == [1, 3, 5]
+    assert sorted(item.line for item in tailed.problems) == [2, 4]
+
+
+def test_a_hole_without_newlines_does_not_stop_the_reader(run: RunDir) -> None:
+    writer = opened(run)
+    writer.append(update(1))
+    file = next(run.telemetry.iterdir())
+    with file.open("ab") as damage:
+        damage.truncate(file.stat().st_size + MAX_LINE_BYTES + 10)  # sparse zeros
+    with file.open("ab") as damage:
+        damage.write(b"\n")
+    writer.append(update(2))
+    reader = JournalReader(run)
+    assert ids(reader.poll()) == [1, 2]
+    assert reader.corrupt == 1
+
+
+def test_a_torn_line_at_the_end_of_a_past_segment_is_counted_while_following(run: RunDir) -> None:
+    opened(run).append(update(1))
+    file = next(run.telemetry.iterdir())
+    with file.open("ab") as damage:
+        damage.write(b'{"resourceSpans":[{"res')
+    reader = JournalReader(run)
+    assert ids(reader.poll()) == [1]
+    opened(run).append(update(2))
+    assert ids(reader.poll()) == [2]
+    assert reader.corrupt == 1
+
+
+def test_a_deleted_run_is_the_end_of_it(run: RunDir) -> None:
+    opened(run).append(update(1))
+    reader = JournalReader(run)
+    assert ids(reader.poll()) == [1]
+    shutil.rmtree(run.path)
+    assert reader.poll() == []
+    assert reader.deleted
+    assert reader.tail(5) == []
+
+
+# --- the tail -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 10, 100])
+def test_the_tail_is_the_end_of_everything(run: RunDir, count: int) -> None:
+    size = opened(run).append(update(1))
+    writer = opened(run, segment_bytes=3 * size)
+    for number in range(2, 11):
+        writer.append(update(number))
+    assert ids(tail_events(run, count)) == list(range(1, 11))[max(0, 10 - count) :]
+
+
+def test_following_goes_on_behind_the_tail(run: RunDir) -> None:
+    writer = opened(run)
+    for number in range(1, 4):
+        writer.append(update(number))
+    with next(run.telemetry.iterdir()).open("ab") as torn:
+        torn.write(b'{"resource')
+    reader = JournalReader(run)
+    assert ids(reader.tail(2)) == [2, 3]
+    assert reader.poll() == []
+    with next(run.telemetry.iterdir()).open("ab") as torn:
+        torn.write(b"\n")
+    writer.append(update(4))
+    assert ids(reader.poll()) == [4]
+    assert reader.corrupt == 1
+
+
+def test_the_tail_reads_lines_longer_than_a_block(run: RunDir) -> None:
+    writer = opened(run)
+    long = "x" * 700_000
+    for number in range(1, 4):
+        writer.append(event_of(PPOUpdatePayload(update_id=number, reason=long), number=number))
+    found = tail_events(run, 2)
+    assert ids(found) == [2, 3]
+    assert {event.payload.reason for event in found if isinstance(event.payload, PPOUpdatePayload)} == {long}
+
+
+def test_the_tail_can_count_updates_only(run: RunDir) -> None:
+    writer = opened(run)
+    writer.append(update(1))
+    writer.append(update(2))
+    writer.append(event_of(RunFinished(state=RunState.DONE)))
+    kinds = [event.kind for event in tail_events(run, 2, updates_only=True)]
+    assert kinds == ["ppo_updated", "ppo_updated", "run_finished"]
+
+
+# --- processes that die, disks that fill --------------------------------------------------------
+
+_WRITE_FOREVER = """
+import sys
+from pathlib import Path
+from esper_core.events import PPOUpdatePayload, SpanRef, TelemetryEvent, TraceRef
+from esper_core.runs import JournalWriter, RunDir
+
+writer = JournalWriter(RunDir(Path(sys.argv[1])), attempt=1, rank=0, resource={}, segment_bytes=100_000)
+number = 0
+while True:
+    number += 1
+    span = SpanRef(name="esper.ppo.update", span_id=f"{number:016x}", start_ns=1, end_ns=2)
+    trace = TraceRef(trace_id=f"{number:032x}", spans=(span,))
+    writer.append(TelemetryEvent(time_ns=2, run_id="r", trace=trace, payload=PPOUpdatePayload(update_id=number)))
+    print(number, flush=True)
+"""
+
+
+def test_every_finished_append_survives_kill_9(run: RunDir) -> None:
+    command = [sys.executable, "-c", _WRITE_FOREVER, str(run.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        last = 0
+        while last < 300:
+            last = int(child.stdout.readline())
+        os.kill(child.pid, signal.SIGKILL)
+        said = [int(line) for line in child.stdout.read().split("\n")[:-1]]
+    reader = JournalReader(run)
+    found = ids(reader.finish())
+    assert found == list(range(1, len(found) + 1))
+    assert len(found) >= max([last, *said])
+    assert reader.corrupt <= 1
+
+
+def test_a_full_disk_costs_what_did_not_fit_and_no_more(small_disk: Path) -> None:
+    run = create_run(small_disk)
+    writer = opened(run)
+    kept = []
+
+    def fill() -> None:
+        while True:
+            writer.append(update(len(kept) + 1))
+            kept.append(len(kept) + 1)
+
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space left"):
+            fill()
+    number = len(kept)
+    assert ids(JournalReader(run).poll()) == kept
+    subprocess.run(["mount", "-o", "remount,size=256k", str(small_disk)], check=True)
+    for more in (number + 2, number + 3):
+        writer.append(update(more))
+        kept.append(more)
+    writer.close()
+    reader = JournalReader(run)
+    assert ids(reader.finish()) == kept
+    assert reader.corrupt == 1
+    assert len(list(run.telemetry.iterdir())) == 1
+
+
+def test_a_disk_that_turns_read_only_and_back(small_disk: Path) -> None:
+    run = create_run(small_disk)
+    writer = opened(run)
+    writer.append(update(1))
+    writer.close()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    writer = opened(run, attempt=2)
+    with pytest.raises(OSError, match="Read-only"):
+        writer.append(update(2, attempt=2))
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    writer.append(update(3, attempt=2))
+    writer.close()
+    assert ids(list(read_events(run))) == [1, 3]
+
+
+_LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+from esper_core.events import PPOUpdatePayload, SpanRef, TelemetryEvent, TraceRef
+from esper_core.runs import JournalWriter, RunDir
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+writer = JournalWriter(RunDir(Path(sys.argv[1])), attempt=1, rank=0, resource={})
+soft, hard = 3000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+kept = []
+for number in range(1, 13):
+    span = SpanRef(name="esper.ppo.update", span_id=f"{number:016x}", start_ns=1, end_ns=2)
+    trace = TraceRef(trace_id=f"{number:032x}", spans=(span,))
+    if number == 10:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    try:
+        writer.append(TelemetryEvent(time_ns=2, run_id="r", trace=trace, payload=PPOUpdatePayload(update_id=number)))
+        kept.append(number)
+    except OSError:
+        pass
+writer.close()
+print(*kept)
+"""
+
+
+def test_after_a_torn_write_the_next_record_begins_on_a_fresh_line(run: RunDir) -> None:
+    done = subprocess.run([sys.executable, "-c", _LIMITED, str(run.path)], capture_output=True, text=True, check=True)
+    kept = [int(word) for word in done.stdout.split()]
+    assert kept[-3:] == [10, 11, 12]
+    assert 1 <= len(kept) < 12
+    reader = JournalReader(run)
+    assert ids(reader.finish()) == kept
+    assert reader.corrupt == 1
+
+
+def test_a_run_deleted_under_the_writer_is_an_error_each_time(run: RunDir) -> None:
+    writer = opened(run)
+    shutil.rmtree(run.path)
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError):
+            writer.append(update(1))
+    run.telemetry.mkdir(parents=True)
+    writer.append(update(2))
+    writer.close()
+    assert ids(list(read_events(run))) == [2]
+
+
+def test_an_append_is_quick(run: RunDir) -> None:
+    writer = opened(run)
+    costs = []
+    for number in range(1, 301):
+        event = update(number)
+        start = time.thread_time_ns()
+        writer.append(event)
+        costs.append(time.thread_time_ns() - start)
+    writer.close()
+    assert sorted(costs)[150] < 300_000  # ns of the caller's CPU, measured at about 40 µs here

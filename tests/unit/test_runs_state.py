@@ -1,0 +1,208 @@
+"""run.json: replaced whole, and judged by one function."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from esper_core.health import RunState
+from esper_core.runs import (
+    ProcessPresence,
+    RunDir,
+    RunRecord,
+    SinkRecord,
+    probe_process,
+    process_identity,
+    read_record,
+    run_state,
+    write_record,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+S = 1_000_000_000
+NOW = 2_000_000 * S
+ALIVE, GONE, UNKNOWABLE = ProcessPresence.ALIVE, ProcessPresence.GONE, ProcessPresence.UNKNOWABLE
+
+
+def record(**changes: Any) -> RunRecord:
+    """Alive and well: begun 1000 s ago, a tick a second, the last one and a heartbeat just now."""
+    base = RunRecord(run_id="r", started_ns=NOW - 1000 * S, heartbeat_ns=NOW, progress=1000, progress_ns=NOW)
+    return msgspec.structs.replace(base, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "presence", "expected"),
+    [
+        pytest.param({}, ALIVE, RunState.LIVE, id="well"),
+        pytest.param({}, GONE, RunState.LIVE, id="a fresh heartbeat wins over a pid that cannot be seen"),
+        pytest.param({"heartbeat_ns": NOW - 15 * S}, GONE, RunState.LIVE, id="three intervals are not late"),
+        pytest.param({"heartbeat_ns": NOW - 16 * S}, ALIVE, RunState.STALE, id="late, process there"),
+        pytest.param({"heartbeat_ns": NOW - 16 * S}, UNKNOWABLE, RunState.STALE, id="late, process unknowable"),
+        pytest.param({"heartbeat_ns": NOW - 16 * S}, GONE, RunState.CRASHED, id="late, process gone"),
+        pytest.param(
+            {"heartbeat_ns": NOW - 16 * S, "heartbeat_interval_s": 10.0}, GONE, RunState.LIVE, id="slower promise"
+        ),
+        pytest.param({"heartbeat_ns": NOW + 14 * S}, GONE, RunState.LIVE, id="clock a little ahead"),
+        pytest.param({"heartbeat_ns": NOW + 3600 * S}, GONE, RunState.CRASHED, id="heartbeat from the future"),
+        pytest.param({"progress_ns": NOW - 59 * S}, ALIVE, RunState.LIVE, id="a minute may pass"),
+        pytest.param({"progress_ns": NOW - 61 * S}, ALIVE, RunState.STALLED, id="no progress"),
+        pytest.param({"progress_ns": NOW - 61 * S}, GONE, RunState.STALLED, id="no progress, pid unseen"),
+        pytest.param(
+            {"progress": 10, "progress_ns": NOW - 500 * S}, ALIVE, RunState.LIVE, id="slow ticks may take longer"
+        ),
+        pytest.param(
+            {"progress": 10, "progress_ns": NOW - 501 * S, "started_ns": NOW - 1000 * S},
+            ALIVE,
+            RunState.STALLED,
+            id="ten mean ticks are enough",
+        ),
+        pytest.param(
+            {"progress": 0, "progress_ns": 0, "started_ns": NOW - 119 * S}, ALIVE, RunState.LIVE, id="starting"
+        ),
+        pytest.param(
+            {"progress": 0, "progress_ns": 0, "started_ns": NOW - 121 * S}, ALIVE, RunState.STALLED, id="never began"
+        ),
+        pytest.param({"state": RunState.DONE, "heartbeat_ns": 0}, GONE, RunState.DONE, id="done stands"),
+        pytest.param({"state": RunState.STOPPED, "heartbeat_ns": 0}, ALIVE, RunState.STOPPED, id="stopped stands"),
+        pytest.param({"state": RunState.FAILED}, ALIVE, RunState.FAILED, id="failed stands, however fresh"),
+    ],
+)
+def test_run_state(changes: dict[str, Any], presence: ProcessPresence, expected: RunState) -> None:
+    assert run_state(record(**changes), now_ns=NOW, probe=lambda _: presence) is expected
+
+
+def test_a_fresh_heartbeat_asks_for_no_process() -> None:
+    def fail(_: RunRecord) -> ProcessPresence:
+        raise AssertionError
+
+    assert run_state(record(), now_ns=NOW, probe=fail) is RunState.LIVE
+
+
+def test_no_record_is_unknown() -> None:
+    assert run_state(None) is RunState.UNKNOWN
+
+
+def own(**changes: Any) -> RunRecord:
+    """A record of the calling process."""
+    me = process_identity()
+    base = RunRecord(
+        run_id="r",
+        pid=me.pid,
+        host=me.host,
+        boot_id=me.boot_id,
+        pid_namespace=me.pid_namespace,
+        process_start=me.process_start,
+    )
+    return msgspec.structs.replace(base, **changes)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param({}, ALIVE, id="this process"),
+        pytest.param({"host": "pod-7"}, ALIVE, id="another host name of this very machine"),
+        pytest.param({"process_start": 1}, GONE, id="the pid was reused"),
+        pytest.param({"process_start": 0}, ALIVE, id="start unknown"),
+        pytest.param({"pid_namespace": "pid:[1]"}, UNKNOWABLE, id="another container"),
+        pytest.param({"pid_namespace": ""}, UNKNOWABLE, id="namespace unknown"),
+        pytest.param({"boot_id": "another"}, GONE, id="booted since"),
+        pytest.param({"boot_id": "another", "host": "elsewhere"}, UNKNOWABLE, id="another machine"),
+        pytest.param({"boot_id": ""}, ALIVE, id="no boot id: a signal tells"),
+        pytest.param({"boot_id": "", "pid": 2**22 + 1}, GONE, id="no boot id, no such process"),
+        pytest.param({"boot_id": "", "pid": 0}, UNKNOWABLE, id="no boot id, no pid"),
+    ],
+)
+def test_probe_process(changes: dict[str, Any], expected: ProcessPresence) -> None:
+    assert probe_process(own(**changes)) is expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_killed_process_is_gone_even_before_it_is_reaped() -> None:
+    script = (
+        "import msgspec, sys, time; from esper_core.runs import process_identity;"
+        "sys.stdout.buffer.write(msgspec.json.encode(process_identity()) + b'\\n'); sys.stdout.flush(); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        seen = RunRecord(run_id="r", **msgspec.json.decode(child.stdout.readline()))
+        assert probe_process(seen) is ALIVE
+        os.kill(child.pid, signal.SIGSTOP)
+        assert probe_process(seen) is ALIVE
+        child.kill()
+        deadline = time.monotonic() + 10
+        while probe_process(seen) is not GONE and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert probe_process(seen) is GONE
+        child.wait()
+    assert probe_process(seen) is GONE
+
+
+def test_a_record_comes_back_as_written(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    written = own(state=RunState.STOPPED, message="é", sinks=[SinkRecord(name="journal", lost=2, lag_s=0.5)])
+    write_record(run, written)
+    assert read_record(run) == written
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_fields_of_a_newer_version_are_ignored(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"run_id": "r", "later": [1]}')
+    assert read_record(RunDir(tmp_path)) == RunRecord(run_id="r")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"run_id": 3}', b"\0" * 64])
+def test_what_is_no_record_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "run.json").write_bytes(content)
+    assert read_record(RunDir(tmp_path)) is None
+    assert read_record(RunDir(tmp_path / "missing")) is None
+
+
+def test_a_failed_write_leaves_the_old_record_and_no_litter(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    write_record(run, RunRecord(run_id="old"))
+    script = (
+        "import resource, signal, sys; from pathlib import Path; from esper_core.runs import *;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10));"
+        "write_record(RunDir(Path(sys.argv[1])), RunRecord(run_id='new'))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert "OSError" in done.stderr
+    assert read_record(run) == RunRecord(run_id="old")
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_readers_never_see_half_a_record(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    write_record(run, RunRecord(run_id="0"))
+    stop = threading.Event()
+    missing: list[int] = []
+
+    def read() -> None:
+        while not stop.is_set():
+            if read_record(run) is None:
+                missing.append(1)
+
+    def write(name: str) -> None:
+        for count in range(200):
+            write_record(run, RunRecord(run_id=f"{name}{count}" * (count % 7 + 1)), durable=False)
+
+    reader = threading.Thread(target=read)
+    writers = [threading.Thread(target=write, args=(name,)) for name in "ab"]
+    for thread in (reader, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join(20)
+    stop.set()
+    reader.join(20)
+    assert not missing
