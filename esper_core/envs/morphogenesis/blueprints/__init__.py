@@ -1,0 +1,19 @@
+"""The modules that can be grafted, one a file, in the order of the agent's ``blueprint`` head."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from esper_core.envs.morphogenesis.blueprints import bottleneck, conv, gated, linear, norm
+from esper_core.envs.morphogenesis.blueprints._base import CHANNELS, POSITIONS, Blueprint, Parameter
+
+__all__ = ["BLUEPRINTS", "CHANNELS", "POSITIONS", "Blueprint", "Parameter"]
+
+BLUEPRINTS: Final[tuple[Blueprint, ...]] = (
+    norm.BLUEPRINT,
+    gated.BLUEPRINT,
+    conv.BLUEPRINT,
+    linear.BLUEPRINT,
+    bottleneck.BLUEPRINT,
+)
+"""Ordered by size: 16, 136, 328, 400 and 3852 parameters. A new blueprint is one file and one line here."""

@@ -1,0 +1,23 @@
+"""linear: every position sees every position, one matrix for all channels. Pays where order means nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from esper_core.envs.morphogenesis.blueprints._base import POSITIONS, Blueprint, Parameter
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["BLUEPRINT"]
+
+
+def _forward(x: Tensor, weight: Tensor) -> Tensor:
+    k, batch, positions, channels = x.shape
+    rows = x.transpose(2, 3).reshape(k, batch * channels, positions)
+    return (rows @ weight).view(k, batch, channels, positions).transpose(2, 3)
+
+
+BLUEPRINT = Blueprint(
+    name="linear", parameters=(Parameter((POSITIONS, POSITIONS), scale=POSITIONS**-0.5),), forward=_forward
+)
