@@ -1,1 +1,21 @@
-"""Part of Esper; see docs/explanation/architecture.md."""
+"""The agent: a multi-head PPO policy, its update, and the loop around it. Imports torch."""
+
+from __future__ import annotations
+
+from esper_core.ppo.agent import PPOAgent
+from esper_core.ppo.checkpoint import load_checkpoint, save_checkpoint
+from esper_core.ppo.heads import HeadSpec
+from esper_core.ppo.rollout import Batch, Rollout
+from esper_core.ppo.trainer import Checkpointer, Trainer, TrainResult
+
+__all__ = [
+    "Batch",
+    "Checkpointer",
+    "HeadSpec",
+    "PPOAgent",
+    "Rollout",
+    "TrainResult",
+    "Trainer",
+    "load_checkpoint",
+    "save_checkpoint",
+]

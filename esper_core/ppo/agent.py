@@ -1,0 +1,368 @@
+"""PPOAgent: acts, and learns with the clipped surrogate of Schulman et al. 2017 (arXiv:1707.06347)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from esper_core.config.schema import PPOConfig
+from esper_core.emitter import TelemetryEmitter
+from esper_core.errors import EnvironmentUnsupportedError
+from esper_core.ppo.episodes import EpisodeSummary
+from esper_core.ppo.heads import HeadLayout, HeadSpec
+from esper_core.ppo.kl import StopMonitor
+from esper_core.ppo.measure import all_log_probs, measure, prepare, report_minibatch
+from esper_core.ppo.policy import MultiHeadPolicy, masked_log_softmax
+from esper_core.ppo.reducer import Identity, Reducer
+from esper_core.ppo.report import MinibatchReport, UpdateRecord, metrics_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from esper_core.events import PPOUpdatePayload
+    from esper_core.ppo.rollout import Batch, Rollout
+
+__all__ = ["Decision", "PPOAgent", "resolve_device"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Actions of n environments, on the CPU.
+
+    Attributes:
+        actions: int64 (n, heads).
+        log_prob: float32 (n, heads), nats.
+        values: float32 (n,).
+        legal: bool (n, heads, width), the mask each head was sampled under; None when all was legal.
+    """
+
+    actions: Tensor
+    log_prob: Tensor
+    values: Tensor
+    legal: Tensor | None
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise EnvironmentUnsupportedError(
+            f'ppo.device "{name}" is no torch device', hint="cpu, cuda or auto"
+        ) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentUnsupportedError(f'ppo.device "{name}" is not available', hint="--set ppo.device=cpu")
+    return device
+
+
+class PPOAgent:
+    """A policy with any number of categorical heads, action masks and causal masks.
+
+    Not thread-safe. All randomness comes from its own generators: Python's, NumPy's and torch's global ones are
+    never touched, with telemetry on or off.
+
+    Args:
+        heads: the action's columns.
+        obs_shape: of one observation; flattened before the network.
+        config: the ``[ppo]`` table.
+        seed: of weights, sampling and minibatch order.
+        emitter: told of every update; the default hears nothing.
+        conditioning_head: the head sampled first when a conditional mask is given.
+        reducer: joins the sums of several ranks.
+    """
+
+    def __init__(
+        self,
+        heads: Sequence[HeadSpec],
+        obs_shape: Sequence[int],
+        config: PPOConfig | None = None,
+        *,
+        seed: int = 0,
+        emitter: TelemetryEmitter | None = None,
+        conditioning_head: str | None = None,
+        reducer: Reducer | None = None,
+    ) -> None:
+        self.layout = HeadLayout(heads)
+        self.obs_shape = tuple(obs_shape)
+        self.config = config if config is not None else PPOConfig()
+        self.seed = seed
+        self.emitter = emitter if emitter is not None else TelemetryEmitter()
+        self.conditioning_head = conditioning_head
+        self._conditioning = self.layout.index(conditioning_head) if conditioning_head is not None else None
+        self.reducer: Reducer = reducer if reducer is not None else Identity()
+        self.device = resolve_device(self.config.device)
+        weights, sampling, order = (int(word) for word in np.random.SeedSequence(seed).generate_state(3))
+        self.sampling_generator = torch.Generator().manual_seed(sampling)
+        self.order_generator = torch.Generator().manual_seed(order)
+        self.policy = MultiHeadPolicy(
+            self.layout, math.prod(self.obs_shape), self.config.hidden, torch.Generator().manual_seed(weights)
+        ).to(self.device)
+        self._parameters = list(self.policy.parameters())
+        fused = self.device.type in {"cpu", "cuda"}
+        self.optimizer = torch.optim.Adam(
+            self._parameters, lr=self.config.learning_rate, eps=1e-5, fused=fused, foreach=not fused
+        )
+        self.updates = 0
+        """Updates begun; also the id of the last one."""
+        self.last: PPOUpdatePayload | None = None
+        """The last update's payload as it was emitted."""
+
+    # --- acting -------------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, run: str | Path, **options: Any) -> PPOAgent:
+        """The agent of a run's last checkpoint, ready to act or to go on learning.
+
+        Args:
+            run: a checkpoint file, a run's directory, its id, a unique beginning of it, or ``latest``.
+            options: ``base`` (the folder of runs), ``device``.
+        """
+        from esper_core.ppo.checkpoint import load_agent  # noqa: PLC0415  # checkpoint.py needs this module
+
+        return load_agent(run, **options)
+
+    def act(
+        self,
+        obs: NDArray[Any],
+        mask: NDArray[np.bool_] | None = None,
+        *,
+        conditional_mask: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> NDArray[np.int64]:
+        """Choose actions.
+
+        Args:
+            obs: one observation of ``obs_shape``, or n of them stacked.
+            mask: bool (sum of head sizes) or (n, ...), the legal choices; None when all are.
+            conditional_mask: bool (choices of the conditioning head, sum of head sizes) or (n, ...).
+            deterministic: the likeliest choice of each head instead of a sample.
+
+        Returns:
+            One action: shape () for one head, (heads,) for more; with a leading n for stacked observations. A
+            sequence of ``(heads,)`` fits ``MultiDiscrete``, a bare number fits ``Discrete``.
+        """
+        values = np.asarray(obs, dtype=np.float32)
+        single = values.shape == self.obs_shape
+        batched = values.reshape(-1, math.prod(self.obs_shape))
+        legal = None if mask is None else torch.as_tensor(np.asarray(mask, dtype=bool).reshape(len(batched), -1))
+        conditional = None
+        if conditional_mask is not None:
+            rows = np.asarray(conditional_mask, dtype=bool)
+            conditional = torch.as_tensor(rows.reshape(len(batched), -1, self.layout.total))
+        noise = None if deterministic else self.noise(1, len(batched))[0]
+        decision = self.decide(torch.as_tensor(batched), legal, conditional, noise)
+        actions: NDArray[np.int64] = decision.actions.numpy()
+        if self.layout.count == 1:
+            actions = actions[:, 0]
+        return actions[0] if single else actions
+
+    def noise(self, steps: int, n_envs: int) -> Tensor:
+        """Standard Gumbel noise float32 (steps, n, heads, width): one draw for a whole rollout."""
+        drawn = torch.empty(steps, n_envs, self.layout.count, self.layout.width)
+        drawn.exponential_(generator=self.sampling_generator)
+        return drawn.clamp_(min=torch.finfo(torch.float32).tiny).log_().neg_()
+
+    @torch.inference_mode()
+    def decide(
+        self, observations: Tensor, mask: Tensor | None, conditional: Tensor | None, noise: Tensor | None
+    ) -> Decision:
+        """Act in n environments at once.
+
+        Args:
+            observations: float32 (n, inputs).
+            mask: bool (n, total), or None.
+            conditional: bool (n, choices, total), or None.
+            noise: Gumbel noise (n, heads, width); None acts greedily.
+        """
+        logits, values = self.policy(observations.to(self.device, non_blocking=True))
+        # NaN weights must not choose an illegal action before the update reports them.
+        logits = logits.nan_to_num(nan=0.0)
+        legal = None if mask is None else self.layout.pad(mask.to(self.device))
+        noise = torch.zeros_like(logits) if noise is None else noise.to(self.device, non_blocking=True)
+        if conditional is not None and self._conditioning is not None:
+            legal = self._condition(logits, noise, legal, conditional.to(self.device))
+        log_probs = masked_log_softmax(logits, self.policy.legal(legal))
+        actions = (log_probs + noise).argmax(-1)
+        taken = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        return Decision(actions.cpu(), taken.cpu(), values.cpu(), None if legal is None else legal.cpu())
+
+    def _condition(self, logits: Tensor, noise: Tensor, legal: Tensor | None, conditional: Tensor) -> Tensor:
+        """Sample the conditioning head, then return the mask that its choice leaves to every head."""
+        head = self._conditioning
+        size = self.layout.sizes[head]  # type: ignore[index]  # only called with a conditioning head
+        scores = logits[:, head, :size] + noise[:, head, :size]
+        padded = self.layout.pad(conditional)
+        # Without a mask of its own, a choice is legal when its own row allows it.
+        own = padded[:, :, head, :size].diagonal(dim1=1, dim2=2) if legal is None else legal[:, head, :size]
+        choice = torch.where(own, scores, -torch.inf).argmax(-1)
+        chosen = padded[torch.arange(len(choice), device=choice.device), choice]
+        if legal is not None:
+            chosen = chosen & legal
+        # The conditioning head keeps the mask it was sampled under: its log-probability is over all its choices.
+        chosen[:, head] = False
+        chosen[:, head, :size] = own
+        return chosen
+
+    @torch.inference_mode()
+    def values_of(self, observations: Tensor) -> Tensor:
+        """Value estimates float32 (n,) on the CPU, without acting."""
+        values: Tensor = self.policy(observations.to(self.device))[1]
+        return values.cpu()
+
+    # --- learning -----------------------------------------------------------------------------
+
+    def anneal(self, fraction_done: float) -> None:
+        """Set the learning rate for the share (0..1) of the planned run that is done."""
+        remaining = max(0.0, 1.0 - fraction_done) if self.config.anneal_learning_rate else 1.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * remaining
+
+    def update(self, rollout: Rollout, *, should_stop: Callable[[], bool] | None = None) -> dict[str, float]:
+        """Learn from one rollout, and tell the emitter.
+
+        Whatever happens is emitted: a completed update, one that the KL stopped, one that was interrupted by
+        ``should_stop``, and one that could not begin.
+
+        Args:
+            rollout: experience of the current policy.
+            should_stop: read before each optimizer step; True ends the update there.
+
+        Returns:
+            The numbers measured, ``approx_kl`` among them (the payload's ``kl_divergence``).
+        """
+        record, monitor = self._begin(len(rollout.batch))
+        fault = self._fault(rollout.batch)
+        if fault is not None:
+            record.skip(fault[0], non_finite=fault[1])
+        else:
+            batch, record.rollout = prepare(
+                rollout.batch.to(self.device), normalise=self.config.normalise_advantage, reducer=self.reducer
+            )
+            old = all_log_probs(self.policy, batch) if self.config.kl_estimator == "exact" else None
+            self._optimise(batch, record, monitor, should_stop)
+            record.final = measure(
+                self.policy, batch, old_log_probs=old, clip_range=self.config.clip_range, reducer=self.reducer
+            )
+        return self._emit(record, monitor, rollout.env_steps, rollout.episodes, len(rollout.batch))
+
+    def skip_update(
+        self, reason: str, *, env_steps: int = 0, episodes: EpisodeSummary | None = None, non_finite: int = 0
+    ) -> dict[str, float]:
+        """Emit an update that cannot take place, so that no gap is silent."""
+        record, monitor = self._begin(0)
+        record.skip(reason, non_finite=non_finite)
+        return self._emit(record, monitor, env_steps, episodes or EpisodeSummary(), 0)
+
+    def _begin(self, samples: int) -> tuple[UpdateRecord, StopMonitor]:
+        config = self.config
+        self.updates += 1
+        self.emitter.begin_update(self.updates)
+        planned = config.epochs * max(1, math.ceil(samples / config.minibatch_size))
+        record = UpdateRecord(self.updates, self.layout.names, config.epochs, planned)
+        monitor = StopMonitor(target_kl=config.target_kl, on=config.stop_on, rule=config.stop_rule, planned=planned)
+        return record, monitor
+
+    def _fault(self, batch: Batch) -> tuple[str, int] | None:
+        """Why no step may be taken on this batch, and how many values are NaN or Inf."""
+        if not len(batch):
+            return "the rollout is empty", 0
+        places = {
+            "observations": batch.observations,
+            "advantages": batch.advantages,
+            "returns": batch.returns,
+            "old log-probabilities": batch.log_prob[batch.active],
+            "weights": torch.nn.utils.parameters_to_vector(self.policy.parameters()).detach(),
+        }
+        counts = {name: int((~values.isfinite()).sum()) for name, values in places.items()}
+        worst = [f"{count} non-finite {name}" for name, count in counts.items() if count]
+        return (", ".join(worst), sum(counts.values())) if worst else None
+
+    def _optimise(
+        self, batch: Batch, record: UpdateRecord, monitor: StopMonitor, should_stop: Callable[[], bool] | None
+    ) -> None:
+        """The paper's inner loop: epochs of minibatches, until done or until the policy has moved far enough."""
+        parts = record.minibatches_planned // record.epochs_planned
+        for epoch in range(1, record.epochs_planned + 1):
+            record.begin_epoch()
+            for index, minibatch in enumerate(batch.shuffled(parts, self.order_generator), start=1):
+                seen = self._gradient(minibatch, interrupted=should_stop is not None and should_stop())
+                record.saw(seen)
+                monitor.add(seen.kl)
+                if seen.interrupted:
+                    record.interrupt(f"asked to stop at epoch {epoch}, minibatch {index}")
+                    return
+                if seen.non_finite:
+                    record.interrupt(f"non-finite loss or gradient at epoch {epoch}, minibatch {index}")
+                    return
+                if (value := monitor.before_step()) is not None:
+                    record.stop(epoch=epoch, minibatch=index, value=value, monitor=monitor)
+                    return
+                self.optimizer.step()
+                record.stepped(seen)
+            if (value := monitor.after_epoch()) is not None:
+                record.stop(epoch=epoch, minibatch=parts, value=value, monitor=monitor)
+                return
+
+    def _gradient(self, minibatch: Batch, *, interrupted: bool) -> MinibatchReport:
+        """Loss and gradient of one minibatch, and what they showed, in one transfer to the host."""
+        config = self.config
+        now = self.policy.evaluate(minibatch.observations, minibatch.actions, minibatch.legal)
+        log_ratio = now.log_prob - minibatch.log_prob
+        counts = self.reducer.sum(minibatch.counts())
+        steps, samples = counts[0].clamp_min(1.0), counts[1]
+
+        # The joint ratio multiplies the heads that had an effect, and no others.
+        ratio = torch.where(minibatch.active, log_ratio, 0.0).sum(-1).exp()
+        clipped = ratio.clamp(1.0 - config.clip_range, 1.0 + config.clip_range)
+        policy_loss = -torch.minimum(ratio * minibatch.advantages, clipped * minibatch.advantages).sum() / steps
+        value_loss = 0.5 * (now.values - minibatch.returns).square().sum() / samples
+        entropy = torch.where(minibatch.active, now.entropy, 0.0).sum() / steps
+        loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy
+
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch ships it without annotations
+        grad_norm = self._clip_gradients()
+        return report_minibatch(
+            log_ratio=log_ratio.detach(),
+            active=minibatch.active,
+            counts=counts,
+            clipped=(ratio - 1.0).abs() > config.clip_range,
+            losses=(policy_loss.detach(), value_loss.detach()),
+            grad_norm=grad_norm,
+            interrupted=interrupted,
+            reducer=self.reducer,
+        )
+
+    def _clip_gradients(self) -> Tensor:
+        """Sum gradients over ranks, scale them down to ``max_grad_norm``, return their norm before that."""
+        if self.reducer.world_size > 1:
+            for parameter in self.policy.parameters():
+                if parameter.grad is not None:
+                    parameter.grad = self.reducer.sum(parameter.grad)
+        return torch.nn.utils.clip_grad_norm_(self._parameters, self.config.max_grad_norm)
+
+    def _emit(
+        self, record: UpdateRecord, monitor: StopMonitor, env_steps: int, episodes: EpisodeSummary, samples: int
+    ) -> dict[str, float]:
+        measured = record.payload(
+            env_steps=env_steps,
+            device=str(self.device),
+            kl_estimator=self.config.kl_estimator,
+            monitor=monitor,
+            target_kl=self.config.target_kl,
+            learning_rate=float(self.optimizer.param_groups[0]["lr"]),
+            clip_range=self.config.clip_range,
+            episodes=episodes,
+        )
+        self.last = self.emitter.emit_ppo_update(measured, rollout_steps=samples).payload
+        return metrics_of(self.last)

@@ -1,0 +1,188 @@
+"""Checkpoints: the agent after its last completed update, in one file that is either whole or absent."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import torch
+
+from esper_core.config.schema import PPOConfig
+from esper_core.errors import ConfigError, EsperError
+from esper_core.ppo.agent import PPOAgent
+from esper_core.ppo.heads import HeadSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Checkpoint", "load_agent", "load_checkpoint", "restore", "save_checkpoint"]
+
+FORMAT: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a checkpoint holds. Environments are not in it: a resumed run begins fresh episodes.
+
+    Attributes:
+        update_id: the last completed update.
+        env_steps: environment steps taken by then.
+        episodes: episodes finished by then.
+        recent_returns: returns of the last 100 of them, oldest first.
+        heads: name and size of each head.
+        obs_shape: of one observation.
+        conditioning_head: the head sampled first, or None.
+        config: the ``[ppo]`` table.
+        config_digest: of the whole configuration, see :func:`esper_core.ppo.trainer.config_digest`.
+        seed: the run's.
+        state: weights, optimizer and generators.
+    """
+
+    update_id: int
+    env_steps: int
+    episodes: int
+    recent_returns: tuple[float, ...]
+    heads: tuple[HeadSpec, ...]
+    obs_shape: tuple[int, ...]
+    conditioning_head: str | None
+    config: PPOConfig
+    config_digest: str
+    seed: int
+    state: dict[str, Any]
+
+
+def save_checkpoint(
+    path: Path,
+    agent: PPOAgent,
+    *,
+    env_steps: int = 0,
+    episodes: int = 0,
+    recent_returns: Sequence[float] = (),
+    config_digest: str = "",
+) -> None:
+    """Write a checkpoint beside the old one, make it durable, then put it in its place.
+
+    A reader, or a crash at any moment, finds the old file or the new one, never a part.
+    """
+    content = {
+        "format": FORMAT,
+        "update_id": agent.updates,
+        "env_steps": env_steps,
+        "episodes": episodes,
+        "recent_returns": [float(value) for value in recent_returns],
+        "heads": [(head.name, head.size) for head in agent.layout.heads],
+        "obs_shape": list(agent.obs_shape),
+        "conditioning_head": agent.conditioning_head,
+        "config": msgspec.to_builtins(agent.config),
+        "config_digest": config_digest,
+        "seed": agent.seed,
+        "state": {
+            "policy": agent.policy.state_dict(),
+            "optimizer": agent.optimizer.state_dict(),
+            "sampling": agent.sampling_generator.get_state(),
+            "order": agent.order_generator.get_state(),
+        },
+    }
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise EsperError(
+            f"cannot write checkpoint {path}: {error.strerror}", hint="free some space, or check rights"
+        ) from error
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint. Only plain values and tensors are unpickled (``weights_only``), never code."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"no checkpoint at {path}", hint="a run writes its first one after its first update"
+        ) from error
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        raise ConfigError(f"{path} is not a readable checkpoint", hint="it may be damaged; train anew") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ConfigError(f"{path} is no checkpoint of format {FORMAT}", hint="it was written by another version")
+    try:
+        return Checkpoint(
+            update_id=content["update_id"],
+            env_steps=content["env_steps"],
+            episodes=content["episodes"],
+            recent_returns=tuple(content["recent_returns"]),
+            heads=tuple(HeadSpec(name, size) for name, size in content["heads"]),
+            obs_shape=tuple(content["obs_shape"]),
+            conditioning_head=content["conditioning_head"],
+            config=msgspec.convert(content["config"], PPOConfig),
+            config_digest=content["config_digest"],
+            seed=content["seed"],
+            state=content["state"],
+        )
+    except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
+        raise ConfigError(f"{path} lacks what a checkpoint holds: {error}", hint="it may be damaged") from error
+
+
+def restore(agent: PPOAgent, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint's weights, optimizer, generators and update id into an agent of the same shape."""
+    _same("heads", _heads(agent.layout.heads), _heads(checkpoint.heads))
+    _same("observation shape", agent.obs_shape, checkpoint.obs_shape)
+    _same("ppo.hidden", tuple(agent.config.hidden), tuple(checkpoint.config.hidden))
+    _same("conditioning head", agent.conditioning_head, checkpoint.conditioning_head)
+    state = checkpoint.state
+    try:
+        agent.policy.load_state_dict(state["policy"])
+        agent.optimizer.load_state_dict(state["optimizer"])
+        agent.sampling_generator.set_state(state["sampling"])
+        agent.order_generator.set_state(state["order"])
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ConfigError(f"the checkpoint does not fit this agent: {first}") from error
+    # The file's rate and flags are those of its own run; this agent's configuration decides.
+    for group in agent.optimizer.param_groups:
+        group["lr"] = agent.config.learning_rate
+    agent.updates = checkpoint.update_id
+
+
+def load_agent(run: str | Path, *, base: str | Path = "runs", device: str = "cpu") -> PPOAgent:
+    """The agent of a checkpoint file, or of a run's last checkpoint. See :meth:`PPOAgent.load`."""
+    path = Path(run)
+    if not path.is_file():
+        from esper_core.runs.layout import find_run  # noqa: PLC0415  # a file alone needs no runs
+
+        path = find_run(str(run), Path(base)).checkpoint
+    checkpoint = load_checkpoint(path)
+    agent = PPOAgent(
+        checkpoint.heads,
+        checkpoint.obs_shape,
+        msgspec.structs.replace(checkpoint.config, device=device),
+        seed=checkpoint.seed,
+        conditioning_head=checkpoint.conditioning_head,
+    )
+    restore(agent, checkpoint)
+    return agent
+
+
+def _heads(heads: Sequence[HeadSpec]) -> str:
+    return ", ".join(f"{head.name} ({head.size})" for head in heads)
+
+
+def _same(what: str, mine: object, stored: object) -> None:
+    if mine != stored:
+        raise ConfigError(
+            f"the checkpoint has another {what}: {stored}, this run has {mine}",
+            hint="resume with the configuration of the run that wrote it",
+        )

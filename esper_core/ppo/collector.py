@@ -1,0 +1,203 @@
+"""Collector: plays one rollout with the current policy and packs it for the update."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from esper_core.ppo.gae import generalised_advantages
+from esper_core.ppo.rollout import Batch, active_decisions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from esper_core.ppo.agent import Decision, PPOAgent
+    from esper_core.ppo.task import Observation, StepResult, Task
+
+__all__ = ["Collection", "Collector", "Fault"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """NaN or Inf that an environment returned."""
+
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """What came of one rollout.
+
+    Attributes:
+        batch: the samples; None when it was cut short.
+        steps: environment steps taken.
+        fault: the first non-finite value met, with the count of all.
+        interrupted: True when it was asked to stop.
+    """
+
+    batch: Batch | None
+    steps: int
+    fault: Fault | None = None
+    interrupted: bool = False
+
+
+class Collector:
+    """Steps a task with an agent. Its buffers are allocated once and overwritten by the next rollout.
+
+    Args:
+        agent: acts.
+        task: is acted on.
+        keep_going: go on after a non-finite value (it is shown to the policy as 0) instead of ending the rollout.
+    """
+
+    def __init__(self, agent: PPOAgent, task: Task, *, keep_going: bool = False) -> None:
+        self._agent = agent
+        self._task = task
+        self._keep_going = keep_going
+        steps, n_envs, heads = agent.config.rollout_steps, task.n_envs, agent.layout.count
+        self._steps, self._n_envs, self._inputs = steps, n_envs, math.prod(task.obs_shape)
+        self._observations = torch.zeros(steps + 1, n_envs, self._inputs)
+        self._actions = torch.zeros(steps, n_envs, heads, dtype=torch.int64)
+        self._log_prob = torch.zeros(steps, n_envs, heads)
+        self._causal = torch.ones(steps, n_envs, heads, dtype=torch.bool)
+        self._values = torch.zeros(steps + 1, n_envs)
+        self._legal: Tensor | None = None
+        self._rewards = np.zeros((steps, n_envs))
+        self._terminated = np.zeros((steps, n_envs), dtype=bool)
+        self._truncated = np.zeros((steps, n_envs), dtype=bool)
+        self._current: Observation | None = None
+        self._fault: Fault | None = None
+
+    def collect(self, on_step: Callable[[StepResult], None], should_stop: Callable[[], bool]) -> Collection:
+        """Play ``rollout_steps`` steps in every environment.
+
+        Args:
+            on_step: called after each step of all environments.
+            should_stop: read before each step.
+        """
+        noise = self._agent.noise(self._steps, self._n_envs)
+        finals: list[tuple[int, NDArray[np.bool_], NDArray[Any]]] = []
+        self._clear()
+        for step in range(self._steps):
+            if should_stop():
+                return Collection(None, step * self._n_envs, interrupted=True)
+            observation = self._observation()
+            self._show(step, observation)
+            if self._broken():
+                return Collection(None, step * self._n_envs, fault=self._fault)
+            decision = self._decide(step, observation, noise[step])
+            result = self._task.step(self._actions[step].numpy())
+            self._store(step, decision, result)
+            on_step(result)
+            if result.truncated.any() and result.final_values is not None:
+                finals.append((step, result.truncated & ~result.terminated, result.final_values.copy()))
+            if self._broken():
+                return Collection(None, (step + 1) * self._n_envs, fault=self._fault)
+        self._show(self._steps, self._observation())
+        taken = self._steps * self._n_envs
+        if self._fault is not None:
+            return Collection(None, taken, fault=self._fault)
+        return Collection(self._pack(finals), taken)
+
+    def _clear(self) -> None:
+        self._fault, self._legal = None, None
+        self._causal.fill_(True)
+
+    def _broken(self) -> bool:
+        return self._fault is not None and not self._keep_going
+
+    def _observation(self) -> Observation:
+        if self._current is None:
+            self._current = self._task.reset(self._agent.seed + self._agent.updates)
+        return self._current
+
+    def _show(self, step: int, observation: Observation) -> None:
+        """Copy an observation in; note what is not finite."""
+        shown = self._observations[step]
+        shown.numpy()[...] = observation.values
+        if not np.isfinite(observation.values).all():
+            self._note("observation", observation.values)
+            shown.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+
+    def _decide(self, step: int, observation: Observation, noise: Tensor) -> Decision:
+        mask, conditional = observation.action_mask, observation.conditional_mask
+        decision = self._agent.decide(
+            self._observations[step],
+            None if mask is None else torch.from_numpy(mask),
+            None if conditional is None else torch.from_numpy(conditional),
+            noise,
+        )
+        self._actions[step] = decision.actions
+        return decision
+
+    def _store(self, step: int, decision: Decision, result: StepResult) -> None:
+        self._log_prob[step] = decision.log_prob
+        self._values[step] = decision.values
+        if decision.legal is not None:
+            if self._legal is None:
+                valid = self._agent.layout.valid
+                self._legal = valid.repeat(self._steps, self._n_envs, 1, 1)
+            self._legal[step] = decision.legal
+        if result.causal_mask is not None:
+            self._causal[step] = torch.from_numpy(result.causal_mask)
+        self._rewards[step] = result.reward
+        self._terminated[step] = result.terminated
+        self._truncated[step] = result.truncated
+        self._current = result.observation
+        if not np.isfinite(result.reward).all():
+            self._note("reward", result.reward)
+
+    def _note(self, what: str, values: NDArray[Any]) -> None:
+        """Count non-finite values; the first one gives the reason."""
+        bad = ~np.isfinite(values.reshape(self._n_envs, -1))
+        env = int(np.flatnonzero(bad.any(axis=1))[0])
+        first = values.reshape(self._n_envs, -1)[env][bad[env]][0]
+        count = int(bad.sum())
+        if self._fault is None:
+            self._fault = Fault(f"{what} of environment {env} is {first}", count)
+        else:
+            self._fault = Fault(self._fault.reason, self._fault.count + count)
+
+    def _pack(self, finals: list[tuple[int, NDArray[np.bool_], NDArray[Any]]]) -> Batch:
+        """Advantages, and everything flattened to one row a decision."""
+        agent = self._agent
+        self._values[-1] = agent.values_of(self._observations[-1])
+        next_values = self._values[1:].numpy().copy()
+        if finals:
+            cut = np.concatenate([final[rows].reshape(-1, self._inputs) for _, rows, final in finals])
+            bootstrap = agent.values_of(torch.from_numpy(cut.astype(np.float32))).numpy()
+            where = np.zeros_like(self._truncated)
+            for step, rows, _ in finals:
+                where[step] = rows
+            next_values[where] = bootstrap
+        values = self._values[:-1].numpy()
+        advantages = generalised_advantages(
+            self._rewards,
+            values,
+            next_values,
+            self._terminated,
+            self._truncated,
+            gamma=agent.config.gamma,
+            lam=agent.config.gae_lambda,
+        )
+        legal = None if self._legal is None else self._legal.flatten(0, 1)
+        active, unforced = active_decisions(agent.layout, self._causal.flatten(0, 1), legal)
+        return Batch(
+            observations=self._observations[:-1].flatten(0, 1),
+            actions=self._actions.flatten(0, 1),
+            log_prob=self._log_prob.flatten(0, 1),
+            legal=legal,
+            active=active,
+            unforced=unforced,
+            advantages=torch.from_numpy(advantages.astype(np.float32)).flatten(),
+            returns=torch.from_numpy((advantages + values).astype(np.float32)).flatten(),
+            values=self._values[:-1].flatten(),
+        )

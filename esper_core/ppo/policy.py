@@ -1,0 +1,123 @@
+"""The network: one policy trunk and one value trunk computed together, and one row of logits for all heads."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from esper_core.ppo.heads import HeadLayout
+
+__all__ = ["ILLEGAL", "Evaluation", "MultiHeadPolicy", "masked_log_softmax"]
+
+ILLEGAL: Final = -1e9
+"""Logit of an illegal choice: its probability is exactly 0 and, unlike -inf, it makes no NaN downstream."""
+
+
+class Evaluation(NamedTuple):
+    """What the current policy says about actions that were taken.
+
+    Attributes:
+        log_prob: (B, heads), nats, of each head's taken choice.
+        entropy: (B, heads), nats, over each head's legal choices.
+        values: (B,), the value estimate.
+        log_probs: (B, heads, width), of every choice; illegal ones hold a large negative number.
+    """
+
+    log_prob: Tensor
+    entropy: Tensor
+    values: Tensor
+    log_probs: Tensor
+
+
+def masked_log_softmax(logits: Tensor, legal: Tensor | None) -> Tensor:
+    """Log-probabilities over legal choices. ``legal`` None means that every choice is legal."""
+    if legal is not None:
+        logits = torch.where(legal, logits, ILLEGAL)
+    return torch.log_softmax(logits, dim=-1)
+
+
+class MultiHeadPolicy(nn.Module):
+    """Tanh trunks for policy and value, packed into batched matrices, with all heads in one output layer.
+
+    The two trunks have the same shape, so each layer of both is one matrix product. The logits come out padded to
+    ``(heads, width)``: no gather, no loop over heads. Orthogonal initialisation, gain sqrt(2) in the trunks, 0.01
+    for the logits and 1 for the value (Engstrom et al. 2020, arXiv:2005.12729).
+
+    Args:
+        layout: the heads.
+        inputs: length of a flattened observation.
+        hidden: widths of the hidden layers; may be empty.
+        generator: seeds the weights; nothing else draws from it here.
+    """
+
+    _valid: Tensor
+
+    def __init__(self, layout: HeadLayout, inputs: int, hidden: Sequence[int], generator: torch.Generator) -> None:
+        super().__init__()
+        self.layout = layout
+        widths = [inputs, *hidden]
+        self.trunk_weights = nn.ParameterList()
+        self.trunk_biases = nn.ParameterList()
+        for index, (fan_in, fan_out) in enumerate(pairwise(widths)):
+            pair = torch.stack([_orthogonal(fan_in, fan_out, math.sqrt(2), generator) for _ in range(2)])
+            # Both trunks read the same observation: their first layer is one ordinary matrix product.
+            weight = pair.transpose(0, 1).reshape(fan_in, 2 * fan_out) if index == 0 else pair
+            self.trunk_weights.append(nn.Parameter(weight.contiguous()))
+            self.trunk_biases.append(nn.Parameter(torch.zeros(2 * fan_out if index == 0 else (2, 1, fan_out))))
+        blocks = [_orthogonal(widths[-1], head.size, 0.01, generator) for head in layout.heads]
+        self.logit_weight = nn.Parameter(
+            torch.cat([nn.functional.pad(block, (0, layout.width - block.shape[1])) for block in blocks], dim=1)
+        )
+        self.logit_bias = nn.Parameter(torch.zeros(layout.count * layout.width))
+        self.value_weight = nn.Parameter(_orthogonal(widths[-1], 1, 1.0, generator))
+        self.value_bias = nn.Parameter(torch.zeros(1))
+        self.register_buffer("_valid", layout.valid.clone(), persistent=False)
+
+    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, heads, width) and values (B,) of observations (B, inputs)."""
+        policy = value = observations
+        if len(self.trunk_weights):
+            first = torch.addmm(self.trunk_biases[0], observations, self.trunk_weights[0]).tanh()
+            both = first.view(len(first), 2, -1).transpose(0, 1)
+            for weight, bias in zip(self.trunk_weights[1:], self.trunk_biases[1:], strict=True):
+                both = torch.baddbmm(bias, both, weight).tanh()
+            policy, value = both[0], both[1]
+        logits = torch.addmm(self.logit_bias, policy, self.logit_weight)
+        values = torch.addmm(self.value_bias, value, self.value_weight).squeeze(1)
+        return logits.view(-1, self.layout.count, self.layout.width), values
+
+    def legal(self, legal: Tensor | None) -> Tensor | None:
+        """The mask to apply: the environment's, else the layout's own padding; None when nothing is ever illegal."""
+        if legal is not None:
+            return legal
+        return self._valid if self.layout.padded else None
+
+    def evaluate(self, observations: Tensor, actions: Tensor, legal: Tensor | None) -> Evaluation:
+        """Judge taken actions.
+
+        Args:
+            observations: float32 (B, inputs).
+            actions: int64 (B, heads).
+            legal: bool (B, heads, width) as it was when the actions were sampled, or None.
+        """
+        logits, values = self(observations)
+        log_probs = masked_log_softmax(logits, self.legal(legal))
+        taken = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        # Illegal choices add exactly 0: exp(-1e9) is 0 and -1e9 is finite.
+        entropy = -(log_probs.exp() * log_probs).sum(-1)
+        return Evaluation(taken, entropy, values, log_probs)
+
+
+def _orthogonal(fan_in: int, fan_out: int, gain: float, generator: torch.Generator) -> Tensor:
+    """An orthogonal (fan_in, fan_out) matrix from the given generator alone."""
+    rows, columns = max(fan_in, fan_out), min(fan_in, fan_out)
+    q, r = torch.linalg.qr(torch.randn(rows, columns, generator=generator))
+    signed: Tensor = gain * q * torch.sign(torch.diagonal(r))
+    return signed if fan_in >= fan_out else signed.T

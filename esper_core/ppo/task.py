@@ -1,0 +1,98 @@
+"""Task: what the agent trains on, as the trainer sees it. Anything with these members can be trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from esper_core.ppo.heads import HeadSpec
+
+__all__ = ["BoolArray", "FloatArray", "IntArray", "Observation", "StepResult", "Task"]
+
+BoolArray: TypeAlias = NDArray[np.bool_]
+FloatArray: TypeAlias = NDArray[np.floating]
+IntArray: TypeAlias = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What n environments show, and what may be done there.
+
+    Attributes:
+        values: float32 (n, inputs), flattened. May be reused by the next step: copy what must outlive it.
+        action_mask: bool (n, sum of head sizes), True for legal choices; None when all are legal.
+        conditional_mask: bool (n, choices of the conditioning head, sum of head sizes): the mask of every head
+            given each choice of the conditioning head; None when no head conditions the others. Every head has
+            at least one legal choice in every row of both masks.
+    """
+
+    values: FloatArray
+    action_mask: BoolArray | None = None
+    conditional_mask: BoolArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """One step of n environments, already reset where an episode ended.
+
+    Attributes:
+        observation: to act on next; of the new episode where one ended.
+        reward: float64 (n,).
+        terminated: bool (n,), ended by the task.
+        truncated: bool (n,), cut by a limit.
+        final_values: float32 (n, inputs), the last observation of each episode that ended in this step (other rows
+            are meaningless); None when no episode was truncated.
+        causal_mask: bool (n, heads), which heads of the action that was taken had an effect; None for all.
+    """
+
+    observation: Observation
+    reward: FloatArray
+    terminated: BoolArray
+    truncated: BoolArray
+    final_values: FloatArray | None = None
+    causal_mask: BoolArray | None = None
+
+
+class Task(Protocol):
+    """n environments side by side with one action space."""
+
+    @property
+    def name(self) -> str:
+        """The environment's id."""
+        ...
+
+    @property
+    def heads(self) -> tuple[HeadSpec, ...]:
+        """The action's columns."""
+        ...
+
+    @property
+    def obs_shape(self) -> tuple[int, ...]:
+        """Shape of one flattened observation."""
+        ...
+
+    @property
+    def n_envs(self) -> int:
+        """Environments stepped side by side."""
+        ...
+
+    @property
+    def conditioning_head(self) -> str | None:
+        """The head that is sampled first and chooses the row of ``conditional_mask``; None when there is none."""
+        ...
+
+    def reset(self, seed: int | None = None) -> Observation:
+        """Begin new episodes everywhere."""
+        ...
+
+    def step(self, actions: IntArray) -> StepResult:
+        """Take one action (n, heads) in every environment and reset those that ended (same step)."""
+        ...
+
+    def close(self) -> None:
+        """Free what the environments hold."""
+        ...

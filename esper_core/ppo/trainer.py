@@ -1,0 +1,288 @@
+"""Trainer: rollouts and updates until a limit, a signal or NaN ends the run."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import torch
+
+from esper_core.config.schema import EsperConfig
+from esper_core.events import PPOUpdatePayload, RunStarted
+from esper_core.health import RunState, TUIThresholds
+from esper_core.ppo.checkpoint import restore, save_checkpoint
+from esper_core.ppo.collector import Collector
+from esper_core.ppo.episodes import EpisodeTracker
+from esper_core.ppo.kl import STOP_FACTOR
+from esper_core.ppo.rollout import Rollout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from esper_core.emitter import TelemetryEmitter
+    from esper_core.ppo.agent import PPOAgent
+    from esper_core.ppo.checkpoint import Checkpoint
+    from esper_core.ppo.task import StepResult, Task
+
+__all__ = ["Checkpointer", "TrainResult", "Trainer", "config_digest"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """How training ended. Counts are over all attempts of the run, but for ``early_stops``.
+
+    Attributes:
+        state: done, stopped (by a signal) or failed (NaN or Inf).
+        reason: in words.
+        updates: the last update's id.
+        env_steps: environment steps taken.
+        episodes: finished episodes.
+        early_stops: updates of this attempt that the KL stopped.
+        return_mean_100: mean return of the last 100 episodes.
+        last: the last update as it was emitted; None before the first.
+        exit_signal: the signal that ended it, when the stop flag knows one.
+    """
+
+    state: RunState
+    reason: str
+    updates: int
+    env_steps: int
+    episodes: int
+    early_stops: int
+    return_mean_100: float | None
+    last: PPOUpdatePayload | None
+    exit_signal: int | None = None
+
+
+@dataclass(slots=True)
+class Checkpointer:
+    """Decides when a checkpoint is due.
+
+    Attributes:
+        path: the file.
+        interval_s: least seconds between two; the one at the end is always written.
+    """
+
+    path: Path
+    interval_s: float = 10.0
+    _written_at: float | None = field(default=None, repr=False)
+    _pending: bool = field(default=False, repr=False)
+
+    def completed(self, save: Callable[[Path], None], *, final: bool = False) -> None:
+        """An update was completed (or, ``final``, the run ends): write if it is time."""
+        self._pending = self._pending or not final
+        due = self._written_at is None or time.monotonic() - self._written_at >= self.interval_s
+        if self._pending and (final or due):
+            save(self.path)
+            self._written_at, self._pending = time.monotonic(), False
+
+
+def config_digest(config: EsperConfig) -> str:
+    """SHA-256 of the resolved configuration, hex. Sinks' own values stay out: they may hold secrets."""
+    plain: dict[str, Any] = msgspec.to_builtins(config)
+    plain["sink"] = {name: sorted(table) for name, table in plain.get("sink", {}).items()}
+    return hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest()
+
+
+def _never() -> bool:
+    return False
+
+
+def _ignore(**_: int) -> None:
+    return None
+
+
+class Trainer:
+    """Runs an agent on a task within a run's limits, and tells the emitter.
+
+    It emits ``run_started``, every finished episode and (through the agent) every update; whoever owns the session
+    emits ``run_finished``. Everything runs in the calling thread.
+
+    Args:
+        agent: learns.
+        task: is learned.
+        config: limits, seed and ``keep_going`` are read from ``[run]``.
+        emitter: the default is the agent's own.
+        should_stop: read before each environment step and each minibatch; True ends the run in an orderly way. A
+            ``signal`` attribute, when it has one, is passed on in the result.
+        on_progress: called with ``updates=`` and ``env_steps=`` after every step of all environments.
+        checkpointer: where checkpoints go; None writes none.
+        resume: continue from here: weights, optimizer, generators, counts. Episodes begin anew.
+        resumed_from: the attempt that wrote it, for the record.
+        run_name: for the record.
+    """
+
+    def __init__(
+        self,
+        agent: PPOAgent,
+        task: Task,
+        config: EsperConfig | None = None,
+        *,
+        emitter: TelemetryEmitter | None = None,
+        should_stop: Callable[[], bool] = _never,
+        on_progress: Callable[..., None] = _ignore,
+        checkpointer: Checkpointer | None = None,
+        resume: Checkpoint | None = None,
+        resumed_from: int | None = None,
+        run_name: str = "",
+    ) -> None:
+        self.agent = agent
+        self.task = task
+        self.config = config if config is not None else EsperConfig()
+        if emitter is not None:
+            agent.emitter = emitter
+        self.emitter = agent.emitter
+        self._should_stop = should_stop
+        self._on_progress = on_progress
+        self._checkpointer = checkpointer
+        self._resumed_from = resumed_from
+        self._run_name = run_name
+        self._digest = config_digest(self.config)
+        self._env_steps = 0
+        self._early_stops = 0
+        if resume is not None:
+            restore(agent, resume)
+            self._env_steps = resume.env_steps
+        self._episodes = EpisodeTracker(
+            task.n_envs,
+            episodes=resume.episodes if resume is not None else 0,
+            recent=resume.recent_returns if resume is not None else (),
+        )
+        self._collector = Collector(agent, task, keep_going=self.config.run.keep_going)
+
+    def run(self) -> TrainResult:
+        """Train until a limit is reached (the update that reaches it is the last), or something stops it."""
+        if self.config.ppo.threads:
+            torch.set_num_threads(self.config.ppo.threads)
+        self.emitter.emit_run_started(self._run_started())
+        result = None
+        while result is None:
+            result = self._limit_reached() or self._iterate()
+        if self._checkpointer is not None and result.state is not RunState.FAILED:
+            self._checkpointer.completed(self._save, final=True)
+        return result
+
+    def _iterate(self) -> TrainResult | None:
+        """One rollout and one update; a result when the run ends here."""
+        self.agent.anneal(self._fraction_done())
+        self.emitter.begin_rollout(self.agent.updates + 1)
+        collected = self._collector.collect(self._on_step, self._should_stop)
+        if collected.interrupted:
+            return self._stopped()
+        episodes = self._episodes.drain()
+        if collected.batch is None:
+            reason = collected.fault.reason if collected.fault is not None else "the rollout was cut short"
+            count = collected.fault.count if collected.fault is not None else 0
+            self.agent.skip_update(reason, env_steps=self._env_steps, episodes=episodes, non_finite=count)
+        else:
+            rollout = Rollout(collected.batch, env_steps=self._env_steps, episodes=episodes)
+            self.agent.update(rollout, should_stop=self._should_stop)
+        return self._after_update()
+
+    def _after_update(self) -> TrainResult | None:
+        payload = self.agent.last
+        assert payload is not None  # every update leaves its payload  # noqa: S101
+        self._on_progress(updates=self.agent.updates, env_steps=self._env_steps)
+        self._early_stops += payload.early_stop is not None
+        if payload.non_finite and not self.config.run.keep_going:
+            what = payload.reason or f"{payload.non_finite} non-finite values"
+            return self._result(RunState.FAILED, f"NaN or Inf in update {payload.update_id}: {what}")
+        if self._checkpointer is not None and not payload.non_finite:
+            self._checkpointer.completed(self._save)
+        return self._stopped() if self._should_stop() else None
+
+    def _on_step(self, result: StepResult) -> None:
+        self._env_steps += self.task.n_envs
+        for episode in self._episodes.step(
+            result.reward, result.terminated, result.truncated, env_steps=self._env_steps
+        ):
+            self.emitter.emit_episode_finished(episode)
+        self._on_progress(updates=self.agent.updates, env_steps=self._env_steps)
+
+    # --- limits -------------------------------------------------------------------------------
+
+    def _limits(self) -> list[tuple[str, int, int]]:
+        """Name, count so far and limit of every limit that is set."""
+        run = self.config.run
+        counts = (
+            ("updates", self.agent.updates, run.updates),
+            ("environment steps", self._env_steps, run.steps),
+            ("episodes", self._episodes.episodes, run.episodes),
+        )
+        return [limit for limit in counts if limit[2]]
+
+    def _limit_reached(self) -> TrainResult | None:
+        for name, count, limit in self._limits():
+            if count >= limit:
+                return self._result(RunState.DONE, f"{count} of {limit} {name}")
+        return None
+
+    def _fraction_done(self) -> float:
+        return max((count / limit for _, count, limit in self._limits()), default=0.0)
+
+    # --- results ------------------------------------------------------------------------------
+
+    def _stopped(self) -> TrainResult:
+        number = getattr(self._should_stop, "signal", None)
+        return self._result(RunState.STOPPED, "asked to stop", exit_signal=number)
+
+    def _result(self, state: RunState, reason: str, *, exit_signal: int | None = None) -> TrainResult:
+        return TrainResult(
+            state=state,
+            reason=reason,
+            updates=self.agent.updates,
+            env_steps=self._env_steps,
+            episodes=self._episodes.episodes,
+            early_stops=self._early_stops,
+            return_mean_100=self._episodes.mean_100,
+            last=self.agent.last,
+            exit_signal=exit_signal,
+        )
+
+    def _save(self, path: Path) -> None:
+        save_checkpoint(
+            path,
+            self.agent,
+            env_steps=self._env_steps,
+            episodes=self._episodes.episodes,
+            recent_returns=tuple(self._episodes.recent),
+            config_digest=self._digest,
+        )
+
+    def _run_started(self) -> RunStarted:
+        run, ppo = self.config.run, self.agent.config
+        return RunStarted(
+            environment=self.task.name,
+            run_name=self._run_name or run.name or self.emitter.run_id,
+            heads=self.agent.layout.names,
+            seed=self.agent.seed,
+            n_envs=self.task.n_envs,
+            updates_planned=run.updates or None,
+            steps_planned=run.steps or None,
+            episodes_planned=run.episodes or None,
+            first_update_id=self.agent.updates + 1,
+            resumed_from=self._resumed_from,
+            target_kl=ppo.target_kl or None,
+            stop_threshold=STOP_FACTOR * ppo.target_kl if ppo.target_kl else None,
+            stop_on=ppo.stop_on,
+            kl_warning=TUIThresholds.KL_WARNING,
+            kl_critical=TUIThresholds.KL_CRITICAL,
+            versions=_versions(),
+            config_digest=self._digest,
+        )
+
+
+def _versions() -> tuple[str, ...]:
+    found = [f"python=={platform.python_version()}"]
+    for name in ("torch", "gymnasium", "numpy", "esper-core"):
+        try:
+            found.append(f"{name}=={version(name)}")
+        except PackageNotFoundError:  # four names, once a run
+            continue
+    return tuple(found)
