@@ -25,7 +25,7 @@ def request_spans(body: bytes, wanted: frozenset[str]) -> list[WireSpan]:
     """
     try:
         # Late: it takes tens of milliseconds that the journal's readers need not spend.
-        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # noqa: PLC0415  # no stubs
+        from google.protobuf.message import DecodeError  # noqa: PLC0415
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (  # noqa: PLC0415  # as above
             ExportTraceServiceRequest,
         )
