@@ -1,1 +1,8 @@
-"""Esper sink ``otlp``."""
+"""Esper's ``otlp`` sink: spans and metrics to an OpenTelemetry Collector or any OTLP backend."""
+
+from __future__ import annotations
+
+from esper_sink_otlp.config import OtlpConfig
+from esper_sink_otlp.sink import OtlpSink
+
+__all__ = ["OtlpConfig", "OtlpSink"]

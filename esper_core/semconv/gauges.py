@@ -1,0 +1,79 @@
+"""The last values of an update as gauge points with the update's own time. No OpenTelemetry SDK, no API.
+
+Live telemetry, the otlp sink and a replay make the very same points from the same event.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from esper_core.events import PPOUpdatePayload
+from esper_core.health import HealthLevel
+from esper_core.semconv.names import GAUGES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from esper_core.events import Payload, TelemetryEvent
+    from esper_core.semconv.names import Gauge
+
+__all__ = ["GaugePoint", "gauge_points", "gauge_values"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GaugePoint:
+    """One point of a gauge, with the time of the event it comes from.
+
+    Attributes:
+        name: metric name.
+        unit: its unit.
+        value: finite.
+        attributes: of the point.
+        time_ns: unix nanoseconds, the event's.
+    """
+
+    name: str
+    unit: str
+    value: float
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    time_ns: int
+
+
+def gauge_points(event: TelemetryEvent[Payload]) -> list[GaugePoint]:
+    """The gauges of one event with the event's own time: what live telemetry reports and a replay makes again.
+
+    An update gives every last value that was measured and is finite; other kinds give nothing.
+    """
+    payload = event.payload
+    if not isinstance(payload, PPOUpdatePayload):
+        return []
+    return [
+        GaugePoint(name=gauge.name, unit=gauge.unit, value=value, attributes=attributes, time_ns=event.time_ns)
+        for gauge in GAUGES
+        for value, attributes in gauge_values(gauge, payload)
+    ]
+
+
+def gauge_values(gauge: Gauge, payload: PPOUpdatePayload) -> Iterator[tuple[float, dict[str, str]]]:
+    """The finite points of one gauge: one, or one a head."""
+    if not gauge.head:
+        value = _number(getattr(payload, gauge.field))
+        if value is not None:
+            yield value, {}
+        return
+    name = gauge.field.partition(".")[2]
+    for head in payload.heads:
+        value = _number(getattr(head, name))
+        if value is not None:
+            yield value, {"esper.ppo.head.name": head.name}
+
+
+def _number(value: HealthLevel | float | None) -> float | None:
+    """A finite number that an instrument may have, or None. Levels are their severity."""
+    if value is None:
+        return None
+    if isinstance(value, HealthLevel):
+        return value.severity
+    return value if math.isfinite(value) else None

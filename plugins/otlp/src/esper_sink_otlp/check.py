@@ -1,0 +1,46 @@
+"""What ``esper sinks check`` prints for this sink."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from esper_core.errors import SinkError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from esper_sink_otlp.config import Signal
+    from esper_sink_otlp.exporter import Exporter
+    from esper_sink_otlp.settings import SignalSettings
+
+__all__ = ["check_words"]
+
+
+def check_words(exporters: Mapping[Signal, Exporter], settings: Mapping[Signal, SignalSettings]) -> str:
+    """One line a signal: endpoint, protocol, answer, latency.
+
+    Raises:
+        SinkError: at least one signal did not arrive; the message has a line for each.
+    """
+    lines, failed, hints = [], False, []
+    for signal, exporter in exporters.items():
+        here = settings[signal]
+        scheme = ("grpcs" if here.secure else "grpc") + "://" if here.protocol == "grpc" else ""
+        start = f"{signal}: {scheme}{here.endpoint} ({here.protocol})"
+        answer = exporter.last_answer
+        if answer is None:
+            failed = True
+            lines.append(f"{start}: no answer within {here.timeout_s:g} s")
+        elif not answer.ok or answer.rejected:
+            failed = True
+            lines.append(f"{start}: {answer.cause or 'rejected'} after {answer.latency_s * 1000:.0f} ms")
+            if answer.hint and answer.hint not in hints:
+                hints.append(answer.hint)
+        else:
+            lines.append(f"{start}: {answer.code} in {answer.latency_s * 1000:.0f} ms")
+    if not exporters:
+        return "nothing to send: [sink.otlp] signals is empty, or the application exports for itself"
+    text = "\n".join(lines)
+    if failed:
+        raise SinkError(text, hint="; ".join(hints) or None)
+    return text

@@ -1,0 +1,233 @@
+"""The sink: joins processors, readers, exporters and the host's hooks."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+from esper_core.hooks import CloseReason, Delivery, SinkContext, hookimpl
+from esper_core.semconv.gauges import gauge_points
+from esper_sink_otlp.check import check_words
+from esper_sink_otlp.config import OtlpConfig
+from esper_sink_otlp.exporter import Exporter, StateChange
+from esper_sink_otlp.metrics import MetricSource, UpdateReader
+from esper_sink_otlp.settings import metric_settings, resolve, span_settings
+from esper_sink_otlp.spans import SpanQueue, SpanSource
+from esper_sink_otlp.transport import open_transport
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricReader
+    from opentelemetry.sdk.trace import SpanProcessor
+
+    from esper_core.events import PPOUpdatePayload, TelemetryEvent
+    from esper_sink_otlp.config import Signal
+    from esper_sink_otlp.settings import SignalSettings
+
+__all__ = ["OtlpSink"]
+
+
+class OtlpSink:
+    """Sends spans and metrics over OTLP.
+
+    Args:
+        config: ``[sink.otlp]``; what is unset falls through to ``OTEL_*`` variables, read here, once.
+
+    Raises:
+        ConfigError: a value or variable cannot be used.
+        SinkError: a certificate cannot be read, or gRPC is asked for without its extra.
+    """
+
+    Config: ClassVar[type[OtlpConfig]] = OtlpConfig
+    delivery: ClassVar[Delivery] = "all"
+
+    def __init__(self, config: OtlpConfig) -> None:
+        self._config = config
+        self.settings: dict[Signal, SignalSettings] = {
+            signal: resolve(config, os.environ, signal) for signal in config.signals
+        }
+        self._span_settings = span_settings(config, os.environ)
+        self._metric_settings = metric_settings(config, os.environ)
+        self._context: SinkContext | None = None
+        self._spans: SpanSource | None = None
+        self._metrics: MetricSource | None = None
+        self._reader: UpdateReader | None = None
+        self._exporters: dict[Signal, Exporter] = {}
+        self._lock = threading.Lock()
+        self._failing: set[Signal] = set()
+        self._told_lost = 0
+
+    # --- what the host asks for before opening ------------------------------------------------
+
+    @hookimpl
+    def esper_span_processors(self, context: SinkContext) -> list[SpanProcessor]:
+        """One processor: it queues ended spans for the exporter's thread."""
+        if "traces" not in self.settings:
+            return []
+        self._context = context
+        settings = self._span_settings
+        if context.mode == "check":
+            settings = replace(settings, delay_s=0.0)
+        self._spans = SpanSource(settings, patient=context.mode == "replay")
+        self._exporters["traces"] = exporter = self._exporter("traces", self._spans)
+        self._spans.wake = exporter.wake
+        return [SpanQueue(self._spans, lambda: exporter.close(self._config.close_timeout_s), self._flush)]
+
+    @hookimpl
+    def esper_metric_readers(self, context: SinkContext) -> list[MetricReader]:
+        """One reader: it is collected in the exporter's thread."""
+        if "metrics" not in self.settings or context.mode == "replay":
+            return []
+        self._context = context
+        self._reader = UpdateReader(self._metric_settings)
+        return [self._reader]
+
+    # --- hooks --------------------------------------------------------------------------------
+
+    @hookimpl
+    def esper_sink_opened(self, context: SinkContext) -> None:
+        """Start the exporters. Nothing is sent under an application's own SDK, which exports for itself."""
+        self._context = context
+        if context.mode == "live" and self._spans is None and self._reader is None:
+            context.logger.warning(
+                "otlp sends nothing: the application has set up OpenTelemetry itself, and its own exporters send "
+                "what Esper records"
+            )
+            return
+        if "metrics" in self.settings:
+            self._metrics = MetricSource(
+                settings=self._metric_settings,
+                points=gauge_points,
+                resource=context.resource,
+                queue_size=self._span_settings.queue_size,
+                update_interval_s=self._config.update_interval_s,
+                window_s=self._config.replay_window_s,
+                reader=self._reader,
+                patient=context.mode == "replay",
+            )
+            self._exporters["metrics"] = exporter = self._exporter("metrics", self._metrics)
+            self._metrics.wake = exporter.wake
+        for exporter in self._exporters.values():
+            exporter.start()
+            context.logger.info("otlp: %r", self.settings[exporter.signal])
+
+    @hookimpl
+    def esper_ppo_updated(self, event: TelemetryEvent[PPOUpdatePayload]) -> None:
+        """Queue the update's gauge points and ask for a collection."""
+        if self._metrics is not None:
+            self._metrics.put(event)
+        self._tell_losses()
+
+    @hookimpl
+    def esper_sink_closed(self, reason: CloseReason) -> None:
+        """Send what is left, inside ``close_timeout_s``, and report what did not arrive.
+
+        Spans are closed by the host through the processor, which may still hold some; here their end is awaited.
+        """
+        del reason
+        limit_s = self._config.close_timeout_s
+        until = time.monotonic() + limit_s
+        metrics, traces = self._exporters.get("metrics"), self._exporters.get("traces")
+        if metrics is not None:
+            metrics.close(limit_s)
+        if traces is not None:
+            traces.wait_closed(max(0.0, until - time.monotonic()) + 0.1)
+        self._tell_losses()
+        self._tell_outside()
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _exporter(self, signal: Signal, source: SpanSource | MetricSource) -> Exporter:
+        settings = self.settings[signal]
+        return Exporter(
+            signal,
+            open_transport(settings),
+            source,
+            timeout_s=settings.timeout_s,
+            batch_bytes=self._config.batch_bytes,
+            on_change=self._changed,
+        )
+
+    def _changed(self, change: StateChange) -> None:
+        """An exporter's state changed. In its thread. The sink recovers when its last failing signal does."""
+        context = self._context
+        if context is None:
+            return
+        with self._lock:
+            before = bool(self._failing)
+            if change.state == "failing":
+                self._failing.add(change.signal)
+            else:
+                self._failing.discard(change.signal)
+            after = bool(self._failing)
+        context.logger.warning("otlp: %s", change.message)
+        if after != before or not (before or after):
+            context.report(change.state, change.message)
+
+    def _tell_losses(self) -> None:
+        """Hand new losses to the host's count."""
+        with self._lock:
+            lost = self.lost
+            new, self._told_lost = lost - self._told_lost, lost
+        if new > 0 and self._context is not None:
+            self._context.report("failing", f"{new} items lost: {self._loss_words()}", lost=new)
+
+    @property
+    def lost(self) -> int:
+        """Spans and updates' gauge points that did not arrive."""
+        dropped = (self._spans.dropped if self._spans else 0) + (self._metrics.dropped if self._metrics else 0)
+        return dropped + sum(exporter.counts.lost for exporter in self._exporters.values())
+
+    def _loss_words(self) -> str:
+        words = []
+        for signal, source in (("traces", self._spans), ("metrics", self._metrics)):
+            exporter = self._exporters.get(signal)  # type: ignore[call-overload]  # the two known signals
+            if source is None or exporter is None:
+                continue
+            unit = "spans" if signal == "traces" else "updates' gauge points"
+            counts = exporter.counts
+            for count, why in (
+                (source.dropped, "the queue was full"),
+                (counts.rejected, "refused by the receiver"),
+                (counts.unsent, "not sent when time was over"),
+            ):
+                if count:
+                    words.append(f"{count} {unit} {why}")
+        return ", ".join(words)
+
+    def _flush(self, timeout_s: float) -> bool:
+        """Wait until everything queued so far was sent, or the time is over."""
+        until = time.monotonic() + timeout_s
+        for exporter in self._exporters.values():
+            exporter.wake()
+        while time.monotonic() < until:
+            if not any(source.waiting for source in (self._spans, self._metrics) if source is not None):
+                return True
+            time.sleep(0.02)
+        return False
+
+    def _tell_outside(self) -> None:
+        outside = self._metrics.outside if self._metrics is not None else None
+        if outside is None or not outside.points or self._context is None:
+            return
+        self._context.report(
+            "failing",
+            f"{outside.points} gauge points of {outside.events} updates kept out: older than "
+            f"{self._config.replay_window_s:g} s (replay_window_s), the backend would refuse their whole batch",
+            lost=outside.events,
+        )
+
+    # --- `esper sinks check` ------------------------------------------------------------------
+
+    def check_report(self) -> str:
+        """Wait for the answers to what the check sent and say, for each signal, where it went and what came back.
+
+        Raises:
+            SinkError: a signal did not arrive; the message says why.
+        """
+        until = time.monotonic() + max((item.timeout_s for item in self.settings.values()), default=0.0) + 1.0
+        for exporter in self._exporters.values():
+            exporter.wait_answer(max(0.0, until - time.monotonic()))
+        return check_words(self._exporters, self.settings)
