@@ -1,1 +1,1 @@
-"""Environments: the adapter for Gymnasium's, the masks they may bring, and tasks of our own. Imports NumPy, not torch."""
+"""Environments: an adapter for any Gymnasium one, the masks they may bring, and tasks of our own."""

@@ -184,7 +184,7 @@ class PPOAgent:
             conditional: bool (n, choices, total), or None.
             noise: Gumbel noise (n, heads, width); None acts greedily.
         """
-        logits, values = self.policy(observations.to(self.device, non_blocking=True))
+        logits, values = self.policy.forward(observations.to(self.device, non_blocking=True))
         # NaN weights must not choose an illegal action before the update reports them.
         logits = logits.nan_to_num(nan=0.0)
         legal = None if mask is None else self.layout.pad(mask.to(self.device))

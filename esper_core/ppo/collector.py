@@ -97,8 +97,9 @@ class Collector:
             result = self._task.step(self._actions[step].numpy())
             self._store(step, decision, result)
             on_step(result)
-            if result.truncated.any() and result.final_values is not None:
-                finals.append((step, result.truncated & ~result.terminated, result.final_values.copy()))
+            cut = result.truncated & ~result.terminated
+            if result.final_values is not None and cut.any():
+                finals.append((step, cut, result.final_values.copy()))
             if self._broken():
                 return Collection(None, (step + 1) * self._n_envs, fault=self._fault)
         self._show(self._steps, self._observation())

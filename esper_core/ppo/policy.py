@@ -63,14 +63,17 @@ class MultiHeadPolicy(nn.Module):
         super().__init__()
         self.layout = layout
         widths = [inputs, *hidden]
-        self.trunk_weights = nn.ParameterList()
-        self.trunk_biases = nn.ParameterList()
+        # A plain list beside the registered parameters: indexing a ParameterList costs more than a small layer.
+        self._trunk: list[tuple[nn.Parameter, nn.Parameter]] = []
         for index, (fan_in, fan_out) in enumerate(pairwise(widths)):
             pair = torch.stack([_orthogonal(fan_in, fan_out, math.sqrt(2), generator) for _ in range(2)])
             # Both trunks read the same observation: their first layer is one ordinary matrix product.
             weight = pair.transpose(0, 1).reshape(fan_in, 2 * fan_out) if index == 0 else pair
-            self.trunk_weights.append(nn.Parameter(weight.contiguous()))
-            self.trunk_biases.append(nn.Parameter(torch.zeros(2 * fan_out if index == 0 else (2, 1, fan_out))))
+            bias = torch.zeros(2 * fan_out) if index == 0 else torch.zeros(2, 1, fan_out)
+            layer = (nn.Parameter(weight.contiguous()), nn.Parameter(bias))
+            self.register_parameter(f"trunk_weight_{index}", layer[0])
+            self.register_parameter(f"trunk_bias_{index}", layer[1])
+            self._trunk.append(layer)
         blocks = [_orthogonal(widths[-1], head.size, 0.01, generator) for head in layout.heads]
         self.logit_weight = nn.Parameter(
             torch.cat([nn.functional.pad(block, (0, layout.width - block.shape[1])) for block in blocks], dim=1)
@@ -83,10 +86,11 @@ class MultiHeadPolicy(nn.Module):
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, heads, width) and values (B,) of observations (B, inputs)."""
         policy = value = observations
-        if len(self.trunk_weights):
-            first = torch.addmm(self.trunk_biases[0], observations, self.trunk_weights[0]).tanh()
-            both = first.view(len(first), 2, -1).transpose(0, 1)
-            for weight, bias in zip(self.trunk_weights[1:], self.trunk_biases[1:], strict=True):
+        if self._trunk:
+            weight, bias = self._trunk[0]
+            first = torch.addmm(bias, observations, weight).tanh()
+            both = first.view(len(first), 2, first.shape[1] // 2).transpose(0, 1)
+            for weight, bias in self._trunk[1:]:
                 both = torch.baddbmm(bias, both, weight).tanh()
             policy, value = both[0], both[1]
         logits = torch.addmm(self.logit_bias, policy, self.logit_weight)
@@ -107,7 +111,7 @@ class MultiHeadPolicy(nn.Module):
             actions: int64 (B, heads).
             legal: bool (B, heads, width) as it was when the actions were sampled, or None.
         """
-        logits, values = self(observations)
+        logits, values = self.forward(observations)
         log_probs = masked_log_softmax(logits, self.legal(legal))
         taken = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
         # Illegal choices add exactly 0: exp(-1e9) is 0 and -1e9 is finite.
