@@ -140,10 +140,10 @@ class Guard:
                 return
             spent = self._timed(begun)
             self._delivered += counts
-            if self._in_a_row or self._io_in_a_row or self._told:
+            if self._in_a_row or self._io_in_a_row:
                 self._in_a_row = self._io_in_a_row = 0
-                self._told = False
-                if not self._losing and self._state == "failing":
+                # What a sink itself reported as failing (an export) is over when it says so, not when a hook returns.
+                if not self._losing and not self._told and self._state == "failing":
                     change = self._change("recovered", f"works again, {self._lost} events lost so far")
         if spent > SLOW_CALL_S and self._logger is not None:
             self._logger.warning("sink %s: one call took %.2f s", self.name, spent)
