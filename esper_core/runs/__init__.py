@@ -9,7 +9,7 @@ from esper_core.runs.history import UpdateHistory, effective_updates, stream_upd
 from esper_core.runs.index import UpdateIndex, scan_index
 from esper_core.runs.layout import RunDir, create_run, find_run, list_runs
 from esper_core.runs.process import ProcessIdentity, ProcessPresence, probe_process, process_identity
-from esper_core.runs.reader import JournalProblem, JournalReader, read_events, tail_events
+from esper_core.runs.reader import JournalProblem, JournalReader, journal_resource, read_events, tail_events
 from esper_core.runs.run import Run, open_run, run_verdict
 from esper_core.runs.state import RunRecord, SinkRecord, read_record, run_state, write_record
 from esper_core.runs.writer import JournalWriter
@@ -29,6 +29,7 @@ __all__ = [
     "create_run",
     "effective_updates",
     "find_run",
+    "journal_resource",
     "list_runs",
     "open_run",
     "probe_process",

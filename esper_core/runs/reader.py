@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
 from esper_core.runs.layout import JournalFile, RunDir, journal_files
-from esper_core.semconv.codec import CodecError, decode
+from esper_core.semconv.codec import CodecError, decode, resource_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["JournalProblem", "JournalReader", "read_events", "tail_events"]
+__all__ = ["JournalProblem", "JournalReader", "journal_resource", "read_events", "tail_events"]
 
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 """A longer line is damage (a hole left by a power loss), not an event."""
@@ -203,6 +203,24 @@ def read_events(run: RunDir) -> Iterator[TelemetryEvent[Payload]]:
 def tail_events(run: RunDir, count: int, *, updates_only: bool = False) -> list[TelemetryEvent[Payload]]:
     """The last events of a run, oldest first, without reading the rest; see :meth:`JournalReader.tail`."""
     return JournalReader(run).tail(count, updates_only=updates_only)
+
+
+def journal_resource(run: RunDir) -> dict[str, str | int | float | bool]:
+    """The OpenTelemetry resource attributes that the latest attempt's first line carries; empty without a line.
+
+    Attributes that are no scalars are left out.
+    """
+    files = journal_files(run)
+    for item in files:
+        if item.attempt != files[-1].attempt:
+            continue
+        try:
+            with item.path.open("rb") as file:
+                found = resource_of(file.readline(MAX_LINE_BYTES))
+        except (FileNotFoundError, CodecError):
+            continue
+        return {key: value for key, value in found.items() if isinstance(value, str | int | float | bool)}
+    return {}
 
 
 def _skip_line(file: BinaryIO) -> int:

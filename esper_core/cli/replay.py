@@ -1,0 +1,184 @@
+"""``esper replay``: tell a recorded run again, on the screen or into any sink. Needs no torch."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+from esper_core.cli._parser import add_config_arguments, resolve_config, runs_dir
+from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+
+    from esper_core.events import Payload, TelemetryEvent
+    from esper_core.runs import JournalReader, Run
+
+    Event = TelemetryEvent[Payload]
+
+__all__ = ["ReplayCommand", "command"]
+
+_POLL_S: Final = 0.2
+_BATCH: Final = 500
+_LONGEST_NAP_S: Final = 0.2
+_PROBLEMS_SHOWN: Final = 5
+
+
+class ReplayCommand:
+    """Plays a journal."""
+
+    name = "replay"
+    help = "print a run's updates, or play them into a sink"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the arguments."""
+        parser.add_argument("run", metavar="RUN", help="path, id, unique part of one, or latest")
+        parser.add_argument(
+            "--to",
+            action="append",
+            default=[],
+            metavar="NAME|FILE:CLASS",
+            help="play into this sink instead: an installed name, or ./my_sink.py:MySink; repeatable",
+        )
+        parser.add_argument("--follow", action="store_true", help="go on with what a live run writes, until it ends")
+        parser.add_argument(
+            "--speed", type=float, metavar="X", help="keep the original pace, X times as fast; default: no waiting"
+        )
+        parser.add_argument("--dir", metavar="DIR", help="folder that holds the runs; default run.dir, which is runs")
+        add_config_arguments(parser)
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Play it."""
+        from esper_core.runs import JournalReader, open_run
+
+        if args.speed is not None and not 0 < args.speed < float("inf"):
+            raise UsageError(
+                f"esper replay: --speed {args.speed:g} is no pace", hint="1 is the original, 10 ten times it"
+            )
+        run = open_run(args.run, runs_dir(args))
+        reader = JournalReader(run.directory)
+        code = _play(run, reader, args) if args.to else _print(run, reader, args)
+        _say_damage(reader)
+        return code
+
+
+def _print(run: Run, reader: JournalReader, args: argparse.Namespace) -> int:
+    from esper_core.cli._runlines import event_line
+
+    count = 0
+    for event in _events(run, reader, args, stopped=lambda: False):
+        line = event_line(event)
+        if line is not None and not event.marked:
+            print(line, flush=args.follow)
+            count += event.kind == "ppo_updated"
+    if not count:
+        print(f"no updates in {run.path}")
+        return EXIT_OK
+    judged = run.verdict()
+    print(f"{count} updates; {run.state}; verdict {judged.label}: {judged.reason}")
+    return EXIT_OK
+
+
+def _play(run: Run, reader: JournalReader, args: argparse.Namespace) -> int:
+    """Into sinks, through the host: same guards, channels and closing as in training, but it waits for slow ones."""
+    from esper_core.host.session import Session
+    from esper_core.runs import journal_resource
+
+    resolved = resolve_config(args, {"sinks": args.to})
+    resource = journal_resource(run.directory)
+    record = run.record
+    session = Session(
+        resolved.config,
+        run=run.directory,
+        mode="replay",
+        attempt=record.attempt if record is not None else _whole(resource.get("esper.run.attempt")),
+        environment=record.environment if record is not None else "",
+        extra_resource=resource,
+        run_id=str(resource.get("esper.run.id") or run.run_id),
+        origins=resolved.origins,
+    )
+    count = 0
+    with session:
+        for event in _events(run, reader, args, stopped=lambda: session.stop.requested):
+            session.deliver(event)
+            count += 1
+    for line in session.report.lines():
+        print(f"esper: {line}", file=sys.stderr)
+    if session.stop.signal is not None:
+        return EXIT_SIGNAL + session.stop.signal
+    print(f"{count} events of {run.run_id} played into {', '.join(args.to)}", file=sys.stderr)
+    return EXIT_FAILED if session.report.lost_total or session.report.cut_off else EXIT_OK
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 1
+
+
+def _events(
+    run: Run, reader: JournalReader, args: argparse.Namespace, *, stopped: Callable[[], bool]
+) -> Iterator[Event]:
+    """The journal's events in the order they happened, each update of an attempt once, at the pace asked for."""
+    from esper_core.events import PPOUpdatePayload
+
+    last: dict[int, int] = {}
+    pace = _Pace(args.speed) if args.speed is not None else None
+    for event in _followed(run, reader, stopped) if args.follow else reader.stream():
+        if isinstance(event.payload, PPOUpdatePayload):
+            number = event.payload.update_id
+            if number <= last.get(event.attempt, 0):
+                continue
+            last[event.attempt] = number
+        if pace is not None:
+            pace.wait(event.time_ns, stopped)
+        if stopped():
+            return
+        yield event
+
+
+def _followed(run: Run, reader: JournalReader, stopped: Callable[[], bool]) -> Iterator[Event]:
+    """What is there and what comes, until the run has ended, is deleted or said goodbye."""
+    goodbye = False
+    while not stopped():
+        ended = run.state.ended or reader.deleted or goodbye  # asked before reading: nothing is written after it
+        events = reader.poll(_BATCH)
+        for event in events:
+            yield event
+            goodbye = event.kind == "run_finished" and run.record is None
+        if ended and not events:
+            yield from reader.finish()
+            return
+        if not events:
+            time.sleep(_POLL_S)
+
+
+class _Pace:
+    """Waits until an event is due."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._first_ns: int | None = None
+        self._begun = 0.0
+
+    def wait(self, time_ns: int, stopped: Callable[[], bool]) -> None:
+        if self._first_ns is None:
+            self._first_ns, self._begun = time_ns, time.monotonic()
+        due = self._begun + (time_ns - self._first_ns) / 1e9 / self._speed
+        while not stopped() and (left := due - time.monotonic()) > 0:
+            time.sleep(min(left, _LONGEST_NAP_S))
+
+
+def _say_damage(reader: JournalReader) -> None:
+    """What could not be read, in words, where it does not disturb the output."""
+    if not reader.corrupt:
+        return
+    lines = "1 damaged line" if reader.corrupt == 1 else f"{reader.corrupt} damaged lines"
+    print(f"esper: {lines} in the journal passed over; everything else was read", file=sys.stderr)
+    for problem in reader.problems[:_PROBLEMS_SHOWN]:
+        print(f"  {problem}", file=sys.stderr)
+    if reader.corrupt > _PROBLEMS_SHOWN:
+        print(f"  and {reader.corrupt - _PROBLEMS_SHOWN} more", file=sys.stderr)
+
+
+command = ReplayCommand()

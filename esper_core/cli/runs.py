@@ -1,0 +1,148 @@
+"""``esper runs``: every run in a folder with its state, verdict, KL and return."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from calendar import timegm
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final
+
+from esper_core.cli._parser import add_config_arguments, runs_dir
+from esper_core.errors import EXIT_OK
+
+if TYPE_CHECKING:
+    import argparse
+
+    from esper_core.runs import RunDir
+
+__all__ = ["RunsCommand", "command"]
+
+_SHOWN: Final = 20
+_HEADING: Final = ("RUN", "STATE", "VERDICT", "UPDATES", "KL", "RETURN", "AGE")
+_NUMBERS: Final = frozenset({3, 4, 5, 6})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """One run; field names are the keys of ``--json``."""
+
+    run: str
+    path: str
+    name: str
+    environment: str
+    state: str
+    verdict: str
+    reason: str
+    attempt: int
+    updates: int
+    env_steps: int
+    kl_divergence: float | None
+    return_mean: float | None
+    started_ns: int | None
+    age_s: float | None
+
+
+class RunsCommand:
+    """Lists runs."""
+
+    name = "runs"
+    help = "list runs with state, verdict, KL and return"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the arguments."""
+        parser.add_argument("--dir", metavar="DIR", help="folder that holds the runs; default run.dir, which is runs")
+        parser.add_argument("-n", type=int, default=_SHOWN, metavar="N", help="newest runs to show, 0 for all (20)")
+        parser.add_argument("--json", action="store_true", help="as JSON: a list, newest first; NaN is null")
+        add_config_arguments(parser)
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Print them."""
+        from esper_core.runs import list_runs
+
+        base = runs_dir(args)
+        found = list_runs(base)
+        shown = found[: args.n] if args.n > 0 else found
+        now = time.time_ns()
+        rows = [_row(run, now) for run in shown]
+        if args.json:
+            print(json.dumps([_jsonable(row) for row in rows], indent=2))
+            return EXIT_OK
+        if not rows:
+            print(f"no runs in {base.resolve()}; start one with: esper ppo --episodes 20")
+            return EXIT_OK
+        print("\n".join(_table(rows)))
+        if len(found) > len(shown):
+            print(f"and {len(found) - len(shown)} older; -n 0 shows all")
+        return EXIT_OK
+
+
+def _row(directory: RunDir, now: int) -> _Row:
+    from esper_core.runs import read_record, run_state, run_verdict
+    from esper_core.runs.run import Run
+
+    record = read_record(directory)
+    recent = Run(directory).last_updates(3)
+    last = recent[-1] if recent else None
+    judged = run_verdict(record, recent, now_ns=now)
+    started = _started_ns(directory, record.started_ns if record is not None else 0)
+    payload = last.payload if last is not None else None
+    returned = None
+    if payload is not None:
+        returned = payload.return_mean_100 if payload.return_mean_100 is not None else payload.return_mean
+    updates, steps = (payload.update_id, payload.env_steps) if payload is not None else (0, 0)
+    if record is not None:
+        updates, steps = max(updates, record.updates), max(steps, record.env_steps)
+    return _Row(
+        run=directory.path.name,
+        path=str(directory.path),
+        name=record.name if record is not None else "",
+        environment=record.environment if record is not None else "",
+        state=run_state(record, now_ns=now).value,
+        verdict=judged.label,
+        reason=judged.reason,
+        attempt=record.attempt if record is not None else (last.attempt if last is not None else 1),
+        updates=updates,
+        env_steps=steps,
+        kl_divergence=payload.kl_divergence if payload is not None else None,
+        return_mean=returned,
+        started_ns=started,
+        age_s=(now - started) / 1e9 if started is not None else None,
+    )
+
+
+def _started_ns(directory: RunDir, recorded: int) -> int | None:
+    """When the run began: its id says it, whichever attempt is running; else the record of the latest attempt."""
+    if re.match(r"\d{8}T\d{6}Z", directory.path.name):
+        return timegm(time.strptime(directory.path.name[:16], "%Y%m%dT%H%M%SZ")) * 1_000_000_000
+    return recorded or None
+
+
+def _table(rows: list[_Row]) -> list[str]:
+    from esper_core.cli._runlines import aligned, duration, number
+    from esper_core.health import format_kl
+
+    cells = [
+        (
+            row.run,
+            row.state,
+            row.verdict,
+            str(row.updates),
+            format_kl(row.kl_divergence),
+            number(row.return_mean),
+            duration(row.age_s) if row.age_s is not None else "—",
+        )
+        for row in rows
+    ]
+    return aligned([_HEADING, *cells], _NUMBERS)
+
+
+def _jsonable(row: _Row) -> dict[str, object]:
+    """JSON has no NaN."""
+    return {
+        key: None if isinstance(value, float) and value - value != 0 else value for key, value in asdict(row).items()
+    }
+
+
+command = RunsCommand()
