@@ -27,6 +27,7 @@ from esper_sink_tui.schema import (
     EVENT_LOG,
     HISTORY,
     RECENT,
+    RELATIVE,
     RELATIVE_WINDOW,
     TRACKED,
     EventEntry,
@@ -42,10 +43,8 @@ if TYPE_CHECKING:
 
     from esper_core.events import Payload
 
-__all__ = ["SanctumAggregator", "UpdateKey"]
+__all__ = ["SanctumAggregator"]
 
-UpdateKey = tuple[int, int]
-"""(update id, attempt): the order of effective updates."""
 _KEPT = RECENT + RELATIVE_WINDOW
 
 
@@ -73,6 +72,7 @@ class SanctumAggregator:
         self._tamiyo = TamiyoState()
         self._plan = RunPlan()
         self._attempt = 0
+        self._starts: dict[int, int] = {}
         self._sinks: dict[str, SinkStatus] = {}
         self._events: deque[EventEntry] = deque(maxlen=EVENT_LOG)
         self._finished: tuple[RunFinished, int] | None = None
@@ -129,11 +129,13 @@ class SanctumAggregator:
     def _handle_ppo_update(self, event: TelemetryEvent[PPOUpdatePayload]) -> None:
         """Append, insert or ignore one update; see the rule in :class:`TamiyoState`."""
         update = _Update(event.attempt, event.time_ns, event.payload)
+        own = update.payload.update_id
+        self._begin(update.attempt, own)
+        if any(attempt > update.attempt and first <= own for attempt, first in self._starts.items()):
+            self._duplicates += 1
+            return
         newest = self._updates[-1] if self._updates else None
-        if newest is None or (update.attempt == newest.attempt and update.payload.update_id > newest.payload.update_id):
-            self._append(update)
-        elif update.attempt > newest.attempt:
-            self._drop_from(update.payload.update_id)
+        if newest is None or own > newest.payload.update_id:
             self._append(update)
         elif not self._insert(update):
             self._duplicates += 1
@@ -144,9 +146,7 @@ class SanctumAggregator:
     def _handle_run_started(self, event: TelemetryEvent[Payload], payload: RunStarted) -> None:
         if event.attempt < self._attempt or event.rank:
             return
-        if event.attempt > self._attempt:
-            self._drop_from(payload.first_update_id)
-            self._rebuild()
+        self._begin(event.attempt, payload.first_update_id)
         self._attempt = event.attempt
         self._finished = None
         self._plan = RunPlan(
@@ -196,28 +196,24 @@ class SanctumAggregator:
         _advance(self._tamiyo, update, self._updates)
 
     def _insert(self, update: _Update) -> bool:
-        """Put a late update (OTLP may reorder) in its place; False when it is known or overtaken."""
-        first_of_newer = min(
-            (item.payload.update_id for item in self._updates if item.attempt > update.attempt), default=None
-        )
-        if first_of_newer is not None and update.payload.update_id >= first_of_newer:
-            return False
+        """Put a late update (OTLP may reorder) in its place; False when it is known or older than what is kept."""
         own = update.payload.update_id
-        full = len(self._updates) == _KEPT
-        ordered = [item for item in self._updates if item.attempt >= update.attempt or item.payload.update_id < own]
-        place = sum(_key(item) < _key(update) for item in ordered)
-        if place < len(ordered) and _key(ordered[place]) == _key(update):
-            return False
-        if place == 0 and full:
+        ordered = list(self._updates)
+        place = sum(item.payload.update_id < own for item in ordered)
+        if ordered[place].payload.update_id == own or (place == 0 and len(ordered) == _KEPT):
             return False
         ordered.insert(place, update)
         self._updates = deque(ordered, maxlen=_KEPT)
         self._rebuild()
         return True
 
-    def _drop_from(self, update_id: int) -> None:
-        """Forget updates that a newer attempt makes again."""
-        kept = [item for item in self._updates if item.payload.update_id < update_id]
+    def _begin(self, attempt: int, first: int) -> None:
+        """Note where an attempt begins, and forget the updates that it makes again."""
+        known = self._starts.get(attempt)
+        if known is not None and known <= first:
+            return
+        self._starts[attempt] = first
+        kept = [item for item in self._updates if item.attempt >= attempt or item.payload.update_id < first]
         if len(kept) != len(self._updates):
             self._updates = deque(kept, maxlen=_KEPT)
             self._rebuild()
@@ -261,10 +257,6 @@ class SanctumAggregator:
         )
 
 
-def _key(update: _Update) -> UpdateKey:
-    return update.payload.update_id, update.attempt
-
-
 def _rounded(value: float | None) -> float | None:
     """Histories keep 4 decimals; NaN and Inf stay what they are."""
     return None if value is None else round(value, 4)
@@ -283,10 +275,10 @@ def _advance(state: TamiyoState, update: _Update, updates: Sequence[_Update] | d
         setattr(state, name, value)
         getattr(state, f"{name}_history").append(_rounded(value))
     earlier = [updates[index].payload for index in range(max(0, len(updates) - 1 - RELATIVE_WINDOW), len(updates) - 1)]
-    state.grad_norm_level, state.grad_norm_median = _relative(payload.grad_norm, [item.grad_norm for item in earlier])
-    state.advantage_std_level, state.advantage_std_median = _relative(
-        payload.advantage_std, [item.advantage_std for item in earlier]
-    )
+    for name in RELATIVE:
+        level, middle = _relative(getattr(payload, name), [getattr(item, name) for item in earlier])
+        setattr(state, f"{name}_level", level)
+        setattr(state, f"{name}_median", middle)
     state.early_stop = payload.early_stop
     state.early_stops.append(payload.early_stop is not None)
 

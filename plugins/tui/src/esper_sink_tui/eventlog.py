@@ -37,12 +37,14 @@ _TONES: Final[dict[HealthLevel, EventTone]] = {
 }
 
 
-def early_stop_text(stop: EarlyStop, kl_after: float | None) -> str:
+def early_stop_text(stop: EarlyStop, kl_after: float | None, *, short: bool = False) -> str:
     """Where an update stopped, on what, against which limit, which head, and the KL after the last step."""
+    value, limit, after = format_kl(stop.value), plain(stop.threshold, 4), format_kl(kl_after)
+    if short:
+        head = f", {stop.head}" if stop.head else ""
+        return f"epoch {stop.epoch} mb {stop.minibatch}, {value} > {limit}{head}, after {after}"
     head = f", head {stop.head}" if stop.head else ""
-    where = f"stopped early: epoch {stop.epoch} minibatch {stop.minibatch}"
-    limit = f"pooled KL {format_kl(stop.value)} > limit {plain(stop.threshold, 4)}"
-    return f"{where}, {limit}{head}, KL after the last step {format_kl(kl_after)}"
+    return f"epoch {stop.epoch} minibatch {stop.minibatch}, pooled KL {value} > {limit}{head}, KL after it {after}"
 
 
 def ppo_update(payload: PPOUpdatePayload, time_ns: int) -> EventEntry:
@@ -56,7 +58,7 @@ def ppo_update(payload: PPOUpdatePayload, time_ns: int) -> EventEntry:
         parts.append(f"{payload.non_finite} non-finite values")
     if payload.early_stop is not None:
         tone = "stop" if tone == "info" else tone
-        parts.append(early_stop_text(payload.early_stop, payload.kl_divergence))
+        parts.append(f"stopped early: {early_stop_text(payload.early_stop, payload.kl_divergence)}")
     elif payload.outcome != "completed":
         tone = "warning" if tone == "info" else tone
         parts.append(f"{payload.outcome}: {payload.reason}" if payload.reason else payload.outcome)

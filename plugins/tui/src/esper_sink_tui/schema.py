@@ -20,6 +20,7 @@ __all__ = [
     "EVENT_LOG",
     "HISTORY",
     "RECENT",
+    "RELATIVE",
     "RELATIVE_WINDOW",
     "TRACKED",
     "EventEntry",
@@ -78,6 +79,8 @@ class TamiyoState:
         grad_norm_median: that median; None below five values.
         advantage_std_level: likewise.
         advantage_std_median: likewise.
+        value_loss_level: likewise.
+        value_loss_median: likewise.
         early_stop: of the last update.
         early_stops: which of the last ten updates stopped early, oldest first.
     """
@@ -105,6 +108,8 @@ class TamiyoState:
     advantage_std_median: float | None = None
     value_loss: float | None = None
     value_loss_history: History = field(default_factory=_history)
+    value_loss_level: HealthLevel = HealthLevel.UNKNOWN
+    value_loss_median: float | None = None
     policy_loss: float | None = None
     policy_loss_history: History = field(default_factory=_history)
     steps_per_s: float | None = None
@@ -127,6 +132,10 @@ TRACKED: Final = tuple(
     item.name.removesuffix("_history") for item in fields(TamiyoState) if item.name.endswith("_history")
 )
 """Payload fields that TamiyoState follows with a value and a history: add a pair of fields there and it is followed."""
+RELATIVE: Final = tuple(
+    item.name.removesuffix("_median") for item in fields(TamiyoState) if item.name.endswith("_median")
+)
+"""Numbers judged against the median of their own past."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,117 @@
+"""The signs Sanctum draws with: a glyph, a word and a role of colour for every state, and their ASCII forms.
+
+Everything is built with the Unicode signs; ASCII mode translates the finished text sign by sign, so that both have the
+same width and neither can miss one.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from esper_core.health import HealthLevel, RunState, VerdictKind
+
+__all__ = [
+    "ARROWS",
+    "LEVELS",
+    "MISSING",
+    "NON_FINITE",
+    "SPARK",
+    "STATES",
+    "STOP",
+    "VERDICTS",
+    "Role",
+    "Sign",
+    "to_ascii",
+]
+
+Role: TypeAlias = Literal[
+    "", "dim", "title", "frame", "ok", "info", "warn", "crit", "bad", "stale", "stop", "frozen", "cursor"
+]
+"""What a piece of text means; themes give roles their colours. ``""`` is plain text."""
+
+
+class Sign(NamedTuple):
+    """A state for the eye: never by colour alone."""
+
+    glyph: str
+    word: str
+    role: Role
+
+
+NON_FINITE: Final = "\u00d7"  # the multiplication sign, escaped because it looks like an x
+
+LEVELS: Final = {
+    HealthLevel.UNKNOWN: Sign("…", "wait", "dim"),
+    HealthLevel.HEALTHY: Sign("●", "ok", "ok"),
+    HealthLevel.WARNING: Sign("▲", "warn", "warn"),
+    HealthLevel.CRITICAL: Sign("✖", "crit", "crit"),
+    HealthLevel.NON_FINITE: Sign(NON_FINITE, "NaN/Inf", "bad"),
+}
+VERDICTS: Final = {
+    VerdictKind.CRASHED: Sign("✖", "CRASHED", "crit"),
+    VerdictKind.FAILED: Sign("✖", "FAILED", "crit"),
+    VerdictKind.NON_FINITE: Sign(NON_FINITE, "NON-FINITE", "bad"),
+    VerdictKind.STALE: Sign("?", "STALE", "stale"),
+    VerdictKind.STALLED: Sign("?", "STALLED", "stale"),
+    VerdictKind.LOSSY: Sign("▲", "LOSSY", "warn"),
+    VerdictKind.CRITICAL: Sign("✖", "CRITICAL", "crit"),
+    VerdictKind.WARNING: Sign("▲", "WARNING", "warn"),
+    VerdictKind.WARM_UP: Sign("◌", "WARM-UP", "info"),
+    VerdictKind.UNKNOWN: Sign("…", "WAITING", "dim"),
+    VerdictKind.HEALTHY: Sign("●", "HEALTHY", "ok"),
+}
+STATES: Final = {
+    RunState.LIVE: Sign("●", "live", "ok"),
+    RunState.STALLED: Sign("?", "stalled", "stale"),
+    RunState.STALE: Sign("?", "stale", "stale"),
+    RunState.CRASHED: Sign("✖", "crashed", "crit"),
+    RunState.STOPPED: Sign("■", "stopped", "info"),
+    RunState.FAILED: Sign("✖", "failed", "crit"),
+    RunState.DONE: Sign("✔", "done", "info"),
+    RunState.UNKNOWN: Sign("…", "unknown", "dim"),
+}
+SPARK: Final = "▁▂▃▄▅▆▇█"
+MISSING: Final = "·"
+STOP: Final = "▴"
+ARROWS: Final = {"rising": "↑", "falling": "↓", "steady": "→", "": " "}
+
+_ASCII: Final = str.maketrans(
+    {
+        **dict(zip(SPARK, "12345678", strict=True)),
+        "●": "*",
+        "▲": "!",
+        "✖": "X",
+        "◌": "~",
+        "…": ".",
+        NON_FINITE: "#",
+        "‖": "=",
+        "■": "s",
+        "✔": "d",
+        "▴": "^",
+        "▶": ">",
+        "·": ".",
+        "—": "-",
+        "≥": ">",
+        "≤": "<",
+        "↑": "^",
+        "↓": "v",
+        "→": "-",
+        "←": "<",
+        "─": "-",
+        "│": "|",
+        "┌": "+",
+        "┐": "+",
+        "└": "+",
+        "┘": "+",
+        "░": ".",
+        "╌": "-",
+        "▏": "|",
+    }
+)
+
+
+def to_ascii(text: str) -> str:
+    """The text in ASCII, of the same width: known signs by their own letters, anything else as ``?``."""
+    if text.isascii():
+        return text
+    return "".join(sign if sign.isascii() else "?" for sign in text.translate(_ASCII))

@@ -1,0 +1,145 @@
+"""Lines of text with roles, exactly as wide as asked: what panels return and every way of showing them takes.
+
+A line is a tuple of (text, role). Widths are terminal cells. Text that came from outside passes :func:`clean`, so that
+a run's name can neither move the cursor nor break a column.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from rich.cells import cell_len, set_cell_size
+
+from esper_sink_tui.glyphs import Role, to_ascii
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = [
+    "BLANK",
+    "Line",
+    "Span",
+    "ascii_line",
+    "beside",
+    "clean",
+    "fit",
+    "fit_all",
+    "frame",
+    "joined",
+    "line",
+    "pad",
+    "plain_text",
+    "row",
+    "width_of",
+]
+
+Span: TypeAlias = tuple[str, Role]
+Line: TypeAlias = tuple[Span, ...]
+BLANK: Final[Line] = ()
+_ELLIPSIS: Final = "…"
+
+
+def line(*parts: str | Span) -> Line:
+    """A line of plain strings and (text, role) pairs; empty parts fall away."""
+    spans: list[Span] = [(part, "") if isinstance(part, str) else part for part in parts]
+    return tuple(span for span in spans if span[0])
+
+
+def clean(text: str) -> str:
+    """Text from outside without control signs, line breaks and invisible marks."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
+def plain_text(of: Line) -> str:
+    """The line's text without roles."""
+    return "".join(text for text, _ in of)
+
+
+def width_of(of: Line) -> int:
+    """Terminal cells the line takes."""
+    return sum(cell_len(text) for text, _ in of)
+
+
+def pad(text: str, width: int, align: Literal["left", "right"] = "left") -> str:
+    """The text in exactly ``width`` cells; too long ends with an ellipsis."""
+    size = cell_len(text)
+    if size > width:
+        return set_cell_size(text, width - 1) + _ELLIPSIS if width > 0 else ""
+    fill = " " * (width - size)
+    return text + fill if align == "left" else fill + text
+
+
+def fit(of: Line, width: int) -> Line:
+    """The line in exactly ``width`` cells; too long ends with an ellipsis."""
+    size = width_of(of)
+    if size == width:
+        return of
+    if size < width:
+        return (*of, (" " * (width - size), ""))
+    kept: list[Span] = []
+    room = width
+    for text, role in of:
+        size = cell_len(text)
+        if size >= room:
+            kept.append((pad(text + " ", room), role))
+            break
+        kept.append((text, role))
+        room -= size
+    return tuple(kept)
+
+
+def fit_all(lines: Sequence[Line], width: int, height: int) -> list[Line]:
+    """Exactly ``height`` lines of exactly ``width`` cells."""
+    blank = ((" " * width, ""),) if width > 0 else BLANK
+    fitted: list[Line] = [fit(item, width) for item in lines[:height]]
+    return [*fitted, *([blank] * (height - len(fitted)))]
+
+
+def frame(title: str, hint: str, body: Sequence[Line], width: int, height: int, *, focused: bool = False) -> list[Line]:
+    """A titled box around a body, in exactly ``width`` x ``height`` cells. Too small a box shows the body alone."""
+    if width < 8 or height < 3:
+        return fit_all(body, width, height)
+    edge: Role = "cursor" if focused else "frame"
+    room = width - 2
+    head = f" {title} " if title else ""
+    tail = f" {hint} " if hint else ""
+    if cell_len(head) + cell_len(tail) + 4 > room:
+        tail = ""
+    head = pad(head, min(cell_len(head), max(room - 2, 0)))
+    dashes = "─" * (room - 2 - cell_len(head) - cell_len(tail))
+    top = line(("┌─", edge), (head, "title"), (dashes, edge), (tail, "dim"), ("─┐", edge))
+    bottom = line((f"└{'─' * room}┘", edge))
+    rows = fit_all(body, room - 2, height - 2)
+    return [top, *(line(("│ ", edge), *row, (" │", edge)) for row in rows), bottom]
+
+
+def beside(left: Sequence[Line], right: Sequence[Line]) -> list[Line]:
+    """Two blocks of the same height side by side."""
+    return [(*one, *other) for one, other in zip(left, right, strict=True)]
+
+
+def ascii_line(of: Line) -> Line:
+    """The line in ASCII, of the same width. Wide signs become two ``?``."""
+    return tuple((_ascii_cells(text), role) for text, role in of)
+
+
+def _ascii_cells(text: str) -> str:
+    if text.isascii():
+        return text
+    return "".join(to_ascii(sign) * max(cell_len(sign), 1) if cell_len(sign) != 1 else to_ascii(sign) for sign in text)
+
+
+def row(*cells: tuple[str, int]) -> str:
+    """A row of cells; a negative width aligns right."""
+    return "".join(pad(text, abs(width), "right" if width < 0 else "left") for text, width in cells)
+
+
+def joined(parts: Iterable[Line], separator: Span) -> Line:
+    """Non-empty lines as one, with a separator between."""
+    spans: list[Span] = []
+    for part in parts:
+        if part:
+            spans.extend([separator, *part] if spans else part)
+    return tuple(spans)

@@ -1,0 +1,197 @@
+"""The rows of the health panel, one entry a metric: value, limits that can fire, range of its sparkline.
+
+A new row is one entry here and a pair of fields in :class:`~esper_sink_tui.schema.TamiyoState`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from esper_core.health import (
+    HealthLevel,
+    TUIThresholds,
+    classify_clip_fraction,
+    classify_entropy,
+    classify_explained_variance,
+    classify_kl,
+    format_kl,
+)
+from esper_sink_tui.numbers import percent, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from esper_sink_tui.schema import TamiyoState
+
+__all__ = ["KL_RANGE", "METRICS", "Limits", "Metric", "metric"]
+
+KL_RANGE: Final = (0.0, 1.5 * TUIThresholds.KL_CRITICAL)
+"""Range of every KL sparkline and plot, nats: half as much again as the critical limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A row's limits as printed; empty where none is known yet."""
+
+    warning: str = ""
+    critical: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.warning} / {self.critical}" if self.warning else "non-finite only"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One row of the health panel.
+
+    Attributes:
+        key: the field of TamiyoState.
+        label: what the row is called, with its unit.
+        text: the value for people.
+        level: the row's level from the state.
+        limits: the limits in force, printed beside.
+        bounds: range of the sparkline.
+        dead_band: least change that the trend arrow counts.
+    """
+
+    key: str
+    label: str
+    text: Callable[[float | None], str]
+    level: Callable[[TamiyoState], HealthLevel]
+    limits: Callable[[TamiyoState], Limits]
+    bounds: Callable[[TamiyoState], tuple[float, float]]
+    dead_band: float
+
+    def value(self, state: TamiyoState) -> float | None:
+        """The unrounded value of the last update."""
+        found: float | None = getattr(state, self.key)
+        return found
+
+    def history(self, state: TamiyoState) -> Iterable[float | None]:
+        """The last ten values, oldest first."""
+        found: Iterable[float | None] = getattr(state, f"{self.key}_history")
+        return found
+
+
+def _fixed(
+    key: str,
+    label: str,
+    text: Callable[[float | None], str],
+    classify: Callable[[float | None], HealthLevel],
+    limits: Limits,
+    bounds: tuple[float, float],
+    dead_band: float,
+) -> Metric:
+    """A metric with absolute limits."""
+
+    def level(state: TamiyoState) -> HealthLevel:
+        return classify(getattr(state, key))
+
+    return Metric(
+        key=key,
+        label=label,
+        text=text,
+        level=level,
+        limits=lambda _: limits,
+        bounds=lambda _: bounds,
+        dead_band=dead_band,
+    )
+
+
+def _relative(key: str, label: str, digits: int) -> Metric:
+    """A metric whose limits are factors of the median of its own past."""
+    warning, critical = TUIThresholds.GRAD_NORM_WARNING_FACTOR, TUIThresholds.GRAD_NORM_CRITICAL_FACTOR
+    if key == "advantage_std":
+        warning, critical = TUIThresholds.ADVANTAGE_STD_WARNING_FACTOR, TUIThresholds.ADVANTAGE_STD_CRITICAL_FACTOR
+
+    def level(state: TamiyoState) -> HealthLevel:
+        found: HealthLevel = getattr(state, f"{key}_level")
+        return found
+
+    def limits(state: TamiyoState) -> Limits:
+        middle: float | None = getattr(state, f"{key}_median")
+        if middle is None:
+            return Limits(f"{warning:g}x", f"{critical:g}x med.")
+        return Limits(plain(middle * warning, digits), plain(middle * critical, digits))
+
+    def bounds(state: TamiyoState) -> tuple[float, float]:
+        middle: float | None = getattr(state, f"{key}_median")
+        past = [value for value in getattr(state, f"{key}_history") if value is not None and math.isfinite(value)]
+        return 0.0, 1.5 * warning * (middle if middle is not None else max(past, default=1.0) / warning)
+
+    return Metric(
+        key=key,
+        label=label,
+        text=lambda value: plain(value, digits),
+        level=level,
+        limits=limits,
+        bounds=bounds,
+        dead_band=0.0,
+    )
+
+
+def _finite_only(value: float | None) -> HealthLevel:
+    """No limit but that it be a number."""
+    if value is None:
+        return HealthLevel.UNKNOWN
+    return HealthLevel.HEALTHY if math.isfinite(value) else HealthLevel.NON_FINITE
+
+
+METRICS: Final = (
+    _fixed(
+        "kl_divergence",
+        "KL nats",
+        format_kl,
+        classify_kl,
+        Limits(f"{TUIThresholds.KL_WARNING:.4f}", f"{TUIThresholds.KL_CRITICAL:.4f}"),
+        KL_RANGE,
+        0.001,
+    ),
+    _fixed(
+        "clip_fraction",
+        "clip fraction",
+        percent,
+        classify_clip_fraction,
+        Limits(percent(TUIThresholds.CLIP_WARNING, 0), percent(TUIThresholds.CLIP_CRITICAL, 0)),
+        (0.0, 1.5 * TUIThresholds.CLIP_CRITICAL),
+        0.01,
+    ),
+    _fixed(
+        "entropy_normalised",
+        "entropy 0..1",
+        lambda value: plain(value, 3),
+        classify_entropy,
+        Limits(f"≤{TUIThresholds.ENTROPY_WARNING:.2f}", f"{TUIThresholds.ENTROPY_CRITICAL:.2f}"),
+        (0.0, 1.0),
+        0.01,
+    ),
+    _fixed(
+        "explained_variance",
+        "expl. variance",
+        lambda value: plain(value, 2),
+        classify_explained_variance,
+        Limits(f"≤{TUIThresholds.EXPLAINED_VAR_WARNING:.2f}", f"{TUIThresholds.EXPLAINED_VAR_CRITICAL:.2f}"),
+        (0.0, 1.0),
+        0.02,
+    ),
+    _relative("grad_norm", "grad norm", 2),
+    _relative("advantage_std", "advantage std", 2),
+    _relative("value_loss", "value loss", 3),
+    Metric(
+        key="policy_loss",
+        label="policy loss",
+        text=lambda value: plain(value, 4),
+        level=lambda state: _finite_only(state.policy_loss),
+        limits=lambda _: Limits(),
+        bounds=lambda _: (-0.1, 0.1),
+        dead_band=0.002,
+    ),
+)
+"""In the order of the panel; the compact layout shows the first ones."""
+
+
+def metric(key: str) -> Metric:
+    """The metric of that key."""
+    return next(item for item in METRICS if item.key == key)

@@ -1,0 +1,141 @@
+"""StatusBanner as text: the verdict first, then why and what next, then the early stop. Always four lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from esper_core.health import TUIThresholds, format_kl
+from esper_sink_tui.eventlog import early_stop_text
+from esper_sink_tui.glyphs import STATES, STOP, VERDICTS
+from esper_sink_tui.lines import clean, fit, joined, line, pad, width_of
+from esper_sink_tui.numbers import age, count, duration, percent, plain
+from esper_sink_tui.schema import HISTORY
+from esper_sink_tui.trend import arrow, trend
+
+if TYPE_CHECKING:
+    from esper_sink_tui.glyphs import Role
+    from esper_sink_tui.lines import Line, Span
+    from esper_sink_tui.model import ScreenModel
+
+__all__ = ["banner", "one_line"]
+
+_WIDE = 100
+
+
+def banner(model: ScreenModel, width: int, height: int) -> list[Line]:
+    """Verdict, KL, trend, limits, run state and age; why; what next; the early stop and its limit."""
+    lines = [_verdict_line(model, width), _why_line(model, width), _next_line(model), _stop_line(model, width)]
+    return [fit(item, width) for item in lines[:height]] + [fit((), width)] * (height - len(lines))
+
+
+def one_line(model: ScreenModel, width: int) -> Line:
+    """The banner of a terminal too small for anything else."""
+    sign = VERDICTS[model.verdict.kind]
+    tamiyo = model.snapshot.tamiyo
+    return fit(
+        line(
+            (f"{sign.glyph} {model.verdict.label.upper()}", sign.role),
+            f" KL {format_kl(tamiyo.kl_divergence)}{arrow(tamiyo.kl_divergence_history)}",
+            (f" {_age_text(model)}", "dim"),
+        ),
+        width,
+    )
+
+
+def _verdict_line(model: ScreenModel, width: int) -> Line:
+    """Verdict, KL and the age of the data always; limits, progress and ETA as far as there is room."""
+    wide = width >= _WIDE
+    sign = VERDICTS[model.verdict.kind]
+    tamiyo = model.snapshot.tamiyo
+    direction = trend(tamiyo.kl_divergence_history)
+    role: Role = sign.role if sign.role in {"warn", "crit", "bad"} else ""
+    head = line(
+        (f" {sign.glyph} {pad(model.verdict.label.upper(), 18 if wide else 11)}", sign.role),
+        (f"KL {pad(format_kl(tamiyo.kl_divergence), 10 if wide else 8)}", role),
+        f" {arrow(tamiyo.kl_divergence_history)} ",
+        pad(direction, 7) if wide else "",
+    )
+    warning, critical = TUIThresholds.KL_WARNING, TUIThresholds.KL_CRITICAL
+    limits = f"warn ≥ {warning:.3f} crit ≥ {critical:.3f}" if wide else f"warn≥{warning:.3f} crit≥{critical:.3f}"
+    separator: Span = (" │ ", "frame") if wide else (" ", "")
+    end = _state(model)
+    parts = [head]
+    for extra in (
+        line((limits, "dim")),
+        line(_progress_text(model)),
+        line(f"ETA {pad(duration(model.progress.eta_s), 6)}"),
+    ):
+        if width_of(joined([*parts, extra, end], separator)) <= width:
+            parts.append(extra)
+    return joined([*parts, end], separator)
+
+
+def _state(model: ScreenModel) -> Line:
+    """Run state and the age of the data: always there."""
+    if model.frozen is not None:
+        behind = f"{count(model.frozen.behind)} behind" if model.frozen.behind else "at the newest"
+        return line((f"‖ frozen at {model.frozen.update_id}, {behind}", "frozen"))
+    state = STATES[model.life.state]
+    return line((f"{state.glyph} {state.word.upper()}", state.role), (f" {_age_text(model)}", "dim"))
+
+
+def _age_text(model: ScreenModel) -> str:
+    if model.ended_s is not None:
+        return f"{age(model.ended_s)} ago"
+    return f"age {pad(age(model.age_s), 5)}"
+
+
+def _progress_text(model: ScreenModel) -> str:
+    done = model.progress
+    if done.planned is None:
+        return f"{done.unit} {count(done.done)}"
+    return f"{done.unit} {count(done.done)}/{count(done.planned)} {percent(done.fraction, 0)}"
+
+
+def _why_line(model: ScreenModel, width: int) -> Line:
+    sign = VERDICTS[model.verdict.kind]
+    reason = line((" why:  ", "dim"), (clean(model.verdict.reason), sign.role if sign.role != "ok" else ""))
+    label = f"run {_label(model)}"
+    used = width_of(reason)
+    if used + len(label) + 4 > width:
+        return reason
+    return (*reason, (pad(label, width - used - 1, "right"), "dim"), (" ", ""))
+
+
+def _next_line(model: ScreenModel) -> Line:
+    """What to do, or the news from the viewer itself."""
+    if model.notice:
+        return line((" note: ", "dim"), (clean(model.notice), "info"))
+    if model.advice is None:
+        return line((" next: ", "dim"), ("nothing to do", "dim"))
+    return line((" next: ", "dim"), clean(str(model.advice)))
+
+
+def _label(model: ScreenModel) -> str:
+    return clean(model.snapshot.plan.run_name or model.snapshot.run_id or "no run yet")
+
+
+def _stop_line(model: ScreenModel, width: int) -> Line:
+    """The early stop: of the last update, else how many of the last ten; and the limit in force."""
+    snapshot = model.snapshot
+    stopped = snapshot.stopped_recently
+    seen = len(snapshot.tamiyo.early_stops)
+    counted = f"{STOP if stopped else ' '} stopped {stopped} of last {seen or HISTORY}"
+    if snapshot.tamiyo.early_stop is not None:
+        short = width < _WIDE
+        text = clean(early_stop_text(snapshot.tamiyo.early_stop, snapshot.tamiyo.kl_divergence, short=short))
+        where = "" if short else f"update {snapshot.updates} "
+        return line((f" {counted}: ", "stop"), f"{where}{text}")
+    role: Role = "stop" if stopped else "dim"
+    return line((f" {counted}", role), (f"; {_limit_text(model)}", "dim"))
+
+
+def _limit_text(model: ScreenModel) -> str:
+    """The stop in words, from the last update or from the run's start."""
+    last, plan = model.snapshot.last, model.snapshot.plan
+    threshold = last.stop_threshold if last is not None else plan.stop_threshold
+    target = last.target_kl if last is not None else plan.target_kl
+    on = last.stop_on if last is not None else plan.stop_on
+    if threshold is None or target is None or not target:
+        return "early stop is off (target_kl = 0)" if last is not None or plan.started_ns is not None else "no run yet"
+    return f"stops if {on} KL > {plain(threshold, 4)} (1.5 x target_kl {plain(target, 4)})"

@@ -1,0 +1,59 @@
+"""The event log as text, newest first: the newest line stays where the eye is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from esper_sink_tui.glyphs import NON_FINITE, STOP
+from esper_sink_tui.lines import clean, fit_all, frame, line, pad
+from esper_sink_tui.numbers import clock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from esper_sink_tui.glyphs import Role
+    from esper_sink_tui.lines import Line
+    from esper_sink_tui.model import EventFilter, ScreenModel
+    from esper_sink_tui.schema import EventEntry, EventTone
+
+__all__ = ["event_line", "events_panel", "shown_events"]
+
+_FRAMED: Final = 4
+
+_TONES: Final[dict[EventTone, tuple[str, str, Role]]] = {
+    "info": ("·", "info", "dim"),
+    "good": ("●", "calm", "ok"),
+    "warning": ("▲", "warn", "warn"),
+    "critical": ("✖", "crit", "crit"),
+    "non_finite": (NON_FINITE, "NaN", "bad"),
+    "stop": (STOP, "stop", "stop"),
+}
+
+
+def shown_events(entries: Sequence[EventEntry], keep: EventFilter) -> list[EventEntry]:
+    """The entries a filter keeps, newest first."""
+    return [entry for entry in reversed(entries) if keep == "all" or entry.tone != "info"]
+
+
+def event_line(entry: EventEntry) -> Line:
+    """Time, sign, word, source, update and what happened."""
+    glyph, word, role = _TONES[entry.tone]
+    number = str(entry.update_id) if entry.update_id is not None else ""
+    return line(
+        (f"{clock(entry.time_ns)} ", "dim"),
+        (f"{glyph} {pad(word, 5)}", role),
+        (f"{pad(clean(entry.source), 11)}{pad(number, 7, 'right')}  ", "dim"),
+        (clean(entry.text), "" if role == "dim" else role),
+    )
+
+
+def events_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
+    """The newest events that fit."""
+    entries = shown_events(model.snapshot.events, model.event_filter)
+    if height < _FRAMED:
+        return fit_all([event_line(entry) for entry in entries[:height]], width, height)
+    body = [event_line(entry) for entry in entries[: height - 2]]
+    if not body:
+        body = [line(("nothing yet" if model.event_filter == "all" else "nothing notable yet", "dim"))]
+    title = "EVENTS" if model.event_filter == "all" else "EVENTS, NOTABLE ONLY"
+    return frame(title, "l level  enter all", body, width, height)

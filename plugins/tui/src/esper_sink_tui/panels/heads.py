@@ -1,0 +1,169 @@
+"""The heads as text: KL, weight, share and sparkline, or entropy and clip fraction; who carries the drift is named."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from esper_core.health import HealthLevel, classify_entropy, classify_kl, format_kl
+from esper_sink_tui.glyphs import LEVELS
+from esper_sink_tui.lines import clean, fit, frame, line, pad, row
+from esper_sink_tui.metrics import KL_RANGE
+from esper_sink_tui.numbers import count, percent, plain
+from esper_sink_tui.spark import spark
+
+if TYPE_CHECKING:
+    from esper_sink_tui.glyphs import Role
+    from esper_sink_tui.lines import Line
+    from esper_sink_tui.model import ScreenModel
+    from esper_sink_tui.schema import HeadState
+
+__all__ = ["heads_panel"]
+
+_NAME: Final = 12
+_BAR: Final = 6
+_PAIRS_FROM: Final = 76
+_TRAIL: Final = (("LAST 10", 11), ("STATE", 5))
+
+
+def heads_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
+    """One row a head; two heads a row where the panel is wide and low. Heads that do not fit are counted."""
+    heads, entropy = model.snapshot.heads, model.head_view == "entropy"
+    leading = _leading(heads)
+    room = height - 2
+    title = "ENTROPY AND CLIP BY HEAD" if entropy else "KL BY HEAD"
+    body: list[Line]
+    if not heads:
+        body = [line(("waiting for the first update", "dim"))]
+    elif room >= len(heads) + 1 or width < _PAIRS_FROM:
+        rows = [_entropy_row(head) if entropy else _kl_row(head, leading) for head in heads]
+        body = [_entropy_header() if entropy else _kl_header(), *rows]
+        if len(body) > room:
+            hidden = len(body) - room + 1
+            body = [*body[: room - 1], line((f"and {hidden} more: z zooms", "dim"))]
+    else:
+        cells = [_entropy_cell(head) if entropy else _kl_cell(head) for head in heads]
+        body = _pairs(cells, room, (width - 4) // 2)
+    return frame(title, _drift(model, leading), body, width, height)
+
+
+def _leading(heads: tuple[HeadState, ...]) -> HeadState | None:
+    """The head with the largest share."""
+    known = [head for head in heads if head.share is not None and math.isfinite(head.share)]
+    return max(known, key=lambda head: head.share or 0.0, default=None)
+
+
+def _drift(model: ScreenModel, leading: HeadState | None) -> str:
+    """Which head carries the drift, once there is one."""
+    if leading is None or model.snapshot.tamiyo.level.severity < HealthLevel.WARNING.severity:
+        return "d KL" if model.head_view == "entropy" else "d entropy, clip"
+    return f"{clean(leading.name)} carries {percent(leading.share, 0)}"
+
+
+def _sign(level: HealthLevel, *, idle: bool, most: bool = False) -> tuple[str, Role]:
+    """A head's own level; the leading one is marked even where the level is calm."""
+    if idle:
+        return "· idle", "dim"
+    sign = LEVELS[level]
+    return f"{sign.glyph} {'most' if most and level is HealthLevel.HEALTHY else sign.word}", sign.role
+
+
+def _judged(role: Role) -> Role:
+    return role if role in {"warn", "crit", "bad"} else ""
+
+
+def _bar(share: float | None, width: int) -> str:
+    """A share as a bar of whole cells, at least a sliver for any share at all."""
+    if share is None or not math.isfinite(share):
+        return " " * width
+    full = round(min(max(share, 0.0), 1.0) * width)
+    return ("█" * full if full else ("▏" if share > 0 else "")).ljust(width)
+
+
+# --- KL ---------------------------------------------------------------------------------------
+
+
+def _kl_header() -> Line:
+    columns = (
+        ("HEAD", _NAME),
+        ("KL", -10),
+        ("WEIGHT", -7),
+        ("", 2),
+        ("SHARE", _BAR + 6),
+        ("LAST 10", 11),
+        ("STATE", 5),
+    )
+    return line((row(*columns), "dim"))
+
+
+def _kl_row(head: HeadState, leading: HeadState | None) -> Line:
+    text, role = _sign(classify_kl(head.kl), idle=head.kl is None, most=head is leading)
+    return line(
+        pad(clean(head.name), _NAME),
+        (pad(format_kl(head.kl), 10, "right"), _judged(role)),
+        f"{pad(plain(head.weight, 2), 7, 'right')}  ",
+        (_bar(head.share, _BAR), _judged(role) or "info"),
+        f"{pad(percent(head.share, 0), 5, 'right')} ",
+        (spark(head.kl_history, *KL_RANGE), _judged(role)),
+        " ",
+        (text, role),
+    )
+
+
+def _kl_cell(head: HeadState) -> Line:
+    text, role = _sign(classify_kl(head.kl), idle=head.kl is None)
+    return line(
+        pad(clean(head.name), _NAME),
+        (pad(format_kl(head.kl), 8, "right"), _judged(role)),
+        (f" {text[0]} ", role),
+        (_bar(head.share, _BAR), _judged(role) or "info"),
+        pad(percent(head.share, 0), 5, "right"),
+    )
+
+
+# --- entropy and clip fraction ------------------------------------------------------------------
+
+
+def _entropy_header() -> Line:
+    columns = (
+        ("HEAD", _NAME),
+        ("ENTROPY", -10),
+        ("", 2),
+        ("LAST 10", 11),
+        ("CLIP", -7),
+        ("ACTIVE", -9),
+        ("", 2),
+        ("STATE", 5),
+    )
+    return line((row(*columns), "dim"))
+
+
+def _entropy_row(head: HeadState) -> Line:
+    text, role = _sign(classify_entropy(head.entropy_normalised), idle=head.entropy_normalised is None)
+    return line(
+        pad(clean(head.name), _NAME),
+        (pad(plain(head.entropy_normalised, 3), 10, "right"), _judged(role)),
+        "  ",
+        (spark(head.entropy_history, 0.0, 1.0), _judged(role)),
+        f" {pad(percent(head.clip_fraction), 7, 'right')}{pad(count(head.decisions), 9, 'right')}  ",
+        (text, role),
+    )
+
+
+def _entropy_cell(head: HeadState) -> Line:
+    text, role = _sign(classify_entropy(head.entropy_normalised), idle=head.entropy_normalised is None)
+    return line(
+        pad(clean(head.name), _NAME),
+        (pad(plain(head.entropy_normalised, 3), 8, "right"), _judged(role)),
+        (f" {text[0]} ", role),
+        f"clip {pad(percent(head.clip_fraction), 6, 'right')}",
+    )
+
+
+def _pairs(cells: list[Line], room: int, half: int) -> list[Line]:
+    """Two heads a line."""
+    if len(cells) > room * 2:
+        hidden = len(cells) - room * 2 + 1
+        cells = [*cells[: room * 2 - 1], line((f"and {hidden} more: z zooms", "dim"))]
+    starts = range(0, len(cells), 2)
+    return [tuple(span for cell in cells[start : start + 2] for span in fit(cell, half)) for start in starts]

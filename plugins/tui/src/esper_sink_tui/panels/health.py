@@ -1,0 +1,87 @@
+"""HealthStatusPanel as text: one row a metric, with value, sparkline, arrow, limits and state in fixed columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from esper_sink_tui.glyphs import LEVELS, STOP
+from esper_sink_tui.lines import frame, line, pad
+from esper_sink_tui.metrics import METRICS
+from esper_sink_tui.schema import HISTORY
+from esper_sink_tui.spark import marks, spark
+from esper_sink_tui.trend import arrow
+
+if TYPE_CHECKING:
+    from esper_sink_tui.glyphs import Role
+    from esper_sink_tui.lines import Line, Span
+    from esper_sink_tui.metrics import Metric
+    from esper_sink_tui.model import ScreenModel
+    from esper_sink_tui.schema import SanctumSnapshot, TamiyoState
+
+__all__ = ["health_panel", "metric_row"]
+
+_LABEL: Final = 14
+_VALUE: Final = 10
+_LIMITS: Final = 15
+_STATE: Final = 9
+_FULL: Final = _LABEL + _VALUE + HISTORY + _LIMITS + _STATE + 5
+_NO_LIMITS: Final = _FULL - _LIMITS - 1
+
+
+def health_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
+    """The metrics that fit, KL first, with the early stops marked beneath the KL's sparkline.
+
+    Too narrow for every column, the limits go first and then the sparklines; value and state stay.
+    """
+    state, room = model.snapshot.tamiyo, width - 4
+    rows = [_header(room), metric_row(METRICS[0], state, room), _stop_row(model.snapshot, room)]
+    rows.extend(metric_row(item, state, room) for item in METRICS[1:])
+    return frame("POLICY HEALTH", "z zoom", rows, width, height)
+
+
+def _columns(room: int, label: Span, value: Span, trail: tuple[Span, ...], limits: Span, state: Span) -> Line:
+    """One row in fixed columns."""
+    parts: list[Span] = [label, value]
+    if room >= _NO_LIMITS:
+        parts.extend([(" ", ""), *trail])
+    if room >= _FULL:
+        parts.extend([(" ", ""), limits])
+    return line(*parts, (" ", ""), state)
+
+
+def _header(room: int) -> Line:
+    return _columns(
+        room,
+        (pad("METRIC", _LABEL), "dim"),
+        (pad("VALUE", _VALUE, "right"), "dim"),
+        ((pad(f"LAST {HISTORY}", HISTORY + 2), "dim"),),
+        (pad("WARN / CRIT", _LIMITS), "dim"),
+        ("STATE", "dim"),
+    )
+
+
+def metric_row(item: Metric, state: TamiyoState, room: int = _FULL) -> Line:
+    """One metric: what it is, how it went, which limits apply and how it stands."""
+    sign = LEVELS[item.level(state)]
+    history = list(item.history(state))
+    lo, hi = item.bounds(state)
+    judged: Role = sign.role if sign.role in {"warn", "crit", "bad"} else ""
+    return _columns(
+        room,
+        (pad(item.label, _LABEL), ""),
+        (pad(item.text(item.value(state)), _VALUE, "right"), judged),
+        ((spark(history, lo, hi, HISTORY), judged), (f" {arrow(history, dead_band=item.dead_band)}", "")),
+        (pad(str(item.limits(state)), _LIMITS), "dim"),
+        (f"{sign.glyph} {sign.word}", sign.role),
+    )
+
+
+def _stop_row(snapshot: SanctumSnapshot, room: int) -> Line:
+    """Which of the sparkline's updates stopped early, and how many."""
+    flags = snapshot.tamiyo.early_stops
+    stopped = snapshot.stopped_recently
+    counted = f"{STOP} stopped {stopped} of last {len(flags)}" if stopped else ""
+    label: Span = (pad("  early stops", _LABEL), "dim")
+    if room < _NO_LIMITS:
+        return line(label, (pad(f"{STOP} {stopped} of {len(flags)}" if stopped else "", _VALUE, "right"), "stop"))
+    return line(label, " " * (_VALUE + 1), (marks(flags, HISTORY), "stop"), "   ", (counted, "stop"))

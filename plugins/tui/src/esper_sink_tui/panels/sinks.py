@@ -1,0 +1,75 @@
+"""The sinks as text: is the telemetry itself well?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from esper_sink_tui.lines import clean, frame, line, pad, row
+from esper_sink_tui.numbers import MISSING, count, duration
+
+if TYPE_CHECKING:
+    from esper_sink_tui.glyphs import Role
+    from esper_sink_tui.lines import Line, Span
+    from esper_sink_tui.model import ScreenModel
+    from esper_sink_tui.schema import SinkStatus
+
+__all__ = ["sinks_line", "sinks_panel"]
+
+_WIDE: Final = 52
+
+_SIGNS: Final[dict[str, tuple[str, Role]]] = {
+    "ok": ("● ok", "ok"),
+    "recovered": ("● ok again", "ok"),
+    "closed": ("✔ closed", "info"),
+    "failing": ("▲ failing", "warn"),
+    "disabled": ("✖ disabled", "crit"),
+    "cut_off": ("✖ cut off", "crit"),
+}
+
+
+def sinks_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
+    """State, queue, losses and lag of each sink; the ones in trouble first when not all fit."""
+    room = max(height - 3, 1)
+    wide = width >= _WIDE
+    name = width - 4 - (12 + 11 + 9 + 8 if wide else 12 + 7)
+    head = row(("SINK", name), ("STATE", 12), *((("QUEUE", -11),) if wide else ()), ("LOST", -9 if wide else -7))
+    head += pad("LAG", 8, "right") if wide else ""
+    sinks = sorted(model.sinks, key=lambda item: (not _troubled(item), item.name))
+    body = [line((head, "dim")), *(_row(item, name, wide=wide) for item in sinks[:room])]
+    if not sinks:
+        body.append(line(("the run has told of none yet", "dim")))
+    unread = f", {count(model.corrupt)} lines unread" if model.corrupt else ""
+    return frame("SINKS", f"{len(sinks)} on{unread}" if sinks or unread else "", body, width, height)
+
+
+def _troubled(item: SinkStatus) -> bool:
+    return bool(item.lost) or item.state in {"failing", "disabled", "cut_off"}
+
+
+def _row(item: SinkStatus, name: int, *, wide: bool) -> Line:
+    text, role = _sign(item)
+    queue = MISSING if not item.capacity else f"{item.queued or 0}/{item.capacity}"
+    lag = MISSING if item.lag_s is None else duration(item.lag_s)
+    lost: Span = (pad(count(item.lost), 9 if wide else 7, "right"), "warn" if item.lost else "")
+    start = (pad(clean(item.name), name - 1) + " ", (pad(text, 12), role))
+    if not wide:
+        return line(*start, lost)
+    return line(*start, pad(queue, 11, "right"), lost, pad(lag, 8, "right"))
+
+
+def _sign(item: SinkStatus) -> tuple[str, Role]:
+    text, role = _SIGNS[item.state]
+    return ("▲ lossy", "warn") if role in {"ok", "info"} and item.lost else (text, role)
+
+
+def sinks_line(model: ScreenModel) -> Line:
+    """All sinks in one line: the ones in trouble by name."""
+    troubled = [item for item in model.sinks if _troubled(item)]
+    if not troubled:
+        sign: Span = ("● ok", "ok") if model.sinks else ("—", "dim")
+        return line(f" sinks {len(model.sinks)} ", sign)
+    worst = troubled[0]
+    text, role = _sign(worst)
+    queue = f" queue {worst.queued}/{worst.capacity}" if worst.capacity else ""
+    more = f" and {len(troubled) - 1} more" if len(troubled) > 1 else ""
+    return line(" sinks ", (f"{text[0]} {clean(worst.name)} {text[2:]} lost {count(worst.lost)}{queue}{more}", role))

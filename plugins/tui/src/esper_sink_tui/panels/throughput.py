@@ -1,0 +1,95 @@
+"""Throughput and progress as text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from esper_core.health import WARM_UP_UPDATES
+from esper_sink_tui.lines import clean, fit, frame, line, pad
+from esper_sink_tui.numbers import count, duration, percent, plain, rate
+from esper_sink_tui.spark import spark
+from esper_sink_tui.trend import arrow
+
+if TYPE_CHECKING:
+    from esper_core.events import PPOUpdatePayload
+    from esper_sink_tui.lines import Line
+    from esper_sink_tui.model import ScreenModel
+
+__all__ = ["throughput_line", "throughput_panel"]
+
+
+def throughput_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
+    """Steps per second, where the time goes, how far the run is and when it ends."""
+    state, last = model.snapshot.tamiyo, model.snapshot.last
+    history = [value for value in state.steps_per_s_history if value is not None]
+    top = 1.25 * max(history, default=1.0)
+    return_history = [value for value in state.return_mean_history if value is not None]
+    body = [
+        line(
+            pad("env steps/s", 13),
+            pad(rate(state.steps_per_s), 10, "right"),
+            "  ",
+            spark(state.steps_per_s_history, 0.0, top),
+            f" {arrow(state.steps_per_s_history, dead_band=0.0)}",
+        ),
+        line(pad("update", 13), pad(duration(_total(last)), 10, "right"), "  ", (_split(last), "dim")),
+        line(
+            pad("return", 13),
+            pad(plain(state.return_mean, 1), 10, "right"),
+            "  ",
+            spark(state.return_mean_history, min(return_history, default=0.0), max(return_history, default=1.0)),
+            f" {arrow(state.return_mean_history, dead_band=0.0)}",
+        ),
+        _progress(model, width - 4),
+        line(pad("to go", 13), pad(duration(model.progress.eta_s), 10, "right"), "  ", (_warm_up(model), "dim")),
+        line((f"{clean(model.snapshot.plan.environment)}  {_device(last)}", "dim")),
+    ]
+    return frame("THROUGHPUT", "", body, width, height)
+
+
+def throughput_line(model: ScreenModel, width: int) -> Line:
+    """The same for the compact layout."""
+    state, last = model.snapshot.tamiyo, model.snapshot.last
+    eta = duration(model.progress.eta_s)
+    return fit(
+        line(
+            f" {rate(state.steps_per_s)} steps/s {arrow(state.steps_per_s_history, dead_band=0.0)}",
+            f"  update {duration(_total(last))} ",
+            (_split(last), "dim"),
+            f"  return {plain(state.return_mean, 1)}  ETA {eta}",
+        ),
+        width,
+    )
+
+
+def _total(last: PPOUpdatePayload | None) -> float | None:
+    if last is None or last.update_s is None:
+        return None
+    return last.update_s + (last.rollout_s or 0.0)
+
+
+def _split(last: PPOUpdatePayload | None) -> str:
+    total = _total(last)
+    if last is None or last.rollout_s is None or not total:
+        return ""
+    share = last.rollout_s / total
+    return f"(rollout {percent(share, 0)} learn {percent(1 - share, 0)})"
+
+
+def _device(last: PPOUpdatePayload | None) -> str:
+    return f"on {clean(last.device)}" if last is not None else ""
+
+
+def _warm_up(model: ScreenModel) -> str:
+    done = min(model.snapshot.updates, WARM_UP_UPDATES)
+    return f"warm-up {'done' if done == WARM_UP_UPDATES else f'{done}/{WARM_UP_UPDATES}'}"
+
+
+def _progress(model: ScreenModel, room: int) -> Line:
+    done = model.progress
+    if done.planned is None or done.fraction is None:
+        return line(pad("progress", 13), f"{done.unit} {count(done.done)}", ("  no limit planned", "dim"))
+    tail = f" {count(done.done)}/{count(done.planned)} {done.unit}"
+    size = max(room - 13 - len(tail), 4)
+    full = round(done.fraction * size)
+    return line(pad("progress", 13), ("█" * full, "info"), ("░" * (size - full), "dim"), tail)

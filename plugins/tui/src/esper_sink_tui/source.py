@@ -1,0 +1,247 @@
+"""Where a run's events come from: its journal on disk, or a list in memory (OTLP requests, tests).
+
+A source is polled by one thread at a time and knows nothing of screens.
+"""
+
+from __future__ import annotations
+
+import threading
+import tomllib
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from esper_core.events import RunStarted
+from esper_core.health import RunState
+from esper_core.runs import JournalReader, UpdateIndex, read_record, run_state
+from esper_core.runs.layout import journal_files
+from esper_sink_tui.life import Life, life_from_events
+from esper_sink_tui.schema import RECENT, RELATIVE_WINDOW, SinkStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from esper_core.events import Payload, TelemetryEvent
+    from esper_core.runs import RunDir, RunRecord
+    from esper_sink_tui.schema import SanctumSnapshot
+
+    Event = TelemetryEvent[Payload]
+
+__all__ = ["JournalSource", "MemorySource", "Source"]
+
+_FIRST: Final = RECENT + RELATIVE_WINDOW
+"""Updates read for the first screen: those shown, and those the oldest shown relative level is judged against."""
+_LIVE_ROOM: Final = 200_000
+
+
+class Source(Protocol):
+    """One run's events and signs of life."""
+
+    @property
+    def run_id(self) -> str:
+        """The run."""
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+
+    @property
+    def where(self) -> str:
+        """Where the data comes from, in words."""
+
+    @property
+    def corrupt(self) -> int:
+        """Lines or events that could not be read so far."""
+
+    def poll(self, limit: int) -> list[Event]:
+        """New events since the last call, about ``limit`` at most; empty when there are none."""
+
+    def life(self, snapshot: SanctumSnapshot, now_ns: int) -> Life:
+        """The run's state now."""
+
+    def group(self, snapshot: SanctumSnapshot) -> str:
+        """What makes two runs seeds of one experiment."""
+
+    def index(self) -> UpdateIndex | None:
+        """A new, empty index over the whole run, or None when only what was seen is known."""
+
+
+class JournalSource:
+    """A run on disk. The first poll reads the end of the journal, later ones what was added.
+
+    Args:
+        run: its directory; it may not have a journal yet, and may be deleted meanwhile.
+        first: updates to read at first; the default fills a screen.
+    """
+
+    def __init__(self, run: RunDir, *, first: int = _FIRST) -> None:
+        self.run = run
+        self._reader = JournalReader(run)
+        self._first = first
+        self._opened = False
+        self._pending: deque[Event] = deque()
+        self._group: str | None = None
+        self._record: RunRecord | None = None
+
+    @property
+    def run_id(self) -> str:
+        """The run."""
+        return self.run.run_id
+
+    @property
+    def label(self) -> str:
+        """The directory's name."""
+        return self.run.path.name or self.run_id
+
+    @property
+    def where(self) -> str:
+        """The directory."""
+        return str(self.run.path)
+
+    @property
+    def corrupt(self) -> int:
+        """Journal lines that are no events."""
+        return self._reader.corrupt
+
+    def poll(self, limit: int) -> list[Event]:
+        """The next events. Files that vanish or cannot be opened count as having nothing new."""
+        if not self._opened:
+            self._opened = True
+            self._pending.extend(self._beginnings())
+            self._pending.extend(self._reader.tail(self._first, updates_only=True))
+        if self._pending:
+            return [self._pending.popleft() for _ in range(min(limit, len(self._pending)))]
+        try:
+            return self._reader.poll(limit)
+        except OSError:
+            return []
+
+    def _beginnings(self) -> list[Event]:
+        """The first event of every attempt: the plan, and what a resume replaces."""
+        found: list[Event] = []
+        for attempt in sorted({item.attempt for item in journal_files(self.run)}):
+            for event in JournalReader(self.run, attempt=attempt).stream():
+                if isinstance(event.payload, RunStarted) and not event.marked:
+                    found.append(event)
+                break
+        return found
+
+    def life(self, snapshot: SanctumSnapshot, now_ns: int) -> Life:
+        """From ``run.json``; without one, from the events. A deleted run is stale and says so."""
+        record = read_record(self.run)
+        if record is None:
+            if self._reader.deleted:
+                gone = "the run's directory is gone"
+                return Life(state=RunState.STALE, sign_ns=snapshot.last_event_ns, message=gone)
+            # Replaced while it was read, or never written: the last one read still tells more than none.
+            record = self._record
+        self._record = record
+        if record is None:
+            return life_from_events(snapshot, now_ns)
+        return Life(
+            state=run_state(record, now_ns=now_ns),
+            sign_ns=record.heartbeat_ns or None,
+            pid=record.pid or None,
+            host=record.host,
+            message=record.message,
+            updates=record.updates,
+            sinks=tuple(
+                SinkStatus(
+                    name=item.name,
+                    state=item.state,
+                    queued=item.queued,
+                    capacity=item.capacity or None,
+                    delivered=item.delivered,
+                    lost=item.lost,
+                    lag_s=item.lag_s,
+                    message=item.message,
+                )
+                for item in record.sinks
+            ),
+        )
+
+    def group(self, snapshot: SanctumSnapshot) -> str:
+        """The resolved configuration without seed, name and place: equal for seeds of one experiment."""
+        if self._group is None:
+            try:
+                config = tomllib.loads(self.run.config_path.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                return snapshot.plan.environment
+            self._group = _group_of(config)
+        return self._group
+
+    def index(self) -> UpdateIndex:
+        """An index over the whole journal."""
+        return UpdateIndex(self.run)
+
+
+class MemorySource:
+    """A run known by the events someone hands over, from any thread.
+
+    Args:
+        run_id: the run.
+        where: where they come from, in words.
+    """
+
+    def __init__(self, run_id: str, *, where: str = "memory") -> None:
+        self._run_id = run_id
+        self._where = where
+        self._events: deque[Event] = deque()
+        self._lock = threading.Lock()
+
+    @property
+    def run_id(self) -> str:
+        """The run."""
+        return self._run_id
+
+    @property
+    def label(self) -> str:
+        """The run id."""
+        return self._run_id
+
+    @property
+    def where(self) -> str:
+        """As given."""
+        return self._where
+
+    @property
+    def corrupt(self) -> int:
+        """None: what cannot be decoded never comes this far."""
+        return 0
+
+    def push(self, events: Iterable[Event]) -> bool:
+        """Hand events over; False when there is no room and none was taken."""
+        taken = list(events)
+        with self._lock:
+            if len(self._events) + len(taken) > _LIVE_ROOM:
+                return False
+            self._events.extend(taken)
+        return True
+
+    def poll(self, limit: int) -> list[Event]:
+        """The next events handed over."""
+        with self._lock:
+            return [self._events.popleft() for _ in range(min(limit, len(self._events)))]
+
+    def life(self, snapshot: SanctumSnapshot, now_ns: int) -> Life:
+        """From the events alone."""
+        return life_from_events(snapshot, now_ns)
+
+    def group(self, snapshot: SanctumSnapshot) -> str:
+        """The environment: the configuration itself does not travel."""
+        return snapshot.plan.environment
+
+    def index(self) -> None:
+        """Nothing but what was seen."""
+        return
+
+
+def _group_of(config: dict[str, Any]) -> str:
+    """A short readable key: environment and what of [ppo] differs between experiments, hashed."""
+    import hashlib  # noqa: PLC0415  # only runs that are compared pay for it
+    import json  # noqa: PLC0415  # as above
+
+    run = {key: value for key, value in config.get("run", {}).items() if key not in {"seed", "name", "dir"}}
+    rest = {key: value for key, value in config.items() if key in {"ppo", "env", "preset"}}
+    digest = hashlib.sha256(json.dumps([rest, run], sort_keys=True, default=str).encode()).hexdigest()
+    environment = str(config.get("env", {}).get("id", "run"))
+    return f"{environment}#{digest[:4]}"

@@ -1,0 +1,63 @@
+"""Sparklines over a fixed range, so that the same height means the same value on every screen. Pure.
+
+A range from the data (as most sparklines have) draws a drift of 0.0001 like a crisis and a crisis like any other.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from esper_sink_tui.glyphs import MISSING, NON_FINITE, SPARK, STOP
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["columns", "glyph", "marks", "spark"]
+
+
+def glyph(value: float | None, lo: float, hi: float) -> str:
+    """One sign: eighths of the range, a dot for missing, a cross for NaN and Inf. Values beyond it stay at its ends."""
+    if value is None:
+        return MISSING
+    if not math.isfinite(value):
+        return NON_FINITE
+    if not hi > lo:
+        return SPARK[0]
+    eighth = int((value - lo) / (hi - lo) * len(SPARK)) if lo < value < hi else (0 if value <= lo else len(SPARK) - 1)
+    return SPARK[min(max(eighth, 0), len(SPARK) - 1)]
+
+
+def spark(values: Iterable[float | None], lo: float, hi: float, width: int = 10) -> str:
+    """The last ``width`` values, right-aligned in exactly ``width`` cells; blank where there is no update yet."""
+    shown = list(values)[-width:] if width > 0 else []
+    return "".join(glyph(value, lo, hi) for value in shown).rjust(width)
+
+
+def marks(flags: Iterable[bool], width: int = 10) -> str:
+    """A mark beneath each set place of a sparkline of the same width."""
+    shown = list(flags)[-width:] if width > 0 else []
+    return "".join(STOP if flag else " " for flag in shown).rjust(width)
+
+
+def columns(values: Sequence[float | None], lo: float, hi: float, width: int, height: int) -> list[str]:
+    """A column chart as text, top row first: for terminals and texts without the plot widget."""
+    shown = list(values)[-width:] if width > 0 else []
+    rows = []
+    for row in range(height - 1, -1, -1):
+        signs = [_cell(value, lo, hi, row, height) for value in shown]
+        rows.append("".join(signs).rjust(width))
+    return rows
+
+
+def _cell(value: float | None, lo: float, hi: float, row: int, height: int) -> str:
+    """One cell of a column: full below the value, an eighth block at it, blank above."""
+    if value is None or not math.isfinite(value) or not hi > lo:
+        sign = MISSING if value is None else NON_FINITE
+        return sign if row == 0 else " "
+    eighths = min(max((value - lo) / (hi - lo), 0.0), 1.0) * height * len(SPARK) - row * len(SPARK)
+    if eighths >= len(SPARK):
+        return SPARK[-1]
+    if eighths > 0:
+        return SPARK[max(math.ceil(eighths) - 1, 0)]
+    return SPARK[0] if row == 0 else " "

@@ -1,0 +1,43 @@
+"""Where a number is going: the direction of the number, never a judgement. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from esper_sink_tui.glyphs import ARROWS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Trend", "arrow", "trend"]
+
+Trend: TypeAlias = Literal["rising", "falling", "steady", ""]
+_NEWEST = 3
+_LEAST = 5
+
+
+def trend(values: Iterable[float | None], *, dead_band: float = 0.001) -> Trend:
+    """The mean of the last three values against the mean of those before.
+
+    Args:
+        values: oldest first; missing and non-finite ones are left out.
+        dead_band: the least absolute change that counts; a tenth of the earlier mean counts too, whichever is more.
+
+    Returns:
+        ``rising``, ``falling``, ``steady``, or an empty string below five values.
+    """
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    if len(finite) < _LEAST:
+        return ""
+    earlier, newest = finite[:-_NEWEST], finite[-_NEWEST:]
+    before = math.fsum(earlier) / len(earlier)
+    change = math.fsum(newest) / _NEWEST - before
+    if abs(change) <= max(dead_band, abs(before) * 0.1):
+        return "steady"
+    return "rising" if change > 0 else "falling"
+
+
+def arrow(values: Iterable[float | None], *, dead_band: float = 0.001) -> str:
+    """The trend as one sign, blank below five values."""
+    return ARROWS[trend(values, dead_band=dead_band)]

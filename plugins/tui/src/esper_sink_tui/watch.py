@@ -1,0 +1,322 @@
+"""Watch: the runs that a viewer follows. Reads their sources in small bites and builds the screen's model.
+
+One thread ticks; any thread may ask for a model, select a run, freeze or step: a lock is held for one bite at most.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from esper_core.runs import find_run, list_runs
+from esper_sink_tui.aggregator import SanctumAggregator
+from esper_sink_tui.life import Life
+from esper_sink_tui.model import Frozen, RunRow, ScreenModel, build, run_row
+from esper_sink_tui.schema import SanctumSnapshot
+from esper_sink_tui.source import JournalSource, MemorySource
+from esper_sink_tui.timeline import Timeline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from esper_core.events import Payload, TelemetryEvent
+    from esper_core.runs import RunDir
+    from esper_sink_tui.model import EventFilter, HeadView
+    from esper_sink_tui.source import Source
+
+__all__ = ["LISTED", "Watch", "Watched"]
+
+LISTED: Final = 12
+"""Runs of a folder that are followed for the list; any other is followed once it is selected."""
+_BITE: Final = 64
+_DISCOVER_S: Final = 2.0
+_LIFE_S: Final = 0.5
+
+
+@dataclass(slots=True)
+class Watched:
+    """One followed run."""
+
+    source: Source
+    aggregator: SanctumAggregator
+    timeline: Timeline
+    snapshot: SanctumSnapshot = field(default_factory=SanctumSnapshot)
+    life: Life = field(default_factory=Life)
+    generation: int = -1
+    life_at: float = -1.0
+    marked: bool = False
+    row: RunRow | None = None
+
+
+class Watch:
+    """The followed runs, and what of them is on show.
+
+    Args:
+        base: folder whose newest runs are listed, or None.
+        clock_ns: unix time in nanoseconds.
+        listed: runs of the folder to follow for the list.
+    """
+
+    def __init__(
+        self, base: Path | None = None, *, clock_ns: Callable[[], int] = time.time_ns, listed: int = LISTED
+    ) -> None:
+        self.base = base
+        self.event_filter: EventFilter = "all"
+        self.head_view: HeadView = "kl"
+        self.run_filter = ""
+        self.notice = ""
+        self.waiting_for = "no run yet"
+        self._clock_ns = clock_ns
+        self._listed = listed
+        self._lock = threading.RLock()
+        self._runs: dict[str, Watched] = {}
+        self._selected = ""
+        self._frozen_at: int | None = None
+        self._frozen: tuple[int, SanctumSnapshot] | None = None
+        self._discovered = float("-inf")
+        self.version = 0
+        """Raised by everything that may change the screen but the passing of time."""
+
+    # --- runs ---------------------------------------------------------------------------------
+
+    def add(self, source: Source, *, select: bool = False, marked: bool = False) -> Watched:
+        """Follow a run."""
+        with self._lock:
+            watched = self._runs.get(source.run_id)
+            if watched is None:
+                watched = Watched(source, SanctumAggregator(source.run_id), Timeline(source.index()), marked=marked)
+                self._runs[source.run_id] = watched
+            if select or not self._selected:
+                self.select(source.run_id)
+            self.version += 1
+            return watched
+
+    def add_run(self, run: RunDir, *, select: bool = False, marked: bool = False) -> Watched:
+        """Follow a run on disk."""
+        with self._lock:
+            known = self._runs.get(run.run_id)
+            if known is not None:
+                if select:
+                    self.select(run.run_id)
+                known.marked = known.marked or marked
+                return known
+            return self.add(JournalSource(run), select=select, marked=marked)
+
+    def select(self, run_id: str) -> None:
+        """Show a run; a frozen view thaws."""
+        with self._lock:
+            if run_id in self._runs and run_id != self._selected:
+                self._selected = run_id
+                self.thaw()
+
+    def open(self, spec: str) -> None:
+        """Follow and show a run of the folder by name.
+
+        Raises:
+            RunNotFoundError: no such run.
+        """
+        if self.base is not None:
+            self.add_run(find_run(spec, self.base), select=True)
+
+    def neighbour(self, offset: int) -> None:
+        """Show the next or previous run of the list."""
+        with self._lock:
+            ids = [row.run_id for row in self.rows()]
+            if ids:
+                place = ids.index(self._selected) if self._selected in ids else 0
+                self.select(ids[(place + offset) % len(ids)])
+
+    def mark(self, run_id: str) -> None:
+        """Mark or unmark a run for comparing."""
+        with self._lock:
+            if run_id in self._runs:
+                self._runs[run_id].marked = not self._runs[run_id].marked
+                self._runs[run_id].row = None
+                self.version += 1
+
+    @property
+    def selected(self) -> str:
+        """The run on show; empty before the first."""
+        return self._selected
+
+    def watched(self, run_id: str | None = None) -> Watched | None:
+        """A followed run; the one on show by default."""
+        return self._runs.get(self._selected if run_id is None else run_id)
+
+    def all(self) -> list[Watched]:
+        """Every followed run."""
+        with self._lock:
+            return list(self._runs.values())
+
+    def receive(self, events: Iterable[TelemetryEvent[Payload]], *, where: str) -> bool:
+        """Take events of any runs in, from any thread; False when there is no room: come again later."""
+        by_run: dict[str, list[TelemetryEvent[Payload]]] = {}
+        for event in events:
+            by_run.setdefault(event.run_id, []).append(event)
+        for run_id, group in by_run.items():
+            with self._lock:
+                watched = self._runs.get(run_id)
+                if watched is None:
+                    watched = self.add(MemorySource(run_id, where=where))
+            if isinstance(watched.source, MemorySource) and not watched.source.push(group):
+                return False
+        return True
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def tick(self, *, budget_s: float = 0.2) -> bool:
+        """Read what is new, in bites, for about ``budget_s``; the run on show first.
+
+        Returns:
+            True when there may be more to read now.
+        """
+        deadline = time.monotonic() + budget_s
+        self._discover()
+        more = False
+        for watched in sorted(self.all(), key=lambda item: item.source.run_id != self._selected):
+            while events := self._bite(watched):
+                if len(events) < _BITE:
+                    break
+                if time.monotonic() > deadline:
+                    more = True
+                    break
+            self._refresh(watched)
+        return more
+
+    def _bite(self, watched: Watched) -> list[TelemetryEvent[Payload]]:
+        events = watched.source.poll(_BITE)
+        if events:
+            with self._lock:
+                watched.aggregator.handle_all(events)
+                watched.timeline.add(events)
+        return events
+
+    def _refresh(self, watched: Watched) -> None:
+        """Build the run's snapshot anew if something came, and look after its life."""
+        with self._lock:
+            now = time.monotonic()
+            if watched.generation != watched.aggregator.generation:
+                watched.generation = watched.aggregator.generation
+                watched.snapshot = watched.aggregator.snapshot()
+                watched.row = None
+                self.version += 1
+            if now - watched.life_at >= _LIFE_S:
+                watched.life_at = now
+                life = watched.source.life(watched.snapshot, self._clock_ns())
+                if life != watched.life:
+                    watched.life = life
+                    watched.row = None
+
+    def _discover(self) -> None:
+        """Look for new runs in the folder every other second."""
+        now = time.monotonic()
+        if self.base is None or now - self._discovered < _DISCOVER_S:
+            return
+        self._discovered = now
+        for run in list_runs(self.base)[: self._listed]:
+            if run.run_id not in self._runs:
+                self.add_run(run)
+
+    # --- the view -----------------------------------------------------------------------------
+
+    def freeze(self) -> None:
+        """Hold the view at the update on show; reading goes on."""
+        with self._lock:
+            watched = self.watched()
+            if watched is not None and watched.snapshot.last is not None:
+                self._frozen_at = watched.snapshot.updates
+                self._frozen = (self._frozen_at, watched.snapshot)
+                self.version += 1
+
+    def thaw(self) -> None:
+        """Back to the newest."""
+        with self._lock:
+            self._frozen_at = self._frozen = None
+            self.version += 1
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the view stands still."""
+        return self._frozen_at is not None
+
+    def step(self, offset: int) -> None:
+        """Freeze, and go ``offset`` updates on (negative: back). Stays within the run."""
+        with self._lock:
+            watched = self.watched()
+            if watched is None or watched.snapshot.last is None:
+                return
+            here = self._frozen_at if self._frozen_at is not None else watched.snapshot.updates
+            target = watched.timeline.neighbour(here, offset)
+            self._show(watched, target if target is not None else here)
+
+    def step_to(self, *, first: bool) -> None:
+        """Freeze at the run's first or last update."""
+        with self._lock:
+            watched = self.watched()
+            if watched is not None and watched.snapshot.last is not None:
+                ends = watched.timeline.ends()
+                if ends is not None:
+                    self._show(watched, ends[0] if first else ends[1])
+
+    def _show(self, watched: Watched, update_id: int) -> None:
+        self._frozen_at = update_id
+        found = watched.timeline.snapshot_at(update_id, watched.snapshot)
+        self._frozen = (update_id, found)
+        self.version += 1
+
+    def rows(self) -> list[RunRow]:
+        """The followed runs that the filter keeps, as the list shows them: newest first, the one on show always."""
+        with self._lock:
+            rows = []
+            for watched in self._runs.values():
+                if watched.row is None:
+                    watched.row = run_row(
+                        watched.snapshot,
+                        watched.life,
+                        label=watched.source.label,
+                        group=watched.source.group(watched.snapshot),
+                        marked=watched.marked,
+                        run_id=watched.source.run_id,
+                    )
+                rows.append(watched.row)
+            wanted = self.run_filter.casefold()
+            kept = [
+                row
+                for row in rows
+                if not wanted
+                or row.run_id == self._selected
+                or wanted in f"{row.label} {row.state.value} {row.kind.value} {row.group}".casefold()
+            ]
+            return sorted(kept, key=lambda row: row.label, reverse=True)
+
+    def model(self) -> ScreenModel:
+        """The screen now."""
+        with self._lock:
+            now_ns = self._clock_ns()
+            rows = tuple(self.rows())
+            watched = self.watched()
+            if watched is None:
+                waiting = SanctumSnapshot()
+                return build(waiting, Life(), now_ns=now_ns, runs=rows, notice=self.notice or self.waiting_for)
+            snapshot, frozen = watched.snapshot, None
+            if self._frozen is not None and self._frozen_at is not None:
+                snapshot = self._frozen[1]
+                behind = watched.timeline.distance(self._frozen_at, watched.snapshot.updates)
+                frozen = Frozen(update_id=self._frozen_at, behind=behind)
+            return build(
+                snapshot,
+                watched.life,
+                now_ns=now_ns,
+                runs=rows,
+                frozen=frozen,
+                event_filter=self.event_filter,
+                head_view=self.head_view,
+                run_filter=self.run_filter,
+                source=watched.source.where,
+                corrupt=watched.source.corrupt,
+                notice=self.notice,
+                selected=watched.source.run_id,
+            )
