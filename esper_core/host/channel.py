@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Channel", "InlineChannel", "LatestChannel", "QueueChannel"]
 
 FULL_WAIT_S: Final = 0.05
-"""The longest the emitter waits for room, once, and not again until the queue has drained."""
+"""The longest the emitter waits for room, all in all, until the queue has drained."""
 TRIES: Final = 4
 """Tries of one event after I/O errors, before it counts as lost and the next one is tried."""
 
@@ -110,6 +110,8 @@ class _Base:
             self.guard.call(self._closer, reason, counts=False)
 
     def closed(self, timeout_s: float) -> bool:
+        if os.getpid() != self._pid:
+            return True  # a forked child has nothing to close, and its locks may be held for ever
         finished = self._done.wait(timeout_s)
         if finished:
             self.guard.close("closed")
@@ -156,10 +158,10 @@ class InlineChannel(_Base):
 
     def begin_close(self, reason: object) -> None:
         """Begin to close, in a daemon thread: the emitter's may not hang here."""
-        if self._reason is not None:
+        if self._reason is not None or os.getpid() != self._pid:
             return
         self._reason = reason
-        if os.getpid() != self._pid or not self._usable:
+        if not self._usable:
             self._done.set()
             return
         threading.Thread(target=self._finish, name=f"esper-close-{self.guard.name}", daemon=True).start()
@@ -185,7 +187,6 @@ class _ThreadChannel(_Base):
 
     def begin_close(self, reason: object) -> None:
         if os.getpid() != self._pid:
-            self._done.set()
             return
         with self._wake:
             if self._reason is None:
@@ -281,8 +282,8 @@ class QueueChannel(_ThreadChannel):
         guard: contains and counts.
         deliver: calls the sink.
         size: events the queue holds.
-        patience_s: the longest wait of the emitter when something would be lost.
-        once: wait once and not again until the queue has drained; False (replay) waits each time.
+        patience_s: the longest that the emitter waits when something as important would be lost.
+        once: that is all until the queue has drained; False (replay) waits as long for each event.
         hooks: ``opener`` and ``closer``.
     """
 
@@ -303,10 +304,10 @@ class QueueChannel(_ThreadChannel):
         self._capacity = size
         self._patience_s = patience_s
         self._once = once
-        self._waited = False
+        self._wait_left_s = patience_s
 
     def put(self, hook: str, event: Any) -> None:
-        """Queue one event; when the queue is full, wait shortly once, then lose what matters least."""
+        """Queue one event; when the queue is full, wait shortly, then lose what matters least."""
         if os.getpid() != self._pid:
             return
         if self.guard.is_disabled():
@@ -317,9 +318,11 @@ class QueueChannel(_ThreadChannel):
             if self._reason is not None:
                 self.guard.lose(1)
                 return
-            if self._buffer.must_lose(priority) and priority and not self._waited:
-                self._waited = self._once
-                self._wake.wait_for(lambda: not self._buffer.full or self.guard.is_disabled(), self._patience_s)
+            if priority and self._buffer.must_lose(priority) and self._wait_left_s > 0:
+                begun = time.monotonic()
+                self._wake.wait_for(lambda: not self._buffer.full or self.guard.is_disabled(), self._wait_left_s)
+                if self._once:
+                    self._wait_left_s -= time.monotonic() - begun
                 if self.guard.is_disabled():
                     self.guard.lose(1)
                     return
@@ -336,7 +339,7 @@ class QueueChannel(_ThreadChannel):
     def _take(self) -> tuple[str, Any] | None:
         taken = self._buffer.pop()
         if taken is None:
-            self._waited = False
+            self._wait_left_s = self._patience_s
         return taken
 
     def _held(self) -> int:

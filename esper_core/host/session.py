@@ -167,6 +167,7 @@ class Session:
         self._reason = ""
         self._message = ""
         self._begun = 0.0
+        self._pid = os.getpid()
         self._stack = contextlib.ExitStack()
         self._heartbeat: Heartbeat | None = None
         self._observed = _Observed()
@@ -189,6 +190,7 @@ class Session:
                     attempt=self.attempt,
                     rank=self.rank,
                     mode=self.mode,
+                    episodes=self.config.otel.episodes,
                     resource=self.resource,
                 ),
                 self.config.delivery,
@@ -303,6 +305,8 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if os.getpid() != self._pid:
+            return  # a forked child that leaves by an exception: the run is its parent's
         with self._stack:
             if error is not None:
                 self._judge(error)

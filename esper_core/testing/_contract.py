@@ -1,0 +1,234 @@
+"""What every sink must do, as tests: subclass it, name the sink, run pytest."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import unittest
+import warnings
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+
+from esper_core.errors import ConfigError
+from esper_core.hooks import CloseReason, Secret, hookimpl
+from esper_core.host.hub import EVENT_HOOKS
+from esper_core.host.inspection import inspect_sink
+from esper_core.host.options import sink_options
+from esper_core.testing._events import awkward_updates, make_event, make_update, one_of_each
+from esper_core.testing._harness import SinkHarness, _resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["SinkContract"]
+
+_UPDATES = 50
+
+
+class SinkContract:
+    """Tests that every sink passes.
+
+    Subclass it in a test module::
+
+        class TestMySink(SinkContract):
+            sink = MySink
+            config = {"port": 8125}
+
+    Attributes:
+        sink: the sink's class.
+        config: a valid ``[sink.NAME]`` table; override :meth:`table` when it needs a free port or a folder.
+        bad_configs: tables that must be refused.
+        call_limit_s: the longest that a hook may take on average, in seconds.
+        deadline_s: seconds it has to close.
+    """
+
+    sink: ClassVar[type]
+    config: ClassVar[Mapping[str, Any]] = {}
+    bad_configs: ClassVar[Sequence[Mapping[str, Any]]] = ()
+    call_limit_s: ClassVar[float] = 0.05
+    deadline_s: ClassVar[float] = 3.0
+
+    def table(self, tmp_path: Path) -> dict[str, Any]:  # noqa: ARG002  # for overrides
+        """The table to open the sink with."""
+        return dict(self.config)
+
+    def harness(self, tmp_path: Path, sink: type | None = None) -> SinkHarness:
+        """A harness around the sink."""
+        return SinkHarness(
+            sink or self.sink, self.table(tmp_path), run_dir=tmp_path, deadline_s=self.deadline_s, name="contract"
+        )
+
+    # --- what it declares ---------------------------------------------------------------------
+
+    def test_host_accepts_the_class(self) -> None:
+        """Hooks are marked, known and well-formed."""
+        _require(bool(inspect_sink(self.sink, f"sink {self.sink.__name__}").hooks), "it implements a hook")
+
+    def test_an_unknown_key_is_refused(self, tmp_path: Path) -> None:
+        """A slip in the configuration is an error that names the key."""
+        loaded, _ = _resolve(self.sink, "contract")
+        try:
+            sink_options(loaded, self.table(tmp_path) | {"no_such_key": 1})
+        except ConfigError as error:
+            words = str(error)
+            _require("no_such_key" in words or "takes no options" in words, f"the error names the key: {words}")
+        else:
+            _fail("the key no_such_key was accepted")
+
+    def test_bad_tables_are_refused(self) -> None:
+        """Each table of ``bad_configs`` is a ConfigError."""
+        if not self.bad_configs:
+            raise unittest.SkipTest("the sink names no bad_configs")
+        loaded, _ = _resolve(self.sink, "contract")
+        for table in self.bad_configs:
+            try:
+                sink_options(loaded, table)
+            except ConfigError:
+                continue
+            _fail(f"accepted: {dict(table)}")
+
+    def test_secrets_do_not_show(self, tmp_path: Path) -> None:
+        """No field of the config that is a Secret prints itself."""
+        loaded, _ = _resolve(self.sink, "contract")
+        options = sink_options(loaded, self.table(tmp_path))
+        if options is None:
+            raise unittest.SkipTest("the sink takes no options")
+        for item in msgspec.structs.fields(loaded.config_type or type(options)):
+            value = getattr(options, item.name)
+            if isinstance(value, Secret) and value:
+                _require(value.reveal() not in repr(options), f"{item.name} shows in repr(config)")
+
+    # --- what it does with events -------------------------------------------------------------
+
+    def test_it_takes_one_event_of_each_kind(self, tmp_path: Path) -> None:
+        """A short run: nothing raises, nothing is lost, and it closes in time."""
+        with self.harness(tmp_path) as harness:
+            harness.send(*one_of_each())
+            _require(harness.drain(), "the sink took every event")
+        self._flawless(harness)
+
+    def test_it_takes_awkward_updates(self, tmp_path: Path) -> None:
+        """None, NaN, Inf, no heads, 64 heads, line breaks and quotes are data like any other."""
+        with self.harness(tmp_path) as harness:
+            harness.send(*awkward_updates())
+            harness.drain()
+        self._flawless(harness)
+
+    def test_it_takes_a_marked_event(self, tmp_path: Path) -> None:
+        """``esper sinks check`` sends events that say so."""
+        with self.harness(tmp_path) as harness:
+            harness.send(make_event(make_update(), marked=True))
+            harness.drain()
+        self._flawless(harness)
+
+    def test_it_is_not_slow(self, tmp_path: Path) -> None:
+        """On average a hook returns within ``call_limit_s``."""
+        with self.harness(tmp_path) as harness:
+            begun = time.monotonic()
+            harness.send(*(make_update(index) for index in range(1, _UPDATES + 1)))
+            harness.drain()
+            spent = (time.monotonic() - begun) / _UPDATES
+        self._flawless(harness)
+        _require(spent <= self.call_limit_s, f"one update took {spent:.4f} s, the limit is {self.call_limit_s} s")
+
+    # --- faults -------------------------------------------------------------------------------
+
+    def test_it_goes_on_after_a_failure(self, tmp_path: Path) -> None:
+        """One call that raises is contained and counted, and the next events arrive."""
+        flaky = _flaky(self.sink)
+        with self.harness(tmp_path, flaky) as harness:
+            harness.send(make_update(1))
+            harness.drain()
+            harness.send(make_update(2), make_update(3))
+            harness.drain()
+        report = harness.report
+        _require(report.failures == 1, f"one failure was counted: {report}")
+        _require(report.lost == 1, f"one loss was counted: {report}")
+        _require(report.delivered >= 2, f"the next events arrived: {report}")
+
+    def test_it_closes_without_an_event(self, tmp_path: Path) -> None:
+        """A run that fails at once closes it all the same."""
+        harness = self.harness(tmp_path)
+        with harness:
+            pass
+        self._flawless(harness)
+
+    def test_it_closes_for_every_reason(self, tmp_path: Path) -> None:
+        """Done, stopped, failed and disabled all close it, within the deadline."""
+        for reason in CloseReason:
+            harness = self.harness(tmp_path)
+            with harness:
+                harness.send(make_update())
+                begun = time.monotonic()
+                harness.close(reason)
+                _require(time.monotonic() - begun <= self.deadline_s + 0.5, f"closed in time for {reason}")
+            self._flawless(harness)
+
+    def test_a_forked_child_leaves_it_alone(self, tmp_path: Path) -> None:
+        """A forked child, an environment's worker say, neither hangs nor disturbs the parent's sink."""
+        if not hasattr(os, "fork"):
+            raise unittest.SkipTest("this platform does not fork")
+        with self.harness(tmp_path) as harness:
+            harness.send(make_update(1))
+            harness.drain()
+            _require(_in_forked_child(harness) == 0, "the child ended by itself within 5 s")
+            harness.send(make_update(2))
+            harness.drain()
+        self._flawless(harness)
+
+    def _flawless(self, harness: SinkHarness) -> None:
+        report = harness.report
+        _require(not report.cut_off, f"it closed within {self.deadline_s} s: {report}")
+        _require(report.failures == 0 and report.lost == 0, f"nothing failed or was lost: {report}")
+
+
+def _require(condition: bool, what: str) -> None:
+    if not condition:
+        _fail(what)
+
+
+def _fail(what: str) -> None:
+    raise AssertionError(f"not so: {what}")
+
+
+def _flaky(sink: type) -> type:
+    """The same sink, whose first update raises before it reaches it."""
+    if "esper_ppo_updated" not in inspect_sink(sink, sink.__name__).hooks:
+        raise unittest.SkipTest(f"the sink hears no update; event hooks: {', '.join(sorted(EVENT_HOOKS))}")
+
+    class Flaky(sink):  # type: ignore[misc]  # the base is the sink under test
+        raised = False
+
+        @hookimpl
+        def esper_ppo_updated(self, event: Any) -> None:
+            if not self.raised:
+                self.raised = True
+                raise RuntimeError("made to fail by the contract")
+            super().esper_ppo_updated(event=event)
+
+    return Flaky
+
+
+def _in_forked_child(harness: SinkHarness) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of forks with threads: that is the case here
+        pid = os.fork()
+    if pid == 0:
+        try:
+            harness.send(make_update(99))
+            harness.close()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    end = time.monotonic() + 5.0
+    while time.monotonic() < end:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return -1

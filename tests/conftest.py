@@ -1,0 +1,50 @@
+"""Shared fixtures: a clean environment, and subprocesses that end with the test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+_FOREIGN = ("ESPER_", "OTEL_")
+_SINGLE = ("TRACEPARENT", "TRACESTATE")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables of the person who runs the tests change nothing."""
+    for name in list(os.environ):
+        if name.startswith(_FOREIGN) or name in _SINGLE:
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def start_python() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start ``python -c SCRIPT``; whatever still runs at the end of the test is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(script: str, *, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", script],
+            cwd=cwd,
+            env=dict(os.environ) | (env or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
