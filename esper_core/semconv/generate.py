@@ -165,8 +165,14 @@ class Gauge(NamedTuple):
 '''
 
 
+def _literal(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_literal, value))}{',' if len(value) == 1 else ''})"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+
+
 def _call(name: str, values: Sequence[object]) -> str:
-    return f"{name}({', '.join(json.dumps(v, ensure_ascii=False) if isinstance(v, str) else repr(v) for v in values)})"
+    return f"{name}({', '.join(map(_literal, values))})"
 
 
 def _names_py(registry: Registry, schema_url: str) -> str:

@@ -151,25 +151,25 @@ ATTRIBUTES: Final[dict[str, str]] = {
 """Attribute names and their types."""
 
 METRICS: Final[dict[str, Metric]] = {
-    "esper.ppo.kl_divergence": Metric("esper.ppo.kl_divergence", "histogram", "{nat}", "KL of every update, weighted (per head-decision) and joint (per step). Bucket boundaries contain 0.015 and 0.03; a bucket includes its upper bound while the verdict is `>=`, so alert on the gauges.", ('esper.ppo.kl.scope',)),
-    "esper.ppo.head.kl_divergence": Metric("esper.ppo.head.kl_divergence", "histogram", "{nat}", "KL of every update per active decision, by head; a head without active decisions gives no point.", ('esper.ppo.head.name',)),
+    "esper.ppo.kl_divergence": Metric("esper.ppo.kl_divergence", "histogram", "{nat}", "KL of every update, weighted (per head-decision) and joint (per step). Bucket boundaries contain 0.015 and 0.03; a bucket includes its upper bound while the verdict is `>=`, so alert on the gauges.", ("esper.ppo.kl.scope",)),
+    "esper.ppo.head.kl_divergence": Metric("esper.ppo.head.kl_divergence", "histogram", "{nat}", "KL of every update per active decision, by head; a head without active decisions gives no point.", ("esper.ppo.head.name",)),
     "esper.ppo.rollout.duration": Metric("esper.ppo.rollout.duration", "histogram", "s", "Time spent collecting one rollout.", ()),
     "esper.ppo.update.duration": Metric("esper.ppo.update.duration", "histogram", "s", "Time spent in one update.", ()),
-    "esper.ppo.updates": Metric("esper.ppo.updates", "counter", "{update}", "PPO updates, by how they ended.", ('esper.ppo.outcome',)),
+    "esper.ppo.updates": Metric("esper.ppo.updates", "counter", "{update}", "PPO updates, by how they ended.", ("esper.ppo.outcome",)),
     "esper.ppo.early_stops": Metric("esper.ppo.early_stops", "counter", "{stop}", "Updates stopped before their planned minibatches.", ()),
     "esper.ppo.episodes": Metric("esper.ppo.episodes", "counter", "{episode}", "Finished episodes.", ()),
     "esper.ppo.steps": Metric("esper.ppo.steps", "counter", "{step}", "Environment steps of the rollouts, unforced and forced.", ()),
     "esper.ppo.clamped": Metric("esper.ppo.clamped", "counter", "{ratio}", "Active log-ratios beyond +-20 that were clamped.", ()),
     "esper.ppo.non_finite": Metric("esper.ppo.non_finite", "counter", "{value}", "Active log-ratios, losses and gradients that were NaN or Inf during updates.", ()),
-    "esper.ppo.non_finite_fields": Metric("esper.ppo.non_finite_fields", "counter", "{value}", "Reported numbers that were NaN or Inf and are therefore in no other metric, by field.", ('esper.ppo.field',)),
+    "esper.ppo.non_finite_fields": Metric("esper.ppo.non_finite_fields", "counter", "{value}", "Reported numbers that were NaN or Inf and are therefore in no other metric, by field.", ("esper.ppo.field",)),
     "esper.policy.health": Metric("esper.policy.health", "gauge", "{level}", "The policy's level, the worst of the last three updates: 0 unknown, 1 healthy, 2 warning, 3 critical, 4 non-finite.", ()),
     "esper.run.heartbeat": Metric("esper.run.heartbeat", "gauge", "s", "Time of the trainer's last sign of life, unix seconds.", ()),
     "esper.run.last_progress": Metric("esper.run.last_progress", "gauge", "s", "Time of the trainer's last progress, unix seconds.", ()),
-    "esper.run.state": Metric("esper.run.state", "gauge", "{state}", "1 for the state the run is in, 0 for every other.", ('esper.run.state',)),
-    "esper.sink.delivered": Metric("esper.sink.delivered", "counter", "{event}", "Events delivered to the sink.", ('esper.sink.name',)),
-    "esper.sink.lost": Metric("esper.sink.lost", "counter", "{event}", "Events the sink lost.", ('esper.sink.name',)),
-    "esper.sink.failures": Metric("esper.sink.failures", "counter", "{call}", "Calls of the sink that raised.", ('esper.sink.name',)),
-    "esper.sink.queue": Metric("esper.sink.queue", "gauge", "{event}", "Events waiting for the sink.", ('esper.sink.name',)),
+    "esper.run.state": Metric("esper.run.state", "gauge", "{state}", "1 for the state the run is in, 0 for every other.", ("esper.run.state",)),
+    "esper.sink.delivered": Metric("esper.sink.delivered", "counter", "{event}", "Events delivered to the sink.", ("esper.sink.name",)),
+    "esper.sink.lost": Metric("esper.sink.lost", "counter", "{event}", "Events the sink lost.", ("esper.sink.name",)),
+    "esper.sink.failures": Metric("esper.sink.failures", "counter", "{call}", "Calls of the sink that raised.", ("esper.sink.name",)),
+    "esper.sink.queue": Metric("esper.sink.queue", "gauge", "{event}", "Events waiting for the sink.", ("esper.sink.name",)),
 }
 """Metrics that are more than the last value of a field."""
 

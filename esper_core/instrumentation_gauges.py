@@ -1,0 +1,206 @@
+"""Last values as gauges: read from the last event when a reader collects, and rebuilt from any event for a replay.
+
+On the OpenTelemetry API alone. Which field is which gauge stands in the registry, not here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+from weakref import WeakKeyDictionary
+
+from opentelemetry.metrics import CallbackOptions, Observation
+
+from esper_core.events import PPOUpdatePayload
+from esper_core.health import HealthLevel, RunState
+from esper_core.semconv.names import GAUGES, METRICS, Gauge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from opentelemetry.metrics import Meter, MeterProvider
+
+    from esper_core.events import Payload, TelemetryEvent
+
+__all__ = ["GaugePoint", "Observed", "SinkCounts", "gauge_points", "observed_of"]
+
+
+class SinkCounts(Protocol):
+    """What ``sink_status`` returns for each sink; ``SinkStatusChanged`` is one. ``queue`` may be absent."""
+
+    @property
+    def sink(self) -> str:
+        """The sink's name."""
+
+    @property
+    def delivered(self) -> int:
+        """Events delivered so far."""
+
+    @property
+    def lost(self) -> int:
+        """Events lost so far."""
+
+    @property
+    def failures(self) -> int:
+        """Calls that raised so far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GaugePoint:
+    """One point of a gauge, with the time of the event it comes from.
+
+    Attributes:
+        name: metric name.
+        unit: its unit.
+        value: finite.
+        attributes: of the point.
+        time_ns: unix nanoseconds, the event's.
+    """
+
+    name: str
+    unit: str
+    value: float
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    time_ns: int
+
+
+def gauge_points(event: TelemetryEvent[Payload]) -> list[GaugePoint]:
+    """The gauges of one event with the event's own time: what live telemetry reports and a replay makes again.
+
+    An update gives every last value that was measured and is finite; other kinds give nothing.
+    """
+    payload = event.payload
+    if not isinstance(payload, PPOUpdatePayload):
+        return []
+    return [
+        GaugePoint(name=gauge.name, unit=gauge.unit, value=value, attributes=attributes, time_ns=event.time_ns)
+        for gauge in GAUGES
+        for value, attributes in _values(gauge, payload)
+    ]
+
+
+def _values(gauge: Gauge, payload: PPOUpdatePayload) -> Iterator[tuple[float, dict[str, str]]]:
+    """The finite points of one gauge: one, or one a head."""
+    if not gauge.head:
+        value = _number(getattr(payload, gauge.field))
+        if value is not None:
+            yield value, {}
+        return
+    name = gauge.field.partition(".")[2]
+    for head in payload.heads:
+        value = _number(getattr(head, name))
+        if value is not None:
+            yield value, {"esper.ppo.head.name": head.name}
+
+
+def _number(value: HealthLevel | float | None) -> float | None:
+    """A finite number that an instrument may have, or None. Levels are their severity."""
+    if value is None:
+        return None
+    if isinstance(value, HealthLevel):
+        return value.severity
+    return value if math.isfinite(value) else None
+
+
+@dataclass(slots=True)
+class Observed:
+    """What the observable instruments of one meter provider read. Fields are replaced whole: any thread may read.
+
+    One for each provider and not for each run: an SDK keeps only the first callback of an instrument, so that a
+    second run in the same process (a notebook) would otherwise show the first one's last values for ever.
+
+    Attributes:
+        owner: whose values these are; the last one that took over.
+        update: the last update.
+        level: the policy's level, the worst of the last three updates.
+        heartbeat_s: time of the last sign of life, unix seconds.
+        progress_s: time of the last progress, unix seconds.
+        state: what the run is doing.
+        sink_status: current counts of every sink.
+    """
+
+    owner: object = None
+    update: PPOUpdatePayload | None = None
+    level: HealthLevel | None = None
+    heartbeat_s: float | None = None
+    progress_s: float | None = None
+    state: RunState | None = None
+    sink_status: Callable[[], Iterable[SinkCounts]] | None = None
+
+    def take_over(self, owner: object, sink_status: Callable[[], Iterable[SinkCounts]] | None = None) -> None:
+        """Forget everything and belong to ``owner``."""
+        self.owner = owner
+        self.update = self.level = self.heartbeat_s = self.progress_s = self.state = None
+        self.sink_status = sink_status
+
+
+_observed_of: WeakKeyDictionary[MeterProvider, Observed] = WeakKeyDictionary()
+
+
+def observed_of(provider: MeterProvider, meter: Meter) -> Observed:
+    """What this provider's observable instruments read; they are created at the first call."""
+    seen = _observed_of.get(provider)
+    if seen is None:
+        seen = _observed_of[provider] = Observed()
+        for gauge in GAUGES:
+            meter.create_observable_gauge(gauge.name, [_last_value(seen, gauge)], gauge.unit, gauge.brief)
+        _create_status(meter, seen)
+        _create_sinks(meter, seen)
+    return seen
+
+
+def _last_value(seen: Observed, gauge: Gauge) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
+        update = seen.update
+        if update is None:
+            return []
+        return [Observation(value, attributes) for value, attributes in _values(gauge, update)]
+
+    return observe
+
+
+def _create_status(meter: Meter, seen: Observed) -> None:
+    """The gauges of the policy's level and of the run."""
+
+    def level() -> float | None:
+        return None if seen.level is None else seen.level.severity
+
+    def state(_: CallbackOptions) -> Iterable[Observation]:
+        current = seen.state
+        if current is None:
+            return []
+        return [Observation(int(item is current), {"esper.run.state": item.value}) for item in RunState]
+
+    def single(value: Callable[[], float | None]) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def observe(_: CallbackOptions) -> Iterable[Observation]:
+            found = value()
+            return [] if found is None else [Observation(found)]
+
+        return observe
+
+    for name, callback in (
+        ("esper.policy.health", single(level)),
+        ("esper.run.heartbeat", single(lambda: seen.heartbeat_s)),
+        ("esper.run.last_progress", single(lambda: seen.progress_s)),
+        ("esper.run.state", state),
+    ):
+        meter.create_observable_gauge(name, [callback], METRICS[name].unit, METRICS[name].brief)
+
+
+def _create_sinks(meter: Meter, seen: Observed) -> None:
+    """Counters and the queue's gauge of every sink."""
+
+    def sinks(attribute: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def observe(_: CallbackOptions) -> Iterable[Observation]:
+            found = seen.sink_status() if seen.sink_status is not None else ()
+            counts = ((status.sink, getattr(status, attribute, None)) for status in found)
+            return [Observation(count, {"esper.sink.name": sink}) for sink, count in counts if count is not None]
+
+        return observe
+
+    for attribute in ("delivered", "lost", "failures"):
+        spec = METRICS[f"esper.sink.{attribute}"]
+        meter.create_observable_counter(spec.name, [sinks(attribute)], spec.unit, spec.brief)
+    spec = METRICS["esper.sink.queue"]
+    meter.create_observable_gauge(spec.name, [sinks("queue")], spec.unit, spec.brief)

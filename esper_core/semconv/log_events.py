@@ -1,0 +1,57 @@
+"""An update's events as OpenTelemetry log events. The only module that touches ``opentelemetry._logs``.
+
+The Logs API of OpenTelemetry Python is still marked as in development (hence the underscore); what may break stands
+here. Chosen by ``[otel] events = "log"`` or ``"both"``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry._logs import LoggerProvider, SeverityNumber, get_logger_provider
+
+from esper_core.health import HealthLevel
+
+if TYPE_CHECKING:
+    from esper_core.semconv.attributes import SpanEventData
+
+__all__ = ["LogEvents"]
+
+_BY_NAME: Final = {
+    "esper.ppo.early_stop": SeverityNumber.WARN,
+    "esper.ppo.non_finite": SeverityNumber.ERROR,
+}
+_BY_LEVEL: Final = {
+    HealthLevel.WARNING: SeverityNumber.WARN,
+    HealthLevel.CRITICAL: SeverityNumber.ERROR,
+    HealthLevel.NON_FINITE: SeverityNumber.ERROR,
+}
+
+
+class LogEvents:
+    """Emits span events as log events, correlated with the span that is current.
+
+    Args:
+        provider: makes the logger; the default is the application's global one.
+        scope: name of the instrumentation scope.
+        version: its version.
+        schema_url: of the names.
+    """
+
+    def __init__(self, provider: LoggerProvider | None, scope: str, version: str, schema_url: str) -> None:
+        found = provider if provider is not None else get_logger_provider()
+        self._logger = found.get_logger(scope, version, schema_url)
+
+    def emit(self, event: SpanEventData) -> None:
+        """Emit one event with its own time; its severity follows its name or the KL's level."""
+        severity = _BY_NAME.get(event.name)
+        if severity is None:
+            level = event.attributes.get("esper.ppo.kl.health")
+            severity = _BY_LEVEL.get(HealthLevel(str(level)), SeverityNumber.INFO) if level else SeverityNumber.INFO
+        self._logger.emit(
+            timestamp=event.time_ns,
+            severity_number=severity,
+            severity_text=severity.name,
+            event_name=event.name,
+            attributes=event.attributes,
+        )
