@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, NoReturn
 from esper_core.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from esper_core.config.layers import Resolved
+    from esper_core.runs import Run
 
 __all__ = ["EsperParser", "add_config_arguments", "add_sink_arguments", "resolve_config", "runs_dir"]
 
@@ -92,8 +93,16 @@ def add_sink_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--sinks", metavar="A,B", help="replace the selected sinks; '' for none")
 
 
-def resolve_config(args: argparse.Namespace, flags: dict[str, object] | None = None) -> Resolved:
-    """The configuration for a command that took the shared options."""
+def resolve_config(
+    args: argparse.Namespace, flags: Mapping[str, object] | None = None, *, resumed: Run | None = None
+) -> Resolved:
+    """The configuration for a command that took the shared options.
+
+    Args:
+        args: the parsed command line.
+        flags: dotted path -> value of the command's named flags; None values are absent.
+        resumed: a run whose own configuration lies beneath the file.
+    """
     from esper_core.config.layers import load_config
 
     named = dict(flags or {})
@@ -108,6 +117,8 @@ def resolve_config(args: argparse.Namespace, flags: dict[str, object] | None = N
         flags=named,
         add_sinks=getattr(args, "add_sinks", ()),
         drop_sinks=getattr(args, "drop_sinks", ()),
+        base=resumed.config if resumed is not None else None,
+        base_label=f"run {resumed.run_id}" if resumed is not None else "",
     )
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from esper_core import __version__
-from esper_core.cli._command import CORE_COMMANDS, PLUGIN_COMMANDS, Command, load_core
+from esper_core.cli._command import CORE_COMMANDS, PLUGIN_COMMANDS, load_core
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EsperError, UsageError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from esper_core.cli._command import Command
 
 __all__ = ["main"]
 
@@ -85,6 +87,7 @@ def _run(name: str, rest: list[str]) -> int:
         args = parser.parse_strict(rest)
     except SystemExit as done:  # argparse printed --help
         return int(done.code or 0)
+    args.words = [name, *rest]
     return command.run(args)
 
 
@@ -95,7 +98,7 @@ def _find(name: str) -> Command:
 
     installed = installed_commands()
     if name in installed:
-        return load_command(name)
+        return cast("Command", load_command(name))
     if name in PLUGIN_COMMANDS:
         distribution = PLUGIN_COMMANDS[name].distribution
         raise UsageError(

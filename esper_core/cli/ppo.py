@@ -48,25 +48,29 @@ class PPOCommand:
 
     def run(self, args: argparse.Namespace) -> int:
         """Train, and return the exit code."""
-        resolved = resolve_config(
-            args,
-            {
-                "preset": args.preset,
-                "env.id": args.env,
-                "env.causal_mask": args.causal_mask,
-                "run.seed": args.seed,
-                "run.episodes": args.episodes,
-                "run.steps": args.steps,
-                "run.updates": args.updates,
-                "run.name": args.run_name,
-                "run.dir": args.dir,
-                "run.keep_going": args.keep_going,
-                "run.strict_telemetry": args.strict_telemetry,
-            },
-        )
+        flags = {
+            "preset": args.preset,
+            "env.id": args.env,
+            "env.causal_mask": args.causal_mask,
+            "run.seed": args.seed,
+            "run.episodes": args.episodes,
+            "run.steps": args.steps,
+            "run.updates": args.updates,
+            "run.name": args.run_name,
+            "run.dir": args.dir,
+            "run.keep_going": args.keep_going,
+            "run.strict_telemetry": args.strict_telemetry,
+        }
+        resolved = resolve_config(args, flags)
+        resumed = None
+        if args.resume is not None:
+            from esper_core.runs import open_run
+
+            resumed = open_run(args.resume, resolved.config.run.dir)
+            resolved = resolve_config(args, flags, resumed=resumed)
         from esper_core.cli._training import train
 
-        return train(resolved, resume=args.resume)
+        return train(resolved, resumed=resumed, words=args.words)
 
 
 command = PPOCommand()

@@ -25,6 +25,7 @@ from esper_core.config._check import (
 )
 from esper_core.config.presets import PRESETS, preset_for
 from esper_core.config.schema import EnvConfig, EsperConfig
+from esper_core.config.show import MASK
 from esper_core.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ PREFIX: Final = "ESPER_"
 NO_PRESET: Final = "none"
 """The preset that sets nothing."""
 LIMITS: Final = ("updates", "steps", "episodes")
+_LIMIT_PATHS: Final = frozenset(("run", limit) for limit in LIMITS)
+_RESUMED_KEYS: Final = frozenset({*LIMITS, "name", "seed", "keep_going"})
 DEFAULT_STEPS: Final = 100_000
 """Environment steps of a run for which nobody, not even its preset, named a limit."""
 
@@ -87,6 +90,8 @@ def load_config(
     flags: Mapping[str, Any] | None = None,
     add_sinks: Sequence[str] = (),
     drop_sinks: Sequence[str] = (),
+    base: Mapping[str, Any] | None = None,
+    base_label: str = "",
     cwd: Path | None = None,
 ) -> Resolved:
     """Resolve every layer into one configuration.
@@ -99,6 +104,8 @@ def load_config(
         flags: dotted path -> value, for named flags; None values are absent.
         add_sinks: added behind the selected ones.
         drop_sinks: taken away at last.
+        base: values between preset and file: those of a run that is resumed. Its limits fall to any other limit.
+        base_label: their origin.
         cwd: where to look for a file.
 
     Raises:
@@ -113,7 +120,8 @@ def load_config(
     for text in sets:
         upper += _set_settings(text)
     upper += _flag_settings(flags or {})
-    lower = list(_preset_settings(upper))
+    middle = _base_settings(base or {}, base_label, upper)
+    lower = [*_preset_settings([*middle, *upper]), *middle]
     settings = {item.path: item for item in (*lower, *upper)}
     _select_sinks(settings, add_sinks, drop_sinks)
     tree: dict[str, Any] = {}
@@ -257,17 +265,31 @@ _FLAG_NAMES: Final = {"env.id": "--env", "run.name": "--run-name", "sinks": "--s
 # --- preset ---------------------------------------------------------------------------------------
 
 
+def _base_settings(base: Mapping[str, Any], label: str, upper: Iterable[Setting]) -> list[Setting]:
+    """What a resumed run was, without its sinks, place and secrets."""
+    limited = any(item.path in _LIMIT_PATHS for item in upper)
+    kept = {key: base[key] for key in ("preset", "ppo", "env", "run") if key in base}
+    return [
+        item
+        for item in flatten(kept, origin=label, where=lambda table: f"{label}: [{'.'.join(table)}] ")
+        if (item.path[0] != "run" or item.path[1] in _RESUMED_KEYS)
+        and not (limited and item.path in _LIMIT_PATHS)
+        and item.value != MASK
+    ]
+
+
 def _preset_settings(upper: Iterable[Setting]) -> Iterator[Setting]:
     """The values beneath the file, and a limit when nobody gave one."""
     values = {item.path: item for item in upper}
-    limited = any(("run", limit) in values for limit in LIMITS)
+    limited = not _LIMIT_PATHS.isdisjoint(values)
+    users = limited
     name, origin = _preset_name(values)
     if name is not None:
         yield Setting(("preset",), name, origin, origin)
         label = f"preset {name}"
         for item in flatten(PRESETS[name], origin=label, where=lambda table: f"{label}: [{'.'.join(table)}] "):
-            is_limit = item.path[0] == "run" and item.path[-1] in LIMITS
-            if is_limit and values.keys() & {("run", limit) for limit in LIMITS}:
+            is_limit = item.path in _LIMIT_PATHS
+            if is_limit and users:
                 continue  # the user's limit is the only one
             limited = limited or is_limit
             yield item

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
     from esper_core.config.layers import Resolved
 
-__all__ = ["MASK", "ConfigLine", "config_digest", "config_lines", "config_toml", "dump_toml", "masked"]
+__all__ = ["MASK", "ConfigLine", "config_lines", "config_toml", "dump_toml", "masked"]
 
 MASK: Final = "***"
 _SECRET_KEY: Final = re.compile(r"token|passw|pwd|secret|key|header|auth|credential|cookie|dsn", re.IGNORECASE)
@@ -73,11 +72,6 @@ def _without_userinfo(value: Any) -> Any:
 def config_toml(resolved: Resolved, secrets: Mapping[str, frozenset[str]] | None = None) -> str:
     """The whole resolved configuration as TOML, secrets masked: what a run's ``config.toml`` holds."""
     return dump_toml(masked(resolved, secrets))
-
-
-def config_digest(toml: str) -> str:
-    """SHA-256 of a resolved configuration's text, hex."""
-    return hashlib.sha256(toml.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ _STYLES: Final = {
     HealthLevel.CRITICAL: "critical",
     HealthLevel.NON_FINITE: "critical",
 }
-_WORD_WIDTH: Final = len("non-finite")
+_KL_WIDTH: Final = len("KL 0.014996 ↑ ● critical")
 
 
 def plain(line: Line) -> str:
@@ -120,16 +120,19 @@ def update_line(update: PPOUpdatePayload, *, before: float | None, glyphs: Glyph
     compact = width is not None and width < _COMPACT_BELOW
     gap = "  " if compact else "   "
     word = update.health.value.replace("_", "-")
-    state = f"{glyphs.levels[update.health]} {word:<{_WORD_WIDTH}}"
+    state = f"{glyphs.levels[update.health]} {word}"
     returns = glyphs.none if update.return_mean is None else f"{update.return_mean:.1f}"
     kl = format_kl(update.kl_divergence).replace("—", glyphs.none)
+    number = f"KL {kl:>6} {trend(before, update.kl_divergence, glyphs)} "
+    # A KL close to a limit has more digits: it takes them from the blanks behind the word.
+    blanks = " " * (_KL_WIDTH - len(number) - len(state))
     what, style = _outcome(update, compact=compact)
     speed = short_count(update.steps_per_s, glyphs.none) + ("/s" if compact else " steps/s")
     return (
         (f"update {update.update_id:>4}{gap}", "dim"),
-        (f"return {returns:>7}{gap}KL {kl:>6} {trend(before, update.kl_divergence, glyphs)} ", ""),
+        (f"return {returns:>7}{gap}{number}", ""),
         (state, _STYLES.get(update.health, "")),
-        (f"{gap}{what:<{8 if compact else 14}}", style),
+        (f"{blanks}{gap}{what:<{8 if compact else 14}}", style),
         (f"{gap}{speed:>{6 if compact else 12}}", "dim"),
     )
 

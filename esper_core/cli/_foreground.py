@@ -1,0 +1,47 @@
+"""``esper ppo`` when a sink owns the terminal: training runs in a child process, the sink in this one."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from esper_core.cli._words import program
+from esper_core.errors import EXIT_OK
+from esper_core.host.child import start_child
+from esper_core.host.options import create_sink
+from esper_core.host.selection import foreground_sink
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from esper_core.config.layers import Resolved
+    from esper_core.host.selection import Selection
+
+__all__ = ["train_behind"]
+
+
+def train_behind(resolved: Resolved, selection: Selection, words: Sequence[str]) -> int:
+    """Start the training as a child and show it until the user leaves.
+
+    Args:
+        resolved: the configuration; the child resolves its own from the same words, files and environment.
+        selection: the sinks; exactly one of them owns the terminal.
+        words: the command line after ``esper``; they reach the child through a pipe.
+
+    Returns:
+        The child's exit code; 0 when the user left while it goes on.
+    """
+    screen = foreground_sink(selection.sinks)
+    assert screen is not None  # the caller asked  # noqa: S101
+    sink = create_sink(screen, resolved.config.sink.get(screen.name), origins=resolved.origins)
+    child = start_child(words)
+    left = sink.esper_foreground(child)
+    if not left:
+        code = child.wait()
+        return EXIT_OK if code is None else code
+    code = child.poll()
+    if code is not None:
+        return code
+    child.detach()
+    print(f"training goes on (pid {child.pid}): {program()} sanctum {child.run_dir}", file=sys.stderr)
+    return EXIT_OK

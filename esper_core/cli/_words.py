@@ -1,0 +1,182 @@
+"""What ``esper ppo`` says at its start and at its end: plain text, so that tests can read it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from esper_core.health import RunState, Verdict, format_kl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from esper_core.config.layers import Resolved
+    from esper_core.config.schema import PPOConfig, RunConfig
+    from esper_core.events import PPOUpdatePayload
+    from esper_core.host.session import SessionReport
+    from esper_core.ppo.trainer import TrainResult
+
+__all__ = ["end_lines", "limits_text", "next_commands", "program", "start_lines", "stop_text"]
+
+STOP_FACTOR = 1.5
+"""The stop is at this multiple of ``target_kl`` (design of the early stop; the agent's own constant is equal)."""
+
+
+def program() -> str:
+    """How this Esper is called from a fresh shell in this folder: ``esper``, a path, or ``python -m esper_core``."""
+    found = shutil.which("esper")
+    beside = Path(sys.executable).with_name("esper")
+    if found is not None and Path(found).resolve() == beside.resolve():
+        return "esper"
+    if beside.is_file():
+        return shlex.quote(_shown(beside))
+    return f"{shlex.quote(_shown(Path(sys.executable)))} -m esper_core"
+
+
+def _shown(path: Path) -> str:
+    """Relative beneath the current folder, else absolute. Links stay: a virtual environment's python is one."""
+    inside = os.path.relpath(path)
+    return str(path) if inside.startswith("..") else inside
+
+
+def limits_text(run: RunConfig) -> str:
+    """For example ``until 20 episodes or 1000 updates``."""
+    limits = [
+        f"{count} {name}"
+        for count, name in ((run.episodes, "episodes"), (run.steps, "environment steps"), (run.updates, "updates"))
+        if count
+    ]
+    return f"until {' or '.join(limits)}" if limits else "until it is stopped"
+
+
+def stop_text(ppo: PPOConfig, heads: int, active: float | None = None) -> str:
+    """The stop threshold, and what it is as the other KL with the heads usually active.
+
+    Args:
+        ppo: the table.
+        heads: of the policy.
+        active: heads usually active in a step, when the task knows.
+    """
+    if not ppo.target_kl:
+        return "early stop: off (target_kl = 0)"
+    limit = STOP_FACTOR * ppo.target_kl
+    usual = active if active is not None else float(heads)
+    source = f"1.5 x target_kl {ppo.target_kl:g}"
+    if heads == 1:
+        return f"early stop: KL above {limit:g} nats ({source}); with one head, per decision and per step are the same"
+    about = f"{usual:.1f} of {heads} heads usually active" if active is not None else f"all {heads} heads active"
+    if ppo.stop_on == "joint":
+        return (
+            f"early stop: joint KL above {limit:g} nats a step ({source}); {limit / usual:.3g} a decision with {about}"
+        )
+    return f"early stop: KL above {limit:g} nats a decision ({source}); as a joint KL {limit * usual:.3g} with {about}"
+
+
+def start_lines(
+    resolved: Resolved,
+    *,
+    heads: Mapping[str, int],
+    run: str,
+    sinks: Sequence[str],
+    resumed: tuple[int, int] | None = None,
+    active: float | None = None,
+) -> list[str]:
+    """What a run begins with.
+
+    Args:
+        resolved: the configuration.
+        heads: name -> number of choices.
+        run: its directory, as it is shown.
+        sinks: names of those that were loaded.
+        resumed: attempt, and the first update id it makes.
+        active: heads usually active in a step, when the task knows.
+    """
+    config = resolved.config
+    named = ", ".join(f"{name} ({size})" for name, size in heads.items())
+    seed = f"seed {config.run.seed}"
+    preset = f"preset {config.preset}, " if config.preset and config.preset != "none" else ""
+    lines = [
+        f"training {config.env.id} in {config.env.n_envs} environments ({preset}{seed}), {limits_text(config.run)}",
+        f"{'head' if len(heads) == 1 else 'heads'}: {named}",
+        stop_text(config.ppo, len(heads), active),
+        f"sinks: {', '.join(sinks) or 'none'}",
+        f"run: {run}",
+    ]
+    if resumed is not None:
+        attempt, first = resumed
+        lines.append(f"resumed as attempt {attempt} at update {first}: same weights and optimizer, fresh episodes")
+    return lines
+
+
+def next_commands(
+    run: str, *, has_checkpoint: bool, has_journal: bool, commands: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Commands to go on with, and what each is for.
+
+    Args:
+        run: the run as a path.
+        has_checkpoint: whether it can be evaluated and resumed.
+        has_journal: whether its updates are on disk.
+        commands: installed commands of plugins.
+    """
+    esper, where = program(), shlex.quote(run)
+    found: list[tuple[str, str]] = []
+    if has_journal:
+        if "sanctum" in commands:
+            found.append((f"{esper} sanctum {where}", "look at it"))
+        found.append((f"{esper} replay {where}", "its updates again"))
+        found.append((f"{esper} export {where} --csv", "as a table"))
+    if has_checkpoint:
+        found.append((f"{esper} eval {where}", "how good the policy is"))
+    return found
+
+
+def end_lines(
+    result: TrainResult,
+    *,
+    verdict: Verdict,
+    report: SessionReport,
+    run: str,
+    duration_s: float,
+    commands: Sequence[tuple[str, str]],
+) -> list[str]:
+    """What a run ends with."""
+    ended = {RunState.DONE: "done", RunState.STOPPED: "stopped", RunState.FAILED: "failed"}
+    last = result.last
+    returned = "no episode has finished"
+    if result.return_mean_100 is not None:
+        count = min(100, result.episodes)
+        returned = f"{result.return_mean_100:.1f}, mean of the last {count} of {result.episodes} episodes"
+    lines = [
+        f"{ended.get(result.state, result.state.value)}: {result.reason}",
+        f"  run      {run}",
+        f"  work     {result.updates} updates, {result.env_steps} environment steps in {duration_s:.1f} s",
+        f"  return   {returned}",
+        f"  KL       {_kl_text(last)}",
+        f"  verdict  {verdict.label}: {verdict.reason}",
+        f"  stops    {result.early_stops} early {'stop' if result.early_stops == 1 else 'stops'}",
+    ]
+    lost = [sink for sink in report.sinks if sink.lost]
+    lines.append(f"  lost     {', '.join(f'{sink.name} {sink.lost}' for sink in lost) or 'nothing'}")
+    lines += [f"  {line}" for line in report.lines()]
+    if commands:
+        width = max(len(command) for command, _ in commands)
+        lines += ["next:", *(f"  {command:<{width}}  # {purpose}" for command, purpose in commands)]
+    return lines
+
+
+def _kl_text(last: PPOUpdatePayload | None) -> str:
+    if last is None:
+        return "no update was made"
+    text = f"{format_kl(last.kl_divergence)} in the last update ({last.health.value.replace('_', '-')})"
+    if len(last.heads) > 1:
+        active = sum(head.weight for head in last.heads if head.weight is not None)
+        text += f", joint {format_kl(last.kl_joint)} with {active:.1f} heads active"
+        leading = last.leading_head
+        if leading is not None and leading.share:
+            text += f"; head {leading.name} carries {leading.share:.0%}"
+    return text
