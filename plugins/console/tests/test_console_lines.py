@@ -39,7 +39,7 @@ def second(payload: PPOUpdatePayload) -> str | None:
 
 def test_a_line_tells_update_return_kl_direction_state_and_speed() -> None:
     assert line(update(), before=0.01) == (
-        "update   12   return   187.3   KL 0.0123 ↑ ● healthy                      8.1k steps/s"
+        "update   12   return   187.3   KL 0.0123 ↑ ● healthy                         8.1k steps/s"
     )
 
 

@@ -132,7 +132,7 @@ def update_line(update: PPOUpdatePayload, *, before: float | None, glyphs: Glyph
         (f"update {update.update_id:>4}{gap}", "dim"),
         (f"return {returns:>7}{gap}{number}", ""),
         (state, _STYLES.get(update.health, "")),
-        (f"{blanks}{gap}{what:<{8 if compact else 14}}", style),
+        (f"{blanks}{gap}{what:<{10 if compact else 16}}", style),
         (f"{gap}{speed:>{6 if compact else 12}}", "dim"),
     )
 
@@ -144,7 +144,7 @@ def _outcome(update: PPOUpdatePayload, *, compact: bool) -> tuple[str, str]:
     if update.outcome == "completed":
         return "", ""
     word = update.outcome.replace("_", " ")
-    return (word[:8] if compact else word), "warning"
+    return (word[:10] if compact else word), "warning"
 
 
 def advice(update: PPOUpdatePayload, glyphs: Glyphs) -> Line | None:

@@ -54,7 +54,7 @@ def animates(stream: IO[str]) -> bool:
 def wants_ascii(stream: IO[str]) -> bool:
     """Whether the stream cannot encode the glyphs."""
     try:
-        _GLYPHS.encode(getattr(stream, "encoding", None) or "ascii")
+        _GLYPHS.encode(getattr(stream, "encoding", None) or "utf-8")
     except (UnicodeEncodeError, LookupError):
         return True
     return False
