@@ -223,11 +223,11 @@ class Exporter:
             return self._deliver_all(halves)
         if not answer.retryable:
             self.counts.rejected += batch.items
-            self._failed(answer)
+            self._failed(f"{self.signal} do not arrive: {answer.cause} ({answer.hint})")
             return True
         self._source.restore(batch)
         was_failing = self.failing
-        self._failed(answer)
+        self._failed(f"{self.signal} do not arrive: {answer.cause} ({answer.hint})")
         if self._closing and was_failing:
             return False  # it was away before the end: waiting longer would hold the process for nothing
         return self._back_off(answer)
@@ -245,21 +245,20 @@ class Exporter:
         self.counts.sent += batch.items - min(answer.rejected, batch.items)
         self.counts.rejected += min(answer.rejected, batch.items)
         self._backoff_s = _FIRST_BACKOFF_S
-        if self._failing_since is not None:
+        if answer.rejected:
+            self._failed(
+                f"the receiver rejected {answer.rejected} of {batch.items} {self.signal}: "
+                f"{answer.cause or 'without a reason'}"
+            )
+        elif self._failing_since is not None:
             away_s = time.monotonic() - self._failing_since
             self._failing_since = None
             self._tell("recovered", f"{self.signal} arrive again after {away_s:.1f} s")
-        elif answer.rejected:
-            self._tell(
-                "failing",
-                f"the receiver rejected {answer.rejected} of {batch.items} {self.signal}: "
-                f"{answer.cause or 'without a reason'}",
-            )
 
-    def _failed(self, answer: Answer) -> None:
+    def _failed(self, message: str) -> None:
         if self._failing_since is None:
             self._failing_since = time.monotonic()
-            self._tell("failing", f"{self.signal} do not arrive: {answer.cause} ({answer.hint})")
+            self._tell("failing", message)
 
     def _back_off(self, answer: Answer) -> bool:
         """Wait before the next try. New items and wake-ups do not shorten it, the end does."""

@@ -163,7 +163,7 @@ class OtlpSink:
                 self._failing.discard(change.signal)
             after = bool(self._failing)
         context.logger.warning("otlp: %s", change.message)
-        if after != before or not (before or after):
+        if after != before:
             context.report(change.state, change.message)
 
     def _tell_losses(self) -> None:

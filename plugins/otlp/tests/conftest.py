@@ -1,0 +1,176 @@
+"""A scripted OTLP receiver on a free loopback port, and events to send it."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+import time
+import zlib
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+
+from esper_core.events import HeadStats, PPOUpdatePayload, SpanRef, TelemetryEvent, TraceRef
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, NumberDataPoint
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+
+@dataclass
+class Receiver:
+    """Answers as ``answer`` says: a status, or ``hang``; keeps what it took.
+
+    Attributes:
+        answer: status for the next requests, or ``"hang"``.
+        headers: sent with an answer that is not 200.
+        reject: spans to call rejected in a 200 (partial success).
+        longest: requests with more bytes are answered 413.
+    """
+
+    url: str = ""
+    answer: int | str = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    reject: int = 0
+    longest: int | None = None
+    requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    traces: list[ExportTraceServiceRequest] = field(default_factory=list)
+    metrics: list[ExportMetricsServiceRequest] = field(default_factory=list)
+    released: threading.Event = field(default_factory=threading.Event)
+
+    def spans(self) -> list[Span]:
+        return [
+            span
+            for request in self.traces
+            for resource in request.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+
+    def all_metrics(self) -> list[Metric]:
+        return [
+            metric
+            for request in self.metrics
+            for resource in request.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        ]
+
+    def points(self, name: str) -> list[NumberDataPoint]:
+        return [point for metric in self.all_metrics() if metric.name == name for point in metric.gauge.data_points]
+
+    def take(self, path: str, body: bytes) -> None:
+        if path.endswith("traces"):
+            self.traces.append(ExportTraceServiceRequest.FromString(body))
+        else:
+            self.metrics.append(ExportMetricsServiceRequest.FromString(body))
+
+
+def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            encoding = self.headers.get("content-encoding")
+            body = {"gzip": gzip.decompress, "deflate": zlib.decompress}.get(encoding or "", bytes)(body)
+            receiver.requests.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+            answer = receiver.answer
+            if answer == "hang":
+                receiver.released.wait(30)
+                self.close_connection = True
+                return
+            status = int(answer)
+            if receiver.longest is not None and len(body) > receiver.longest:
+                status = 413
+            content = b""
+            if status == 200:
+                receiver.take(self.path, body)
+                if receiver.reject and self.path.endswith("traces"):
+                    made = ExportTraceServiceResponse()
+                    made.partial_success.rejected_spans = receiver.reject
+                    made.partial_success.error_message = "too many attributes"
+                    content = made.SerializeToString()
+            self.send_response(status)
+            for name, value in (receiver.headers if status != 200 else {}).items():
+                self.send_header(name, value)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    return Handler
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """Listens until the test ends."""
+    found = Receiver()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(found))
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    found.url = f"http://127.0.0.1:{server.server_address[1]}"
+    yield found
+    found.released.set()
+    server.shutdown()
+    server.server_close()
+    thread.join(5)
+
+
+@pytest.fixture
+def update() -> Callable[..., TelemetryEvent[PPOUpdatePayload]]:
+    """Makes update events, by default now."""
+
+    def make(update_id: int = 1, *, time_ns: int | None = None, **fields: Any) -> TelemetryEvent[PPOUpdatePayload]:
+        moment = time.time_ns() if time_ns is None else time_ns
+        values: dict[str, Any] = {
+            "kl_divergence": 0.01 * update_id,
+            "kl_joint": 0.02,
+            "heads": (HeadStats(name="slot", kl=0.01, decisions=4), HeadStats(name="tempo", kl=0.02, decisions=2)),
+            **fields,
+        }
+        span = SpanRef(
+            name="esper.ppo.update",
+            span_id=f"{update_id:016x}",
+            parent_span_id=None,
+            start_ns=moment - 1_000_000,
+            end_ns=moment,
+        )
+        return TelemetryEvent(
+            time_ns=moment,
+            run_id="run-1",
+            attempt=1,
+            rank=0,
+            trace=TraceRef(trace_id=f"{update_id:032x}", spans=(span,)),
+            payload=PPOUpdatePayload(update_id=update_id, **values),
+        )
+
+    return make
+
+
+def eventually(check: Callable[[], Any], timeout_s: float = 5.0) -> Any:
+    """Wait until a check holds."""
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until:
+        if found := check():
+            return found
+        time.sleep(0.01)
+    return check()
+
+
+@pytest.fixture(name="eventually")
+def eventually_fixture() -> Callable[..., Any]:
+    """``eventually`` as a fixture: tests import nothing from each other."""
+    return eventually

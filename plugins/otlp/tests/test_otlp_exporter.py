@@ -1,0 +1,200 @@
+"""The exporter keeps batches while the receiver is away, counts every loss, and ends in time."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext, TraceFlags
+
+from esper_sink_otlp.config import OtlpConfig
+from esper_sink_otlp.exporter import Exporter, StateChange
+from esper_sink_otlp.settings import SpanSettings, resolve
+from esper_sink_otlp.spans import SpanSource
+from esper_sink_otlp.transport import open_transport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def span(number: int, size: int = 1) -> ReadableSpan:
+    context = SpanContext(number + 1, number + 1, is_remote=False, trace_flags=TraceFlags(1))
+    return ReadableSpan(
+        name=f"span-{number}" + "x" * size, context=context, resource=Resource({}), start_time=1, end_time=2
+    )
+
+
+class Rig:
+    """A source and its exporter, against the scripted receiver."""
+
+    def __init__(
+        self, receiver: Any, *, queue: int = 1000, batch: int = 10, batch_bytes: int = 1 << 20, **table: Any
+    ) -> None:
+        self.changes: list[StateChange] = []
+        settings = resolve(OtlpConfig(endpoint=receiver.url, timeout_s=table.pop("timeout_s", 2.0)), {}, "traces")
+        self.source = SpanSource(SpanSettings(queue_size=queue, batch_size=batch, delay_s=0.01), **table)
+        self.exporter = Exporter(
+            "traces",
+            open_transport(settings),
+            self.source,
+            timeout_s=settings.timeout_s,
+            batch_bytes=batch_bytes,
+            on_change=self.changes.append,
+        )
+        self.source.wake = self.exporter.wake
+        self.exporter.start()
+
+    def put(self, numbers: range, size: int = 1) -> None:
+        for number in numbers:
+            self.source.put(span(number, size))
+
+
+def names(receiver: Any) -> list[int]:
+    return [int(item.name.rstrip("x").removeprefix("span-")) for item in receiver.spans()]
+
+
+def test_spans_arrive_once_and_in_order(receiver: Any) -> None:
+    rig = Rig(receiver)
+    rig.put(range(95))
+    assert rig.exporter.close(3)
+    assert names(receiver) == list(range(95))
+    assert rig.exporter.counts.sent == 95
+    assert rig.exporter.counts.lost == 0
+
+
+def test_an_outage_costs_nothing_and_is_told_once(receiver: Any, eventually: Callable[..., Any]) -> None:
+    rig = Rig(receiver)
+    receiver.answer = 503
+    rig.put(range(30))
+    assert eventually(lambda: rig.exporter.counts.failures >= 2)
+    rig.put(range(30, 60))
+    receiver.answer = 200
+    assert eventually(lambda: len(receiver.spans()) == 60)
+    assert sorted(names(receiver)) == list(range(60))
+    assert [change.state for change in rig.changes] == ["failing", "recovered"]
+    assert "503" in rig.changes[0].message
+    assert rig.exporter.close(3)
+    assert rig.exporter.counts.lost == 0
+
+
+def test_retry_after_is_honoured(receiver: Any, eventually: Callable[..., Any]) -> None:
+    rig = Rig(receiver)
+    receiver.answer, receiver.headers = 429, {"retry-after": "1.2"}
+    rig.put(range(3))
+    assert eventually(lambda: rig.exporter.counts.failures == 1)
+    began = time.monotonic()
+    receiver.answer = 200
+    assert eventually(receiver.spans)
+    assert time.monotonic() - began > 0.9
+    rig.exporter.close(1)
+
+
+def test_a_full_queue_drops_the_oldest_and_counts(receiver: Any, eventually: Callable[..., Any]) -> None:
+    rig = Rig(receiver, queue=20)
+    receiver.answer = 503
+    rig.put(range(10))
+    assert eventually(lambda: rig.exporter.counts.failures >= 1)
+    rig.put(range(10, 40))
+    assert rig.source.dropped == 10
+    receiver.answer = 200
+    assert eventually(lambda: len(receiver.spans()) == 30)
+    assert sorted(names(receiver)) == [*range(10), *range(20, 40)]
+    rig.exporter.close(1)
+
+
+def test_what_is_refused_for_good_is_counted_and_not_sent_again(receiver: Any, eventually: Callable[..., Any]) -> None:
+    rig = Rig(receiver)
+    receiver.answer = 401
+    rig.put(range(10))
+    assert eventually(lambda: rig.exporter.counts.rejected == 10)
+    assert "token" in rig.changes[0].message
+    assert len(receiver.requests) == 1
+    rig.exporter.close(1)
+
+
+def test_too_large_requests_are_halved_until_they_fit(receiver: Any) -> None:
+    receiver.longest = 3000
+    rig = Rig(receiver, batch=64)
+    rig.put(range(64), size=200)
+    assert rig.exporter.close(3)
+    assert sorted(names(receiver)) == list(range(64))
+    assert rig.exporter.counts.lost == 0
+
+
+def test_a_batch_is_halved_before_it_is_sent_when_it_is_known_to_be_too_large(receiver: Any) -> None:
+    rig = Rig(receiver, batch=64, batch_bytes=3000)
+    rig.put(range(64), size=200)
+    assert rig.exporter.close(3)
+    assert sorted(names(receiver)) == list(range(64))
+    assert rig.exporter.counts.failures == 0
+
+
+def test_a_span_that_no_receiver_takes_is_counted(receiver: Any) -> None:
+    receiver.longest = 100
+    rig = Rig(receiver)
+    rig.put(range(1), size=500)
+    rig.exporter.close(3)
+    assert rig.exporter.counts.rejected == 1
+
+
+def test_partial_success_is_a_loss_with_the_receivers_words(receiver: Any) -> None:
+    receiver.reject = 3
+    rig = Rig(receiver)
+    rig.put(range(10))
+    assert rig.exporter.close(3)
+    assert (rig.exporter.counts.sent, rig.exporter.counts.rejected) == (7, 3)
+    assert "too many attributes" in rig.changes[0].message
+
+
+@pytest.mark.parametrize(
+    ("answer", "limit_s"),
+    [
+        pytest.param("hang", 1.2, id="a receiver that hangs costs the time that was given"),
+        pytest.param(503, 0.9, id="one that was away before the end costs one more try"),
+    ],
+)
+def test_the_end_is_bounded_and_counted(
+    receiver: Any, eventually: Callable[..., Any], answer: Any, limit_s: float
+) -> None:
+    receiver.answer = answer
+    rig = Rig(receiver, timeout_s=10.0)
+    rig.put(range(100))
+    assert eventually(lambda: receiver.requests)
+    if answer == 503:
+        assert eventually(lambda: rig.exporter.failing)
+    began = time.monotonic()
+    rig.exporter.close(1.0)
+    assert time.monotonic() - began < limit_s
+    assert rig.exporter.counts.unsent == 100
+    assert rig.exporter.counts.lost == 100
+
+
+def test_a_short_outage_at_the_very_end_is_tried_again(receiver: Any, eventually: Callable[..., Any]) -> None:
+    receiver.answer = 503
+    rig = Rig(receiver, batch=100)
+    rig.source._settings = SpanSettings(queue_size=1000, batch_size=100, delay_s=60.0)
+    rig.put(range(5))
+    import threading
+
+    threading.Timer(0.3, lambda: setattr(receiver, "answer", 200)).start()
+    assert rig.exporter.close(2.5)
+    assert rig.exporter.counts.sent == 5
+
+
+def test_a_replay_waits_for_room_instead_of_dropping(receiver: Any) -> None:
+    rig = Rig(receiver, queue=20, patient=True)
+    rig.put(range(500))
+    assert rig.exporter.close(3)
+    assert rig.source.dropped == 0
+    assert len(receiver.spans()) == 500
+
+
+def test_closing_twice_waits_for_the_first(receiver: Any) -> None:
+    rig = Rig(receiver)
+    rig.put(range(5))
+    assert rig.exporter.close(2)
+    assert rig.exporter.close(2)
+    assert len(receiver.spans()) == 5

@@ -1,0 +1,107 @@
+"""What is unset falls through to OTEL_*; what is wrong is said with its name."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from esper_core.errors import ConfigError
+from esper_core.hooks import Secret
+from esper_sink_otlp.config import OtlpConfig
+from esper_sink_otlp.settings import metric_settings, resolve, span_settings
+
+
+@pytest.mark.parametrize(
+    ("config", "env", "traces", "metrics"),
+    [
+        pytest.param({}, {}, "http://localhost:4318/v1/traces", "http://localhost:4318/v1/metrics", id="defaults"),
+        pytest.param(
+            {"endpoint": "https://c.example/otlp/"},
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://other:1"},
+            "https://c.example/otlp/v1/traces",
+            "https://c.example/otlp/v1/metrics",
+            id="the table wins, paths are added to a base",
+        ),
+        pytest.param(
+            {},
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://base:1", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://m:2/x"},
+            "http://base:1/v1/traces",
+            "http://m:2/x",
+            id="a signal's variable is used as it is",
+        ),
+        pytest.param(
+            {"endpoint": "http://a:1", "metrics_endpoint": "http://prom:9090/api/v1/otlp/v1/metrics"},
+            {},
+            "http://a:1/v1/traces",
+            "http://prom:9090/api/v1/otlp/v1/metrics",
+            id="metrics may go elsewhere",
+        ),
+        pytest.param({"protocol": "grpc"}, {}, "localhost:4317", "localhost:4317", id="gRPC has a port and no path"),
+        pytest.param(
+            {"protocol": "grpc", "endpoint": "https://c.example:443"}, {}, "c.example:443", "c.example:443", id="grpcs"
+        ),
+    ],
+)
+def test_endpoints(config: dict[str, str], env: dict[str, str], traces: str, metrics: str) -> None:
+    table = msgspec.convert(config, OtlpConfig)
+    assert resolve(table, env, "traces").endpoint == traces
+    assert resolve(table, env, "metrics").endpoint == metrics
+
+
+def test_protocol_of_one_signal_from_the_environment() -> None:
+    env = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+    assert resolve(OtlpConfig(), env, "traces").protocol == "grpc"
+    assert resolve(OtlpConfig(), env, "metrics").protocol == "http/protobuf"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "env", "secure"),
+    [
+        ("http://h:1", {}, False),
+        ("https://h:1", {"OTEL_EXPORTER_OTLP_INSECURE": "true"}, True),
+        ("h:1", {}, True),
+        ("h:1", {"OTEL_EXPORTER_OTLP_INSECURE": "true"}, False),
+    ],
+)
+def test_grpc_security_by_scheme_then_variable(endpoint: str, env: dict[str, str], secure: bool) -> None:
+    assert resolve(OtlpConfig(protocol="grpc", endpoint=endpoint), env, "traces").secure is secure
+
+
+def test_headers_of_table_and_variable_join_and_never_show() -> None:
+    env = {"OTEL_EXPORTER_OTLP_HEADERS": "x-team=kl%20watch,authorization=old"}
+    found = resolve(OtlpConfig(headers={"Authorization": Secret("Bearer s3cret")}), env, "traces")
+    assert dict(found.headers) == {"x-team": "kl watch", "authorization": "Bearer s3cret"}
+    assert "s3cret" not in repr(found)
+
+
+def test_numbers_fall_through_with_their_units() -> None:
+    env = {
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "3",
+        "OTEL_METRIC_EXPORT_INTERVAL": "2500",
+        "OTEL_BSP_MAX_QUEUE_SIZE": "100",
+        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "400",
+        "OTEL_BSP_SCHEDULE_DELAY": "250",
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "DELTA",
+    }
+    assert resolve(OtlpConfig(), env, "traces").timeout_s == 3.0
+    spans = span_settings(OtlpConfig(), env)
+    assert (spans.queue_size, spans.batch_size, spans.delay_s) == (100, 100, 0.25)
+    metrics = metric_settings(OtlpConfig(), env)
+    assert (metrics.interval_s, metrics.temporality) == (2.5, "delta")
+    assert metric_settings(OtlpConfig(temporality="cumulative", interval_s=1.0), env).temporality == "cumulative"
+
+
+@pytest.mark.parametrize(
+    ("config", "env", "words"),
+    [
+        ({}, {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, "OTEL_EXPORTER_OTLP_PROTOCOL=http/json"),
+        ({}, {"OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "soon"}, "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT=soon: not a number"),
+        ({"endpoint": "localhost:4318"}, {}, "not an http:// or https:// URL"),
+        ({"protocol": "grpc", "compression": "deflate"}, {}, "deflate is not known to gRPC"),
+        ({"client_key": "k.pem"}, {}, "mTLS needs both"),
+        ({}, {"OTEL_EXPORTER_OTLP_HEADERS": "token"}, "not key=value"),
+    ],
+)
+def test_errors_name_the_key_or_variable(config: dict[str, str], env: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words.replace("(", r"\(")):
+        resolve(msgspec.convert(config, OtlpConfig), env, "traces")
