@@ -17,7 +17,8 @@ from esper_core.host.buffer import LIFECYCLE, PriorityBuffer, priority_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from esper_core.host.guard import Guard, SinkReport
+    from esper_core.host.guard import Guard
+    from esper_core.host.report import SinkReport
 
 __all__ = ["Channel", "InlineChannel", "LatestChannel", "QueueChannel"]
 

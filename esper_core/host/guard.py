@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from esper_core.events import SinkState, SinkStatusChanged
+from esper_core.host.report import SinkReport
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable
 
-__all__ = ["CallResult", "Guard", "SinkReport"]
+__all__ = ["CallResult", "Guard"]
 
 CallResult: TypeAlias = Literal["ok", "failed", "retry"]
 """ok: it returned; failed: it raised; retry: an I/O error, worth another try after ``retry_delay_s``."""
@@ -25,45 +25,6 @@ CallResult: TypeAlias = Literal["ok", "failed", "retry"]
 FIRST_BACKOFF_S: Final = 0.25
 LONGEST_BACKOFF_S: Final = 10.0
 SLOW_CALL_S: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SinkReport:
-    """What became of one sink (or of one span processor or metric reader, named ``sink/Class``).
-
-    Attributes:
-        name: the sink's name.
-        distribution: the distribution it came from; empty for a file.
-        version: that distribution's version.
-        delivery: inline, all or latest; ``span processor`` or ``metric reader`` for what a sink contributed.
-        state: ok, failing, recovered, disabled, closed or cut_off.
-        delivered: events that its hooks took without raising.
-        lost: events that reached it not at all, or that made it raise, or that it reported lost itself.
-        coalesced: events replaced by a newer one before delivery (``latest`` only); not losses.
-        failures: calls that raised.
-        queued: events waiting now.
-        capacity: events its queue holds; 0 without a queue.
-        lag_s: age of the oldest waiting event, seconds.
-        slowest_s: longest single call, seconds.
-        cut_off: True when it had not closed at the deadline.
-        message: what happened last, in words.
-    """
-
-    name: str
-    distribution: str = ""
-    version: str = ""
-    delivery: str = "all"
-    state: SinkState = "ok"
-    delivered: int = 0
-    lost: int = 0
-    coalesced: int = 0
-    failures: int = 0
-    queued: int = 0
-    capacity: int = 0
-    lag_s: float = 0.0
-    slowest_s: float = 0.0
-    cut_off: bool = False
-    message: str = ""
 
 
 class Guard:

@@ -1,4 +1,4 @@
-"""``run.json`` from a thread of the host: a sign of life every five seconds, whatever the trainer is doing."""
+"""A sign of life every five seconds from a thread of the host, whatever the trainer is doing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from esper_core.health import RunState
-    from esper_core.host.guard import SinkReport
+    from esper_core.host.report import SinkReport
     from esper_core.runs.layout import RunDir
 
 __all__ = ["HEARTBEAT_S", "Heartbeat"]
@@ -26,18 +26,20 @@ class Heartbeat:
     """Keeps a run's record.
 
     Args:
-        run: the run.
+        run: the run whose ``run.json`` is kept; None writes nothing.
         record: its first record; identity and times are filled in here.
         reports: the sinks' counters.
+        tell: receives heartbeat and progress (unix seconds) and the state, for metrics.
         interval_s: promised seconds between two heartbeats.
     """
 
     def __init__(
         self,
-        run: RunDir,
+        run: RunDir | None,
         record: RunRecord,
         reports: Callable[[], Iterable[SinkReport]],
         *,
+        tell: Callable[..., None] | None = None,
         interval_s: float = HEARTBEAT_S,
     ) -> None:
         who = process_identity()
@@ -49,6 +51,7 @@ class Heartbeat:
         self._run = run
         self._record = record
         self._reports = reports
+        self._tell = tell
         self._interval_s = interval_s
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -84,6 +87,12 @@ class Heartbeat:
             record = self._record
             record.heartbeat_ns = time.time_ns()
             record.progress, record.progress_ns, record.updates, record.env_steps = self._progress
+            if self._tell is not None:
+                self._tell(
+                    heartbeat_s=record.heartbeat_ns / 1e9, progress_s=record.progress_ns / 1e9, state=record.state
+                )
+            if self._run is None:
+                return
             record.sinks = [_sink_record(report) for report in self._reports()]
             try:
                 write_record(self._run, record, durable=durable)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from esper_core.errors import ConfigError, SinkError, nearest
+from esper_core.errors import ConfigError, EsperError, SinkError, nearest
 from esper_core.hooks import Secret
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ def create_sink(
         if config is None and not _takes_argument(loaded.factory):
             return loaded.factory()
         return loaded.factory(config)
+    except EsperError:
+        raise  # the sink's own words, meant to be read
     except Exception as error:
         raise SinkError(
             f"sink {loaded.origin} cannot be created: {type(error).__name__}: {error}",

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricReader
     from opentelemetry.sdk.trace import Span
 
-    from esper_core.host.guard import Guard, SinkReport
+    from esper_core.host.guard import Guard
+    from esper_core.host.report import SinkReport
 
 __all__ = ["GuardedProcessor", "GuardedReader"]
 

@@ -16,7 +16,7 @@ from opentelemetry import trace as otel_trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from esper_core import __version__, ids
-from esper_core.errors import SinkError
+from esper_core.errors import EsperError, SinkError
 from esper_core.host.resource import traceparent
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link, Tracer, TracerProvider
 
     from esper_core.config.schema import OtelConfig
-    from esper_core.host.guard import SinkReport
     from esper_core.host.hub import ActiveSink, Hub
     from esper_core.host.processors import GuardedProcessor, GuardedReader
+    from esper_core.host.report import SinkReport
     from esper_core.host.resource import ResourceValue
 
 __all__ = ["Providers"]
@@ -189,6 +189,8 @@ class Providers:
     def _contributed(sink: ActiveSink, hub: Hub, hook: str) -> list[Any]:
         try:
             return hub.call(sink.loaded.name, hook)
+        except EsperError:
+            raise  # the sink's own words, meant to be read
         except Exception as error:
             raise SinkError(
                 f"sink {sink.loaded.origin} failed in {hook}: {type(error).__name__}: {error}",

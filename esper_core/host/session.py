@@ -11,13 +11,11 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import os
 import signal
 import sys
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from esper_core.emitter import TelemetryEmitter
@@ -30,6 +28,7 @@ from esper_core.host.hub import ActiveSink, Hub
 from esper_core.host.logs import log_to
 from esper_core.host.options import create_sink
 from esper_core.host.providers import Providers
+from esper_core.host.report import SessionReport
 from esper_core.host.resource import run_resource
 from esper_core.host.selection import Selection, select_sinks
 from esper_core.host.signals import StopFlag, install_signals
@@ -43,8 +42,9 @@ if TYPE_CHECKING:
     from esper_core.config.schema import EsperConfig
     from esper_core.events import Payload, TelemetryEvent
     from esper_core.hooks import SinkMode
-    from esper_core.host.guard import SinkReport
+    from esper_core.host.report import SinkReport
     from esper_core.host.resource import ResourceValue
+    from esper_core.instrumentation import Instrumentation
     from esper_core.runs.layout import RunDir
 
 __all__ = ["Session", "SessionReport"]
@@ -52,43 +52,6 @@ __all__ = ["Session", "SessionReport"]
 _REASONS: Final = {RunState.DONE: CloseReason.DONE, RunState.STOPPED: CloseReason.STOPPED}
 _REPLAY_STILL_S: Final = 30.0
 """A replay waits for slow sinks as long as something moves within this time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionReport:
-    """What became of every sink, valid once the session has ended.
-
-    Attributes:
-        sinks: one report a sink, then one for each span processor and metric reader that sinks contributed.
-        close_s: seconds that closing took.
-    """
-
-    sinks: tuple[SinkReport, ...] = ()
-    close_s: float = 0.0
-
-    @property
-    def lost_total(self) -> int:
-        """Events lost, over all sinks."""
-        return sum(sink.lost for sink in self.sinks)
-
-    @property
-    def cut_off(self) -> tuple[str, ...]:
-        """Names of those that had not closed at the deadline."""
-        return tuple(sink.name for sink in self.sinks if sink.cut_off)
-
-    def lines(self) -> tuple[str, ...]:
-        """One line for each sink that lost something, failed or was cut off; none when all is well."""
-        found = []
-        for sink in self.sinks:
-            if not (sink.lost or sink.failures or sink.cut_off or sink.state == "disabled"):
-                continue
-            origin = f" ({sink.distribution} {sink.version})" if sink.distribution else ""
-            what = [f"{sink.delivered} delivered", f"{sink.lost} lost"]
-            if sink.failures:
-                what.append(f"{sink.failures} failures")
-            why = f": {sink.message}" if sink.message else ""
-            found.append(f"sink {sink.name}{origin} {sink.state}: {', '.join(what)}{why}")
-        return tuple(found)
 
 
 class Session:
@@ -171,6 +134,7 @@ class Session:
         self._stack = contextlib.ExitStack()
         self._heartbeat: Heartbeat | None = None
         self._observed = _Observed()
+        self._instrumentation: Instrumentation | None = None
 
     # --- opening ------------------------------------------------------------------------------
 
@@ -227,18 +191,19 @@ class Session:
             return
         self.hub.add_first("session", self._observed)
         if self.providers.active:
-            instrumentation = importlib.import_module("esper_core.instrumentation")  # only when something listens
-            self.hub.add_first(
-                "instrumentation",
-                instrumentation.Instrumentation(
-                    self.providers.meter_provider,
-                    sdk_logger_provider=self.providers.logger_provider,
-                    config=self.config.otel,
-                ),
+            from esper_core.instrumentation import Instrumentation  # noqa: PLC0415  # only when something listens
+
+            self._instrumentation = Instrumentation(
+                self.providers.meter_provider,
+                sdk_logger_provider=self.providers.logger_provider,
+                config=self.config.otel,
+                sink_status=self.statuses,
             )
+            self.hub.add_first("instrumentation", self._instrumentation)
 
     def _start_heartbeat(self) -> None:
-        if self.run is None or self.mode != "live" or self.rank != 0:
+        writes = self.run is not None and self.rank == 0
+        if self.mode != "live" or not (writes or self._instrumentation):
             return
         record = RunRecord(
             run_id=self._run_id,
@@ -248,7 +213,13 @@ class Session:
             updates=self._totals[0],
             env_steps=self._totals[1],
         )
-        self._heartbeat = Heartbeat(self.run, record, self.statuses)
+        instrumentation = self._instrumentation
+        self._heartbeat = Heartbeat(
+            self.run if writes else None,
+            record,
+            self.statuses,
+            tell=instrumentation.set_run_status if instrumentation is not None else None,
+        )
         self._heartbeat.start()
 
     def _notice(self, line: str) -> None:
@@ -333,6 +304,9 @@ class Session:
         state = self._state or RunState.DONE
         begun = time.monotonic()
         try:
+            if self._instrumentation is not None:
+                # Before the readers collect for the last time: a run that ended must not look vanished.
+                self._instrumentation.set_run_status(heartbeat_s=time.time(), state=state)
             if self.mode == "live":
                 self._emit_end(state)
             if self.mode == "replay":
@@ -345,6 +319,8 @@ class Session:
             self.report = SessionReport(sinks=self.statuses(), close_s=time.monotonic() - begun)
             if self._heartbeat is not None:
                 self._heartbeat.finish(state, self._message or self._reason)
+            if self._instrumentation is not None:
+                self._instrumentation.close()
             for line in self.report.lines():
                 logging.getLogger("esper.host").warning("%s", line)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from esper_core.events import Payload, SinkStatusChanged
     from esper_core.hooks import SinkMode
-    from esper_core.host.guard import SinkReport
+    from esper_core.host.report import SinkReport
 
 __all__ = ["RecordingSink", "SinkHarness"]
 
