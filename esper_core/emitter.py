@@ -86,6 +86,7 @@ class TelemetryEmitter:
         links: put on every iteration span (a ``TRACEPARENT`` of the environment).
         episode_spans: give every finished episode a span of its own (``[otel] episodes``).
         drain_status: returns sink status changes that other threads observed; emitted with the next update.
+        marked: every event says that it is a test event (``esper sinks check``).
         clock_ns: unix time in nanoseconds.
     """
 
@@ -100,6 +101,7 @@ class TelemetryEmitter:
         links: Iterable[Link] = (),
         episode_spans: bool = False,
         drain_status: Callable[[], Iterable[SinkStatusChanged]] | None = None,
+        marked: bool = False,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._hooks = hooks if hooks is not None else SinkHooks()
@@ -108,6 +110,7 @@ class TelemetryEmitter:
         self._episode_spans = episode_spans
         self._drain_status = drain_status
         self._clock_ns = clock_ns
+        self._marked = marked
         self.run_id = run_id
         self.attempt = attempt
         self.rank = rank
@@ -264,6 +267,7 @@ class TelemetryEmitter:
             run_id=self.run_id,
             attempt=self.attempt,
             rank=self.rank,
+            marked=self._marked,
             trace=trace,
             payload=payload,
         )

@@ -79,6 +79,8 @@ class Session:
 
     emitter: TelemetryEmitter
     """Emits this attempt's events; valid inside the with block."""
+    active: list[ActiveSink]
+    """The sinks and their instances, in the order of the configuration."""
 
     def __init__(
         self,
@@ -113,7 +115,7 @@ class Session:
         self._signals = install_signal_handlers
         self._on_notice = on_notice or _print_notice
         self._selection = selection if selection is not None else select_sinks(config, origins=origins)
-        self._sinks = [
+        self.active = [
             ActiveSink(loaded=loaded, instance=create_sink(loaded, config.sink.get(loaded.name), origins=origins))
             for loaded in self._selection.sinks
         ]
@@ -147,7 +149,7 @@ class Session:
                 stack.enter_context(install_signals(self.stop))
             self._begun = time.monotonic()
             self.hub = Hub(
-                self._sinks,
+                self.active,
                 SinkContext(
                     run_id=self._run_id,
                     run_dir=self.run.path if self.run is not None else None,
@@ -161,7 +163,7 @@ class Session:
                 on_interrupt=self._interrupted,
             )
             self.providers = Providers.set_up(
-                self._sinks,
+                self.active,
                 self.hub,
                 self.config.otel,
                 self.resource,
@@ -177,8 +179,11 @@ class Session:
                 tracer=self.providers.tracer,
                 links=self.providers.links,
                 drain_status=self.hub.drain_status,
+                marked=self.mode == "check",
             )
             opened = self.hub.open(strict=self.mode != "check")
+            if self.mode == "check":
+                opened = []  # each sink's own line says it
             for notice in (*self._selection.notices, *self.providers.notices, *opened):
                 self._notice(notice)
             self._start_heartbeat()

@@ -258,7 +258,7 @@ def test_faults_are_told_to_the_other_sinks_by_name_distribution_and_version() -
     good = RecordingSink()
     config = EsperConfig(sinks=())
     session = Session(config, selection=Selection(sinks=()), install_signal_handlers=False)
-    session._sinks = [_active(Raising(), "raising"), _active(good, "good")]
+    session.active = [_active(Raising(), "raising"), _active(good, "good")]
     with session:
         session.emitter.emit_run_started(RunStarted(environment="x"))
         for number in range(1, 9):
@@ -292,7 +292,7 @@ def test_every_sink_hears_the_end_before_any_is_closed() -> None:
             order.append(f"{self.name} closed")
 
     session = Session(EsperConfig(sinks=()), selection=Selection(sinks=()), install_signal_handlers=False)
-    session._sinks = [_active(Ending("a", "inline"), "a"), _active(Ending("b", "inline"), "b")]
+    session.active = [_active(Ending("a", "inline"), "a"), _active(Ending("b", "inline"), "b")]
     with session:
         session.emitter.emit_run_started(RunStarted(environment="x"))
     assert order[:2] == ["a finished", "b finished"]
