@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from esper_core.config.schema import EnvConfig
 
-__all__ = ["OWN_ENVIRONMENTS", "GymTask", "make_task"]
+__all__ = ["OWN_ENVIRONMENTS", "GymTask", "environment_module", "make_task"]
 
 OWN_ENVIRONMENTS: Final[dict[str, str]] = {}
 """Environments of our own: id -> ``module:function``, called with ``num_envs``, ``seed`` and ``[env.kwargs]``; it
@@ -38,6 +38,12 @@ def make_task(config: EnvConfig, *, seed: int) -> Task:
     return GymTask(_vector_env(config, seed), name=config.id, seed=seed, causal_mask=causal)
 
 
+def environment_module(env_id: str) -> Any:
+    """The module of one of our own environments, which may bring ``show`` and ``plot``; None for any other."""
+    own = OWN_ENVIRONMENTS.get(env_id)
+    return importlib.import_module(own.partition(":")[0]) if own is not None else None
+
+
 def _vector_env(config: EnvConfig, seed: int) -> gym.vector.VectorEnv[Any, Any, Any]:
     own = OWN_ENVIRONMENTS.get(config.id)
     if own is not None:
@@ -47,7 +53,10 @@ def _vector_env(config: EnvConfig, seed: int) -> gym.vector.VectorEnv[Any, Any, 
         )
         return built
     try:
-        spec = gym.spec(config.id)
+        module, _, registered = config.id.rpartition(":")
+        if module:
+            importlib.import_module(module)  # registers its ids; gymnasium.spec does not import, as make does
+        spec = gym.spec(registered)
     except ImportError as error:
         raise EnvironmentUnsupportedError(f'env.id "{config.id}": {error}', hint="is its package installed?") from error
     except gym.error.Error as error:

@@ -1,0 +1,143 @@
+"""``esper eval RUN``: load a run's last checkpoint, play episodes without learning, report the returns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from esper_core.cli._parser import runs_dir
+from esper_core.errors import EXIT_OK, ConfigError, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from esper_core.config.schema import EnvConfig
+    from esper_core.ppo.agent import PPOAgent
+    from esper_core.runs.layout import RunDir
+
+__all__ = ["EvalCommand", "command"]
+
+
+class EvalCommand:
+    """Plays episodes with a trained policy."""
+
+    name = "eval"
+    help = "load a run's checkpoint and report returns"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the arguments."""
+        parser.add_argument(
+            "run", metavar="RUN", nargs="?", default="latest", help="a run's id, its beginning, or path"
+        )
+        parser.add_argument("--episodes", type=int, default=20, metavar="N", help="episodes to play (default 20)")
+        parser.add_argument("--seed", type=int, default=10_000, metavar="N", help="of environments and sampling")
+        parser.add_argument("--deterministic", action="store_true", help="take the likeliest choice, do not sample")
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
+        parser.add_argument("--dir", metavar="DIR", help="folder that holds the runs")
+        looks = parser.add_argument_group("to look at", "For environments that can draw themselves: morphogenesis.")
+        looks.add_argument("--show", action="store_true", help="print one episode as a story")
+        looks.add_argument("--plot", type=Path, metavar="FILE.png", help="draw one episode (needs matplotlib)")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Play, print, and return the exit code."""
+        if args.episodes < 1:
+            raise UsageError(f"eval: --episodes is {args.episodes}, at least 1 is needed")
+        import torch
+
+        from esper_core.ppo.agent import PPOAgent
+        from esper_core.runs.layout import find_run
+
+        directory = find_run(args.run, runs_dir(args))
+        env = _env_config(directory)
+        agent = PPOAgent.load(directory.checkpoint)
+        torch.set_num_threads(1)
+        agent.sampling_generator.manual_seed(args.seed)
+        if args.show or args.plot is not None:
+            return self._look(args, agent, env)
+        return self._report(args, directory, agent, env)
+
+    def _report(self, args: argparse.Namespace, directory: RunDir, agent: PPOAgent, env: EnvConfig) -> int:
+        import msgspec
+
+        from esper_core.envs.adapter import make_task
+        from esper_core.ppo.evaluation import evaluate
+
+        n_envs = min(env.n_envs, args.episodes)
+        task = make_task(msgspec.structs.replace(env, n_envs=n_envs), seed=args.seed)
+        try:
+            _fits(agent, task.heads, task.obs_shape, env.id)
+            played = evaluate(agent, task, episodes=args.episodes, seed=args.seed, deterministic=args.deterministic)
+        finally:
+            task.close()
+        found: dict[str, Any] = {
+            "run_id": directory.run_id,
+            "environment": env.id,
+            "update_id": agent.updates,
+            "episodes": len(played.returns),
+            "deterministic": args.deterministic,
+            "seed": args.seed,
+            "return_mean": played.return_mean,
+            "return_std": played.return_std,
+            "return_min": min(played.returns),
+            "return_max": max(played.returns),
+            "episode_length_mean": sum(played.lengths) / len(played.lengths),
+        }
+        if args.json:
+            print(json.dumps(found | {"returns": played.returns}))
+            return EXIT_OK
+        print(f"{directory.run_id}: {env.id} after update {agent.updates}")
+        print(
+            f"return {played.return_mean:.2f} ± {played.return_std:.2f} over {len(played.returns)} episodes"
+            f" (min {found['return_min']:.2f}, max {found['return_max']:.2f},"
+            f" mean length {found['episode_length_mean']:.1f})"
+        )
+        return EXIT_OK
+
+    def _look(self, args: argparse.Namespace, agent: PPOAgent, env: EnvConfig) -> int:
+        """Hand over to the environment's own ``show`` and ``plot``."""
+        from esper_core.envs.adapter import environment_module
+
+        module = environment_module(env.id)
+        wanted = [name for name, asked in (("show", args.show), ("plot", args.plot is not None)) if asked]
+        for name in wanted:
+            if not hasattr(module, name):
+                raise UsageError(
+                    f"{env.id} has nothing to {name}", hint=f"without --{name}, eval reports returns of any environment"
+                )
+        if args.show:
+            for line in module.show(agent, env, seed=args.seed):
+                print(line)
+        if args.plot is not None:
+            module.plot(agent, env, seed=args.seed, path=args.plot)
+            print(f"wrote {args.plot}")
+        return EXIT_OK
+
+
+def _env_config(directory: RunDir) -> EnvConfig:
+    """The ``[env]`` table that the run was trained with."""
+    import tomllib
+
+    import msgspec
+
+    from esper_core.config.schema import EnvConfig
+
+    try:
+        table = tomllib.loads(directory.config_path.read_text(encoding="utf-8")).get("env", {})
+        return msgspec.convert(table, EnvConfig)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{directory.path} has no config.toml", hint="is it a run's directory?") from error
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise ConfigError(f"{directory.config_path}: {error}") from error
+
+
+def _fits(agent: PPOAgent, heads: tuple[object, ...], obs_shape: tuple[int, ...], name: str) -> None:
+    if agent.layout.heads != heads or agent.obs_shape != obs_shape:
+        raise ConfigError(
+            f"the checkpoint does not fit {name}: it has heads {agent.layout.heads} and observations {agent.obs_shape},"
+            f" the environment {heads} and {obs_shape}",
+            hint="was the environment changed since the run?",
+        )
+
+
+command = EvalCommand()

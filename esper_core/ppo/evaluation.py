@@ -1,0 +1,73 @@
+"""Evaluation: what a policy earns when it no longer learns."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from esper_core.ppo.episodes import EpisodeTracker
+
+if TYPE_CHECKING:
+    from esper_core.events import EpisodeFinished
+    from esper_core.ppo.agent import PPOAgent
+    from esper_core.ppo.task import Task
+
+__all__ = ["Evaluated", "evaluate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Episodes played without learning.
+
+    Attributes:
+        returns: undiscounted, one an episode.
+        lengths: environment steps, one an episode.
+    """
+
+    returns: tuple[float, ...]
+    lengths: tuple[int, ...]
+
+    @property
+    def return_mean(self) -> float:
+        """Mean return."""
+        return statistics.fmean(self.returns)
+
+    @property
+    def return_std(self) -> float:
+        """Standard deviation of the returns (population)."""
+        return statistics.pstdev(self.returns)
+
+
+def evaluate(agent: PPOAgent, task: Task, *, episodes: int, seed: int, deterministic: bool = False) -> Evaluated:
+    """Play whole episodes, the same number in every environment (to one): short ones are not preferred.
+
+    Args:
+        agent: acts; its sampling generator moves on unless ``deterministic``.
+        task: of the agent's shape.
+        episodes: at least 1.
+        seed: environment i's first episode is seeded with ``seed + i``.
+        deterministic: the likeliest choice instead of a sample.
+    """
+    share, more = divmod(episodes, task.n_envs)
+    wanted = np.array([share + (index < more) for index in range(task.n_envs)])
+    played = np.zeros(task.n_envs, dtype=np.int64)
+    tracker = EpisodeTracker(task.n_envs)
+    kept: list[EpisodeFinished] = []
+    observation = task.reset(seed)
+    while (played < wanted).any():
+        actions = agent.act(
+            observation.values,
+            observation.action_mask,
+            conditional_mask=observation.conditional_mask,
+            deterministic=deterministic,
+        )
+        result = task.step(actions.reshape(task.n_envs, -1))
+        for episode in tracker.step(result.reward, result.terminated, result.truncated, env_steps=0):
+            if played[episode.env_index] < wanted[episode.env_index]:
+                kept.append(episode)
+            played[episode.env_index] += 1
+        observation = result.observation
+    return Evaluated(tuple(item.episode_return for item in kept), tuple(item.length for item in kept))

@@ -1,0 +1,580 @@
+"""PPOAgent.update: what it reports is true."""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Categorical, kl_divergence
+
+from esper_core.emitter import TelemetryEmitter
+from esper_core.health import HealthLevel
+from esper_core.hooks import SinkHooks
+from esper_core.ppo import HeadSpec, PPOAgent
+from esper_core.ppo.rollout import Rollout
+
+
+class Recorder(SinkHooks):
+    """Remembers every update event."""
+
+    def __init__(self) -> None:
+        self.updates: list[Any] = []
+
+    def esper_ppo_updated(self, event: Any) -> None:
+        self.updates.append(event)
+
+
+def listen(agent: PPOAgent) -> Recorder:
+    recorder = Recorder()
+    agent.emitter = TelemetryEmitter(recorder)
+    return recorder
+
+
+def weights(agent: PPOAgent) -> torch.Tensor:
+    return torch.nn.utils.parameters_to_vector(agent.policy.parameters()).detach().clone()
+
+
+# --- the number ---------------------------------------------------------------------------------------
+
+
+def test_approx_kl_computed(bandit: Any) -> None:
+    """The reported KL is the true one: against the closed form and against torch's own distributions."""
+    agent = bandit.agent(seed=3, spread=0.5, epochs=4, minibatch_size=5000, learning_rate=2e-2, target_kl=0)
+    old = bandit.log_probs(agent)
+    rollout = bandit.rollout(agent, 60_000)
+    metrics = agent.update(rollout)
+    new = bandit.log_probs(agent)
+    truth = bandit.true_kl(old, new)
+
+    assert 0.01 < truth.weighted < 0.3, "the update moved the policy, so there is something to measure"
+    assert metrics["approx_kl"] == pytest.approx(truth.weighted, rel=0.03)
+    assert metrics["kl_joint"] == pytest.approx(truth.joint, rel=0.03)
+    for head, expected in zip(bandit.heads, truth.by_head, strict=True):
+        assert metrics[f"{head.name}/kl"] == pytest.approx(expected, rel=0.06, abs=1e-4)
+
+    # The same against torch.distributions, over the very samples: only the actions' sampling noise is left.
+    contexts = torch.arange(len(rollout.batch)) % bandit.contexts
+    active = rollout.batch.active
+    numerators, decisions = 0.0, 0
+    for index, head in enumerate(bandit.heads):
+        p, q = (Categorical(logits=policy[contexts, index, : head.size]) for policy in (old, new))
+        numerators += float(kl_divergence(p, q)[active[:, index]].sum())
+        decisions += int(active[:, index].sum())
+    assert metrics["approx_kl"] == pytest.approx(numerators / decisions, rel=0.03)
+
+
+def test_exact_estimator_has_no_sampling_noise(bandit: Any) -> None:
+    agent = bandit.agent(seed=3, spread=0.5, minibatch_size=300, target_kl=0, kl_estimator="exact")
+    old = bandit.log_probs(agent)
+    rollout = bandit.rollout(agent, 600)
+    agent.update(rollout)
+    new = bandit.log_probs(agent)
+    per_head = (old.exp() * (old - new)).sum(-1)[torch.arange(600) % bandit.contexts]
+    active = rollout.batch.active
+    assert agent.last is not None
+    assert agent.last.kl_estimator == "exact"
+    assert agent.last.kl_divergence == pytest.approx(float(per_head[active].sum() / active.sum()), rel=1e-4)
+
+
+def test_weighted_and_joint_differ_by_the_mean_number_of_active_heads(bandit: Any) -> None:
+    agent = bandit.agent(minibatch_size=512)
+    rollout = bandit.rollout(agent, 2048)
+    agent.update(rollout)
+    payload = agent.last
+    assert payload is not None
+    active_heads = sum(head.decisions for head in payload.heads) / payload.steps
+    assert 1 < active_heads < 5
+    assert payload.kl_joint == pytest.approx(payload.kl_divergence * active_heads)
+    assert sum(head.share or 0 for head in payload.heads) == pytest.approx(1.0)
+    for head in payload.heads[1:4]:
+        assert 0 < head.decisions < payload.steps
+        assert head.weight == pytest.approx(head.decisions / payload.steps)
+    assert payload.heads[4].weight == 1.0
+
+
+def test_first_minibatch_kl_is_about_zero_and_the_last_step_is_measured(bandit: Any) -> None:
+    agent = bandit.agent(epochs=1, minibatch_size=1024)
+    agent.update(bandit.rollout(agent, 1024))
+    payload = agent.last
+    assert payload is not None
+    assert payload.kl_first_minibatch == pytest.approx(0, abs=1e-9)
+    assert payload.kl_last == payload.kl_first_minibatch, "one epoch of one minibatch: in the loop nothing shows"
+    assert payload.kl_divergence is not None
+    assert payload.kl_divergence > 1e-6, "what that one step did shows only after it"
+
+
+def test_old_log_probabilities_that_do_not_match_fail_the_self_test(bandit: Any) -> None:
+    agent = bandit.agent(minibatch_size=1024, target_kl=0)
+    rollout = bandit.rollout(agent, 1024)
+    agent.update(replace(rollout, batch=replace(rollout.batch, log_prob=rollout.batch.log_prob - 0.5)))
+    assert agent.last is not None
+    assert agent.last.kl_first_minibatch == pytest.approx(math.expm1(0.5) - 0.5, rel=1e-3)
+
+
+def test_head_with_zero_valid_steps_is_idle(bandit: Any) -> None:
+    agent = bandit.agent(minibatch_size=256)
+    rollout = bandit.rollout(agent, 512)
+    active = rollout.batch.active.clone()
+    active[:, 1] = False
+    metrics = agent.update(replace(rollout, batch=replace(rollout.batch, active=active)))
+    assert agent.last is not None
+    idle = agent.last.heads[1]
+    assert (idle.kl, idle.decisions, idle.weight, idle.share) == (None, 0, 0.0, 0.0)
+    assert (idle.entropy, idle.entropy_normalised, idle.clip_fraction) == (None, None, None)
+    assert "blueprint/kl" not in metrics
+    assert math.isfinite(metrics["approx_kl"])
+
+
+def test_only_forced_steps_teach_the_value_function_and_report_no_kl(bandit: Any) -> None:
+    agent = bandit.agent(minibatch_size=64)
+    rollout = bandit.rollout(agent, 128)
+    nothing = torch.zeros_like(rollout.batch.active)
+    before = agent.policy.logit_weight.detach().clone()
+    metrics = agent.update(
+        replace(rollout, batch=replace(rollout.batch, active=nothing, unforced=torch.zeros(128, dtype=torch.bool)))
+    )
+    assert agent.last is not None
+    assert "approx_kl" not in metrics
+    assert (agent.last.kl_divergence, agent.last.kl_joint, agent.last.entropy) == (None, None, None)
+    assert (agent.last.steps, agent.last.steps_forced) == (0, 128)
+    assert agent.last.outcome == "completed"
+    assert torch.equal(agent.policy.logit_weight, before)
+    assert agent.last.value_loss is not None
+
+
+def test_entropy_is_summed_over_active_heads_and_normalised_per_decision() -> None:
+    agent = PPOAgent([HeadSpec("a", 4), HeadSpec("b", 2)], (1,), seed=0)
+    with torch.no_grad():
+        agent.policy.logit_weight.zero_()
+        for group in agent.optimizer.param_groups:
+            group["lr"] = 0.0
+    rollout = uniform_rollout(agent, 64)
+    agent.update(rollout)
+    payload = agent.last
+    assert payload is not None
+    assert payload.entropy == pytest.approx(math.log(4) + math.log(2), rel=1e-5)
+    assert payload.entropy_normalised == pytest.approx(1.0, rel=1e-5)
+    assert [head.entropy for head in payload.heads] == pytest.approx([math.log(4), math.log(2)], rel=1e-5)
+
+
+def uniform_rollout(agent: PPOAgent, count: int) -> Rollout:
+    from esper_core.ppo.rollout import Batch
+
+    observations = torch.ones(count, 1)
+    decision = agent.decide(observations, None, None, agent.noise(1, count)[0])
+    ones = torch.ones(count, agent.layout.count, dtype=torch.bool)
+    rewards = decision.actions.sum(-1).float()
+    batch = Batch(
+        observations, decision.actions, decision.log_prob, None, ones, ones[:, 0], rewards, rewards, decision.values
+    )
+    return Rollout(batch)
+
+
+# --- the update ---------------------------------------------------------------------------------------
+
+
+def test_update_learns_the_bandit(bandit: Any) -> None:
+    agent = bandit.agent(minibatch_size=256, epochs=4, learning_rate=3e-2)
+    before = float(bandit.rollout(agent, 999).batch.returns.mean())
+    for _ in range(15):
+        agent.update(bandit.rollout(agent, 999))
+    assert float(bandit.rollout(agent, 999).batch.returns.mean()) > before + 0.5
+
+
+@pytest.mark.parametrize("minibatch_size", [1, 3, 1000])
+def test_any_minibatch_size_stays_finite(bandit: Any, minibatch_size: int) -> None:
+    agent = bandit.agent(minibatch_size=minibatch_size, epochs=1)
+    metrics = agent.update(bandit.rollout(agent, 10))
+    assert agent.last is not None
+    assert agent.last.minibatches_planned == math.ceil(10 / minibatch_size)
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert torch.isfinite(weights(agent)).all()
+
+
+def test_rollout_of_one_step_stays_finite(bandit: Any) -> None:
+    agent = bandit.agent()
+    agent.update(bandit.rollout(agent, 1))
+    assert torch.isfinite(weights(agent)).all()
+    assert agent.last is not None
+    assert agent.last.advantage_std == 0.0
+    assert agent.last.explained_variance is None
+
+
+def test_gradient_norm_is_before_clipping(bandit: Any) -> None:
+    norms = []
+    for limit in (1e-3, 1e3):
+        agent = bandit.agent(epochs=1, minibatch_size=512, max_grad_norm=limit)
+        agent.update(bandit.rollout(agent, 512))
+        assert agent.last is not None
+        norms.append(agent.last.grad_norm)
+    assert norms[0] == pytest.approx(norms[1])
+    assert norms[0] > 1e-3
+
+
+def test_payload_describes_the_plan_and_the_rollout(bandit: Any) -> None:
+    agent = bandit.agent(epochs=3, minibatch_size=100, target_kl=0)
+    recorder = listen(agent)
+    rollout = bandit.rollout(agent, 250)
+    metrics = agent.update(rollout)
+    (event,) = recorder.updates
+    payload = event.payload
+    assert payload == agent.last
+    assert (payload.update_id, payload.env_steps, payload.outcome, payload.reason) == (1, 250, "completed", "")
+    assert (payload.epochs, payload.epochs_planned) == (3, 3)
+    assert (payload.minibatches, payload.minibatches_planned) == (9, 9)
+    assert (payload.steps, payload.steps_forced) == (250, 0)
+    assert len(payload.kl_by_epoch) == 3
+    assert payload.target_kl is None
+    assert payload.stop_threshold is None
+    assert payload.advantage_mean == pytest.approx(float(rollout.batch.advantages.mean()), rel=1e-5)
+    assert payload.advantage_std == pytest.approx(float(rollout.batch.advantages.std(correction=0)), rel=1e-5)
+    residual = rollout.batch.returns - rollout.batch.values
+    explained = 1 - residual.var(correction=0) / rollout.batch.returns.var(correction=0)
+    assert payload.explained_variance == pytest.approx(float(explained), abs=1e-5)
+    assert payload.kl_max == pytest.approx(max(payload.kl_max, payload.kl_last))
+    assert metrics["approx_kl"] == payload.kl_divergence
+    assert payload.health is not HealthLevel.UNKNOWN
+
+
+# --- stopping -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("planned", "travel"), [(16, 0.1), (32, 0.12), (64, 0.2), (160, 0.35), (320, 0.5)])
+def test_true_kl_at_an_early_stop_is_within_a_quarter_of_the_limit(bandit: Any, planned: int, travel: float) -> None:
+    """Closed-form KL at the moment of the stop, for updates of 16 to 320 minibatches."""
+    seen = []
+    for seed in range(3):
+        agent = bandit.agent(
+            seed=seed,
+            spread=0.3,
+            epochs=4,
+            minibatch_size=256,
+            learning_rate=travel / planned,
+            entropy_coef=0.0,
+            max_grad_norm=1e3,
+        )
+        old = bandit.log_probs(agent)
+        agent.update(bandit.rollout(agent, 256 * planned // 4))
+        payload = agent.last
+        assert payload is not None
+        assert payload.early_stop is not None, f"{payload.kl_divergence} after {payload.minibatches} minibatches"
+        assert payload.minibatches >= 5, "the stop comes while the KL climbs, not at once"
+        truth = bandit.true_kl(old, bandit.log_probs(agent))
+        seen.append(truth.weighted / payload.early_stop.threshold)
+        assert payload.kl_divergence == pytest.approx(truth.weighted, rel=0.1)
+    assert seen == pytest.approx([1.0] * 3, abs=0.25)
+
+
+def test_early_stop_leaves_out_that_minibatchs_step(bandit: Any) -> None:
+    agent = bandit.agent(epochs=10, minibatch_size=64, learning_rate=5e-2)
+    agent.update(bandit.rollout(agent, 256))
+    payload = agent.last
+    assert payload is not None
+    stop = payload.early_stop
+    assert payload.outcome == "early_stopped"
+    assert stop is not None
+    assert payload.minibatches == (stop.epoch - 1) * 4 + stop.minibatch - 1
+    assert stop.value > stop.threshold == pytest.approx(0.03)
+    assert stop.head in agent.layout.names
+    assert payload.epochs == stop.epoch == len(payload.kl_by_epoch)
+    assert payload.reason.startswith("KL (weighted)")
+
+
+def test_stop_before_the_first_step_still_reports(bandit: Any) -> None:
+    agent = bandit.agent(minibatch_size=64)
+    rollout = bandit.rollout(agent, 256)
+    recorder, before = listen(agent), weights(agent)
+    agent.update(replace(rollout, batch=replace(rollout.batch, log_prob=rollout.batch.log_prob - 1.0)))
+    (event,) = recorder.updates
+    assert event.payload.early_stop is not None
+    assert (event.payload.early_stop.epoch, event.payload.early_stop.minibatch) == (1, 1)
+    assert event.payload.minibatches == 0
+    assert event.payload.policy_loss is None
+    assert event.payload.kl_divergence == pytest.approx(math.expm1(1.0) - 1.0, rel=1e-3)
+    assert torch.equal(weights(agent), before)
+
+
+def test_epoch_rule_stops_after_the_epoch(bandit: Any) -> None:
+    agent = bandit.agent(epochs=10, minibatch_size=64, learning_rate=5e-2, stop_rule="epoch")
+    agent.update(bandit.rollout(agent, 256))
+    payload = agent.last
+    assert payload is not None
+    assert payload.early_stop is not None
+    assert payload.early_stop.minibatch == 4
+    assert payload.minibatches == payload.early_stop.epoch * 4
+
+
+def test_joint_limit_stops_sooner_than_the_weighted_one(bandit: Any) -> None:
+    steps = {}
+    for on in ("weighted", "joint"):
+        agent = bandit.agent(epochs=20, minibatch_size=64, learning_rate=1e-2, stop_on=on)
+        agent.update(bandit.rollout(agent, 256))
+        assert agent.last is not None
+        assert agent.last.early_stop is not None
+        steps[on] = agent.last.minibatches
+    assert steps["joint"] < steps["weighted"]
+
+
+@pytest.mark.parametrize(("allowed", "outcome"), [(0, "skipped"), (3, "interrupted")])
+def test_interrupted_update_says_so(bandit: Any, allowed: int, outcome: str) -> None:
+    agent = bandit.agent(epochs=4, minibatch_size=64, target_kl=0)
+    recorder = listen(agent)
+    calls = iter([False] * allowed + [True] * 100)
+    agent.update(bandit.rollout(agent, 256), should_stop=lambda: next(calls))
+    (event,) = recorder.updates
+    assert event.payload.outcome == outcome
+    assert event.payload.minibatches == allowed
+    assert event.payload.reason == f"asked to stop at epoch 1, minibatch {allowed + 1}"
+    assert event.payload.kl_divergence is not None
+
+
+# --- what is not finite -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field", ["observations", "advantages", "returns", "log_prob"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_non_finite_rollout_is_skipped_before_any_step(bandit: Any, field: str, value: float) -> None:
+    agent = bandit.agent(minibatch_size=64)
+    rollout = bandit.rollout(agent, 128)
+    poisoned = getattr(rollout.batch, field).clone()
+    poisoned.view(128, -1)[5, -1] = value
+    recorder, before = listen(agent), weights(agent)
+    metrics = agent.update(replace(rollout, batch=replace(rollout.batch, **{field: poisoned})))
+    (event,) = recorder.updates
+    assert event.payload.outcome == "skipped"
+    assert event.payload.non_finite == 1
+    assert event.payload.reason.startswith("1 non-finite ")
+    assert event.payload.health is HealthLevel.NON_FINITE
+    assert "approx_kl" not in metrics
+    assert torch.equal(weights(agent), before)
+
+
+def test_non_finite_weights_are_reported_and_act_legally(bandit: Any) -> None:
+    agent = bandit.agent(minibatch_size=64)
+    rollout = bandit.rollout(agent, 128)
+    with torch.no_grad():
+        agent.policy.logit_weight[0, 0] = math.nan
+    agent.update(rollout)
+    assert agent.last is not None
+    assert agent.last.outcome == "skipped"
+    assert agent.last.reason == "1 non-finite weights"
+    mask = np.ones(16, dtype=bool)
+    mask[0] = False
+    actions = agent.act(np.tile(np.eye(3, dtype=np.float32), (50, 1)), np.tile(mask, (150, 1)))
+    assert (actions < [head.size for head in bandit.heads]).all()
+    assert (actions[:, 0] != 0).all()
+
+
+def test_gradient_overflow_ends_the_update_with_clean_weights(bandit: Any) -> None:
+    agent = bandit.agent(minibatch_size=64, normalise_advantage=False)
+    rollout = bandit.rollout(agent, 128)
+    huge = torch.full_like(rollout.batch.returns, 3e38)
+    agent.update(replace(rollout, batch=replace(rollout.batch, returns=huge)))
+    assert agent.last is not None
+    assert agent.last.outcome == "skipped"
+    assert agent.last.non_finite >= 1
+    assert agent.last.reason == "non-finite loss or gradient at epoch 1, minibatch 1"
+    assert torch.isfinite(weights(agent)).all()
+
+
+def test_empty_rollout_is_skipped(bandit: Any) -> None:
+    agent = bandit.agent()
+    rollout = bandit.rollout(agent, 4)
+    agent.update(replace(rollout, batch=rollout.batch.take(torch.zeros(0, dtype=torch.int64))))
+    assert agent.last is not None
+    assert (agent.last.outcome, agent.last.reason) == ("skipped", "the rollout is empty")
+
+
+# --- randomness ---------------------------------------------------------------------------------------
+
+
+def test_same_seed_same_weights(bandit: Any) -> None:
+    def train() -> torch.Tensor:
+        agent = bandit.agent(seed=5, minibatch_size=64)
+        for _ in range(3):
+            agent.update(bandit.rollout(agent, 256))
+        return weights(agent)
+
+    assert torch.equal(train(), train())
+
+
+def test_telemetry_on_or_off_is_bit_identical(bandit: Any) -> None:
+    """Weights, and every generator of the process, are the same with a real SDK tracer and with none."""
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    from opentelemetry.sdk.trace.id_generator import IdGenerator
+
+    from esper_core import ids
+
+    class OwnIds(IdGenerator):
+        def generate_span_id(self) -> int:
+            return ids.new_span_id()
+
+        def generate_trace_id(self) -> int:
+            return ids.new_trace_id()
+
+    def train(emitter: TelemetryEmitter | None) -> tuple[Any, ...]:
+        random.seed(1)
+        np.random.seed(1)  # noqa: NPY002  # the global generator is what is watched
+        torch.manual_seed(1)
+        agent = bandit.agent(seed=5, minibatch_size=64)
+        if emitter is not None:
+            agent.emitter = emitter
+        for _ in range(3):
+            agent.emitter.begin_rollout(agent.updates + 1)
+            agent.update(bandit.rollout(agent, 256))
+        legacy = np.random.get_state()  # noqa: NPY002  # as above
+        return (
+            weights(agent).numpy().tobytes(),
+            random.getstate(),
+            legacy[1].tobytes(),  # type: ignore[union-attr]
+            torch.get_rng_state().numpy().tobytes(),
+            agent.sampling_generator.get_state().numpy().tobytes(),
+            agent.order_generator.get_state().numpy().tobytes(),
+        )
+
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(id_generator=OwnIds())
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    recorder = Recorder()
+    on = train(TelemetryEmitter(recorder, tracer=provider.get_tracer("test")))
+    provider.shutdown()
+    assert len(recorder.updates) == 3
+    assert len(exporter.get_finished_spans()) >= 9
+    assert on == train(None)
+
+
+# --- acting -------------------------------------------------------------------------------------------
+
+
+def test_masks_are_never_violated_and_shape_the_entropy(bandit: Any) -> None:
+    agent = bandit.agent(spread=2.0)
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.rand(2000, 16, generator=generator) < 0.4
+    padded = agent.layout.pad(mask)
+    for head, size in enumerate(agent.layout.sizes):
+        padded[:, head, 0] |= ~padded[:, head, :size].any(-1)
+    mask = agent.layout.flat(padded)
+    actions = torch.from_numpy(agent.act(bandit.observations(2000).numpy(), mask.numpy()))
+    assert padded.gather(-1, actions.unsqueeze(-1)).all()
+    greedy = torch.from_numpy(agent.act(bandit.observations(2000).numpy(), mask.numpy(), deterministic=True))
+    assert padded.gather(-1, greedy.unsqueeze(-1)).all()
+
+
+def test_samples_follow_the_policy(bandit: Any) -> None:
+    agent = bandit.agent(spread=1.0)
+    probabilities = bandit.log_probs(agent)[0].exp()
+    actions = torch.from_numpy(agent.act(np.tile(np.eye(3, dtype=np.float32)[0], (40_000, 1))))
+    for head, size in enumerate(agent.layout.sizes):
+        seen = torch.bincount(actions[:, head], minlength=size) / 40_000
+        torch.testing.assert_close(seen.double(), probabilities[head, :size], atol=0.012, rtol=0)
+
+
+def test_conditional_mask_is_the_chosen_operations_row() -> None:
+    heads = [HeadSpec("slot", 3), HeadSpec("operation", 2)]
+    agent = PPOAgent(heads, (1,), conditioning_head="operation", seed=1)
+    # Operation 0 allows slot 0 only, operation 1 slots 1 and 2; both operations are legal.
+    rows = np.array([[1, 0, 0, 1, 1], [0, 1, 1, 1, 1]], dtype=bool)
+    conditional = torch.from_numpy(np.tile(rows, (500, 1, 1)))
+    decision = agent.decide(torch.ones(500, 1), None, conditional, agent.noise(1, 500)[0])
+    slot, operation = decision.actions.unbind(1)
+    assert set(zip(operation.tolist(), slot.tolist(), strict=True)) == {(0, 0), (1, 1), (1, 2)}
+    assert decision.legal is not None
+    # Its log-probability is over the choices it had: 0 for the only one, about log(1/2) for two.
+    assert decision.log_prob[operation == 0, 0].abs().max() < 1e-6
+    torch.testing.assert_close(decision.log_prob[operation == 1, 0].exp().mean(), torch.tensor(0.5), atol=0.02, rtol=0)
+    assert decision.legal[:, 1, :2].all()
+
+
+def test_illegal_conditioning_choice_is_never_taken() -> None:
+    agent = PPOAgent([HeadSpec("slot", 3), HeadSpec("operation", 2)], (1,), conditioning_head="operation", seed=1)
+    rows = np.array([[1, 0, 0, 1, 0], [0, 1, 1, 0, 0]], dtype=bool)  # row 1 does not allow operation 1 itself
+    actions = agent.act(np.ones((200, 1)), conditional_mask=np.tile(rows, (200, 1, 1)))
+    assert (actions == [0, 0]).all()
+
+
+def test_shapes_of_act() -> None:
+    one = PPOAgent([HeadSpec("action", 3)], (2, 2))
+    assert one.act(np.zeros((2, 2))).shape == ()
+    assert one.act(np.zeros((5, 2, 2))).shape == (5,)
+    many = PPOAgent([HeadSpec("a", 3), HeadSpec("b", 2)], (4,))
+    assert many.act(np.zeros(4)).shape == (2,)
+    assert many.act(np.zeros((5, 4))).shape == (5, 2)
+
+
+@pytest.mark.parametrize("hidden", [(), (8,), (8, 16, 4)])
+def test_trunks_of_any_depth(hidden: tuple[int, ...], bandit: Any) -> None:
+    agent = bandit.agent(hidden=hidden, minibatch_size=64)
+    metrics = agent.update(bandit.rollout(agent, 128))
+    assert math.isfinite(metrics["approx_kl"])
+
+
+def test_two_packed_trunks_equal_two_separate_ones() -> None:
+    agent = PPOAgent([HeadSpec("action", 3)], (4,), seed=2)
+    x = torch.randn(7, 4)
+    parameters = dict(agent.policy.named_parameters())
+    logits, values = agent.policy(x)
+    for side, expected in ((0, logits[:, 0]), (1, values.unsqueeze(1))):
+        first = torch.tanh(x @ parameters["trunk_weight_0"][:, 64 * side : 64 * (side + 1)])
+        second = torch.tanh(first @ parameters["trunk_weight_1"][side])
+        out = second @ parameters["logit_weight" if side == 0 else "value_weight"]
+        torch.testing.assert_close(out, expected)
+
+
+def test_ranks_that_share_a_rollout_learn_as_one(bandit: Any) -> None:
+    """Two ranks with half of the samples each take the same step as one rank with all of them."""
+    whole = bandit.agent(epochs=1, minibatch_size=10_000, target_kl=0)
+    rollout = bandit.rollout(whole, 900)
+    start = copy.deepcopy(whole.policy.state_dict())
+    metrics = whole.update(rollout)
+
+    import threading
+
+    class Ranks:
+        world_size = 2
+
+        def __init__(self) -> None:
+            self.barrier = threading.Barrier(2)
+            self.slots: list[torch.Tensor | None] = [None, None]
+            self.local = threading.local()
+
+        def _gather(self, value: torch.Tensor) -> torch.Tensor:
+            self.slots[self.local.rank] = value
+            self.barrier.wait(20)
+            both = torch.stack([slot for slot in self.slots if slot is not None])
+            self.barrier.wait(20)
+            return both
+
+        def sum(self, value: torch.Tensor) -> torch.Tensor:
+            return self._gather(value).sum(0)
+
+        def max(self, value: torch.Tensor) -> torch.Tensor:
+            return self._gather(value).amax(0)
+
+    ranks = Ranks()
+    results: dict[int, Any] = {}
+
+    def work(rank: int) -> None:
+        ranks.local.rank = rank
+        agent = bandit.agent(epochs=1, minibatch_size=10_000, target_kl=0)
+        agent.policy.load_state_dict(start)
+        agent.reducer = ranks
+        part = rollout.batch.take(torch.arange(rank * 300, 300) if rank == 0 else torch.arange(300, 900))
+        results[rank] = (agent.update(replace(rollout, batch=part)), weights(agent))
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert torch.equal(results[0][1], results[1][1])
+    torch.testing.assert_close(results[0][1], weights(whole), rtol=1e-4, atol=1e-5)
+    for name in ("approx_kl", "kl_joint", "policy_loss", "value_loss", "advantage_std", "steps", "slot/kl"):
+        assert results[0][0][name] == pytest.approx(metrics[name], rel=1e-3, abs=1e-6), name
