@@ -10,7 +10,6 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from esper_core.config.schema import DeliveryConfig
@@ -134,8 +133,7 @@ class Hub:
         caller.register(sink.instance, name=loaded.name)
         context = replace(self._context, logger=logging.getLogger(f"esper.sink.{loaded.name}"), report=guard.report)
         channel = self._channel(loaded, guard, caller.hook, context)
-        relay = SimpleNamespace(**{hook: _relay(channel, hook) for hook in loaded.hooks & EVENT_HOOKS})
-        self._manager.register(relay, name=loaded.name)
+        self._manager.register(_Relays(channel, loaded.hooks & EVENT_HOOKS), name=loaded.name)
         self._channels[loaded.name] = channel
         self._callers[loaded.name] = caller.hook
         self._contexts[loaded.name] = context
@@ -275,6 +273,14 @@ def close_together(targets: Iterable[Channel | Closable], reason: CloseReason, d
         for target in waiting:
             if not target.closed(0.0):
                 target.cut_off()
+
+
+class _Relays:
+    """What stands in a sink's place: a relay a hook. Compared by identity, as pluggy's registry needs."""
+
+    def __init__(self, channel: Channel, hooks: Iterable[str]) -> None:
+        for hook in hooks:
+            setattr(self, hook, _relay(channel, hook))
 
 
 def _relay(channel: Channel, hook: str) -> Callable[..., None]:

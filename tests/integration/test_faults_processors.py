@@ -1,0 +1,358 @@
+"""Span processors and metric readers of sinks: their faults stay with them, an application's providers stay its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricReader
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from esper_core.config.schema import EsperConfig, RunConfig
+from esper_core.events import RunStarted, TelemetryEvent
+from esper_core.health import RunState
+from esper_core.hooks import SinkContext, SinkMode, hookimpl
+from esper_core.host.discovery import LoadedSink
+from esper_core.host.hub import ActiveSink
+from esper_core.host.inspection import inspect_sink
+from esper_core.host.selection import Selection
+from esper_core.host.session import Session
+from esper_core.testing import RecordingSink, make_event, make_update, one_of_each
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
+UPDATES = 20
+
+
+class Contributing:
+    """A sink that brings processors and readers."""
+
+    def __init__(self, processors: list[SpanProcessor], readers: list[MetricReader] | None = None) -> None:
+        self.processors = processors
+        self.readers = readers or []
+
+    @hookimpl
+    def esper_span_processors(self, context: SinkContext) -> list[SpanProcessor]:
+        return self.processors
+
+    @hookimpl
+    def esper_metric_readers(self, context: SinkContext) -> list[MetricReader]:
+        return self.readers
+
+
+class Faulty(SpanProcessor):
+    def __init__(self, fault: Callable[[], None], *, at: str) -> None:
+        self.fault = fault
+        self.at = at
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        if self.at == "on_start":
+            self.fault()
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if self.at == "on_end":
+            self.fault()
+
+    def shutdown(self) -> None:
+        if self.at == "shutdown":
+            self.fault()
+
+
+def _raise() -> None:
+    raise RuntimeError("no")
+
+
+def _exit() -> None:
+    raise SystemExit(4)
+
+
+def _hang() -> None:
+    time.sleep(60)
+
+
+def _session(sinks: dict[str, object], *, mode: SinkMode = "live", **options: Any) -> Session:
+    config = EsperConfig(sinks=(), run=RunConfig(close_timeout_s=0.6))
+    session = Session(
+        config,
+        mode=mode,
+        selection=Selection(sinks=()),
+        install_signal_handlers=False,
+        on_notice=lambda _: None,
+        run_id="r",
+        **options,
+    )
+    for name, sink in sinks.items():
+        seen = inspect_sink(type(sink), name)
+        loaded = LoadedSink(name=name, spec=name, factory=type(sink), hooks=seen.hooks, delivery=seen.delivery)
+        session.active.append(ActiveSink(loaded=loaded, instance=sink))
+    return session
+
+
+def _train(session: Session, updates: int = UPDATES) -> float:
+    """Run a short training; the seconds that closing took."""
+    with session:
+        session.emitter.emit_run_started(RunStarted(environment="x"))
+        for number in range(1, updates + 1):
+            session.emitter.begin_rollout(number)
+            session.emitter.begin_update(number)
+            session.emitter.emit_ppo_update(make_update(number))
+        session.finish(RunState.DONE, "done")
+    return session.report.close_s
+
+
+@pytest.mark.parametrize("at", ["on_start", "on_end", "shutdown"])
+@pytest.mark.parametrize("fault", [_raise, _exit])
+def test_a_raising_processor_disturbs_no_one(at: str, fault: Callable[[], None]) -> None:
+    exporter = InMemorySpanExporter()
+    good = RecordingSink()
+    bad = Faulty(fault, at=at)
+    session = _session(
+        {"bad": Contributing([bad]), "fine": Contributing([SimpleSpanProcessor(exporter)]), "good": good}
+    )
+    _train(session)
+    updates = [span for span in exporter.get_finished_spans() if span.name == "esper.ppo.update"]
+    assert [span.attributes["esper.ppo.update_id"] for span in updates if span.attributes] == list(
+        range(1, UPDATES + 1)
+    )
+    assert good.kinds.count("ppo_updated") == UPDATES
+    report = next(item for item in session.report.sinks if item.name == "bad/Faulty")
+    assert report.failures == (1 if at == "shutdown" else 5)
+    assert report.state == ("closed" if at == "shutdown" else "disabled")
+
+
+def test_a_hung_processor_holds_no_one_and_is_named() -> None:
+    exporter = InMemorySpanExporter()
+    hung = Faulty(_hang, at="on_end")
+    closing = Faulty(_hang, at="shutdown")
+    session = _session({"hung": Contributing([hung, closing]), "fine": Contributing([SimpleSpanProcessor(exporter)])})
+    begun = time.monotonic()
+    _train(session)
+    assert time.monotonic() - begun < 2.0
+    assert len(exporter.get_finished_spans()) == 3 * UPDATES + 2, "iterations, rollouts, updates, start and end"
+    assert session.report.cut_off == ("hung/Faulty", "hung/Faulty")
+    lost = [item.lost for item in session.report.sinks if item.name == "hung/Faulty"]
+    assert lost == [3 * UPDATES + 2, 0]
+
+
+def test_a_slow_processor_costs_the_trainer_nothing() -> None:
+    session = _session({"slow": Contributing([Faulty(lambda: time.sleep(0.002), at="on_end")])})
+    begun = time.monotonic()
+    with session:
+        for number in range(1, 41):
+            session.emitter.emit_ppo_update(make_update(number))
+        spent = time.monotonic() - begun
+    assert spent < 0.08, "40 x 2 ms of the processor are not the trainer's"
+    assert session.report.lost_total == 0
+
+
+def test_a_hung_reader_is_cut_off_in_the_same_deadline() -> None:
+    class HungReader(InMemoryMetricReader):
+        def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+            _hang()
+
+    good = InMemoryMetricReader()
+    hung = Faulty(_hang, at="shutdown")
+    session = _session({"metrics": Contributing([hung], [HungReader(), good])})
+    close_s = _train(session)
+    assert 0.5 < close_s < 1.2
+    assert session.report.cut_off == ("metrics/Faulty", "metrics/HungReader")
+
+
+def test_metrics_reach_a_contributed_reader() -> None:
+    reader = InMemoryMetricReader()
+    seen: list[str] = []
+    session = _session({"metrics": Contributing([], [reader])})
+    with session:
+        session.emitter.emit_ppo_update(make_update(1))
+        data = reader.get_metrics_data()
+        assert data is not None
+        seen = [metric.name for scope in data.resource_metrics[0].scope_metrics for metric in scope.metrics]
+        resource = data.resource_metrics[0].resource.attributes
+    assert {"esper.ppo.kl_divergence", "esper.ppo.updates"} <= set(seen)
+    assert (resource["service.name"], resource["esper.run.id"]) == ("esper", "r")
+
+
+def test_exported_and_journaled_spans_are_the_same() -> None:
+    exporter, sink = InMemorySpanExporter(), RecordingSink()
+    _train(_session({"spans": Contributing([SimpleSpanProcessor(exporter)]), "sink": sink}), 3)
+    exported = {
+        (span.name, f"{span.context.span_id:016x}", span.start_time, span.end_time)
+        for span in exporter.get_finished_spans()
+    }
+    journaled = {
+        (span.name, span.span_id, span.start_ns, span.end_ns) for event in sink.events for span in event.trace.spans
+    }
+    assert exported == journaled
+
+
+def test_a_replay_hands_the_sinks_processors_the_very_spans() -> None:
+    exporter, sink = InMemorySpanExporter(), RecordingSink()
+    events: tuple[TelemetryEvent[Any], ...] = one_of_each()
+    resource = {"service.name": "esper", "esper.run.id": "old", "service.instance.id": "the-one-it-had"}
+    session = _session(
+        {"spans": Contributing([SimpleSpanProcessor(exporter)]), "sink": sink}, mode="replay", extra_resource=resource
+    )
+    with session:
+        for event in events:
+            session.deliver(event)
+    assert sink.events == list(events)
+    spans = exporter.get_finished_spans()
+    assert [f"{span.context.span_id:016x}" for span in spans] == [
+        ref.span_id for event in events for ref in event.trace.spans
+    ]
+    update = next(span for span in spans if span.name == "esper.ppo.update")
+    assert update.attributes is not None
+    assert update.attributes["esper.ppo.kl_divergence"] == 0.02
+    assert [moment.name for moment in update.events] == ["esper.ppo.kl"] * 3
+    assert update.resource.attributes["service.instance.id"] == "the-one-it-had"
+
+
+def test_a_replay_waits_for_slow_sinks_instead_of_losing_events() -> None:
+    taken: list[int] = []
+
+    class Slow:
+        @hookimpl
+        def esper_ppo_updated(self, event: Any) -> None:
+            time.sleep(0.001)
+            taken.append(event.payload.update_id)
+
+    session = _session({"slow": Slow()}, mode="replay")
+    with session:
+        for number in range(1, 1301):
+            session.deliver(make_event(make_update(number)))
+    assert taken == list(range(1, 1301))
+    assert session.report.lost_total == 0
+
+
+def test_otel_sdk_disabled_is_honoured_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    exporter = InMemorySpanExporter()
+    session = _session({"spans": Contributing([SimpleSpanProcessor(exporter)])})
+    _train(session, 1)
+    assert exporter.get_finished_spans() == ()
+    assert session.notices == ["OTEL_SDK_DISABLED is set: no spans and no metrics leave through OpenTelemetry"]
+
+
+def test_service_name_and_resource_attributes_of_the_environment_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "team=rl%20ops,service.name=lost,deployment.environment=lab")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "trainer-7")
+    exporter = InMemorySpanExporter()
+    _train(_session({"spans": Contributing([SimpleSpanProcessor(exporter)])}), 1)
+    resource = exporter.get_finished_spans()[0].resource.attributes
+    assert (resource["service.name"], resource["team"]) == ("trainer-7", "rl ops")
+    assert (resource["esper.run.id"], resource["esper.run.attempt"], resource["esper.rank"]) == ("r", 1, 0)
+
+
+def test_a_traceparent_of_the_environment_becomes_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACEPARENT", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    exporter = InMemorySpanExporter()
+    _train(_session({"spans": Contributing([SimpleSpanProcessor(exporter)])}), 1)
+    iteration = next(span for span in exporter.get_finished_spans() if span.name == "esper.iteration")
+    (link,) = iteration.links
+    assert f"{link.context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
+    assert iteration.parent is None
+
+
+OWN_PROVIDER = """
+import sys, random
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from esper_core.config.schema import EsperConfig
+from esper_core.hooks import hookimpl
+from esper_core.host.discovery import LoadedSink
+from esper_core.host.hub import ActiveSink
+from esper_core.host.selection import Selection
+from esper_core.host.session import Session
+from esper_core.testing import RecordingSink, make_update
+
+mine = InMemorySpanExporter()
+provider = TracerProvider(shutdown_on_exit=False)
+provider.add_span_processor(SimpleSpanProcessor(mine))
+trace.set_tracer_provider(provider)
+
+class Bringing:
+    @hookimpl
+    def esper_span_processors(self, context):
+        raise AssertionError("not asked under an application's own provider")
+
+session = Session(EsperConfig(sinks=()), selection=Selection(sinks=()), install_signal_handlers=False)
+for name, sink in (("bringing", Bringing()), ("recording", RecordingSink())):
+    hooks = frozenset(item for item in dir(sink) if item.startswith("esper_"))
+    loaded = LoadedSink(name=name, spec=name, factory=type(sink), hooks=hooks)
+    session.active.append(ActiveSink(loaded=loaded, instance=sink))
+with session:
+    event = session.emitter.emit_ppo_update(make_update(1))
+(span,) = mine.get_finished_spans()
+assert f"{span.context.span_id:016x}" == event.trace.own.span_id
+assert span.attributes["esper.ppo.kl_divergence"] == 0.01
+assert span.attributes["esper.run.id"] == "unnamed"
+assert trace.get_tracer_provider() is provider
+"""
+
+
+def test_an_application_s_own_provider_is_used_and_left_alone(
+    start_python: Callable[..., subprocess.Popen[str]],
+) -> None:
+    process = start_python(OWN_PROVIDER)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 0, said
+    assert "the application's own OpenTelemetry tracer provider is in use" in said
+    assert 'span processors of sink "bringing" are not attached' in said
+
+
+NO_SDK = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("opentelemetry.sdk"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Refuse())
+from esper_core.config.schema import EsperConfig
+from esper_core.errors import SinkError
+from esper_core.host.session import Session
+from esper_core.testing import make_update
+
+with Session(EsperConfig(sinks=("./plain.py:Plain",)), install_signal_handlers=False) as session:
+    session.emitter.emit_ppo_update(make_update(1))
+assert session.report.sinks[0].delivered == 1
+try:
+    with Session(EsperConfig(sinks=("./plain.py:Spans",)), install_signal_handlers=False):
+        pass
+except SinkError as error:
+    print(error)
+"""
+
+
+def test_without_the_sdk_only_sinks_that_need_it_are_refused(
+    start_python: Callable[..., subprocess.Popen[str]], tmp_path: Any
+) -> None:
+    (tmp_path / "plain.py").write_text(
+        "from esper_core.hooks import hookimpl\n"
+        "class Plain:\n    @hookimpl\n    def esper_ppo_updated(self, event): pass\n"
+        "class Spans:\n    @hookimpl\n    def esper_span_processors(self, context): return []\n"
+    )
+    process = start_python(NO_SDK, cwd=tmp_path)
+    out, said = process.communicate(timeout=30)
+    assert process.returncode == 0, said
+    assert out == (
+        'the OpenTelemetry SDK is not installed, but "Spans" needs it\n'
+        '  install it with `pip install "esper-core[otel]"`\n'
+    )
+
+
+def test_threads_of_a_session_are_gone_when_it_has_ended() -> None:
+    before = {thread.ident for thread in threading.enumerate()}
+    _train(_session({"spans": Contributing([SimpleSpanProcessor(InMemorySpanExporter())]), "sink": RecordingSink()}))
+    time.sleep(0.05)
+    left = [thread.name for thread in threading.enumerate() if thread.ident not in before and "esper" in thread.name]
+    assert [name for name in left if name != "esper-heartbeat"] == []
