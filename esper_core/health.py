@@ -404,12 +404,7 @@ def _judge_policy(seen: VerdictInput, level: HealthLevel) -> tuple[VerdictKind, 
         count = sum(item is HealthLevel.CRITICAL for item in recent)
         limit = TUIThresholds.KL_CRITICAL
         return VerdictKind.CRITICAL, f"KL >= {limit} in {count} of last {len(recent)} updates{carrier}"
-    if level is HealthLevel.WARNING:
-        if seen.updates <= WARM_UP_UPDATES:
-            return (
-                VerdictKind.WARM_UP,
-                f"KL {format_kl(seen.kl)} >= {TUIThresholds.KL_WARNING}, muted in warm-up",
-            )
+    if level is HealthLevel.WARNING and seen.updates > WARM_UP_UPDATES:
         count = sum(item.severity >= HealthLevel.WARNING.severity for item in recent)
         limit = TUIThresholds.KL_WARNING
         return VerdictKind.WARNING, f"KL >= {limit} in {count} of last {len(recent)} updates{carrier}"
@@ -426,6 +421,8 @@ def _judge_rest(seen: VerdictInput, level: HealthLevel) -> tuple[VerdictKind, st
         if seen.updates:
             return VerdictKind.UNKNOWN, f"no KL was measured in the last {HEALTH_WINDOW} updates"
         return VerdictKind.UNKNOWN, "no PPO update yet"
+    if level is HealthLevel.WARNING:  # only in warm-up; after the losses, which warm-up must not hide
+        return VerdictKind.WARM_UP, f"KL >= {TUIThresholds.KL_WARNING}, muted in warm-up; last {format_kl(seen.kl)}"
     if seen.updates <= WARM_UP_UPDATES and not seen.state.ended:
         return VerdictKind.WARM_UP, f"update {seen.updates} of {WARM_UP_UPDATES} warm-up updates"
     return None

@@ -224,7 +224,7 @@ def _scalar(owner: type[Any], item: Field[Any], key: str, hint: Any, *, optional
     put: Callable[[Any], AttributeValue | None] = leaf.write
     take, absent = leaf.read, _absent(owner, item)
     # An empty text whose default is empty says nothing and is left out, as None is.
-    if leaf.name == "string" and not item.default:
+    if leaf.name == "string" and item.default == "":
         put = _text_or_none
 
     def read(attributes: Mapping[str, object]) -> object:

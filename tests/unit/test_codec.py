@@ -1,0 +1,367 @@
+"""Events survive OTLP JSON and protobuf, alone, regrouped and among strangers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from enum import Enum
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from esper_core.events import (
+    PAYLOADS,
+    EarlyStop,
+    HeadStats,
+    PPOUpdatePayload,
+    RunStarted,
+    SinkStatusChanged,
+    SpanRef,
+    TelemetryEvent,
+    TraceRef,
+)
+from esper_core.semconv.attributes import SPAN_NAMES, attribute_specs, event_attributes, payload_from_attributes
+from esper_core.semconv.codec import CodecError, decode, decode_request, decode_traces, encode, resource_of
+
+RESOURCE = {"service.name": "esper", "service.version": "0.1.0", "process.pid": 17, "ratio": 1.0, "flag": True}
+fast = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+# --- strategies, derived from the payloads' types: a new field needs no change here -------------
+
+_SCALARS = {
+    float: st.floats(),  # NaN and infinities included
+    int: st.integers(-(2**63), 2**64),  # beyond int64 too: a seed may be
+    bool: st.booleans(),
+    str: st.text(max_size=12),
+}
+
+
+def value_strategy(hint: object) -> st.SearchStrategy[object]:
+    origin = typing.get_origin(hint)
+    if origin in {types.UnionType, typing.Union}:
+        return st.one_of(*(value_strategy(part) for part in typing.get_args(hint)))
+    if origin is typing.Literal:
+        return st.sampled_from(typing.get_args(hint))
+    if origin is tuple:
+        return st.lists(value_strategy(typing.get_args(hint)[0]), max_size=4).map(tuple)
+    if hint is type(None):
+        return st.none()
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return st.sampled_from(list(hint))
+    if dataclasses.is_dataclass(hint):
+        return record_strategy(hint)
+    return _SCALARS[hint]
+
+
+def record_strategy(owner: type) -> st.SearchStrategy[object]:
+    hints = typing.get_type_hints(owner)
+    values = {item.name: value_strategy(hints[item.name]) for item in dataclasses.fields(owner)}
+    return st.fixed_dictionaries(values).map(lambda found: owner(**found))
+
+
+_id = st.integers(1, 2**64 - 1).map(lambda value: f"{value:016x}")
+
+
+@st.composite
+def event_strategy(draw: st.DrawFn, kind: str) -> TelemetryEvent:
+    span_ids = draw(st.lists(_id, min_size=4, max_size=4, unique=True))
+    start, end = sorted(draw(st.lists(st.integers(0, 2**63), min_size=2, max_size=2)))
+    outer = draw(st.sampled_from([None, span_ids[3]]))
+    own = SpanRef(name=SPAN_NAMES[kind], span_id=span_ids[0], parent_span_id=outer, start_ns=start, end_ns=end)
+    spans = (own,)
+    if kind == "ppo_updated" and draw(st.booleans()):
+        iteration = dataclasses.replace(own, name="esper.iteration", span_id=span_ids[1])
+        rollout = dataclasses.replace(own, name="esper.rollout", span_id=span_ids[2], parent_span_id=span_ids[1])
+        own = dataclasses.replace(own, parent_span_id=span_ids[1])
+        spans = (iteration, rollout, own) if draw(st.booleans()) else (iteration, own)
+    return TelemetryEvent(
+        time_ns=end,
+        run_id=draw(st.text(min_size=1, max_size=12)),
+        attempt=draw(st.integers(1, 99)),
+        rank=draw(st.integers(0, 99)),
+        marked=draw(st.booleans()),
+        trace=TraceRef(trace_id=f"{draw(st.integers(1, 2**128 - 1)):032x}", spans=spans),
+        payload=draw(record_strategy(PAYLOADS[kind])),
+    )
+
+
+any_event = st.sampled_from(list(PAYLOADS)).flatmap(event_strategy)
+
+
+def event_of(payload: object, *, run_id: str = "r", number: int = 1, end_ns: int = 1_000) -> TelemetryEvent:
+    own = SpanRef(name=SPAN_NAMES[payload.kind], span_id=f"{number:016x}", start_ns=end_ns - 1, end_ns=end_ns)
+    return TelemetryEvent(
+        time_ns=end_ns, run_id=run_id, trace=TraceRef(trace_id=f"{number:032x}", spans=(own,)), payload=payload
+    )
+
+
+# --- round trips --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", list(PAYLOADS))
+def test_every_kind_survives_a_line_of_otlp_json(kind: str) -> None:
+    @fast
+    @given(event_strategy(kind))
+    def holds(event: TelemetryEvent) -> None:
+        line = encode(event, RESOURCE)
+        assert b"\n" not in line
+        assert decode(line) == [event]
+        assert decode_traces(json.loads(line)) == [event]
+        assert decode_request(line, "application/json; charset=utf-8") == [event]
+
+    holds()
+
+
+@fast
+@given(any_event)
+def test_every_value_comes_back_with_its_declared_type(event: TelemetryEvent) -> None:
+    (found,) = decode(encode(event, RESOURCE))
+    for item in dataclasses.fields(event.payload):
+        assert type(getattr(found.payload, item.name)) is type(getattr(event.payload, item.name)), item.name
+
+
+@fast
+@given(any_event)
+def test_a_protobuf_request_decodes_to_the_same_event(event: TelemetryEvent) -> None:
+    assert decode_request(protobuf_of(encode(event, RESOURCE)), "application/x-protobuf") == [event]
+
+
+def protobuf_of(line: bytes) -> bytes:
+    """OTLP JSON as an OTLP protobuf request, through protobuf's own JSON reader."""
+    from base64 import b64encode
+
+    from google.protobuf.json_format import ParseDict
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    traces = json.loads(line)
+    for group in traces["resourceSpans"]:
+        for scope in group["scopeSpans"]:
+            for span in scope["spans"]:
+                for key in ("traceId", "spanId", "parentSpanId"):
+                    if key in span:  # protobuf's JSON has base64 where OTLP has hex
+                        span[key] = b64encode(bytes.fromhex(span[key])).decode()
+    request: bytes = ParseDict(traces, ExportTraceServiceRequest()).SerializeToString()
+    return request
+
+
+@fast
+@given(st.lists(any_event, max_size=4, unique_by=lambda event: event.trace.own.span_id))
+def test_a_collector_may_regroup_spans_of_several_runs_in_any_order(events: list[TelemetryEvent]) -> None:
+    groups = [json.loads(encode(event, RESOURCE))["resourceSpans"][0] for event in events]
+    spans = [span for group in groups for span in group["scopeSpans"][0]["spans"]]
+    ids = [(span["traceId"], span["spanId"]) for span in spans]
+    if len(set(ids)) != len(ids):
+        return
+    one = {"resourceSpans": [{"scopeSpans": [{"spans": [span]} for span in reversed(spans)]}]}
+    found = decode_traces(one)
+    assert sorted(found, key=repr) == sorted(events, key=repr)
+
+
+# --- what is on the wire ------------------------------------------------------------------------
+
+
+def test_ids_are_hex_integers_are_strings_and_non_finite_numbers_have_their_proto_names() -> None:
+    payload = PPOUpdatePayload(
+        update_id=7,
+        kl_divergence=math.nan,
+        kl_joint=math.inf,
+        kl_mean=-math.inf,
+        kl_max=1.0,
+        heads=(HeadStats(name="a", kl=None), HeadStats(name="b", kl=2.0)),
+    )
+    (group,) = json.loads(encode(event_of(payload, number=0xABC), {}))["resourceSpans"]
+    (scope,) = group["scopeSpans"]
+    (span,) = scope["spans"]
+    values = {pair["key"]: pair["value"] for pair in span["attributes"]}
+    assert span["traceId"] == "abc".rjust(32, "0")
+    assert span["spanId"] == "abc".rjust(16, "0")
+    assert span["startTimeUnixNano"] == "999"
+    assert span["kind"] == 1
+    assert scope["scope"]["name"] == "esper_core"
+    assert values["esper.ppo.update_id"] == {"intValue": "7"}
+    assert values["esper.ppo.kl_divergence"] == {"doubleValue": "NaN"}
+    assert values["esper.ppo.kl_joint"] == {"doubleValue": "Infinity"}
+    assert values["esper.ppo.kl_mean"] == {"doubleValue": "-Infinity"}
+    assert values["esper.ppo.kl_max"] == {"doubleValue": 1.0}
+    assert values["esper.ppo.head.kl"] == {"arrayValue": {"values": [{}, {"doubleValue": 2.0}]}}
+    assert "esper.ppo.kl_last" not in values  # not measured, not a made-up 0
+    assert "esper.ppo.head.share" not in values  # nothing but empty values
+
+
+def test_a_float_field_that_holds_an_int_is_a_double_on_the_wire() -> None:
+    attributes = event_attributes(event_of(PPOUpdatePayload(update_id=1, kl_divergence=0, kl_by_epoch=(0, 1, 0.5))))
+    assert type(attributes["esper.ppo.kl_divergence"]) is float
+    assert [type(value) for value in attributes["esper.ppo.kl_by_epoch"]] == [float, float, float]
+
+
+def test_the_resource_keeps_its_types_and_gains_the_run() -> None:
+    for resource in ({"x": 1}, {"x": 1.0}, {"x": True}, {"x": ("a", "b")}):
+        found = resource_of(encode(event_of(PPOUpdatePayload(update_id=1)), resource))
+        assert found["esper.run.id"] == "r"
+        value = found["x"]
+        assert (type(value), value) == (type(resource["x"]), resource["x"]) or value == ["a", "b"]
+
+
+def test_text_that_utf8_cannot_hold_is_escaped_instead_of_losing_the_event() -> None:
+    event = event_of(SinkStatusChanged(sink="file", message="no such file: caf\udce9.py"))
+    (found,) = decode(encode(event, {}))
+    assert found.payload.message == "no such file: caf\\udce9.py"
+
+
+# --- strangers and damage -----------------------------------------------------------------------
+
+
+def line_with(**changes: object) -> bytes:
+    traces = json.loads(encode(event_of(PPOUpdatePayload(update_id=1)), {}))
+    traces["resourceSpans"][0]["scopeSpans"][0]["spans"][0].update(changes)
+    return json.dumps(traces).encode()
+
+
+def test_spans_of_other_programs_are_skipped() -> None:
+    assert decode(line_with(name="GET /")) == []
+    assert decode(b"{}") == []
+    assert decode(b'{"resourceSpans":[{"scopeSpans":[{}]},{}]}') == []
+    stranger = json.loads(line_with(attributes=[]))
+    stranger["resourceSpans"][0]["resource"] = {}
+    assert decode_traces(stranger) == []  # a span that happens to be called esper.ppo.update
+
+
+def test_an_update_without_its_ancestors_stands_alone() -> None:
+    (found,) = decode(line_with(parentSpanId="00000000000000ff"))
+    assert [span.name for span in found.trace.spans] == ["esper.ppo.update"]
+    assert found.trace.own.parent_span_id == "00000000000000ff"
+
+
+def test_run_attempt_and_rank_are_taken_from_the_resource_when_the_span_lacks_them() -> None:
+    traces = json.loads(encode(event_of(PPOUpdatePayload(update_id=1)), {"esper.run.attempt": 3, "esper.rank": 2}))
+    span = traces["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
+    span["attributes"] = [pair for pair in span["attributes"] if pair["key"].startswith("esper.ppo.")]
+    (found,) = decode_traces(traces)
+    assert (found.run_id, found.attempt, found.rank) == ("r", 3, 2)
+
+
+def test_numbers_are_coerced_to_the_fields_type() -> None:
+    attributes = {"esper.ppo.update_id": 3.0, "esper.ppo.kl_divergence": 1, "esper.ppo.steps": "12"}
+    payload = payload_from_attributes("ppo_updated", attributes)
+    assert payload == PPOUpdatePayload(update_id=3, kl_divergence=1.0, steps=12)
+    assert type(payload.update_id) is int
+    assert type(payload.kl_divergence) is float
+
+
+def test_an_attribute_that_an_older_writer_did_not_have_is_its_default() -> None:
+    assert payload_from_attributes("ppo_updated", {"esper.ppo.update_id": 1}) == PPOUpdatePayload(update_id=1)
+    assert payload_from_attributes("run_started", {"esper.run.environment": "E"}) == RunStarted(environment="E")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "named"),
+    [
+        ({}, "esper.ppo.update_id"),
+        ({"esper.ppo.update_id": "seven"}, "esper.ppo.update_id"),
+        ({"esper.ppo.update_id": 1.5}, "esper.ppo.update_id"),
+        ({"esper.ppo.update_id": True}, "esper.ppo.update_id"),
+        ({"esper.ppo.update_id": 1, "esper.ppo.health": "fine"}, "esper.ppo.health"),
+        ({"esper.ppo.update_id": 1, "esper.ppo.outcome": "exploded"}, "esper.ppo.outcome"),
+        ({"esper.ppo.update_id": 1, "esper.ppo.kl_joint": "0.1"}, "esper.ppo.kl_joint"),
+        ({"esper.ppo.update_id": 1, "esper.ppo.kl_by_epoch": 0.1}, "esper.ppo.kl_by_epoch"),
+        ({"esper.ppo.update_id": 1, "esper.ppo.device": 4}, "esper.ppo.device"),
+        (
+            {"esper.ppo.update_id": 1, "esper.ppo.head.name": ["a"], "esper.ppo.head.kl": [1.0, 2.0]},
+            "esper.ppo.head.kl",
+        ),
+        ({"esper.ppo.update_id": 1, "esper.ppo.head.name": [None]}, "esper.ppo.head.name"),
+        ({"esper.ppo.update_id": 1, "esper.ppo.early_stop.epoch": 1}, "esper.ppo.early_stop.minibatch"),
+    ],
+)
+def test_a_broken_payload_is_one_error_that_names_the_attribute(attributes: dict[str, object], named: str) -> None:
+    with pytest.raises(CodecError, match=named):
+        payload_from_attributes("ppo_updated", attributes)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"text"',
+        b"\xff\xfe",
+        b'{"resourceSpans": 3}',
+        b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"esper.ppo.update","traceId":"zz"}]}]}]}',
+        line_with(traceId="abc"),
+        line_with(traceId="g" * 32),
+        line_with(startTimeUnixNano="soon"),
+        line_with(attributes=[{"key": "esper.ppo.update_id", "value": {"intValue": "soon"}}]),
+        line_with(attributes=[{"key": "esper.run.id", "value": {"stringValue": "r"}}]),
+        b'{"a":' * 3000,
+    ],
+)
+def test_damage_is_a_codec_error_and_nothing_else(damaged: bytes) -> None:
+    with pytest.raises(CodecError):
+        decode(damaged)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_a_torn_line_is_a_codec_error(data: st.DataObject) -> None:
+    line = encode(event_of(PPOUpdatePayload(update_id=1)), RESOURCE)
+    with pytest.raises(CodecError):
+        decode(line[: data.draw(st.integers(0, len(line) - 1))])
+
+
+def test_one_broken_span_does_not_cost_the_others_when_a_receiver_asks_so() -> None:
+    good = json.loads(encode(event_of(PPOUpdatePayload(update_id=1)), {}))
+    bad = json.loads(line_with(attributes=[{"key": "esper.run.id", "value": {"stringValue": "r"}}]))
+    both = {"resourceSpans": bad["resourceSpans"] + good["resourceSpans"]}
+    errors: list[CodecError] = []
+    found = decode_traces(both, on_error=errors.append)
+    assert [event.payload.update_id for event in found] == [1]
+    assert "esper.ppo.update_id" in str(errors[0])
+    with pytest.raises(CodecError, match=r"esper\.ppo\.update"):
+        decode_traces(both)
+
+
+def test_a_request_of_another_content_type_or_content_is_refused() -> None:
+    with pytest.raises(CodecError, match="text/plain"):
+        decode_request(b"{}", "text/plain")
+    with pytest.raises(CodecError, match="not an OTLP traces request"):
+        decode_request(b"\xff\xff\xff", "application/x-protobuf")
+    assert decode_request(b"", "application/x-protobuf") == []  # the empty message
+
+
+def test_decoding_json_does_not_import_protobuf() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, esper_core.semconv.codec as c; c.decode(b'{}');"
+        "print([m for m in sys.modules if m.startswith(('google', 'opentelemetry', 'torch', 'textual'))])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+# --- the plan -----------------------------------------------------------------------------------
+
+
+def test_no_two_fields_of_a_payload_share_an_attribute() -> None:
+    for kind in PAYLOADS:
+        keys = [spec.key for spec in attribute_specs(kind)]
+        assert len(set(keys)) == len(keys), kind
+
+
+def test_fields_that_may_be_none_have_none_as_default() -> None:
+    """A missing attribute is read as the field's default; for these it must mean: not measured."""
+    for owner in (*PAYLOADS.values(), HeadStats, EarlyStop):
+        hints = typing.get_type_hints(owner)
+        for item in dataclasses.fields(owner):
+            if type(None) in typing.get_args(hints[item.name]):
+                assert item.default is None, f"{owner.__name__}.{item.name}"
+
+
+def test_an_update_fits_the_sdks_default_attribute_limit() -> None:
+    assert len(attribute_specs("ppo_updated")) + 4 <= 128

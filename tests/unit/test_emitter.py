@@ -1,0 +1,309 @@
+"""The emitter opens the right spans, ends them at the event's time, and completes what the agent measured."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from opentelemetry import trace as otel_trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
+from opentelemetry.trace import Link, SpanContext, TraceFlags
+
+from esper_core.emitter import TelemetryEmitter
+from esper_core.events import (
+    EpisodeFinished,
+    HeadStats,
+    PolicyHealthChanged,
+    PPOUpdatePayload,
+    RunFinished,
+    RunStarted,
+    SinkStatusChanged,
+    TelemetryEvent,
+)
+from esper_core.health import HealthLevel, RunState
+from esper_core.hooks import HOOK_NAMES, SinkHooks
+
+H = HealthLevel
+
+
+class Witness(SinkHooks):
+    """Notes every event and the span that was current when it came."""
+
+    def __init__(self) -> None:
+        self.events: list[TelemetryEvent] = []
+        self.current: list[str] = []
+
+
+def _note(self: Witness, event: TelemetryEvent) -> None:
+    self.events.append(event)
+    self.current.append(f"{otel_trace.get_current_span().get_span_context().span_id:016x}")
+
+
+for _name in HOOK_NAMES:
+    if _name not in {
+        "esper_sink_opened",
+        "esper_sink_closed",
+        "esper_span_processors",
+        "esper_metric_readers",
+        "esper_foreground",
+    }:
+        setattr(Witness, _name, _note)
+
+
+class Sdk:
+    def __init__(self, sampler: object = ALWAYS_ON) -> None:
+        self.exporter = InMemorySpanExporter()
+        self.provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
+        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.tracer = self.provider.get_tracer("esper_core")
+
+    def finished(self) -> dict[str, object]:
+        return {span.name: span for span in self.exporter.get_finished_spans()}
+
+
+def ticking(step_ns: int = 1_000_000_000) -> object:
+    moments = itertools.count(1_000_000_000, step_ns)
+    return lambda: next(moments)
+
+
+def emit(emitter: TelemetryEmitter, number: int = 1, kl: float | None = 0.001, **more: object) -> TelemetryEvent:
+    emitter.begin_rollout(number)
+    emitter.begin_update(number)
+    return emitter.emit_ppo_update(PPOUpdatePayload(update_id=number, kl_divergence=kl, **more), rollout_steps=100)
+
+
+# --- without an SDK -----------------------------------------------------------------------------
+
+
+def test_an_update_stands_for_its_iteration_rollout_and_update() -> None:
+    witness = Witness()
+    event = emit(TelemetryEmitter(witness, run_id="run", attempt=2, rank=3, clock_ns=ticking()))
+    iteration, rollout, own = event.trace.spans
+    assert [span.name for span in event.trace.spans] == ["esper.iteration", "esper.rollout", "esper.ppo.update"]
+    assert (iteration.parent_span_id, rollout.parent_span_id, own.parent_span_id) == (
+        None,
+        iteration.span_id,
+        iteration.span_id,
+    )
+    assert iteration.start_ns == rollout.start_ns < rollout.end_ns == own.start_ns < own.end_ns == iteration.end_ns
+    assert event.time_ns == own.end_ns
+    assert (event.run_id, event.attempt, event.rank, event.kind) == ("run", 2, 3, "ppo_updated")
+    assert witness.events == [event]
+
+
+def test_ids_are_hex_unique_and_never_zero() -> None:
+    emitter = TelemetryEmitter(Witness())
+    events = [emit(emitter, number) for number in range(1, 30)]
+    spans = [span.span_id for event in events for span in event.trace.spans]
+    assert len(set(spans)) == len(spans) == 3 * len(events)
+    assert len({event.trace.trace_id for event in events}) == len(events)
+    assert all(len(span) == 16 and int(span, 16) for span in spans)
+    assert all(len(event.trace.trace_id) == 32 and int(event.trace.trace_id, 16) for event in events)
+
+
+def test_times_and_throughput_are_filled_in() -> None:
+    payload = emit(TelemetryEmitter(Witness(), clock_ns=ticking())).payload
+    assert (payload.rollout_s, payload.update_s, payload.steps_per_s) == (1.0, 1.0, 50.0)
+
+
+def test_an_update_in_a_loop_of_ones_own_needs_no_rollout() -> None:
+    witness = Witness()
+    event = TelemetryEmitter(witness, clock_ns=ticking()).emit_ppo_update(PPOUpdatePayload(update_id=1))
+    assert [span.name for span in event.trace.spans] == ["esper.ppo.update"]
+    assert event.trace.own.parent_span_id is None
+    assert (event.payload.rollout_s, event.payload.update_s, event.payload.steps_per_s) == (None, 1.0, None)
+
+
+def test_without_hooks_nothing_happens_and_the_event_is_returned() -> None:
+    emitter = TelemetryEmitter()
+    assert emitter.emit_run_started(RunStarted(environment="E")).payload.environment == "E"
+    assert emit(emitter).payload.health is H.HEALTHY
+    assert emitter.emit_run_finished(RunFinished(state=RunState.DONE)).payload.health is H.HEALTHY
+
+
+def test_under_an_applications_span_without_our_sdk_the_ids_are_our_own() -> None:
+    """The API's no-op tracer hands back the enclosing span: its id must not stand on three spans of ours."""
+    context = SpanContext(trace_id=5, span_id=7, is_remote=False, trace_flags=TraceFlags(1))
+    with otel_trace.use_span(otel_trace.NonRecordingSpan(context)):
+        event = emit(TelemetryEmitter(Witness()))
+    ids = {span.span_id for span in event.trace.spans}
+    assert len(ids) == 3
+    assert f"{7:016x}" not in ids
+
+
+# --- with an SDK --------------------------------------------------------------------------------
+
+
+def test_the_sdks_spans_carry_the_events_ids_and_times_and_end_after_the_hooks() -> None:
+    sdk, witness = Sdk(), Witness()
+    event = emit(TelemetryEmitter(witness, tracer=sdk.tracer))
+    finished = sdk.finished()
+    for span in event.trace.spans:
+        exported = finished[span.name]
+        context = exported.get_span_context()
+        assert f"{context.trace_id:032x}" == event.trace.trace_id
+        assert f"{context.span_id:016x}" == span.span_id
+        assert (exported.start_time, exported.end_time) == (span.start_ns, span.end_ns)
+        assert exported.attributes["esper.ppo.update_id"] == 1
+    assert witness.current == [event.trace.own.span_id]  # hooks ran inside the update's own span
+
+
+def test_a_link_stands_on_the_iteration_and_nowhere_else() -> None:
+    sdk = Sdk()
+    context = SpanContext(trace_id=5, span_id=7, is_remote=True, trace_flags=TraceFlags(1))
+    emit(TelemetryEmitter(Witness(), tracer=sdk.tracer, links=[Link(context)]))
+    assert {name: len(span.links) for name, span in sdk.finished().items()} == {
+        "esper.iteration": 1,
+        "esper.rollout": 0,
+        "esper.ppo.update": 0,
+    }
+
+
+def test_a_run_inside_an_applications_span_names_it_as_parent() -> None:
+    sdk = Sdk()
+    with sdk.tracer.start_as_current_span("app") as outer:
+        event = emit(TelemetryEmitter(Witness(), tracer=sdk.tracer))
+    assert event.trace.spans[0].parent_span_id == f"{outer.get_span_context().span_id:016x}"
+    assert event.trace.trace_id == f"{outer.get_span_context().trace_id:032x}"
+
+
+@pytest.mark.parametrize("sampler", [ALWAYS_ON, ALWAYS_OFF])
+def test_events_are_whole_whatever_the_sampler_says(sampler: object) -> None:
+    witness = Witness()
+    sdk = Sdk(sampler)
+    emitter = TelemetryEmitter(witness, tracer=sdk.tracer)
+    for number in (1, 2):
+        event = emit(emitter, number)
+        assert [span.name for span in event.trace.spans] == ["esper.iteration", "esper.rollout", "esper.ppo.update"]
+        assert len({span.span_id for span in event.trace.spans}) == 3
+    assert len(sdk.finished()) == (3 if sampler is ALWAYS_ON else 0)
+
+
+def test_a_rollout_that_is_given_up_still_ends_its_spans() -> None:
+    sdk = Sdk()
+    emitter = TelemetryEmitter(Witness(), tracer=sdk.tracer)
+    emitter.begin_rollout(1)
+    emitter.emit_run_finished(RunFinished(state=RunState.STOPPED))
+    assert set(sdk.finished()) == {"esper.iteration", "esper.rollout", "esper.run.finished"}
+
+
+def test_a_hook_that_raises_still_leaves_the_next_update_whole() -> None:
+    """The host guards hooks; should one raise all the same, the spans of the next iteration are fresh."""
+
+    class Broken(SinkHooks):
+        def esper_ppo_updated(self, event: TelemetryEvent) -> None:
+            raise RuntimeError("broken")
+
+    emitter = TelemetryEmitter(Broken())
+    with pytest.raises(RuntimeError):
+        emit(emitter, 1)
+    emitter._hooks = witness = Witness()
+    event = emit(emitter, 2)
+    assert len(event.trace.spans) == 3
+    assert witness.events == [event]
+
+
+# --- episodes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_an_episode_has_an_sdk_span_only_on_request_and_an_event_always(*, wanted: bool) -> None:
+    sdk, witness = Sdk(), Witness()
+    emitter = TelemetryEmitter(witness, tracer=sdk.tracer, episode_spans=wanted)
+    emitter.begin_rollout(1)
+    event = emitter.emit_episode_finished(EpisodeFinished(episode=1, episode_return=2.0, length=3))
+    emitter.begin_update(1)
+    update = emitter.emit_ppo_update(PPOUpdatePayload(update_id=1))
+    assert event.trace.own.parent_span_id == update.trace.spans[1].span_id  # the rollout's
+    assert event.trace.trace_id == update.trace.trace_id
+    assert ("esper.episode" in sdk.finished()) is wanted
+
+
+# --- health -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("payload", "level"),
+    [
+        ({"kl": None}, H.UNKNOWN),
+        ({"kl": 0.014996}, H.HEALTHY),
+        ({"kl": 0.015}, H.WARNING),
+        ({"kl": 0.03}, H.CRITICAL),
+        ({"kl": math.nan}, H.NON_FINITE),
+        ({"kl": 0.001, "kl_joint": math.inf}, H.NON_FINITE),
+        ({"kl": 0.001, "kl_joint": 0.5}, H.HEALTHY),  # the limits are on the weighted KL
+        ({"kl": 0.001, "non_finite": 1}, H.NON_FINITE),
+    ],
+)
+def test_the_updates_own_level(payload: dict[str, object], level: HealthLevel) -> None:
+    assert emit(TelemetryEmitter(Witness()), **payload).payload.health is level
+
+
+def test_a_change_of_the_policys_level_follows_the_update_that_made_it() -> None:
+    sdk, witness = Sdk(), Witness()
+    emitter = TelemetryEmitter(witness, tracer=sdk.tracer)
+    heads = (HeadStats(name="slot", share=0.8), HeadStats(name="tempo", share=0.2))
+    for number, kl in enumerate((0.001, 0.02, 0.05, 0.001, 0.001, 0.001), start=1):
+        emit(emitter, number, kl, heads=heads)
+    changes = [event for event in witness.events if isinstance(event.payload, PolicyHealthChanged)]
+    assert [(event.payload.previous, event.payload.current, event.payload.update_id) for event in changes] == [
+        (H.HEALTHY, H.WARNING, 2),
+        (H.WARNING, H.CRITICAL, 3),
+        (H.CRITICAL, H.HEALTHY, 6),
+    ]
+    assert changes[0].payload.kl_divergence == 0.02
+    assert changes[0].payload.head == "slot"
+    by_id = {event.payload.update_id: event for event in witness.events if isinstance(event.payload, PPOUpdatePayload)}
+    for change in changes:
+        update = by_id[change.payload.update_id]
+        assert change.trace.own.parent_span_id == update.trace.own.span_id
+        assert change.trace.trace_id == update.trace.trace_id
+        assert change.time_ns == update.time_ns
+        assert witness.events.index(change) == witness.events.index(update) + 1
+
+
+def test_the_end_of_the_run_tells_the_policys_level_unless_it_was_given() -> None:
+    emitter = TelemetryEmitter(Witness())
+    emit(emitter, 1, 0.02)
+    assert emitter.emit_run_finished(RunFinished(state=RunState.DONE)).payload.health is H.WARNING
+    given = RunFinished(state=RunState.DONE, health=H.CRITICAL)
+    assert emitter.emit_run_finished(given).payload.health is H.CRITICAL
+
+
+# --- status of sinks ----------------------------------------------------------------------------
+
+
+def test_what_other_threads_saw_of_sinks_is_emitted_with_the_next_update_and_before_the_end() -> None:
+    pending = [SinkStatusChanged(sink="otlp", state="failing")]
+
+    def drain() -> list[SinkStatusChanged]:
+        found = list(pending)
+        pending.clear()
+        return found
+
+    witness = Witness()
+    emitter = TelemetryEmitter(witness, drain_status=drain)
+    emit(emitter)
+    pending.append(SinkStatusChanged(sink="otlp", state="recovered"))
+    emitter.emit_run_finished(RunFinished(state=RunState.DONE))
+    assert [event.kind for event in witness.events] == [
+        "ppo_updated",
+        "sink_status_changed",
+        "sink_status_changed",
+        "run_finished",
+    ]
+
+
+def test_emitting_leaves_the_random_generators_alone() -> None:
+    import random
+
+    before = random.getstate()
+    emitter = TelemetryEmitter(Witness())
+    emit(emitter)
+    emitter.emit_run_started(RunStarted(environment="E"))
+
+    assert random.getstate() == before

@@ -1,0 +1,497 @@
+"""What an SDK receives: spans that equal the journal's, metrics that equal the payload, and never a NaN."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import math
+import subprocess
+import sys
+import weakref
+from typing import TYPE_CHECKING
+
+import pytest
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from esper_core.config.schema import OtelConfig
+from esper_core.emitter import TelemetryEmitter
+from esper_core.events import (
+    EarlyStop,
+    EpisodeFinished,
+    HeadStats,
+    PPOUpdatePayload,
+    RunFinished,
+    RunStarted,
+    SinkLoss,
+    SinkStatusChanged,
+    SpanRef,
+    TelemetryEvent,
+    TraceRef,
+)
+from esper_core.health import HealthLevel, RunState
+from esper_core.hooks import HOOK_NAMES, SinkHooks
+from esper_core.instrumentation import KL_BOUNDARIES, Instrumentation, gauge_points
+from esper_core.semconv.codec import decode_request, encode
+from esper_core.semconv.names import GAUGES, METRICS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RESOURCE = {"service.name": "esper"}
+
+
+def update_payload(update_id: int = 1, **changes: object) -> PPOUpdatePayload:
+    heads = (
+        HeadStats(name="operations", kl=0.012, decisions=64, weight=1.0, share=0.9, entropy=1.1, clip_fraction=0.1),
+        HeadStats(name="slot", kl=None, decisions=0, weight=0.0),
+    )
+    values: dict[str, object] = {
+        "env_steps": 512,
+        "outcome": "early_stopped",
+        "reason": "KL over the limit",
+        "kl_divergence": 0.012,
+        "kl_joint": 0.02,
+        "kl_by_epoch": (0.01, 0.031),
+        "early_stop": EarlyStop(epoch=2, minibatch=1, value=0.031, threshold=0.03, head="operations"),
+        "target_kl": 0.02,
+        "stop_threshold": 0.03,
+        "heads": heads,
+        "steps": 60,
+        "steps_forced": 4,
+        "clamped": 2,
+        "non_finite": 0,
+        "policy_loss": -0.01,
+        "episodes": 3,
+        "return_mean_100": 101.5,
+        "episode_length_mean": 20.0,
+        "minibatches": 7,
+        "value_loss": 0.5,
+        "entropy": 0.69,
+    }
+    return PPOUpdatePayload(update_id=update_id, **(values | changes))
+
+
+class Pipeline(SinkHooks):
+    """The instrumentation, and a witness of what every sink was given, behind one caller."""
+
+    def __init__(self, config: OtelConfig) -> None:
+        self.spans = InMemorySpanExporter()
+        self.tracers = TracerProvider(shutdown_on_exit=False)
+        self.tracers.add_span_processor(SimpleSpanProcessor(self.spans))
+        self.reader = InMemoryMetricReader()
+        self.meters = MeterProvider([self.reader], shutdown_on_exit=False)
+        self.logs = InMemoryLogRecordExporter()
+        self.loggers = LoggerProvider(shutdown_on_exit=False)
+        self.loggers.add_log_record_processor(SimpleLogRecordProcessor(self.logs))
+        self.events: list[TelemetryEvent] = []
+        self.instrumentation = Instrumentation(
+            self.meters, sdk_logger_provider=self.loggers, config=config, sink_status=lambda: self.sinks
+        )
+        self.sinks: list[object] = []
+        self.emitter = TelemetryEmitter(
+            self,
+            run_id="run-1",
+            attempt=2,
+            rank=1,
+            tracer=self.tracers.get_tracer("esper_core"),
+            episode_spans=config.episodes,
+        )
+
+    def update(self, payload: PPOUpdatePayload, rollout_steps: int = 64) -> TelemetryEvent:
+        self.emitter.begin_rollout(payload.update_id)
+        self.emitter.begin_update(payload.update_id)
+        return self.emitter.emit_ppo_update(payload, rollout_steps=rollout_steps)
+
+    def points(self) -> dict[str, list[object]]:
+        data = self.reader.get_metrics_data()
+        return {
+            metric.name: list(metric.data.data_points)
+            for resource in (data.resource_metrics if data else ())
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        }
+
+    def value(self, name: str, **attributes: str) -> float | None:
+        wanted = {key.replace("__", "."): value for key, value in attributes.items()}
+        for point in self.points().get(name, ()):
+            if dict(point.attributes) == wanted:
+                return point.value
+        return None
+
+
+def _forward(name: str) -> object:
+    def call(self: Pipeline, event: TelemetryEvent) -> None:
+        self.events.append(event)
+        getattr(self.instrumentation, name)(event)
+
+    return call
+
+
+for _name in HOOK_NAMES:
+    if hasattr(Instrumentation, _name):
+        setattr(Pipeline, _name, _forward(_name))
+
+
+@pytest.fixture
+def pipeline() -> Iterator[Pipeline]:
+    found = Pipeline(OtelConfig())
+    yield found
+    found.instrumentation.close()
+
+
+def emit_everything(pipeline: Pipeline) -> None:
+    emitter = pipeline.emitter
+    emitter.emit_run_started(RunStarted(environment="CartPole-v1", heads=("a",), versions=("python==3.11",)))
+    emitter.begin_rollout(1)
+    emitter.emit_episode_finished(EpisodeFinished(episode=1, episode_return=9.0, length=9, truncated=True))
+    emitter.begin_update(1)
+    emitter.emit_ppo_update(update_payload(1, kl_divergence=0.05, grad_norm=math.nan, non_finite=0), rollout_steps=64)
+    emitter.emit_sink_status(SinkStatusChanged(sink="journal", state="failing", lost=2, message="disk full"))
+    emitter.emit_run_finished(RunFinished(state=RunState.DONE, updates=1, lost=(SinkLoss(sink="journal", lost=2),)))
+
+
+def exported(span: object) -> dict[str, object]:
+    """A span of the SDK in the form of the journal's."""
+    context = span.get_span_context()
+    return {
+        "traceId": f"{context.trace_id:032x}",
+        "spanId": f"{context.span_id:016x}",
+        "parentSpanId": f"{span.parent.span_id:016x}" if span.parent else None,
+        "name": span.name,
+        "kind": span.kind.value + 1,
+        "start": span.start_time,
+        "end": span.end_time,
+        "attributes": typed(span.attributes),
+        "events": [(event.name, event.timestamp, typed(event.attributes)) for event in span.events],
+        "links": len(span.links),
+    }
+
+
+def typed(attributes: object) -> dict[str, tuple[str, str]]:
+    return {key: (type(value).__name__, repr(value)) for key, value in attributes.items()}
+
+
+def journaled(event: TelemetryEvent) -> list[dict[str, object]]:
+    """The spans of a journal line."""
+
+    def plain(value: dict[str, object]) -> object:
+        (kind, found) = next(iter(value.items()), ("none", None))
+        if kind == "intValue":
+            return int(found)
+        if kind == "doubleValue":
+            return float(found)
+        return tuple(plain(item) for item in found["values"]) if kind == "arrayValue" else found
+
+    def attributes(pairs: list[dict]) -> dict[str, tuple[str, str]]:
+        return typed({pair["key"]: plain(pair["value"]) for pair in pairs})
+
+    (group,) = json.loads(encode(event, RESOURCE))["resourceSpans"]
+    return [
+        {
+            "traceId": span["traceId"],
+            "spanId": span["spanId"],
+            "parentSpanId": span.get("parentSpanId"),
+            "name": span["name"],
+            "kind": span["kind"],
+            "start": int(span["startTimeUnixNano"]),
+            "end": int(span["endTimeUnixNano"]),
+            "attributes": attributes(span["attributes"]),
+            "events": [
+                (item["name"], int(item["timeUnixNano"]), attributes(item["attributes"]))
+                for item in span.get("events", ())
+            ],
+            "links": 0,
+        }
+        for span in group["scopeSpans"][0]["spans"]
+    ]
+
+
+# --- spans --------------------------------------------------------------------------------------
+
+
+def test_what_the_sdk_exports_equals_what_the_journal_writes_span_by_span() -> None:
+    pipeline = Pipeline(OtelConfig(episodes=True))
+    emit_everything(pipeline)
+    from_sdk = {span["spanId"]: span for span in map(exported, pipeline.spans.get_finished_spans())}
+    from_journal = {span["spanId"]: span for event in pipeline.events for span in journaled(event)}
+    assert len(pipeline.events) == 6
+    assert from_sdk == from_journal
+    assert sorted({span["name"] for span in from_sdk.values()}) == [
+        "esper.episode",
+        "esper.iteration",
+        "esper.policy.health_changed",
+        "esper.ppo.update",
+        "esper.rollout",
+        "esper.run.finished",
+        "esper.run.started",
+        "esper.sink.status",
+    ]
+
+
+def test_what_the_otlp_exporter_sends_decodes_to_the_events_that_sinks_were_given() -> None:
+    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+
+    pipeline = Pipeline(OtelConfig(episodes=True))
+    emit_everything(pipeline)
+    body = encode_spans(pipeline.spans.get_finished_spans()).SerializeToString()
+    found = decode_request(body, "application/x-protobuf")
+    by_id = {event.trace.own.span_id: event for event in found}
+    assert by_id == {event.trace.own.span_id: event for event in pipeline.events}
+
+
+def test_episodes_have_no_span_unless_asked_for(pipeline: Pipeline) -> None:
+    pipeline.emitter.emit_episode_finished(EpisodeFinished(episode=1, episode_return=9.0, length=9))
+    assert pipeline.spans.get_finished_spans() == ()
+
+
+def test_an_applications_own_span_is_never_written_to() -> None:
+    pipeline = Pipeline(OtelConfig())
+    silent = TelemetryEmitter(pipeline, run_id="r")  # no tracer: its spans are no-ops
+    with pipeline.tracers.get_tracer("app").start_as_current_span("app") as span:
+        event = silent.emit_ppo_update(update_payload())
+    assert dict(span.attributes) == {}
+    assert event.trace.own.span_id != f"{span.get_span_context().span_id:016x}"
+
+
+def test_span_events_stay_within_the_sdks_limit_and_keep_the_last_epochs_and_the_stop(pipeline: Pipeline) -> None:
+    pipeline.update(update_payload(kl_by_epoch=tuple(index / 1e6 for index in range(500))))
+    (span,) = [span for span in pipeline.spans.get_finished_spans() if span.name == "esper.ppo.update"]
+    assert len(span.events) == 128
+    assert span.dropped_events == 0
+    assert span.events[-1].name == "esper.ppo.early_stop"
+    assert span.events[-2].attributes["esper.ppo.kl.epoch"] == 500
+    assert len(span.attributes["esper.ppo.kl_by_epoch"]) == 500
+
+
+# --- log events ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("events", "on_span", "as_log"), [("span", 3, 0), ("log", 0, 3), ("both", 3, 3)])
+def test_events_go_to_the_span_the_log_or_both(events: str, on_span: int, as_log: int) -> None:
+    pipeline = Pipeline(OtelConfig(events=events))
+    event = pipeline.update(update_payload())
+    (span,) = [span for span in pipeline.spans.get_finished_spans() if span.name == "esper.ppo.update"]
+    records = [item.log_record for item in pipeline.logs.get_finished_logs()]
+    assert len(span.events) == on_span
+    assert len(records) == as_log
+    if records:
+        assert [record.event_name for record in records] == ["esper.ppo.kl", "esper.ppo.kl", "esper.ppo.early_stop"]
+        assert [record.severity_number.name for record in records] == ["INFO", "ERROR", "WARN"]
+        assert {record.timestamp for record in records} == {event.time_ns}
+        assert {record.span_id for record in records} == {span.get_span_context().span_id}
+
+
+# --- metrics ------------------------------------------------------------------------------------
+
+
+def test_histograms_take_the_kl_weighted_joint_and_by_head(pipeline: Pipeline) -> None:
+    pipeline.update(update_payload())
+    points = pipeline.points()
+    by_scope = {point.attributes["esper.ppo.kl.scope"]: point for point in points["esper.ppo.kl_divergence"]}
+    assert (by_scope["weighted"].sum, by_scope["joint"].sum) == (0.012, 0.02)
+    assert by_scope["weighted"].explicit_bounds == KL_BOUNDARIES
+    assert {0.015, 0.03} <= set(KL_BOUNDARIES)
+    by_head = {point.attributes["esper.ppo.head.name"]: point for point in points["esper.ppo.head.kl_divergence"]}
+    assert set(by_head) == {"operations"}  # an idle head gives no point
+    assert by_head["operations"].count == 1
+    assert points["esper.ppo.rollout.duration"][0].count == 1
+    assert points["esper.ppo.update.duration"][0].sum > 0
+
+
+def test_counters_begin_at_zero_and_count_what_the_payload_says(pipeline: Pipeline) -> None:
+    assert pipeline.value("esper.ppo.updates", esper__ppo__outcome="skipped") == 0
+    assert pipeline.value("esper.ppo.early_stops") == 0
+    for number in (1, 2):
+        pipeline.update(update_payload(number, non_finite=5))
+    assert pipeline.value("esper.ppo.updates", esper__ppo__outcome="early_stopped") == 2
+    assert pipeline.value("esper.ppo.early_stops") == 2
+    assert pipeline.value("esper.ppo.episodes") == 6
+    assert pipeline.value("esper.ppo.steps") == 128
+    assert pipeline.value("esper.ppo.clamped") == 4
+    assert pipeline.value("esper.ppo.non_finite") == 10
+
+
+def test_gauges_show_the_last_update_and_only_what_was_measured(pipeline: Pipeline) -> None:
+    pipeline.update(update_payload(1, kl_divergence=0.001))
+    pipeline.update(update_payload(2, kl_divergence=0.016))
+    assert pipeline.value("esper.ppo.last.kl_divergence") == 0.016
+    assert pipeline.value("esper.ppo.last.update_id") == 2
+    assert pipeline.value("esper.ppo.last.health") == HealthLevel.WARNING.severity
+    assert pipeline.value("esper.ppo.last.head.kl", esper__ppo__head__name="operations") == 0.012
+    assert pipeline.value("esper.ppo.last.head.kl", esper__ppo__head__name="slot") is None
+    assert pipeline.value("esper.ppo.last.head.decisions", esper__ppo__head__name="slot") == 0
+    assert "esper.ppo.last.grad_norm" not in pipeline.points()
+
+
+def test_the_policys_level_calms_after_three_good_updates(pipeline: Pipeline) -> None:
+    seen = []
+    for number, kl in enumerate((0.001, 0.05, 0.001, 0.001, 0.001), start=1):
+        pipeline.update(update_payload(number, kl_divergence=kl))
+        seen.append(pipeline.value("esper.policy.health"))
+    assert seen == [1, 3, 3, 3, 1]
+
+
+def test_nan_and_inf_reach_no_instrument_and_are_counted_by_field(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = HeadStats(name="slot", kl=math.inf, decisions=4)
+    pipeline.update(update_payload(kl_divergence=math.nan, kl_joint=-math.inf, heads=(head,), non_finite=9))
+    points = pipeline.points()
+    assert "esper.ppo.kl_divergence" not in points
+    assert "esper.ppo.head.kl_divergence" not in points
+    assert "esper.ppo.last.kl_divergence" not in points
+    assert pipeline.value("esper.ppo.non_finite") == 9
+    assert pipeline.value("esper.ppo.non_finite_fields", esper__ppo__field="kl_divergence") == 1
+    assert pipeline.value("esper.ppo.non_finite_fields", esper__ppo__field="heads.kl") == 1
+    assert pipeline.value("esper.ppo.last.health") == HealthLevel.NON_FINITE.severity
+    assert caplog.records == []  # the SDK had nothing to complain about
+
+
+def test_an_estimate_just_below_zero_is_recorded_as_zero(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
+    pipeline.update(update_payload(kl_divergence=-1e-9))
+    assert pipeline.points()["esper.ppo.kl_divergence"][0].count == 1
+    assert caplog.records == []
+
+
+def test_run_status_is_reported_as_set(pipeline: Pipeline) -> None:
+    assert "esper.run.state" not in pipeline.points()
+    pipeline.instrumentation.set_run_status(heartbeat_s=100.5, progress_s=99.0, state=RunState.LIVE)
+    pipeline.instrumentation.set_run_status(heartbeat_s=101.5)
+    assert pipeline.value("esper.run.heartbeat") == 101.5
+    assert pipeline.value("esper.run.last_progress") == 99.0
+    states = {point.attributes["esper.run.state"]: point.value for point in pipeline.points()["esper.run.state"]}
+    assert states.pop("live") == 1
+    assert set(states.values()) == {0}
+    assert len(states) == len(RunState) - 1
+
+
+@dataclasses.dataclass
+class Counts:
+    sink: str
+    delivered: int
+    lost: int
+    failures: int
+    queue: int | None = None
+
+
+def test_sink_counts_are_read_when_a_reader_collects(pipeline: Pipeline) -> None:
+    pipeline.sinks = [Counts("otlp", 5, 1, 2, queue=3), SinkStatusChanged(sink="journal", delivered=7)]
+    assert pipeline.value("esper.sink.delivered", esper__sink__name="journal") == 7
+    assert pipeline.value("esper.sink.lost", esper__sink__name="otlp") == 1
+    assert pipeline.value("esper.sink.failures", esper__sink__name="otlp") == 2
+    assert pipeline.value("esper.sink.queue", esper__sink__name="otlp") == 3
+    assert pipeline.value("esper.sink.queue", esper__sink__name="journal") is None
+
+
+def test_a_second_run_in_one_process_shows_its_own_last_values(pipeline: Pipeline) -> None:
+    pipeline.update(update_payload(1))
+    pipeline.instrumentation.close()
+    assert "esper.ppo.last.update_id" not in pipeline.points()
+    second = Instrumentation(pipeline.meters, config=OtelConfig())
+    pipeline.instrumentation.set_run_status(heartbeat_s=1.0)  # the first one speaks for nobody any more
+    pipeline.instrumentation = second
+    pipeline.update(update_payload(9))
+    assert pipeline.value("esper.ppo.last.update_id") == 9
+    assert pipeline.value("esper.run.heartbeat") is None
+
+
+def test_a_provider_is_not_kept_alive() -> None:
+    provider = MeterProvider(shutdown_on_exit=False)
+    Instrumentation(provider, config=OtelConfig()).close()
+    gone = weakref.ref(provider)
+    provider.shutdown()
+    del provider
+    gc.collect()
+    assert gone() is None
+
+
+def test_the_schema_and_scope_of_the_metrics_are_named(pipeline: Pipeline) -> None:
+    pipeline.update(update_payload())
+    (resource,) = pipeline.reader.get_metrics_data().resource_metrics
+    (scope,) = resource.scope_metrics
+    assert scope.scope.name == "esper_core"
+    assert scope.scope.schema_url.startswith("https://")
+
+
+# --- gauges for a replay ------------------------------------------------------------------------
+
+
+def test_gauge_points_are_what_live_gauges_show_with_the_events_time(pipeline: Pipeline) -> None:
+    event = pipeline.update(update_payload(kl_joint=math.inf))
+    points = gauge_points(event)
+    live = {
+        (name, tuple(point.attributes.items())): point.value
+        for name, found in pipeline.points().items()
+        if name in {gauge.name for gauge in GAUGES}
+        for point in found
+    }
+    assert {(point.name, tuple(point.attributes.items())): point.value for point in points} == live
+    assert {point.time_ns for point in points} == {event.time_ns}
+    assert {point.unit for point in points if point.name == "esper.ppo.last.kl_divergence"} == {"{nat}"}
+
+
+def test_other_events_have_no_gauge_points() -> None:
+    own = SpanRef(name="esper.episode", span_id="1" * 16, start_ns=1, end_ns=1)
+    payload = EpisodeFinished(episode=1, episode_return=1.0, length=1)
+    event = TelemetryEvent(time_ns=1, run_id="r", trace=TraceRef(trace_id="1" * 32, spans=(own,)), payload=payload)
+    assert gauge_points(event) == []
+
+
+# --- on the API alone ---------------------------------------------------------------------------
+
+
+def test_importing_and_using_it_needs_no_sdk_no_torch_and_no_logs_api() -> None:
+    code = """
+import sys
+from esper_core.config.schema import OtelConfig
+from esper_core.emitter import TelemetryEmitter
+from esper_core.events import PPOUpdatePayload
+from esper_core.instrumentation import Instrumentation
+instrumentation = Instrumentation(config=OtelConfig())
+TelemetryEmitter(instrumentation).emit_ppo_update(PPOUpdatePayload(update_id=1, kl_divergence=0.1))
+found = [m for m in sys.modules if m.startswith(("opentelemetry.sdk", "opentelemetry._logs", "torch", "textual"))]
+sys.exit(", ".join(found) or 0)
+"""
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+# --- the registry -------------------------------------------------------------------------------
+
+
+def test_every_emitted_metric_is_in_the_registry_with_its_unit_and_attributes_and_the_reverse(
+    pipeline: Pipeline,
+) -> None:
+    full = {
+        gauge.field: 0.5
+        for gauge in GAUGES
+        if not gauge.head and "float" in str(PPOUpdatePayload.__annotations__[gauge.field])
+    }
+    pipeline.sinks = [Counts("otlp", 1, 1, 1, queue=1)]
+    pipeline.instrumentation.set_run_status(heartbeat_s=1.0, progress_s=1.0, state=RunState.LIVE)
+    head = HeadStats(
+        name="a", kl=0.1, weight=1.0, share=1.0, entropy=0.1, entropy_normalised=0.1, clip_fraction=0.1, decisions=1
+    )
+    pipeline.update(update_payload(1, kl_max=math.nan))
+    pipeline.update(update_payload(2, stop_window=2, heads=(head,), **full))
+    (resource,) = pipeline.reader.get_metrics_data().resource_metrics
+    emitted = {metric.name: metric for scope in resource.scope_metrics for metric in scope.metrics}
+    known = {spec.name: (spec.unit, set(spec.attributes)) for spec in METRICS.values()}
+    known |= {gauge.name: (gauge.unit, {"esper.ppo.head.name"} if gauge.head else set()) for gauge in GAUGES}
+    found = {
+        name: (metric.unit, {key for point in metric.data.data_points for key in point.attributes})
+        for name, metric in emitted.items()
+    }
+    assert found == known
+    for name, metric in emitted.items():
+        kind = METRICS[name].instrument if name in METRICS else "gauge"
+        assert {"Histogram": "histogram", "Sum": "counter", "Gauge": "gauge"}[type(metric.data).__name__] == kind

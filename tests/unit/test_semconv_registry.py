@@ -1,0 +1,175 @@
+"""The registry names everything that is emitted, nothing else, and what is generated from it is fresh."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from esper_core.events import (
+    PAYLOADS,
+    EarlyStop,
+    PPOUpdatePayload,
+    SpanRef,
+    TelemetryEvent,
+    TraceRef,
+)
+from esper_core.health import HealthLevel, RunState
+from esper_core.semconv import generate, names
+from esper_core.semconv.attributes import (
+    ITERATION_SPAN,
+    ROLLOUT_SPAN,
+    SPAN_NAMES,
+    attribute_specs,
+    common_attributes,
+    span_events,
+)
+
+REGISTRY = generate.load_registry()
+GROUPS = {group["id"]: group for group in REGISTRY.groups}
+NAME = re.compile(r"esper(\.[a-z][a-z0-9]*(_[a-z0-9]+)*)+")
+# UCUM units in use, or an annotation in braces, or a rate of one.
+UNIT = re.compile(r"1|s|\{[a-z]+\}(/s)?")
+
+
+def test_generated_files_are_fresh() -> None:
+    assert generate.main(["--check"]) == 0
+
+
+def test_a_stale_file_is_named_and_then_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "docs" / "names.py"
+    monkeypatch.setattr(generate, "_ROOT", tmp_path)
+    monkeypatch.setattr(generate, "outputs", lambda: {target: "fresh\n"})
+    assert generate.main(["--check"]) == 1
+    assert "docs/names.py" in capsys.readouterr().err
+    assert not target.exists()
+    assert generate.main([]) == 0
+    assert target.read_text() == "fresh\n"
+    assert generate.main(["--check"]) == 0
+
+
+def test_an_attribute_defined_twice_or_referred_to_in_vain_is_refused(tmp_path: Path) -> None:
+    def write(*attributes: dict[str, str]) -> None:
+        group = {"id": "g", "type": "attribute_group", "attributes": list(attributes)}
+        (tmp_path / "a.yaml").write_text(yaml.safe_dump({"groups": [group]}))
+
+    write({"id": "esper.a"}, {"id": "esper.a"})
+    with pytest.raises(ValueError, match=r"esper\.a is defined twice"):
+        generate.load_registry(tmp_path)
+    write({"ref": "esper.b"})
+    with pytest.raises(ValueError, match=r"no attribute esper\.b"):
+        generate.load_registry(tmp_path)
+
+
+# --- form ---------------------------------------------------------------------------------------
+
+
+def test_names_follow_the_conventions() -> None:
+    for name in (*REGISTRY.attributes, *names.METRICS, *(gauge.name for gauge in names.GAUGES)):
+        assert NAME.fullmatch(name), name
+        assert not name.endswith("_total"), name
+
+
+def test_no_attribute_is_also_a_namespace_of_others() -> None:
+    shared = {name for name in REGISTRY.attributes for other in REGISTRY.attributes if other.startswith(f"{name}.")}
+    assert shared == set()
+
+
+def test_every_entry_says_what_it_means_in_a_sentence() -> None:
+    for name, item in REGISTRY.attributes.items():
+        assert item["brief"].endswith("."), name
+        assert item["stability"] == "development", name
+        assert "members" in item["type"] or item["examples"], name
+    for group in REGISTRY.groups:
+        assert group["brief"].endswith("."), group["id"]
+        assert group["stability"] == "development"
+
+
+def test_every_metric_has_a_unit_a_type_and_a_cardinality() -> None:
+    for group in REGISTRY.of_type("metric"):
+        assert group["id"] == f"metric.{group['metric_name']}"
+        assert UNIT.fullmatch(group["unit"]), group["metric_name"]
+        assert group["instrument"] in {"counter", "histogram", "gauge"}
+        assert generate.annotation(group, "cardinality"), group["metric_name"]
+    assert "esper.ppo.update_id" not in {name for spec in names.METRICS.values() for name in spec.attributes}
+
+
+# --- the code and the registry are the same -----------------------------------------------------
+
+
+def test_every_payload_field_is_an_attribute_of_its_type_and_the_reverse() -> None:
+    emitted = {spec.key: spec.type for kind in PAYLOADS for spec in attribute_specs(kind)}
+    assert {name: names.ATTRIBUTES[name] for name in emitted} == emitted
+    others = {
+        *common_attributes(run_id="r", attempt=1, rank=0),
+        "esper.marked",
+        "esper.ppo.field",
+        *(f"esper.ppo.kl.{part}" for part in ("scope", "epoch", "value", "health")),
+    }
+    assert set(names.ATTRIBUTES) == set(emitted) | others
+    assert all(names.ATTRIBUTES[name] == "int" for name in ("esper.run.attempt", "esper.rank"))
+
+
+@pytest.mark.parametrize("kind", list(PAYLOADS))
+def test_every_span_carries_the_attributes_that_the_registry_lists_in_their_order(kind: str) -> None:
+    group = GROUPS[f"span.{SPAN_NAMES[kind]}"]
+    assert REGISTRY.attributes_of(group) == [spec.key for spec in attribute_specs(kind)]
+    assert group["span_kind"] == "internal"
+
+
+def test_every_span_is_in_the_registry_and_the_reverse() -> None:
+    spans = {group["id"].removeprefix("span.") for group in REGISTRY.of_type("span")}
+    assert spans == {*SPAN_NAMES.values(), ITERATION_SPAN, ROLLOUT_SPAN}
+
+
+def test_every_span_event_is_in_the_registry_with_its_attributes_and_the_reverse() -> None:
+    own = SpanRef(name="esper.ppo.update", span_id="1" * 16, start_ns=1, end_ns=1)
+    payload = PPOUpdatePayload(
+        update_id=1,
+        kl_by_epoch=(0.1,),
+        non_finite=1,
+        early_stop=EarlyStop(epoch=1, minibatch=1, value=0.1, threshold=0.03, head="slot"),
+    )
+    event = TelemetryEvent(time_ns=1, run_id="r", trace=TraceRef(trace_id="1" * 32, spans=(own,)), payload=payload)
+    types = {int: "int", float: "double", str: "string"}
+    emitted = {item.name: list(item.attributes) for item in span_events(event)}
+    listed = {group["name"]: REGISTRY.attributes_of(group) for group in REGISTRY.of_type("event")}
+    assert emitted == listed
+    for item in span_events(event):
+        for name, value in item.attributes.items():
+            assert names.ATTRIBUTES[name] == types[type(value)], name
+
+
+def test_enumerations_list_every_value() -> None:
+    members = {
+        name: [member["value"] for member in item["type"]["members"]]
+        for name, item in REGISTRY.attributes.items()
+        if not isinstance(item["type"], str)
+    }
+    for name in ("esper.ppo.health", "esper.policy.health.current", "esper.ppo.kl.health"):
+        assert members[name] == [level.value for level in HealthLevel]
+    assert members["esper.run.state"] == [state.value for state in RunState]
+
+
+def test_gauges_name_fields_of_the_update() -> None:
+    fields = {item.name for item in dataclasses.fields(PPOUpdatePayload)}
+    for gauge in names.GAUGES:
+        assert gauge.field.partition(".")[0] in fields
+        assert gauge.head == gauge.field.startswith("heads.")
+    measured = {
+        item.name
+        for item in dataclasses.fields(PPOUpdatePayload)
+        if str(item.type).startswith("float") and item.name != "kl_by_epoch"
+    }
+    assert measured <= {gauge.field for gauge in names.GAUGES}  # every measured number can be plotted
+
+
+def test_the_reference_page_names_every_metric_and_attribute() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "telemetry.md").read_text(encoding="utf-8")
+    for name in (*names.ATTRIBUTES, *names.METRICS, *(gauge.name for gauge in names.GAUGES)):
+        assert f"`{name}`" in page
