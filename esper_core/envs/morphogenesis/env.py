@@ -79,9 +79,9 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
         num_envs: int = 8,
         *,
         epochs: int = 32,
-        batches: int = 10,
-        batch_size: int = 32,
-        learning_rate: float = 1e-2,
+        batches: int = 6,
+        batch_size: int = 64,
+        learning_rate: float = 1.5e-2,
         validation_size: int = 250,
         data: Dataset | None = None,
     ) -> None:
@@ -162,7 +162,7 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
         operations = self._operate(actions)
         for row, world in enumerate(self._worlds):
             if any(start == self._epoch for start, _ in world.lesions):
-                self._hosts.injure(row, world.lesion(self._epoch))
+                self._hosts.injure(row, world.alive(self._epoch))
         grafts = self.grafts()
         training_loss = self._hosts.train(grafts)
         validation = self._hosts.validate(grafts)
@@ -211,8 +211,8 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
         self._worlds = [draw(self.np_random, self.epochs) for _ in range(self.num_envs)]
         self._slots = [(EMPTY,) * SLOTS] * self.num_envs
         for row, world in enumerate(self._worlds):
-            self._hosts.reset(row, order=world.order, lesion=world.lesion(0))
-        self._smoothness = self._hosts.smoothness()
+            self._hosts.reset(row, order=world.order, alive=world.alive(0))
+        self._smoothness = self._hosts.smoothness
         validation = self._hosts.validate([])
         self._best = validation.accuracy.numpy().copy()
         self._spread = validation.spread.numpy()

@@ -3,12 +3,12 @@
 A host reads a signal of 40 samples as 20 positions of 2, lifts each to 8 channels, sends the map through three
 pointwise blocks, and classifies the flattened map::
 
-    h0 = relu(patch(x) W + b)
-    h(s+1) = lesion(s) * relu(h(s) U(s) + c(s)) + alpha(s) * module(s)(h(s))        s = 0, 1, 2
-    logits = flatten(h3) V + d
+    h0 = relu(W patch(x) + b)
+    h(s+1) = alive(s) * relu(U(s) h(s) + c(s)) + alpha(s) * module(s)(h(s))        s = 0, 1, 2
+    logits = V flatten(h3) + d
 
 No block of the host mixes positions: what neighbouring samples say together, only a grafted module can find out. A
-lesion silences channels of one block, so a module beside that block can restore what the host loses there.
+block that dies lets nothing through, so nothing behind it learns until a module is grafted beside it.
 
 Every host has parameters, optimiser state and a world of its own; one batched matrix product serves all of them.
 Modules of the same blueprint in the same slot are one call, whatever hosts they belong to. Adam (Kingma and Ba 2015,
@@ -43,14 +43,14 @@ _BETA1, _BETA2, _EPSILON = 0.9, 0.99, 1e-8
 
 _HOST = Layout(
     parameters=(
-        Parameter((_PATCH, CHANNELS), scale=_PATCH**-0.5),
+        Parameter((CHANNELS, _PATCH), scale=_PATCH**-0.5),
         Parameter((CHANNELS,)),
         *(
             parameter
             for _ in range(SLOTS)
             for parameter in (Parameter((CHANNELS, CHANNELS), scale=(2 / CHANNELS) ** 0.5), Parameter((CHANNELS,)))
         ),
-        Parameter((POSITIONS * CHANNELS, CLASSES), scale=(POSITIONS * CHANNELS) ** -0.5),
+        Parameter((CLASSES, CHANNELS * POSITIONS), scale=(POSITIONS * CHANNELS) ** -0.5),
         Parameter((CLASSES,)),
     )
 )
@@ -127,43 +127,45 @@ class Hosts:
         self.learning_rate = learning_rate
         self._generator = generator
         self._x = torch.from_numpy(data.train_x)
+        self._x_columns = self._x.T.contiguous()
         self._y = torch.from_numpy(data.train_y)
         self._validation_x = torch.from_numpy(data.validation_x[:validation_size])
         self._validation_y = torch.from_numpy(data.validation_y[:validation_size])
-        self._order = torch.arange(LENGTH).repeat(n, 1)
-        self._validation_views = self._validation_x.repeat(n, 1, 1)
-        self._lesion = torch.ones(n, SLOTS, CHANNELS)
+        self._order = torch.zeros(n, _PATCH, POSITIONS, dtype=torch.int64)
+        self._smoothness = torch.zeros(n)
+        self._correlation = _correlation(self._x)
+        self._validation_views = torch.zeros(n, _PATCH, POSITIONS, len(self._validation_y))
+        self._alive = torch.ones(n, SLOTS)
         # Axis 0: parameters, first moment, second moment; so one gather and one scatter move all three.
         self._host = torch.zeros(3, n, HOST_SIZE)
         self._modules = torch.zeros(3, n, SLOTS, _MODULE_SIZE)
         self._host_age = torch.zeros(n)
         self._module_age = torch.zeros(n, SLOTS)
 
-    def reset(self, row: int, *, order: Tensor, lesion: Tensor) -> None:
+    def reset(self, row: int, *, order: Tensor, alive: Tensor) -> None:
         """Give one row a new host.
 
         Args:
             row: 0 to n - 1.
             order: int64, (40,), the order in which this host sees the samples of a signal.
-            lesion: float32, (SLOTS, CHANNELS), what each block's channels are multiplied with.
+            alive: float32, (SLOTS,), what each block's output is multiplied with.
         """
         self._host[:, row] = 0.0
         self._host[0, row] = _HOST.start(self._generator)
         self._host_age[row] = 0
-        self._order[row] = order
-        self._lesion[row] = lesion
-        self._validation_views[row] = self._validation_x[:, order]
+        self._order[row] = order.view(POSITIONS, _PATCH).T
+        self._smoothness[row] = self._correlation[order[:-1], order[1:]].mean()
+        self._alive[row] = alive
+        self._validation_views[row] = self._validation_x.T[self._order[row]]
 
-    def injure(self, row: int, lesion: Tensor) -> None:
-        """Change what one host's blocks let through: float32, (SLOTS, CHANNELS)."""
-        self._lesion[row] = lesion
+    def injure(self, row: int, alive: Tensor) -> None:
+        """Change what one host's blocks let through: float32, (SLOTS,)."""
+        self._alive[row] = alive
 
+    @property
     def smoothness(self) -> Tensor:
-        """Correlation of neighbouring samples over the training data as each host sees it: float32, (n,)."""
-        x = self._x[:1000]
-        correlation = x.T @ x / len(x)
-        correlation = correlation / correlation.diagonal().sqrt().outer(correlation.diagonal().sqrt())
-        return torch.stack([correlation[order[:-1], order[1:]].mean() for order in self._order])
+        """Correlation of neighbouring samples as each host sees them: float32, (n,)."""
+        return self._smoothness
 
     def plant(self, row: int, slot: int, blueprint: int) -> None:
         """Draw a new module for one slot; what stood there is forgotten."""
@@ -210,11 +212,10 @@ class Hosts:
         order = torch.randint(len(self._y), (self.batches, self.batch_size), generator=self._generator)
         total = torch.zeros(self.n)
         for indices in order:
-            signals = self._x[indices]
-            views = signals.expand(self.n, -1, -1).gather(2, self._order[:, None].expand(-1, self.batch_size, -1))
+            views = self._x_columns[:, indices][self._order]
             logits, _ = self._forward(_HOST.split(host_leaf), sites, views)
-            labels = self._y[indices].repeat(self.n)
-            losses = functional.cross_entropy(logits.flatten(0, 1), labels, reduction="none").view(self.n, -1).mean(1)
+            labels = self._y[indices].expand(self.n, -1)
+            losses = functional.cross_entropy(logits, labels, reduction="none").mean(1)
             gradient.zero_()
             losses.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
             with torch.no_grad():
@@ -245,38 +246,49 @@ class Hosts:
             sites[slot].append(_group(members, leaf))
         logits, spread = self._forward(_HOST.split(self._host[0]), sites, self._validation_views, measure=True)
         labels = self._validation_y.expand(self.n, -1)
-        loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(self.n, -1)
-        right = (logits.argmax(-1) == labels).float()
+        loss = functional.cross_entropy(logits, labels, reduction="none")
+        right = (logits.argmax(1) == labels).float()
         return Validation(accuracy=right.mean(1), loss=loss.mean(1), spread=torch.stack(spread, 1))
 
     def _forward(
         self, host: tuple[Tensor, ...], sites: list[list[_Group]], x: Tensor, *, measure: bool = False
     ) -> tuple[Tensor, list[Tensor]]:
-        """Logits (n, batch, CLASSES) of signals (n, batch, LENGTH); with ``measure`` also each site's spread (n,)."""
-        n, batch = x.shape[:2]
-        rows = x.reshape(n, batch * POSITIONS, _PATCH)
-        features = torch.relu(torch.baddbmm(host[1][:, None], rows, host[0]))
+        """Logits (n, CLASSES, batch) of views (n, _PATCH, POSITIONS, batch), and each site's spread (n,) on demand."""
+        n, batch = x.shape[0], x.shape[3]
+        features = torch.relu(torch.baddbmm(host[1][:, :, None], host[0], x.flatten(2)))
         spreads = []
         for slot, groups in enumerate(sites):
-            # The lesion acts on the weights: relu(l * x) = l * relu(x) for l >= 0, and they are far smaller.
-            lesion = self._lesion[:, slot, None]
-            weight, bias = host[2 + 2 * slot] * lesion, host[3 + 2 * slot][:, None] * lesion
-            output = torch.relu(torch.baddbmm(bias, features, weight))
+            # It acts on the weights: relu(a * x) = a * relu(x) for a >= 0, and they are far smaller.
+            alive = self._alive[:, slot, None, None]
+            weight, bias = host[2 + 2 * slot] * alive, host[3 + 2 * slot][:, :, None] * alive
+            output = torch.relu(torch.baddbmm(bias, weight, features))
             if groups:
-                source = features.view(n, batch, POSITIONS, CHANNELS)
+                source = features.view(n, CHANNELS, POSITIONS, batch)
                 added = torch.cat([_contribution(group, source) for group in groups])
                 places = torch.cat([group.rows for group in groups])
-                output = output.index_add(0, places, added.view(-1, batch * POSITIONS, CHANNELS))
+                output = output.index_add(0, places, added.flatten(2))
             features = output
             if measure:
-                variance = features.var(1)
-                spreads.append(variance.sum(1) ** 2 / (CHANNELS * variance.square().sum(1) + 1e-12))
-        logits = torch.baddbmm(host[-1][:, None], features.view(n, batch, -1), host[-2])
+                spreads.append(_spread(features))
+        logits = torch.baddbmm(host[-1][:, :, None], host[-2], features.view(n, -1, batch))
         return logits, spreads
 
 
+def _spread(features: Tensor) -> Tensor:
+    """Participation ratio of the channels' variances over features (n, CHANNELS, columns): float32, (n,)."""
+    variance = features.square().mean(2) - features.mean(2).square()
+    return variance.sum(1) ** 2 / (CHANNELS * variance.square().sum(1) + 1e-12)
+
+
+def _correlation(x: Tensor) -> Tensor:
+    """Correlation of every two samples of a signal, without centring, over signals (n, LENGTH)."""
+    products = x.T @ x
+    scale = products.diagonal().sqrt()
+    return products / scale.outer(scale)
+
+
 def _contribution(group: _Group, source: Tensor) -> Tensor:
-    """What a group's modules add to their hosts: (k, batch, POSITIONS, CHANNELS)."""
+    """What a group's modules add to their hosts: (k, CHANNELS, POSITIONS, batch)."""
     x = source.index_select(0, group.rows)
     if group.detached:
         y = group.blueprint.forward(x.detach(), *group.blueprint.split(group.leaf))

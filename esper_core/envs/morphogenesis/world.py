@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from esper_core.envs.morphogenesis.blueprints import CHANNELS
 from esper_core.envs.morphogenesis.data import LENGTH
 from esper_core.envs.morphogenesis.host import SLOTS
 
@@ -30,25 +29,19 @@ class World:
     Attributes:
         shuffled: the samples of every signal stand in one random order, so neighbours mean nothing.
         order: int64, (40,), that order.
-        lesions: two blocks and the epoch at which each loses all channels but one.
-        keeps: the channel that each lesion spares.
+        lesions: (epoch, block) twice: in that epoch that block dies, and from then on lets nothing through.
         rent: reward charged per epoch for as many learning parameters as a bare host has.
     """
 
     shuffled: bool
     order: Tensor
     lesions: tuple[tuple[int, int], tuple[int, int]]
-    keeps: tuple[int, int]
     rent: float
 
-    def lesion(self, epoch: int) -> Tensor:
-        """What each block's channels are multiplied with at an epoch: float32, (SLOTS, CHANNELS), 0 or 1."""
-        factors = torch.ones(SLOTS, CHANNELS)
-        for (start, block), keep in zip(self.lesions, self.keeps, strict=True):
-            if epoch >= start:
-                factors[block] = 0.0
-                factors[block, keep] = 1.0
-        return factors
+    def alive(self, epoch: int) -> Tensor:
+        """Which blocks work in an epoch: float32, (SLOTS,), 0 or 1."""
+        dead = {block for start, block in self.lesions if epoch >= start}
+        return torch.tensor([float(block not in dead) for block in range(SLOTS)])
 
 
 def draw(random: np.random.Generator, epochs: int) -> World:
@@ -58,12 +51,10 @@ def draw(random: np.random.Generator, epochs: int) -> World:
     first, second = random.permutation(SLOTS)[:2]
     low, high = (round(share * epochs) for share in SECOND_LESION)
     when = int(random.integers(low, high + 1))
-    keeps = random.integers(CHANNELS, size=2)
     rent = float(np.exp(random.uniform(*np.log(RENT_RANGE))))
     return World(
         shuffled=shuffled,
         order=torch.from_numpy(permutation if shuffled else np.arange(LENGTH)),
         lesions=((0, int(first)), (when, int(second))),
-        keeps=(int(keeps[0]), int(keeps[1])),
         rent=rent,
     )

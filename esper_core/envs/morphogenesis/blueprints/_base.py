@@ -81,8 +81,9 @@ class Blueprint(Layout):
 
     Attributes:
         name: as the agent's head and the story show it.
-        forward: ``(x, *parameters) -> y`` with x and y float32 (k, batch, POSITIONS, CHANNELS) and every parameter
-            (k, *shape): k modules of k hosts in one call. ``y`` is added to the host's features.
+        forward: ``(x, *parameters) -> y`` with x and y float32 (k, CHANNELS, POSITIONS, batch) and every parameter
+            (k, *shape): k modules of k hosts in one call. ``y`` is added to the host's features. The batch lies last,
+            so that every product is a small weight times a wide matrix: 3 times faster than the other way round.
     """
 
     name: str

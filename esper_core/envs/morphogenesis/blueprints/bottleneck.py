@@ -18,16 +18,16 @@ _FLAT: Final = POSITIONS * CHANNELS
 
 
 def _forward(x: Tensor, down: Tensor, bias: Tensor, up: Tensor) -> Tensor:
-    hidden = torch.relu(torch.baddbmm(bias[:, None], x.flatten(2), down))
-    return (hidden @ up).view(x.shape)
+    hidden = torch.relu(torch.baddbmm(bias[:, :, None], down, x.flatten(1, 2)))
+    return (up @ hidden).view(x.shape)
 
 
 BLUEPRINT = Blueprint(
     name="bottleneck",
     parameters=(
-        Parameter((_FLAT, _HIDDEN), scale=(2 / _FLAT) ** 0.5),
+        Parameter((_HIDDEN, _FLAT), scale=(2 / _FLAT) ** 0.5),
         Parameter((_HIDDEN,)),
-        Parameter((_HIDDEN, _FLAT), scale=0.5 * _HIDDEN**-0.5),
+        Parameter((_FLAT, _HIDDEN), scale=0.5 * _HIDDEN**-0.5),
     ),
     forward=_forward,
 )

@@ -17,17 +17,16 @@ _WIDTH: Final = 3
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    k, batch, positions, channels = x.shape
+    positions = x.shape[2]
     padded = torch.nn.functional.pad(x, (0, 0, _WIDTH // 2, _WIDTH // 2))
-    windows = torch.cat([padded[:, :, i : i + positions] for i in range(_WIDTH)], 3)
-    windows = windows.view(k, batch * positions, channels * _WIDTH)
-    return torch.relu(torch.baddbmm(bias[:, None], windows, weight)).view(x.shape)
+    windows = torch.cat([padded[:, :, i : i + positions] for i in range(_WIDTH)], 1).flatten(2)
+    return torch.relu(torch.baddbmm(bias[:, :, None], weight, windows)).view(x.shape)
 
 
 BLUEPRINT = Blueprint(
     name="conv",
     parameters=(
-        Parameter((CHANNELS * _WIDTH, CHANNELS), scale=(2 / (CHANNELS * _WIDTH)) ** 0.5),
+        Parameter((CHANNELS, CHANNELS * _WIDTH), scale=(2 / (CHANNELS * _WIDTH)) ** 0.5),
         Parameter((CHANNELS,)),
     ),
     forward=_forward,

@@ -15,8 +15,8 @@ __all__ = ["BLUEPRINT"]
 
 
 def _forward(x: Tensor, gate: Tensor, gate_bias: Tensor, value: Tensor) -> Tensor:
-    rows = x.flatten(1, 2)
-    gated = torch.sigmoid(torch.baddbmm(gate_bias[:, None], rows, gate)) * (rows @ value)
+    columns = x.flatten(2)
+    gated = torch.sigmoid(torch.baddbmm(gate_bias[:, :, None], gate, columns)) * (value @ columns)
     return gated.view(x.shape)
 
 

@@ -13,9 +13,9 @@ __all__ = ["BLUEPRINT"]
 
 
 def _forward(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
-    centred = x - x.mean(-1, keepdim=True)
-    scale = (centred.square().mean(-1, keepdim=True) + 1e-2).rsqrt()
-    return centred * scale * gain[:, None, None] + bias[:, None, None]
+    centred = x - x.mean(1, keepdim=True)
+    scale = (centred.square().mean(1, keepdim=True) + 1e-2).rsqrt()
+    return centred * scale * gain[:, :, None, None] + bias[:, :, None, None]
 
 
 BLUEPRINT = Blueprint(
