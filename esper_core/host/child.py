@@ -2,7 +2,7 @@
 
 The parent starts ``python -m esper_core.host.child`` and hands the command's words over a pipe: a secret among them
 stands in no ``/proc/PID/cmdline``. The child is the leader of a new session, so that Ctrl-C and a closed terminal
-reach the screen alone. Once its run directory exists it sends everything it prints to ``trainer.log`` and names the
+reach the screen alone. Once its session has opened it sends everything it prints to ``trainer.log`` and names the run's
 directory on a pipe; until then the parent keeps what it printed, to show why a start failed.
 """
 

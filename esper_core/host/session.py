@@ -142,8 +142,6 @@ class Session:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            if self.run is not None and self.mode == "live":
-                announce_run(self.run)
             stack.enter_context(log_to(self.run.log_path if self.run is not None and self.mode == "live" else None))
             if self._signals:
                 stack.enter_context(install_signals(self.stop))
@@ -187,6 +185,8 @@ class Session:
             for notice in (*self._selection.notices, *self.providers.notices, *opened):
                 self._notice(notice)
             self._start_heartbeat()
+            if self.run is not None and self.mode == "live":
+                announce_run(self.run)
             self._stack = stack.pop_all()
         return self
 

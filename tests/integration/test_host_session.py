@@ -1,0 +1,250 @@
+"""A session from outside: run.json, signals, a second Ctrl-C, forks, logs and a child that trains."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from esper_core.config.schema import EsperConfig
+from esper_core.events import RunStarted
+from esper_core.health import RunState
+from esper_core.host.child import ChildFailedError, start_child
+from esper_core.host.heartbeat import Heartbeat
+from esper_core.host.selection import Selection
+from esper_core.host.session import Session
+from esper_core.runs.layout import RunDir, create_run
+from esper_core.runs.state import RunRecord, read_record, run_state
+from esper_core.testing import make_update
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Start = Callable[..., subprocess.Popen[str]]
+
+
+def _session(run: RunDir | None, **options: Any) -> Session:
+    options.setdefault("on_notice", lambda _: None)
+    return Session(EsperConfig(sinks=()), run=run, selection=Selection(sinks=()), **options)
+
+
+def _record(run: RunDir) -> RunRecord:
+    record = read_record(run)
+    assert record is not None
+    return record
+
+
+def test_the_record_says_live_while_it_runs_and_how_it_ended(tmp_path: Path) -> None:
+    run = create_run(tmp_path)
+    with _session(run, environment="x", install_signal_handlers=False) as session:
+        assert run_state(_record(run)) is RunState.LIVE
+        assert (_record(run).pid, _record(run).environment) == (os.getpid(), "x")
+        session.progress(updates=3, env_steps=300)
+        session.finish(RunState.DONE, "3 updates")
+    record = _record(run)
+    assert (record.state, record.message, record.updates, record.env_steps) == (RunState.DONE, "3 updates", 3, 300)
+
+
+def test_the_heartbeat_writes_progress_and_sinks_by_itself(tmp_path: Path) -> None:
+    run = create_run(tmp_path)
+    heartbeat = Heartbeat(run, RunRecord(run_id=run.run_id), tuple, interval_s=0.02)
+    heartbeat.start()
+    first = _record(run)
+    heartbeat.progress(updates=1, env_steps=10)
+    end = time.monotonic() + 2.0
+    while (now := _record(run)).progress == 0 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert (now.progress, now.updates) == (1, 1)
+    assert now.heartbeat_ns > first.heartbeat_ns
+    heartbeat.finish(RunState.STOPPED, "enough")
+    time.sleep(0.06)
+    assert _record(run).state is RunState.STOPPED
+
+
+def test_a_run_directory_that_vanishes_costs_no_training(tmp_path: Path) -> None:
+    run = create_run(tmp_path)
+    import shutil
+
+    with _session(run, install_signal_handlers=False) as session:
+        shutil.rmtree(run.path)
+        session.emitter.emit_ppo_update(make_update(1))
+        session.finish(RunState.DONE, "done")
+
+
+def test_an_uncaught_error_marks_the_run_failed_and_names_its_directory(tmp_path: Path) -> None:
+    run = create_run(tmp_path)
+    said: list[str] = []
+
+    def train() -> None:
+        with _session(run, on_notice=said.append, install_signal_handlers=False) as session:
+            session.emitter.emit_run_started(RunStarted(environment="x"))
+            raise RuntimeError("the GPU fell off")
+
+    with pytest.raises(RuntimeError, match="the GPU fell off"):
+        train()
+    assert _record(run).state is RunState.FAILED
+    assert _record(run).message == "RuntimeError: the GPU fell off"
+    assert said == [f"the run failed; what it left is in {run.path}"]
+    assert "Traceback" in run.log_path.read_text()
+
+
+def test_logs_go_to_the_file_and_never_to_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = create_run(tmp_path)
+    with _session(run, install_signal_handlers=False):
+        logging.getLogger("esper.sink.x").warning("from a sink")
+        logging.getLogger("opentelemetry.sdk").warning("export failed")
+    text = run.log_path.read_text()
+    assert "WARNING esper.sink.x: from a sink" in text
+    assert "export failed" in text
+    assert capfd.readouterr() == ("", "")
+
+
+LOOP = """
+import sys, time
+from pathlib import Path
+from esper_core.config.schema import EsperConfig
+from esper_core.events import RunStarted
+from esper_core.host.session import Session
+from esper_core.runs.layout import RunDir
+
+path = Path("run"); path.mkdir()
+with Session(EsperConfig(sinks=("./sink.py:Sink",)), run=RunDir(path)) as session:
+    session.emitter.emit_run_started(RunStarted(environment="x"))
+    print("ready", flush=True)
+    while not session.stop() or {stubborn}:
+        time.sleep(0.01)
+print(session.stop.name, session.stop.signal)
+"""
+
+SINK = """
+from pathlib import Path
+from esper_core.hooks import hookimpl
+class Sink:
+    @hookimpl
+    def esper_run_finished(self, event):
+        Path("finished").write_text(event.payload.reason)
+    @hookimpl
+    def esper_sink_closed(self, reason):
+        Path("closed").write_text(reason)
+"""
+
+
+def _loop(start: Start, folder: Path, *, stubborn: bool = False) -> subprocess.Popen[str]:
+    (folder / "sink.py").write_text(SINK)
+    process = start(LOOP.format(stubborn=stubborn), cwd=folder)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_loop_and_every_sink_hears_why(start_python: Start, tmp_path: Path, signum: int) -> None:
+    process = _loop(start_python, tmp_path)
+    process.send_signal(signum)
+    out, said = process.communicate(timeout=10)
+    assert (process.returncode, said) == (0, "")
+    name = signal.Signals(signum).name
+    assert out == f"{name} {signum}\n"
+    assert (tmp_path / "finished").read_text() == name
+    assert (tmp_path / "closed").read_text() == "stopped"
+    assert _record(RunDir(tmp_path / "run")).state is RunState.STOPPED
+
+
+def test_a_second_ctrl_c_ends_at_once(start_python: Start, tmp_path: Path) -> None:
+    process = _loop(start_python, tmp_path, stubborn=True)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(2) == 130
+
+
+def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
+    (tmp_path / "sink.py").write_text(SINK)
+    process = subprocess.Popen(
+        ["nohup", sys.executable, "-c", LOOP.format(stubborn=False)],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.2)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=10)
+        assert out == "SIGTERM 15\n"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_old_signal_handlers_come_back() -> None:
+    before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    with _session(None):
+        assert signal.getsignal(signal.SIGTERM) != before[1]
+    assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_a_forked_child_leaves_the_run_to_its_parent(tmp_path: Path) -> None:
+    run = create_run(tmp_path)
+    with _session(run, install_signal_handlers=False) as session:
+        session.emitter.emit_run_started(RunStarted(environment="x"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                session.__exit__(RuntimeError, RuntimeError("in the child"), None)
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert _record(run).state is RunState.LIVE
+        session.finish(RunState.DONE, "done")
+    assert _record(run).state is RunState.DONE
+
+
+# --- a child that trains ------------------------------------------------------------------------
+
+
+def test_a_child_names_its_run_prints_to_its_log_and_stops_when_asked(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    words = ["ppo", "--env", "CartPole-v1", "--updates", "100000", "--dir", str(runs), "--sinks", "console"]
+    child = start_child([*words, "--set", "sink.console={}", "--run-name", "canary-words"])
+    try:
+        assert child.run_dir.parent == runs.resolve()
+        assert child.poll() is None
+        assert os.getsid(child.pid) == child.pid, "Ctrl-C in the terminal does not reach it"
+        command = Path(f"/proc/{child.pid}/cmdline").read_bytes()
+        assert b"canary" not in command
+        child.request_stop()
+        assert child.wait(20) == 128 + signal.SIGTERM
+    finally:
+        if child.poll() is None:
+            os.kill(child.pid, signal.SIGKILL)
+            child.wait(5)
+    log = (child.run_dir / "trainer.log").read_text()
+    assert "training CartPole-v1" in log
+    assert json.loads((child.run_dir / "run.json").read_text())["state"] == "stopped"
+
+
+def test_a_child_that_cannot_start_shows_its_own_words_and_code(tmp_path: Path) -> None:
+    with pytest.raises(ChildFailedError, match='no sink named "nothing" is installed') as caught:
+        start_child(["ppo", "--sinks", "nothing", "--dir", str(tmp_path)])
+    assert caught.value.exit_code == 64
+    assert list(tmp_path.iterdir()) == []
