@@ -319,7 +319,9 @@ class QueueChannel(_ThreadChannel):
             if self._reason is not None:
                 self.guard.lose(1)
                 return
-            if priority and self._buffer.must_lose(priority) and self._wait_left_s > 0:
+            # A replay waits before it displaces anything; training only for what matters.
+            pressed = priority and self._buffer.must_lose(priority) if self._once else self._buffer.full
+            if pressed and self._wait_left_s > 0:
                 begun = time.monotonic()
                 self._wake.wait_for(lambda: not self._buffer.full or self.guard.is_disabled(), self._wait_left_s)
                 if self._once:
