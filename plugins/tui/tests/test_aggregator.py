@@ -25,6 +25,7 @@ from esper_core.events import (
     TraceRef,
 )
 from esper_core.health import HealthLevel, RunState, classify_kl
+from esper_core.semconv.attributes import span_name
 from esper_sink_tui.aggregator import SanctumAggregator
 from esper_sink_tui.schema import HISTORY, RECENT, TRACKED, SanctumSnapshot, TamiyoState
 
@@ -33,7 +34,7 @@ SECOND = 1_000_000_000
 
 def wrap(payload: Payload, *, at: float = 0.0, attempt: int = 1, run_id: str = "run-a", rank: int = 0) -> Any:
     moment = int(at * SECOND)
-    span = SpanRef(name="esper.test", span_id="0" * 15 + "1", start_ns=moment, end_ns=moment)
+    span = SpanRef(name=span_name(payload), span_id="0" * 15 + "1", start_ns=moment, end_ns=moment)
     trace = TraceRef(trace_id="0" * 31 + "1", spans=(span,))
     return TelemetryEvent(time_ns=moment, run_id=run_id, attempt=attempt, rank=rank, trace=trace, payload=payload)
 

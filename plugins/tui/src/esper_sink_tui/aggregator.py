@@ -146,6 +146,8 @@ class SanctumAggregator:
     def _handle_run_started(self, event: TelemetryEvent[Payload], payload: RunStarted) -> None:
         if event.attempt < self._attempt or event.rank:
             return
+        if event.attempt == self._attempt and event.time_ns == self._plan.started_ns:
+            return  # a source reads the beginning of every attempt first, and may meet it again
         self._begin(event.attempt, payload.first_update_id)
         self._attempt = event.attempt
         self._finished = None

@@ -98,6 +98,7 @@ class ScreenModel:
         sinks: events and host merged.
         runs: the list of runs, the one on show marked by ``selected``.
         selected: run id on show.
+        label: what people call it.
         frozen: set when the view stands still.
         event_filter: which lines of the log are shown.
         head_view: what the head panel shows beside the names.
@@ -117,6 +118,7 @@ class ScreenModel:
     sinks: tuple[SinkStatus, ...] = ()
     runs: tuple[RunRow, ...] = ()
     selected: str = ""
+    label: str = ""
     frozen: Frozen | None = None
     event_filter: EventFilter = "all"
     head_view: HeadView = "kl"
@@ -232,6 +234,7 @@ def build(
     corrupt: int = 0,
     notice: str = "",
     selected: str = "",
+    label: str = "",
 ) -> ScreenModel:
     """Put a screen together. A frozen view judges the updates it shows and the run's state as it is now."""
     sign_ns = max((item for item in (life.sign_ns, snapshot.last_event_ns) if item is not None), default=None)
@@ -248,6 +251,7 @@ def build(
         sinks=merged_sinks(snapshot.sinks, life.sinks),
         runs=runs,
         selected=selected or snapshot.run_id,
+        label=label or snapshot.plan.run_name or snapshot.run_id,
         frozen=frozen,
         event_filter=event_filter,
         head_view=head_view,

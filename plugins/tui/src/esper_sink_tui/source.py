@@ -5,6 +5,9 @@ A source is polled by one thread at a time and knows nothing of screens.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 import threading
 import tomllib
 from collections import deque
@@ -30,6 +33,7 @@ __all__ = ["JournalSource", "MemorySource", "Source"]
 
 _FIRST: Final = RECENT + RELATIVE_WINDOW
 """Updates read for the first screen: those shown, and those the oldest shown relative level is judged against."""
+_STAMP: Final = re.compile(r"^\d{8}T\d{6}Z-")
 _LIVE_ROOM: Final = 200_000
 
 
@@ -89,8 +93,9 @@ class JournalSource:
 
     @property
     def label(self) -> str:
-        """The directory's name."""
-        return self.run.path.name or self.run_id
+        """The directory's name without its time."""
+        name = self.run.path.name or self.run_id
+        return _STAMP.sub("", name) or name
 
     @property
     def where(self) -> str:
@@ -237,9 +242,6 @@ class MemorySource:
 
 def _group_of(config: dict[str, Any]) -> str:
     """A short readable key: environment and what of [ppo] differs between experiments, hashed."""
-    import hashlib  # noqa: PLC0415  # only runs that are compared pay for it
-    import json  # noqa: PLC0415  # as above
-
     run = {key: value for key, value in config.get("run", {}).items() if key not in {"seed", "name", "dir"}}
     rest = {key: value for key, value in config.items() if key in {"ppo", "env", "preset"}}
     digest = hashlib.sha256(json.dumps([rest, run], sort_keys=True, default=str).encode()).hexdigest()

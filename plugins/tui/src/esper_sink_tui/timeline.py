@@ -27,7 +27,7 @@ __all__ = ["Timeline"]
 
 _KEPT: Final = 1200
 _WINDOW: Final = RECENT + RELATIVE_WINDOW
-_INDEX_BITE: Final = 4 * 1024 * 1024
+_INDEX_BITE: Final = 1024 * 1024
 
 
 class Timeline:
@@ -76,7 +76,7 @@ class Timeline:
             insort(self._ids, update_id)
 
     def extend_index(self) -> bool:
-        """Read on in the background: a few megabytes. True when there is more to read now."""
+        """Read on in the background: one megabyte. True when there is more to read now."""
         if self._index is None:
             return False
         more = self._index.extend(_INDEX_BITE)

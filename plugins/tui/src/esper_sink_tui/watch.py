@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from esper_core.runs import find_run, list_runs
@@ -31,6 +31,8 @@ __all__ = ["LISTED", "Watch", "Watched"]
 
 LISTED: Final = 12
 """Runs of a folder that are followed for the list; any other is followed once it is selected."""
+MOST_HEARD: Final = 500
+"""Runs followed over the network at most: whoever sends may invent run ids."""
 _BITE: Final = 64
 _DISCOVER_S: Final = 2.0
 _LIFE_S: Final = 0.5
@@ -48,6 +50,7 @@ class Watched:
     generation: int = -1
     life_at: float = -1.0
     marked: bool = False
+    group: str = ""
     row: RunRow | None = None
 
 
@@ -159,6 +162,9 @@ class Watch:
         for run_id, group in by_run.items():
             with self._lock:
                 watched = self._runs.get(run_id)
+                if watched is None and len(self._runs) >= MOST_HEARD:
+                    self.notice = f"{MOST_HEARD} runs are followed: events of others are not shown"
+                    continue
                 if watched is None:
                     watched = self.add(MemorySource(run_id, where=where))
             if isinstance(watched.source, MemorySource) and not watched.source.push(group):
@@ -195,20 +201,35 @@ class Watch:
         return events
 
     def _refresh(self, watched: Watched) -> None:
-        """Build the run's snapshot anew if something came, and look after its life."""
+        """Build the run's snapshot anew if something came, and look after its life. Files are read without the lock."""
+        now = time.monotonic()
         with self._lock:
-            now = time.monotonic()
-            if watched.generation != watched.aggregator.generation:
+            changed = watched.generation != watched.aggregator.generation
+            if changed:
                 watched.generation = watched.aggregator.generation
                 watched.snapshot = watched.aggregator.snapshot()
+        if now - watched.life_at >= _LIFE_S:
+            watched.life_at = now
+            life = watched.source.life(watched.snapshot, self._clock_ns())
+            # A heartbeat alone moves only the age, which the clock redraws anyway.
+            changed = changed or replace(life, sign_ns=None) != replace(watched.life, sign_ns=None)
+            watched.life = life
+        if changed:
+            group = watched.source.group(watched.snapshot)
+            with self._lock:
+                watched.group = group
                 watched.row = None
                 self.version += 1
-            if now - watched.life_at >= _LIFE_S:
-                watched.life_at = now
-                life = watched.source.life(watched.snapshot, self._clock_ns())
-                if life != watched.life:
-                    watched.life = life
-                    watched.row = None
+
+    def extend_index(self) -> bool:
+        """Index the run on show, and what is marked, a bite further. True when there is more to do now."""
+        for watched in self.all():
+            wanted = watched.marked or watched.source.run_id == self._selected
+            if wanted and not watched.timeline.indexed:
+                with self._lock:
+                    watched.timeline.extend_index()
+                return True
+        return False
 
     def _discover(self) -> None:
         """Look for new runs in the folder every other second."""
@@ -277,7 +298,7 @@ class Watch:
                         watched.snapshot,
                         watched.life,
                         label=watched.source.label,
-                        group=watched.source.group(watched.snapshot),
+                        group=watched.group,
                         marked=watched.marked,
                         run_id=watched.source.run_id,
                     )
@@ -290,7 +311,7 @@ class Watch:
                 or row.run_id == self._selected
                 or wanted in f"{row.label} {row.state.value} {row.kind.value} {row.group}".casefold()
             ]
-            return sorted(kept, key=lambda row: row.label, reverse=True)
+            return sorted(kept, key=lambda row: row.run_id, reverse=True)
 
     def model(self) -> ScreenModel:
         """The screen now."""
@@ -319,4 +340,5 @@ class Watch:
                 corrupt=watched.source.corrupt,
                 notice=self.notice,
                 selected=watched.source.run_id,
+                label=watched.source.label,
             )

@@ -8,7 +8,7 @@ from esper_core.health import TUIThresholds, format_kl
 from esper_sink_tui.eventlog import early_stop_text
 from esper_sink_tui.glyphs import STATES, STOP, VERDICTS
 from esper_sink_tui.lines import clean, fit, joined, line, pad, width_of
-from esper_sink_tui.numbers import age, count, duration, percent, plain
+from esper_sink_tui.numbers import age, count, duration, percent, plain, rate
 from esper_sink_tui.schema import HISTORY
 from esper_sink_tui.trend import arrow, trend
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from esper_sink_tui.lines import Line, Span
     from esper_sink_tui.model import ScreenModel
 
-__all__ = ["banner", "one_line"]
+__all__ = ["banner", "one_line", "state_line"]
 
 _WIDE = 100
 
@@ -40,6 +40,23 @@ def one_line(model: ScreenModel, width: int) -> Line:
         ),
         width,
     )
+
+
+def state_line(model: ScreenModel) -> Line:
+    """How things stand in one line of any length, for logs."""
+    tamiyo = model.snapshot.tamiyo
+    direction = trend(tamiyo.kl_divergence_history)
+    parts = [
+        line(model.verdict.label.upper()),
+        line(f"KL {format_kl(tamiyo.kl_divergence)}", f" {direction}" if direction else ""),
+        line(_progress_text(model)),
+        line(f"stopped {model.snapshot.stopped_recently} of last {len(tamiyo.early_stops)}"),
+        line(f"{rate(tamiyo.steps_per_s)} steps/s"),
+        line(f"ETA {duration(model.progress.eta_s)}"),
+        _state(model),
+        line(clean(model.verdict.reason)),
+    ]
+    return joined(parts, ("  ", ""))
 
 
 def _verdict_line(model: ScreenModel, width: int) -> Line:
@@ -112,7 +129,7 @@ def _next_line(model: ScreenModel) -> Line:
 
 
 def _label(model: ScreenModel) -> str:
-    return clean(model.snapshot.plan.run_name or model.snapshot.run_id or "no run yet")
+    return clean(model.label or "none yet")
 
 
 def _stop_line(model: ScreenModel, width: int) -> Line:

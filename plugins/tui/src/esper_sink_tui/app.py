@@ -1,0 +1,407 @@
+"""SanctumApp: one screen over a watch. It reads nothing itself and judges nothing: it draws models and answers keys."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding
+from textual.css.query import NoMatches
+from textual.widgets import Footer
+
+from esper_sink_tui.alerts import Alerts
+from esper_sink_tui.feeder import TICK_S, Feeder
+from esper_sink_tui.glyphs import VERDICTS
+from esper_sink_tui.keys import KEYS, shown
+from esper_sink_tui.layout import Cell, cell_lines, layout, mode_of
+from esper_sink_tui.lines import clean, plain_text
+from esper_sink_tui.panels import PANELS
+from esper_sink_tui.theme import THEMES, role_defaults
+from esper_sink_tui.widgets import PANEL_WIDGETS, TextPanel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from textual.app import ComposeResult
+    from textual.screen import Screen
+
+    from esper_sink_tui.model import ScreenModel
+    from esper_sink_tui.watch import Watch
+    from esper_sink_tui.widgets.kl_plot import KLPlot
+
+__all__ = ["SanctumApp"]
+
+_DEFAULT_THEME: Final = "esper"
+
+
+class SanctumApp(App[None]):
+    """The viewer.
+
+    Args:
+        watch: the runs; a feeder reads it unless ``feed`` is off.
+        ascii_only: draw with ASCII signs and without the plot widget.
+        bell: ring when the verdict gets worse.
+        theme: a theme's name; NO_COLOR wins.
+        request_stop: asks the trainer of a run to stop and says what became of it, or why not.
+        export_dir: where exports go.
+        greeting: shown for a moment at first.
+        feed: read in the background; tests tick the watch themselves.
+        clock: seconds, for the age of the data.
+    """
+
+    TITLE = "Sanctum"
+    ENABLE_COMMAND_PALETTE = True
+    CSS = """
+    Screen { background: $background; }
+    Footer { background: $background; }
+    """
+    BINDINGS: ClassVar[list[Any]] = [
+        Binding(key.key, key.action, key.footer or key.text, show=bool(key.footer), key_display=shown(key))
+        for key in KEYS
+    ]
+
+    def __init__(
+        self,
+        watch: Watch,
+        *,
+        ascii_only: bool = False,
+        bell: bool = False,
+        theme: str = _DEFAULT_THEME,
+        request_stop: Callable[[str], str] | None = None,
+        export_dir: Path | None = None,
+        greeting: str = "",
+        feed: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__()
+        self.watch_runs = watch
+        self.ascii_only = ascii_only
+        self.alerts = Alerts()
+        self.model: ScreenModel = watch.model()
+        self._bell = bell
+        self._wanted_theme = theme
+        self._request_stop = request_stop
+        self._export_dir = export_dir if export_dir is not None else Path.cwd()
+        self._greeting = greeting
+        self._feeder = Feeder(watch) if feed else None
+        self._clock = clock
+        self._cells: dict[str, Cell] = {}
+        self._zoomed = ""
+        self._seen: tuple[int, int] = (-1, -1)
+        self._plot: KLPlot | None = None
+        for item in THEMES:
+            self.register_theme(item)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Role colours for themes that know none."""
+        return role_defaults(dark=self.current_theme.dark)
+
+    # --- life ---------------------------------------------------------------------------------
+
+    def compose(self) -> ComposeResult:
+        """Every text panel, in the order of the tab key, and the footer."""
+        for widget in PANEL_WIDGETS.values():
+            yield widget(ascii_only=self.ascii_only)
+        if self.ascii_only:
+            yield _TextPlot(ascii_only=True)
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        """Start reading and drawing."""
+        self.theme = "esper-mono" if self.no_color else self._wanted_theme
+        if self._feeder is not None:
+            self._feeder.start()
+        self._arrange()
+        if self._greeting:
+            self.notify(self._greeting, markup=False)
+        self.set_interval(TICK_S, self.tick)
+
+    def on_unmount(self) -> None:
+        """Stop reading."""
+        if self._feeder is not None:
+            self._feeder.close()
+
+    def on_resize(self) -> None:
+        """Another size, perhaps another layout."""
+        self._arrange()
+
+    def tick(self) -> None:
+        """Draw if anything changed, or a second passed: only the age of the data moves by itself."""
+        if self._feeder is not None and self._feeder.error is not None:
+            error, self._feeder.error = self._feeder.error, None
+            self.watch_runs.notice = f"reading stopped: {type(error).__name__}: {error}"
+        now = (self.watch_runs.version, int(self._clock()))
+        if now != self._seen:
+            self._seen = now
+            self.draw()
+
+    def draw(self) -> None:
+        """Draw the model of this moment."""
+        self.model = model = self.watch_runs.model()
+        for name, cell in self._cells.items():
+            if name == "plot" and not self.ascii_only:
+                if self._plot is not None and self._plot.is_mounted:
+                    self._plot.show(model, cell)
+                continue
+            self._panel(name).show(model, cell)
+        self._alert(model)
+
+    def _panel(self, name: str) -> TextPanel:
+        return self.screen_stack[0].query_one(f"#{name}", TextPanel)
+
+    def _arrange(self) -> None:
+        """Put the panels where the size says; with a panel zoomed, it takes all the room below the banner."""
+        width, height = self.size
+        main = self.screen_stack[0]
+        small = mode_of(width, height) == "line"
+        try:
+            main.query_one(Footer).display = not small
+        except NoMatches:
+            return
+        cells = layout(width, height)
+        if self._zoomed and not small:
+            cells = [cells[0], Cell(self._zoomed, 0, 4, width, max(height - 5, 1))]
+        self._cells = {cell.name: cell for cell in cells}
+        for panel in main.query(TextPanel):
+            cell = self._cells.get(panel.panel)
+            panel.display = cell is not None
+            if cell is not None:
+                panel.place(cell)
+        self._place_plot(main)
+        self.call_after_refresh(self.draw)
+
+    def _place_plot(self, main: Screen[Any]) -> None:
+        """The plot costs an import of numpy: it comes after the first screen."""
+        cell = None if self.ascii_only else self._cells.get("plot")
+        if self._plot is not None:
+            self._plot.display = cell is not None
+            if cell is not None:
+                self._plot.place(cell)
+        elif cell is not None:
+            self.call_after_refresh(self._mount_plot, main)
+
+    async def _mount_plot(self, main: Screen[Any]) -> None:
+        from esper_sink_tui.widgets.kl_plot import KLPlot  # noqa: PLC0415  # see _place_plot
+
+        cell = self._cells.get("plot")
+        if self._plot is None and cell is not None:
+            self._plot = KLPlot()
+            await main.mount(self._plot, before=self._panel("heads"))
+            self._plot.place(cell)
+            self.call_after_refresh(self.draw)
+
+    def _alert(self, model: ScreenModel) -> None:
+        found = self.alerts.see(model, time.time_ns())
+        if found is None or not found.worse:
+            return
+        sign = VERDICTS[found.now]
+        severity: Literal["warning", "error"] = "error" if sign.role in {"crit", "bad"} else "warning"
+        text = f"{sign.glyph} {found.now.value}: {clean(found.reason)}"
+        if found.before is not None:
+            self.notify(text, title=clean(found.run), severity=severity, markup=False)
+            if self._bell:
+                self.bell()
+
+    # --- keys: looking closer -----------------------------------------------------------------
+
+    def action_detach(self) -> None:
+        """Leave; training goes on."""
+        self.exit()
+
+    def action_freeze(self) -> None:
+        """Hold the view, or let it go."""
+        if self.watch_runs.frozen:
+            self.watch_runs.thaw()
+        else:
+            self.watch_runs.freeze()
+        self.draw()
+
+    def action_step(self, offset: int) -> None:
+        """Freeze, and step through updates."""
+        self.watch_runs.step(offset)
+        self.draw()
+
+    def action_ends(self, first: bool) -> None:
+        """To the run's first or last update."""
+        self.watch_runs.step_to(first=first)
+        self.draw()
+
+    def action_retreat(self) -> None:
+        """Zoom out, then thaw."""
+        if self._zoomed:
+            self.action_zoom()
+        elif self.watch_runs.frozen:
+            self.action_freeze()
+
+    def action_zoom(self, name: str = "") -> None:
+        """Give a panel the screen, or give it back."""
+        if self._zoomed and name in {"", self._zoomed}:
+            self._zoomed = ""
+        else:
+            self._zoomed = name or self._focused_name()
+        self._arrange()
+
+    def _focused_name(self) -> str:
+        """The panel in focus; health when none is."""
+        focused = self.focused
+        if focused is not None and focused is self._plot:
+            return "plot"
+        if isinstance(focused, TextPanel) and focused.panel in PANELS:
+            return focused.panel
+        return "health"
+
+    def action_head_view(self) -> None:
+        """The heads' KL, or their entropy and clip fraction."""
+        self.watch_runs.head_view = "entropy" if self.watch_runs.head_view == "kl" else "kl"
+        self.draw()
+
+    def action_level(self) -> None:
+        """All events, or the notable ones."""
+        self.watch_runs.event_filter = "notable" if self.watch_runs.event_filter == "all" else "all"
+        self.draw()
+
+    def action_alerts(self) -> None:
+        """How the verdict changed."""
+        from esper_sink_tui.screens.alerts import AlertsScreen  # noqa: PLC0415  # screens load when opened
+
+        self.push_screen(AlertsScreen(self.alerts.history, ascii_only=self.ascii_only))
+
+    def action_help(self) -> None:
+        """Keys and signs."""
+        from esper_sink_tui.screens.help import HelpScreen  # noqa: PLC0415  # screens load when opened
+
+        self.push_screen(HelpScreen(ascii_only=self.ascii_only))
+
+    def action_history(self) -> None:
+        """The whole run."""
+        watched = self.watch_runs.watched()
+        if watched is None:
+            self.notify("no run yet", severity="warning")
+            return
+        from esper_sink_tui.screens.plots import PlotsScreen  # noqa: PLC0415  # screens load when opened
+
+        self.push_screen(PlotsScreen([watched]))
+
+    # --- keys: runs ---------------------------------------------------------------------------
+
+    def action_runs(self) -> None:
+        """The list of runs."""
+        from esper_sink_tui.screens.runs import RunsScreen  # noqa: PLC0415  # screens load when opened
+
+        def closed(answer: str | None) -> None:
+            if answer == "compare":
+                self.action_compare()
+            self.draw()
+
+        self.push_screen(RunsScreen(self.watch_runs, ascii_only=self.ascii_only), closed)
+
+    def action_neighbour(self, offset: int) -> None:
+        """The next run of the list."""
+        self.watch_runs.neighbour(offset)
+        self.draw()
+
+    def action_mark(self) -> None:
+        """Mark the run on show."""
+        self.watch_runs.mark(self.watch_runs.selected)
+        self.draw()
+
+    def action_compare(self) -> None:
+        """Overlay the marked runs; the listed ones when fewer than two are marked."""
+        runs = [item for item in self.watch_runs.all() if item.marked]
+        if len(runs) < 2:
+            runs = [item for item in self.watch_runs.all() if item.snapshot.last is not None]
+        if not runs:
+            self.notify("no run with an update yet", severity="warning")
+            return
+        from esper_sink_tui.screens.plots import PlotsScreen  # noqa: PLC0415  # screens load when opened
+
+        self.push_screen(PlotsScreen(runs))
+
+    def action_stop_training(self) -> None:
+        """Ask, then ask the trainer to stop."""
+        if self._request_stop is None or not self.watch_runs.selected:
+            self.notify("this run's trainer cannot be stopped from here", severity="warning")
+            return
+        from esper_sink_tui.screens.confirm_stop import ConfirmStop  # noqa: PLC0415  # screens load when opened
+
+        run_id, request = self.watch_runs.selected, self._request_stop
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.notify(request(run_id), markup=False)
+
+        self.push_screen(ConfirmStop(clean(self.model.snapshot.plan.run_name or run_id)), answered)
+
+    # --- keys: taking away --------------------------------------------------------------------
+
+    def action_copy(self) -> None:
+        """The panel in focus as text, into the clipboard (OSC 52, through SSH and tmux where they allow it)."""
+        name = self._focused_name()
+        cell = self._cells.get(name, Cell(name, 0, 0, 100, 20))
+        text = "\n".join(plain_text(item).rstrip() for item in cell_lines(self.model, cell))
+        self.copy_to_clipboard(text)
+        self.notify(f"copied {name}, {len(text.splitlines())} lines", timeout=3)
+
+    def action_export(self) -> None:
+        """Ask what, then write it."""
+        from esper_sink_tui.screens.export import ExportScreen  # noqa: PLC0415  # screens load when opened
+
+        def chosen(what: str | None) -> None:
+            if what:
+                self.call_after_refresh(self.export, what)
+
+        self.push_screen(ExportScreen(str(self._export_dir)), chosen)
+
+    def export(self, what: str) -> None:
+        """Write ``svg``, ``all`` or one metric's CSV beside each other, named after the run."""
+        run_id = clean(self.watch_runs.selected or "none").replace("/", "-")
+        suffix = "svg" if what == "svg" else "csv"
+        path = self._export_dir / f"sanctum-{run_id}-{'screen' if what == 'svg' else what}.{suffix}"
+        if what == "svg":
+            self._write(path, self.export_screenshot(title="Sanctum"))
+        else:
+            self.run_worker(lambda: self._export_csv(path, what), thread=True)
+
+    def _export_csv(self, path: Path, what: str) -> None:
+        from esper_sink_tui.series import COLUMNS, csv_text, read_updates  # noqa: PLC0415  # only exports need it
+
+        watched = self.watch_runs.watched()
+        if watched is None:
+            return
+        columns = COLUMNS if what == "all" else ("env_steps", what)
+        self.call_from_thread(self._write, path, csv_text(read_updates(watched), columns))
+
+    def _write(self, path: Path, text: str) -> None:
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            self.notify(f"cannot write {path}: {error.strerror}", severity="error", markup=False)
+        else:
+            self.notify(f"wrote {path}", markup=False)
+
+    # --- appearance ---------------------------------------------------------------------------
+
+    def action_next_theme(self) -> None:
+        """The next theme: Sanctum's own first, then Textual's."""
+        names = [item.name for item in THEMES] + sorted(set(self.available_themes) - {item.name for item in THEMES})
+        self.theme = names[(names.index(self.theme) + 1) % len(names)]
+        self.notify(f"theme {self.theme}", timeout=2)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """Every key by its words, then Textual's own."""
+        for key in KEYS:
+            if not key.action.startswith(("app.", "command_palette", "retreat")):
+                name, _, rest = key.text.partition(":")
+                action = key.action
+                yield SystemCommand(
+                    f"Sanctum: {name}", rest.strip() or key.text, lambda action=action: self.run_action(action)
+                )
+        yield from super().get_system_commands(screen)
+
+
+class _TextPlot(TextPanel, can_focus=True):
+    """The plot as text, for terminals without braille."""
+
+    panel: ClassVar[str] = "plot"

@@ -1,0 +1,196 @@
+"""``esper sanctum``: attach to running runs, open finished ones, or listen for OTLP."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from esper_core.errors import EXIT_OK, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from esper_core.runs import RunDir
+    from esper_sink_tui.watch import Watch
+
+__all__ = ["SanctumCommand", "command"]
+
+_TOKEN_VARIABLE: Final = "ESPER_SANCTUM_TOKEN"  # noqa: S105  # the variable's name, not a token
+_EPILOG: Final = (
+    "exit codes of --once: 0 healthy or warm-up, 1 warning or events lost, 2 critical, non-finite, crashed or failed, "
+    "3 unknown, stale or stalled, 64 wrong use"
+)
+
+
+class SanctumCommand:
+    """Opens the viewer."""
+
+    name = "sanctum"
+    help = "watch runs, live or ended, in the terminal"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the arguments."""
+        parser.epilog = _EPILOG
+        parser.add_argument(
+            "runs", nargs="*", metavar="RUN", help="run id, part of one, or path; default: the newest live one"
+        )
+        parser.add_argument("--dir", default="runs", metavar="DIR", help="folder that holds the runs (runs)")
+        look = parser.add_argument_group("appearance")
+        look.add_argument("--theme", default="esper", metavar="NAME", help="esper, esper-light, esper-mono, ...")
+        look.add_argument("--ascii", action="store_true", help="draw with ASCII signs")
+        look.add_argument("--bell", action="store_true", help="ring when the verdict gets worse")
+        plain = parser.add_argument_group("without a terminal", _EPILOG)
+        plain.add_argument("--once", action="store_true", help="print the screen as text and exit by the verdict")
+        plain.add_argument("--json", action="store_true", help="with --once: one JSON document")
+        plain.add_argument("--width", type=int, default=120, metavar="N", help="columns of --once (120)")
+        plain.add_argument("--height", type=int, default=36, metavar="N", help="lines of --once (36)")
+        plain.add_argument("--interval", type=float, default=10.0, metavar="S", help="seconds between lines (10)")
+        net = parser.add_argument_group("listening for OTLP/HTTP")
+        net.add_argument("--listen", metavar="HOST:PORT", help="receive traces, for example on 127.0.0.1:4318")
+        net.add_argument(
+            "--token", metavar="TOKEN", help=f"bearer token clients must send; @FILE reads one; or {_TOKEN_VARIABLE}"
+        )
+        net.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate (PEM)")
+        net.add_argument("--tls-key", type=Path, metavar="FILE", help="its key (PEM)")
+        web = parser.add_argument_group("in a browser")
+        web.add_argument(
+            "--web", nargs="?", const="127.0.0.1:8000", metavar="HOST:PORT", help="serve it (127.0.0.1:8000)"
+        )
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Watch, and return the exit code."""
+        _check(args)
+        if args.web is not None:
+            from esper_sink_tui.web import serve  # noqa: PLC0415  # heavy, and only for this
+
+            return serve(args)
+        if args.listen is not None:
+            return _listen(args)
+        return _attach(args)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what does not go together."""
+    if args.json and not args.once:
+        raise UsageError("--json goes with --once", hint="esper sanctum RUN --once --json")
+    if args.once and len(args.runs) > 1:
+        raise UsageError("--once shows one run", hint="call it once for each run")
+    if args.listen is not None and (args.once or args.web is not None or args.runs):
+        raise UsageError("--listen goes with neither RUN, --once nor --web")
+    if args.web is not None and args.once:
+        raise UsageError("--web and --once do not go together")
+    if (args.tls_cert is None) != (args.tls_key is None):
+        raise UsageError("--tls-cert and --tls-key go together")
+    if args.listen is None and (args.token or args.tls_cert):
+        raise UsageError("--token and --tls-cert go with --listen")
+    if args.interval <= 0 or args.width < 1 or args.height < 1:
+        raise UsageError("--interval, --width and --height must be above 0")
+
+
+def _attach(args: argparse.Namespace) -> int:
+    """Runs on disk."""
+    from esper_core.runs import find_run  # noqa: PLC0415  # not for --help
+    from esper_sink_tui.watch import Watch  # noqa: PLC0415  # as above
+
+    base = Path(args.dir)
+    greeting = ""
+    if args.runs:
+        runs = [find_run(spec, base) for spec in args.runs]
+    else:
+        run, greeting = _newest(base)
+        runs = [run]
+    watch = Watch(None if args.once else runs[0].path.parent)
+    for place, run in enumerate(runs):
+        watch.add_run(run, select=place == 0, marked=len(runs) > 1)
+    if args.once:
+        from esper_sink_tui.plain import print_once  # noqa: PLC0415  # as above
+
+        if greeting:
+            print(greeting, file=sys.stderr)
+        return print_once(watch, as_json=args.json, width=args.width, height=args.height, ascii_only=_ascii(args))
+    return _show(watch, args, greeting=greeting, back=f"esper sanctum {runs[0].path}")
+
+
+def _newest(base: Path) -> tuple[RunDir, str]:
+    """The newest live run, else the newest; and a word about the choice."""
+    from esper_core.health import RunState  # noqa: PLC0415  # not for --help
+    from esper_core.runs import find_run, list_runs, read_record, run_state  # noqa: PLC0415  # as above
+
+    for run in list_runs(base):
+        if run_state(read_record(run)) in {RunState.LIVE, RunState.STALLED}:
+            return find_run(str(run.path), base), f"showing {run.path.name}, the newest live run"
+    run = find_run("latest", base)
+    return run, f"showing {run.path.name}, the newest run; none is live"
+
+
+def _listen(args: argparse.Namespace) -> int:
+    """Runs heard of over OTLP/HTTP."""
+    from esper_sink_tui.listen import Receiver, is_loopback, parse_address  # noqa: PLC0415  # not for --help
+    from esper_sink_tui.watch import Watch  # noqa: PLC0415  # as above
+
+    host, port = parse_address(args.listen)
+    token = _token(args.token)
+    tls = (args.tls_cert, args.tls_key) if args.tls_cert is not None else None
+    watch = Watch()
+    with Receiver(
+        lambda events: watch.receive(events, where="OTLP"), host=host, port=port, token=token, tls=tls
+    ) as receiver:
+        guarded = "" if is_loopback(host) else f" ({'token' if token else 'TLS'} required)" if token or tls else ""
+        watch.waiting_for = f"listening on {receiver.url}/v1/traces{guarded}: no run yet"
+        print(f"listening on {receiver.url}/v1/traces{guarded}", file=sys.stderr, flush=True)
+        return _show(watch, args, greeting=watch.waiting_for, back="")
+
+
+def _token(given: str | None) -> str:
+    """From the flag, a file it names, or the environment; an empty one is an error and not an open door."""
+    text = os.environ.get(_TOKEN_VARIABLE) if given is None else given
+    if text is None:
+        return ""
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise UsageError(f"cannot read the token from {text[1:]}: {error.strerror}") from error
+    if not text:
+        raise UsageError("the token is empty", hint=f"give --token TOKEN, --token @FILE or {_TOKEN_VARIABLE}")
+    return text
+
+
+def _ascii(args: argparse.Namespace) -> bool:
+    from esper_sink_tui.terminal import wants_ascii  # noqa: PLC0415  # not for --help
+
+    return bool(args.ascii) or wants_ascii()
+
+
+def _show(watch: Watch, args: argparse.Namespace, *, greeting: str, back: str) -> int:
+    """The screen; without a terminal, lines."""
+    from esper_sink_tui.foreground import open_screen, stop_run  # noqa: PLC0415  # not for --help
+    from esper_sink_tui.terminal import has_terminal  # noqa: PLC0415  # as above
+
+    if not has_terminal():
+        from esper_sink_tui.plain import follow_lines  # noqa: PLC0415  # as above
+
+        if greeting:
+            print(greeting, file=sys.stderr)
+        forever = (lambda: False) if args.listen is not None else None
+        return follow_lines(watch, interval_s=args.interval, ascii_only=_ascii(args), ended=forever)
+    served = bool(os.environ.get("TEXTUAL_DRIVER"))
+    open_screen(
+        watch,
+        ascii_only=_ascii(args) and not served,
+        bell=args.bell,
+        theme=args.theme,
+        # A browser page must not be able to end a training.
+        request_stop=None if served else lambda run_id: stop_run(watch, run_id),
+        greeting=greeting,
+    )
+    if back and not served:
+        state = watch.model().life
+        going = f"training goes on (pid {state.pid}); " if state.pid and not state.state.ended else ""
+        print(f"{going}come back with: {back}", file=sys.stderr)
+    return EXIT_OK
+
+
+command = SanctumCommand()

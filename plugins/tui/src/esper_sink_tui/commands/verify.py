@@ -1,0 +1,1 @@
+"""``esper verify``: prove telemetry records by machine."""

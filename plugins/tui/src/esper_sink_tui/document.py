@@ -1,0 +1,111 @@
+"""The screen as one JSON document, for scripts. Pure. NaN and Inf travel as the strings that proto-JSON names."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from esper_core.health import TUIThresholds, format_kl
+from esper_sink_tui.metrics import METRICS
+from esper_sink_tui.trend import trend
+
+if TYPE_CHECKING:
+    from esper_sink_tui.model import ScreenModel
+
+__all__ = ["SCHEMA", "document"]
+
+SCHEMA = 1
+"""Raised when a key changes its meaning or goes."""
+_EVENTS = 20
+
+
+def document(model: ScreenModel) -> dict[str, Any]:
+    """Everything the screen shows, with unrounded numbers."""
+    snapshot, tamiyo, last = model.snapshot, model.snapshot.tamiyo, model.snapshot.last
+    found = {
+        "schema": SCHEMA,
+        "run": {
+            "id": model.selected,
+            "label": model.label,
+            "name": snapshot.plan.run_name,
+            "environment": snapshot.plan.environment,
+            "source": model.source,
+            "attempt": snapshot.attempt,
+            "state": model.life.state.value,
+            "age_s": model.age_s,
+            "ended_s": model.ended_s,
+            "pid": model.life.pid,
+            "host": model.life.host,
+            "message": model.life.message,
+        },
+        "verdict": {
+            "kind": model.verdict.kind.value,
+            "label": model.verdict.label,
+            "level": model.verdict.level.value,
+            "reason": model.verdict.reason,
+            "exit_code": model.verdict.exit_code,
+            "suggestion": str(model.advice) if model.advice is not None else None,
+        },
+        "kl": {
+            "value": tamiyo.kl_divergence,
+            "text": format_kl(tamiyo.kl_divergence),
+            "joint": last.kl_joint if last is not None else None,
+            "history": list(tamiyo.kl_divergence_history),
+            "trend": trend(tamiyo.kl_divergence_history),
+            "warning": TUIThresholds.KL_WARNING,
+            "critical": TUIThresholds.KL_CRITICAL,
+            "target": last.target_kl if last is not None else snapshot.plan.target_kl,
+            "stop_threshold": last.stop_threshold if last is not None else snapshot.plan.stop_threshold,
+            "stop_on": last.stop_on if last is not None else snapshot.plan.stop_on,
+        },
+        "early_stop": {
+            "last": asdict(tamiyo.early_stop) if tamiyo.early_stop is not None else None,
+            "of_last": len(tamiyo.early_stops),
+            "stopped": snapshot.stopped_recently,
+        },
+        "health": {
+            item.key: {
+                "value": item.value(tamiyo),
+                "level": item.level(tamiyo).value,
+                "limits": {"warning": item.limits(tamiyo).warning, "critical": item.limits(tamiyo).critical},
+                "history": list(item.history(tamiyo)),
+            }
+            for item in METRICS
+        },
+        "heads": [
+            {
+                "name": head.name,
+                "kl": head.kl,
+                "weight": head.weight,
+                "share": head.share,
+                "entropy_normalised": head.entropy_normalised,
+                "clip_fraction": head.clip_fraction,
+                "decisions": head.decisions,
+            }
+            for head in snapshot.heads
+        ],
+        "progress": asdict(model.progress),
+        "throughput": {
+            "steps_per_s": tamiyo.steps_per_s,
+            "rollout_s": last.rollout_s if last is not None else None,
+            "update_s": last.update_s if last is not None else None,
+            "return_mean": tamiyo.return_mean,
+            "return_mean_100": last.return_mean_100 if last is not None else None,
+        },
+        "sinks": [asdict(item) for item in model.sinks],
+        "events": [asdict(item) for item in snapshot.events[-_EVENTS:]],
+        "unread": {"events": snapshot.bad, "lines": model.corrupt},
+    }
+    return {key: _plain(value) for key, value in found.items()}
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

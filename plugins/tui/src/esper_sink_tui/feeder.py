@@ -1,0 +1,47 @@
+"""The thread that reads: it ticks the watch four times a second, indexes in between, and never touches the screen."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from esper_sink_tui.watch import Watch
+
+__all__ = ["TICK_S", "Feeder"]
+
+TICK_S: Final = 0.25
+_BREATH_S: Final = 0.002
+
+
+class Feeder(threading.Thread):
+    """Reads the sources of a watch in the background.
+
+    A daemon: a file system that hangs holds this thread and not the viewer.
+
+    Args:
+        watch: what to read.
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__(name="sanctum-feeder", daemon=True)
+        self._watch = watch
+        self._end = threading.Event()
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Read until closed."""
+        try:
+            while not self._end.is_set():
+                more = self._watch.tick()
+                more = self._watch.extend_index() or more
+                # Reading in earnest leaves the screen's thread room to answer keys.
+                self._end.wait(_BREATH_S if more else TICK_S)
+        except Exception as error:  # noqa: BLE001  # shown by the app, which goes on answering keys
+            self.error = error
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Stop reading; waits a moment for the thread."""
+        self._end.set()
+        if self.is_alive():
+            self.join(timeout_s)

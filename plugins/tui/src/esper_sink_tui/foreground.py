@@ -1,0 +1,99 @@
+"""The viewer in front of a training child, and in front of any run: opens the screen, or prints lines without one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from esper_core.errors import UsageError, nearest
+from esper_core.runs import ProcessPresence, RunDir, probe_process, read_record
+from esper_sink_tui.plain import follow_lines
+from esper_sink_tui.source import JournalSource
+from esper_sink_tui.terminal import has_terminal, wants_ascii
+from esper_sink_tui.watch import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from esper_core.hooks import ChildRun
+    from esper_sink_tui.sink import TuiConfig
+
+__all__ = ["open_screen", "show_child", "stop_run"]
+
+
+def show_child(child: ChildRun, config: TuiConfig) -> bool | None:
+    """Show a child's run.
+
+    Returns:
+        True when the user left the screen; None without a terminal, after the training ended.
+    """
+    run = RunDir(child.run_dir)
+    watch = Watch(child.run_dir.parent)
+    watch.add_run(run, select=True)
+    ascii_only = config.ascii or wants_ascii()
+    if not has_terminal():
+        with contextlib.suppress(KeyboardInterrupt):
+            follow_lines(
+                watch, interval_s=config.interval_s, ascii_only=ascii_only, ended=lambda: child.poll() is not None
+            )
+            return None
+        return True  # Ctrl-C left the lines, not the training
+
+    def request_stop(run_id: str) -> str:
+        if run_id != run.run_id:
+            return stop_run(watch, run_id)
+        child.request_stop()
+        return "asked the trainer to stop at its next step"
+
+    open_screen(watch, ascii_only=ascii_only, bell=config.bell, theme=config.theme, request_stop=request_stop)
+    return True
+
+
+def open_screen(
+    watch: Watch,
+    *,
+    ascii_only: bool,
+    bell: bool,
+    theme: str,
+    request_stop: Callable[[str], str] | None = None,
+    greeting: str = "",
+) -> None:
+    """Run the app until the user leaves.
+
+    Raises:
+        UsageError: no such theme.
+    """
+    from esper_sink_tui.app import SanctumApp  # noqa: PLC0415  # loads Textual
+
+    app = SanctumApp(
+        watch,
+        ascii_only=ascii_only,
+        bell=bell,
+        theme=theme,
+        request_stop=request_stop,
+        greeting=greeting,
+    )
+    if theme not in app.available_themes:
+        known = ", ".join(sorted(app.available_themes))
+        raise UsageError(f'no theme "{theme}"{nearest(theme, app.available_themes)}', hint=f"themes: {known}")
+    app.run()
+
+
+def stop_run(watch: Watch, run_id: str) -> str:
+    """Ask the trainer of a run on disk to stop, if it is surely this machine's process; says what became of it."""
+    watched = watch.watched(run_id)
+    if watched is None or not isinstance(watched.source, JournalSource):
+        return "this run is only heard of over the network: stop it where it runs"
+    record = read_record(watched.source.run)
+    if record is None or record.state.ended:
+        return "this run has ended"
+    if probe_process(record) is not ProcessPresence.ALIVE:
+        where = f" on {record.host}" if record.host else ""
+        return f"cannot see its process (pid {record.pid}{where}) from here: stop it where it runs"
+    try:
+        os.kill(record.pid, signal.SIGTERM)
+    except OSError as error:
+        return f"cannot stop pid {record.pid}: {error.strerror}"
+    return f"asked pid {record.pid} to stop at its next step"

@@ -1,0 +1,109 @@
+"""Every key of Sanctum, once: the app's bindings, the help screen and the reference page are made from this table."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+__all__ = ["GLOSSARY", "KEYS", "Key", "help_markdown", "help_text", "shown"]
+
+
+class Key(NamedTuple):
+    """One key.
+
+    Attributes:
+        key: as Textual names it; several separated by commas.
+        action: of the app.
+        text: what it does, in the footer and in the help.
+        group: heading in the help.
+        footer: one word for the footer; empty keeps it out.
+        shown: how the key is written; the key itself when empty.
+    """
+
+    key: str
+    action: str
+    text: str
+    group: str
+    footer: str = ""
+    shown: str = ""
+
+
+KEYS: Final = (
+    Key("q", "detach", "detach: training goes on", "Leave", footer="detach"),
+    Key("x", "stop_training", "stop the training, after a question", "Leave"),
+    Key("f", "freeze", "freeze or thaw the view", "Look closer", footer="freeze"),
+    Key("left", "step(-1)", "one update back", "Look closer", footer="step", shown="←"),
+    Key("right", "step(1)", "one update on", "Look closer", shown="→"),
+    Key("shift+left", "step(-10)", "ten updates back", "Look closer", shown="shift+←"),
+    Key("shift+right", "step(10)", "ten updates on", "Look closer", shown="shift+→"),
+    Key("home", "ends(True)", "first update", "Look closer"),
+    Key("end", "ends(False)", "last update", "Look closer"),
+    Key("z", "zoom", "zoom the panel in focus, or back", "Look closer", footer="zoom"),
+    Key("tab", "app.focus_next", "next panel", "Look closer"),
+    Key("d", "head_view", "heads: KL or entropy and clip", "Look closer"),
+    Key("h", "history", "KL and return over the whole run", "Look closer", footer="history"),
+    Key("enter", "zoom('events')", "every event", "Look closer"),
+    Key("l", "level", "events: all or notable only", "Look closer"),
+    Key("a", "alerts", "how the verdict changed", "Look closer", footer="alerts"),
+    Key("r,slash", "runs", "list and filter runs", "Runs", footer="runs", shown="r or /"),
+    Key("left_square_bracket", "neighbour(-1)", "newer run", "Runs", shown="["),
+    Key("right_square_bracket", "neighbour(1)", "older run", "Runs", shown="]"),
+    Key("m", "mark", "mark the run for comparing", "Runs"),
+    Key("v", "compare", "compare the marked runs", "Runs", footer="compare"),
+    Key("c", "copy", "copy the panel in focus as text", "Take away", footer="copy"),
+    Key("e", "export", "export a series as CSV, the screen as SVG", "Take away", footer="export"),
+    Key("t", "next_theme", "next theme", "Appearance"),
+    Key("ctrl+p", "command_palette", "command palette", "Appearance"),
+    Key("question_mark", "help", "this help", "Appearance", footer="help", shown="?"),
+    Key("escape", "retreat", "close, thaw, zoom out", "Appearance"),
+)
+GLOSSARY: Final = (
+    ("● ok", "below the warning limit"),
+    ("▲ warn", "at or above the warning limit (at or below, for entropy and explained variance)"),
+    ("✖ crit", "at or above the critical limit"),
+    ("\u00d7 NaN/Inf", "not a number: worse than critical"),
+    ("◌ warm-up", "the first 3 updates: a warning is muted, nothing else is"),
+    ("… wait", "nothing to judge yet"),
+    ("? stale", "no sign of life from the trainer, or no progress (stalled)"),
+    ("‖ frozen", "the view stands still; reading goes on"),
+    ("▴", "this update stopped early"),
+    ("↑ → ↓", "the direction of the number, not a judgement"),
+    ("· in a sparkline", "not measured in that update"),
+    ("— as a value", "not measured: not the same as 0"),
+    ("sparkline of KL", "fixed range 0 to 0.045, one and a half times critical"),
+)
+
+
+def _groups() -> dict[str, list[Key]]:
+    groups: dict[str, list[Key]] = {}
+    for key in KEYS:
+        groups.setdefault(key.group, []).append(key)
+    return groups
+
+
+def shown(key: Key) -> str:
+    """How a key is written for people."""
+    return key.shown or key.key
+
+
+def help_text() -> str:
+    """The help screen."""
+    lines = []
+    for group, keys in _groups().items():
+        lines.append(group.upper())
+        lines.extend(f"  {shown(key):<12} {key.text}" for key in keys)
+        lines.append("")
+    lines.append("SIGNS")
+    lines.extend(f"  {sign:<18} {text}" for sign, text in GLOSSARY)
+    return "\n".join(lines)
+
+
+def help_markdown() -> str:
+    """The tables of docs/reference/sanctum-keys.md."""
+    lines = []
+    for group, keys in _groups().items():
+        lines += [f"## {group}", "", "| key | what it does |", "|---|---|"]
+        lines += [f"| `{shown(key)}` | {key.text} |" for key in keys]
+        lines.append("")
+    lines += ["## Signs", "", "| sign | meaning |", "|---|---|"]
+    lines += [f"| {sign} | {text} |" for sign, text in GLOSSARY]
+    return "\n".join(lines) + "\n"

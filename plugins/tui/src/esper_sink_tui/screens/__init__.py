@@ -1,0 +1,1 @@
+"""Sanctum's further screens, one a file; each is imported when it is first opened."""

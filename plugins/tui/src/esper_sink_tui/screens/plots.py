@@ -1,0 +1,167 @@
+"""KL and return over whole runs: the history of one, and several overlaid, alone or grouped by experiment."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from textual.containers import Vertical
+from textual.screen import Screen
+from textual.widgets import Footer, Static
+from textual_hires_canvas import HiResMode
+from textual_plot import PlotWidget
+
+from esper_core.health import TUIThresholds, format_kl
+from esper_sink_tui.lines import clean
+from esper_sink_tui.metrics import KL_RANGE
+from esper_sink_tui.numbers import plain
+from esper_sink_tui.series import Series, bands, read_series
+from esper_sink_tui.widgets.kl_plot import KLAxis, WholeAxis
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+
+    from esper_sink_tui.watch import Watched
+
+__all__ = ["PlotsScreen", "legend_lines"]
+
+_COLOURS: Final = ("#56b4e9", "#e69f00", "#cc79a7", "#f0e442", "#8fc7ec", "#d55e00", "#b8c4d0", "#9e7bb5")
+_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
+_MOST: Final = 8
+
+
+def legend_lines(series: Sequence[Series], *, grouped: bool) -> str:
+    """Each run with its letter, its experiment and its last numbers; or each experiment with its seeds."""
+    lines = []
+    if grouped:
+        kl_bands = {band.label: band for band in bands((item.group, item.updates, item.kl) for item in series)}
+        return_bands = bands((item.group, item.return_updates, item.returns) for item in series)
+        returns = {band.label: band for band in return_bands}
+        for letter, (label, band) in zip(_LETTERS, kl_bands.items(), strict=False):
+            known = returns.get(label)
+            middle = plain(known.mean[-1] if known is not None else None, 1)
+            half = (known.high[-1] - known.low[-1]) / 2 if known is not None else None
+            spread = f" +- {plain(half, 1)}" if half is not None else ""
+            lines.append(
+                f"{letter}  {clean(label)}  {band.seeds} seeds  KL {format_kl(band.mean[-1])}  return {middle}{spread}"
+            )
+        return "\n".join(lines)
+    for letter, item in zip(_LETTERS, series, strict=False):
+        kl = next((value for value in reversed(item.kl) if not math.isnan(value)), None)
+        value = next((value for value in reversed(item.returns) if not math.isnan(value)), None)
+        joined = f"  each point the largest of {item.joined}" if item.joined > 1 else ""
+        update = item.updates[-1] if item.updates else 0
+        lines.append(
+            f"{letter}  {clean(item.label)}  {clean(item.group)}  update {update}  KL {format_kl(kl)}"
+            f"  return {plain(value, 1)}{joined}"
+        )
+    return "\n".join(lines)
+
+
+class PlotsScreen(Screen[None]):
+    """Two plots and a legend. The mouse wheel zooms, dragging moves.
+
+    Args:
+        runs: one run for its history, several to compare them.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("escape,q,h,v", "dismiss", "back"),
+        ("g", "group", "group by experiment"),
+        ("r", "reload", "read again"),
+    ]
+    DEFAULT_CSS = """
+    PlotsScreen PlotWidget {
+        height: 1fr; border: solid $role-frame; border-title-style: bold; border-title-color: $role-title;
+    }
+    PlotsScreen PlotWidget > .plot--axis { color: $role-frame; }
+    PlotsScreen PlotWidget > .plot--tick { color: $role-dim; text-style: none; }
+    PlotsScreen Static { height: auto; max-height: 8; padding: 0 1; }
+    """
+
+    def __init__(self, runs: Sequence[Watched], *, grouped: bool = False) -> None:
+        super().__init__()
+        self._runs = list(runs)[:_MOST]
+        self._left_out = max(len(runs) - _MOST, 0)
+        self._grouped = grouped
+        self.series: list[Series] = []
+
+    def compose(self) -> ComposeResult:
+        """KL above, return below, then who is who."""
+        with Vertical():
+            yield PlotWidget(id="history-kl")
+            yield PlotWidget(id="history-return")
+            yield Static("reading the whole journal ...", id="history-legend", markup=False)
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        """Read in the background."""
+        self.action_reload()
+
+    def action_reload(self) -> None:
+        """Read the runs' journals again."""
+        self.run_worker(self._read, thread=True, exclusive=True)
+
+    def _read(self) -> None:
+        series = [read_series(item) for item in self._runs]
+        self.app.call_from_thread(self._draw, series)
+
+    def action_group(self) -> None:
+        """One line a run, or mean and band of each experiment."""
+        self._grouped = not self._grouped
+        self._draw(self.series)
+
+    def _draw(self, series: list[Series]) -> None:
+        if not self.is_mounted:
+            return
+        self.series = series
+        kl, returns = self.query_one("#history-kl", PlotWidget), self.query_one("#history-return", PlotWidget)
+        word = "experiments" if self._grouped else "runs" if len(series) > 1 else series[0].label if series else ""
+        kl.border_title, returns.border_title = f"KL, {clean(word)}", "return"
+        for plot in (kl, returns):
+            plot.clear()
+            plot.margin_top, plot.margin_bottom, plot.margin_left = 0, 1, 12
+            plot.set_x_formatter(WholeAxis())
+        kl.set_ylimits(*KL_RANGE)
+        kl.set_y_formatter(KLAxis())
+        ends = [value for item in series for value in (*item.updates[:1], *item.updates[-1:])]
+        if ends:
+            colours = self.app.theme_variables
+            for value, role in ((TUIThresholds.KL_WARNING, "role-warn"), (TUIThresholds.KL_CRITICAL, "role-crit")):
+                style = colours[role]
+                kl.plot([min(ends), max(ends) + 1], [value, value], line_style=style, hires_mode=HiResMode.BRAILLE)
+        if self._grouped:
+            self._draw_bands(kl, [(item.group, item.updates, item.kl) for item in series], top=KL_RANGE[1])
+            self._draw_bands(returns, [(item.group, item.return_updates, item.returns) for item in series])
+        else:
+            for place, item in enumerate(series):
+                self._draw_line(kl, place, item.updates, [min(value, KL_RANGE[1]) for value in item.kl])
+                self._draw_line(returns, place, item.return_updates, list(item.returns))
+        more = f"\nand {self._left_out} more runs: mark fewer" if self._left_out else ""
+        legend = legend_lines(series, grouped=self._grouped) or "no update yet"
+        self.query_one("#history-legend", Static).update(legend + more)
+
+    @staticmethod
+    def _draw_line(plot: PlotWidget, place: int, xs: Sequence[float], ys: Sequence[float]) -> None:
+        """A run's line, with its letter at the end: told apart without colours too."""
+        points = [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(y)]
+        if not points:
+            return
+        style = _COLOURS[place % len(_COLOURS)]
+        if len(points) > 1:
+            plot.plot([x for x, _ in points], [y for _, y in points], line_style=style, hires_mode=HiResMode.BRAILLE)
+        plot.scatter([points[-1][0]], [points[-1][1]], marker=_LETTERS[place], marker_style=f"bold {style}")
+
+    def _draw_bands(
+        self, plot: PlotWidget, runs: list[tuple[str, Sequence[int], Sequence[float]]], *, top: float = math.inf
+    ) -> None:
+        for place, band in enumerate(bands(runs)):
+            dim = f"dim {_COLOURS[place % len(_COLOURS)]}"
+            for edge in (band.low, band.high):
+                if band.seeds > 1 and len(band.updates) > 1:
+                    capped = [min(value, top) for value in edge]
+                    plot.plot(band.updates, capped, line_style=dim, hires_mode=HiResMode.BRAILLE)
+            self._draw_line(plot, place, band.updates, [min(value, top) for value in band.mean])

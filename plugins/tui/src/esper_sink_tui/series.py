@@ -1,0 +1,192 @@
+"""Whole-run series for history, comparison and export: read once, reduced to what a screen can show."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from bisect import bisect_left
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Final
+
+from esper_core.errors import EsperError
+from esper_core.events import PPOUpdatePayload
+from esper_core.runs import open_run
+from esper_sink_tui.source import JournalSource
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from esper_sink_tui.watch import Watched
+
+__all__ = ["COLUMNS", "Band", "Series", "bands", "csv_text", "peaks", "read_series", "read_updates"]
+
+COLUMNS: Final = tuple(
+    item.name
+    for item in fields(PPOUpdatePayload)
+    if item.name not in {"heads", "early_stop", "kl_by_epoch", "update_id"}
+)
+"""Fields of an update that a CSV may have."""
+_POINTS: Final = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One run's KL and return over its updates.
+
+    Attributes:
+        label: the run's.
+        group: its experiment's.
+        updates: update ids of the KL.
+        kl: nats; NaN where not measured. Where points were joined, the largest of each group.
+        return_updates: update ids of the returns, fewer than of the KL in a long run.
+        returns: mean return of the last 100 episodes, or of the rollout.
+        joined: updates that one point of the KL stands for.
+    """
+
+    label: str
+    group: str
+    updates: tuple[int, ...]
+    kl: tuple[float, ...]
+    return_updates: tuple[int, ...]
+    returns: tuple[float, ...]
+    joined: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Several seeds of one experiment: mean, and the standard deviation around it, at shared update ids."""
+
+    label: str
+    seeds: int
+    updates: tuple[float, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def peaks(xs: Sequence[int], ys: Sequence[float], points: int) -> tuple[list[int], list[float], int]:
+    """Join neighbours so that about ``points`` remain: the largest of each group, since a peak must not be lost."""
+    width = max(math.ceil(len(xs) / max(points, 1)), 1)
+    if width == 1:
+        return list(xs), list(ys), 1
+    out_x: list[int] = []
+    out_y: list[float] = []
+    for start in range(0, len(xs), width):
+        group = ys[start : start + width]
+        best = max(range(len(group)), key=lambda place: -math.inf if math.isnan(group[place]) else group[place])
+        out_x.append(xs[start + best])
+        out_y.append(group[best])
+    return out_x, out_y, width
+
+
+def read_series(watched: Watched, *, points: int = _POINTS) -> Series:
+    """A run's KL and return over all its updates, from its index where it has one, else from memory."""
+    label = watched.source.label
+    index = watched.source.index()
+    if index is None:
+        recent = watched.snapshot.recent
+        ids = tuple(item.update_id for item in recent)
+        return Series(
+            label=label,
+            group=watched.group,
+            updates=ids,
+            kl=tuple(_number(item.kl_divergence) for item in recent),
+            return_updates=ids,
+            returns=tuple(_return(item) for item in recent),
+        )
+    while index.extend(4 * 1024 * 1024):
+        pass
+    xs, ys, joined = peaks(
+        [index.update_id(place) for place in range(len(index))],
+        [_number(index.kl(place)) for place in range(len(index))],
+        points * 2,
+    )
+    step = max(math.ceil(len(index) / points), 1)
+    places = sorted({*range(0, len(index), step), *([len(index) - 1] if len(index) else [])})
+    return_ids, returns = [], []
+    for place in places:
+        try:
+            payload = index.event(place).payload
+        except (OSError, EsperError):
+            continue
+        return_ids.append(payload.update_id)
+        returns.append(_return(payload))
+    return Series(label, watched.group, tuple(xs), tuple(ys), tuple(return_ids), tuple(returns), joined)
+
+
+def _return(payload: PPOUpdatePayload) -> float:
+    value = payload.return_mean_100 if payload.return_mean_100 is not None else payload.return_mean
+    return _number(value)
+
+
+def bands(runs: Iterable[tuple[str, Sequence[int], Sequence[float]]], *, points: int = 100) -> list[Band]:
+    """Seeds of one group as mean and standard deviation, on a grid that every seed of the group reaches.
+
+    Args:
+        runs: (group, update ids, values) of each run.
+        points: of the grid.
+    """
+    groups: dict[str, list[tuple[list[int], list[float]]]] = {}
+    for label, xs, ys in runs:
+        finite = [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(y)]
+        if finite:
+            groups.setdefault(label, []).append(([x for x, _ in finite], [y for _, y in finite]))
+    found = []
+    for label, members in groups.items():
+        first = max(xs[0] for xs, _ in members)
+        last = min(xs[-1] for xs, _ in members)
+        if last < first:
+            continue
+        count = min(points, last - first + 1)
+        grid = [first + (last - first) * place / max(count - 1, 1) for place in range(count)]
+        columns = [[_at(xs, ys, x) for xs, ys in members] for x in grid]
+        mean = [math.fsum(column) / len(column) for column in columns]
+        spread = [
+            math.sqrt(math.fsum((value - middle) ** 2 for value in column) / len(column))
+            for column, middle in zip(columns, mean, strict=True)
+        ]
+        found.append(
+            Band(
+                label=label,
+                seeds=len(members),
+                updates=tuple(grid),
+                mean=tuple(mean),
+                low=tuple(middle - width for middle, width in zip(mean, spread, strict=True)),
+                high=tuple(middle + width for middle, width in zip(mean, spread, strict=True)),
+            )
+        )
+    return found
+
+
+def _at(xs: Sequence[int], ys: Sequence[float], x: float) -> float:
+    """Linear between the neighbours."""
+    place = bisect_left(xs, x)
+    if place >= len(xs):
+        return ys[-1]
+    if xs[place] == x or place == 0:
+        return ys[place]
+    share = (x - xs[place - 1]) / (xs[place] - xs[place - 1])
+    return ys[place - 1] + share * (ys[place] - ys[place - 1])
+
+
+def read_updates(watched: Watched) -> list[PPOUpdatePayload]:
+    """Every effective update of a run that can still be read, ascending."""
+    if isinstance(watched.source, JournalSource):
+        return [event.payload for event in open_run(watched.source.run.path).updates()]
+    return list(watched.snapshot.recent)
+
+
+def csv_text(updates: Iterable[PPOUpdatePayload], columns: Sequence[str] = COLUMNS) -> str:
+    """Updates as CSV: ``update_id`` and the columns asked for; empty cells where nothing was measured."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["update_id", *columns])
+    for payload in updates:
+        cells = [getattr(payload, name) for name in columns]
+        writer.writerow([payload.update_id, *("" if cell is None else cell for cell in cells)])
+    return out.getvalue()

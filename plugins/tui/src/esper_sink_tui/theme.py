@@ -1,0 +1,126 @@
+"""Sanctum's themes. Colours are Okabe and Ito's, told apart by colour-blind eyes: never red against green.
+
+Every state also has a glyph and a word, so that a theme may do without colour: ``esper-mono`` does, under NO_COLOR.
+"""
+
+from __future__ import annotations
+
+from typing import Final, get_args
+
+from textual.theme import Theme
+
+from esper_sink_tui.glyphs import Role
+
+__all__ = ["DARK", "LIGHT", "MONO", "ROLE_CLASSES", "ROLE_CSS", "THEMES", "role_class", "role_defaults"]
+
+_DARK_ROLES: Final = {
+    "role-dim": "#8a94a0",
+    "role-title": "#c8d3de",
+    "role-frame": "#4a5563",
+    "role-ok": "#8fc7ec",
+    "role-info": "#56b4e9",
+    "role-warn": "#e69f00",
+    "role-crit": "#ff7a1a",
+    "role-bad": "#d98fb9",
+    "role-stale": "#f0e442",
+    "role-stop": "#f0e442",
+    "role-frozen": "#f0e442",
+    "role-cursor": "#56b4e9",
+}
+_LIGHT_ROLES: Final = {
+    "role-dim": "#5a6470",
+    "role-title": "#1f2933",
+    "role-frame": "#a0a8b2",
+    "role-ok": "#00507e",
+    "role-info": "#0072b2",
+    "role-warn": "#8a5a00",
+    "role-crit": "#a63c00",
+    "role-bad": "#8c3a6b",
+    "role-stale": "#6b6400",
+    "role-stop": "#6b6400",
+    "role-frozen": "#6b6400",
+    "role-cursor": "#0072b2",
+}
+_MONO_ROLES: Final = dict.fromkeys(_DARK_ROLES, "ansi_default")
+
+DARK: Final = Theme(
+    name="esper",
+    primary="#56b4e9",
+    secondary="#8a94a0",
+    warning="#e69f00",
+    error="#d55e00",
+    success="#56b4e9",
+    accent="#cc79a7",
+    foreground="#dbe3ea",
+    background="#10151b",
+    surface="#151b22",
+    panel="#1c242d",
+    dark=True,
+    variables=_DARK_ROLES,
+)
+LIGHT: Final = Theme(
+    name="esper-light",
+    primary="#0072b2",
+    secondary="#5a6470",
+    warning="#8a5a00",
+    error="#a63c00",
+    success="#0072b2",
+    accent="#8c3a6b",
+    foreground="#10151b",
+    background="#fbfcfd",
+    surface="#f2f4f6",
+    panel="#e6e9ed",
+    dark=False,
+    variables=_LIGHT_ROLES,
+)
+MONO: Final = Theme(
+    name="esper-mono",
+    ansi=True,
+    primary="ansi_default",
+    secondary="ansi_default",
+    warning="ansi_default",
+    error="ansi_default",
+    success="ansi_default",
+    accent="ansi_default",
+    foreground="ansi_default",
+    background="ansi_default",
+    surface="ansi_default",
+    panel="ansi_default",
+    boost="ansi_default",
+    variables={
+        **_MONO_ROLES,
+        "footer-background": "ansi_default",
+        "footer-key-background": "ansi_default",
+        "footer-key-foreground": "ansi_default",
+        "footer-description-foreground": "ansi_default",
+        "footer-description-background": "ansi_default",
+        "footer-item-background": "ansi_default",
+    },
+)
+THEMES: Final = (DARK, LIGHT, MONO)
+ROLE_CLASSES: Final = frozenset(f"role--{role}" for role in get_args(Role) if role)
+_TEXT_STYLES: Final = {
+    "title": "bold",
+    "warn": "bold",
+    "crit": "bold",
+    "bad": "bold",
+    "stale": "bold",
+    "stop": "bold",
+    "frozen": "bold reverse",
+    "cursor": "bold",
+}
+ROLE_CSS: Final = "\n".join(
+    f"TextPanel > .role--{role} {{ color: $role-{role}; text-style: {_TEXT_STYLES.get(role, 'none')}; }}"
+    for role in get_args(Role)
+    if role
+)
+
+
+def role_defaults(*, dark: bool) -> dict[str, str]:
+    """Role colours for the themes that Textual brings."""
+    return _DARK_ROLES if dark else _LIGHT_ROLES
+
+
+def role_class(role: Role) -> str:
+    """The component class of a role."""
+    return f"role--{role}"

@@ -1,0 +1,130 @@
+"""KLPlot: KL by update over a fixed range, with the warning, critical and stop lines."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, ClassVar
+
+from textual_hires_canvas import HiResMode
+from textual_plot import NumericAxisFormatter, PlotWidget
+
+from esper_core.health import TUIThresholds
+from esper_sink_tui.metrics import KL_RANGE
+from esper_sink_tui.numbers import plain
+from esper_sink_tui.panels.plot import plot_title
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.binding import BindingType
+
+    from esper_core.events import PPOUpdatePayload
+    from esper_sink_tui.layout import Cell
+    from esper_sink_tui.model import ScreenModel
+
+__all__ = ["KLAxis", "KLPlot"]
+
+
+class KLAxis(NumericAxisFormatter):
+    """Names the limits on the axis instead of round numbers.
+
+    Args:
+        stop: the stop threshold in force, nats; None when early stopping is off.
+    """
+
+    def __init__(self, stop: float | None = None) -> None:
+        self._names = {TUIThresholds.KL_WARNING: "warn", TUIThresholds.KL_CRITICAL: "crit"}
+        if stop is not None and stop not in self._names:
+            self._names[stop] = "stop"
+
+    def get_ticks(self, min_: float, max_: float, max_ticks: int = 8) -> list[float]:
+        """0, the limits, the stop and the top."""
+        del max_ticks
+        return [tick for tick in sorted({0.0, *self._names, KL_RANGE[1]}) if min_ <= tick <= max_]
+
+    def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
+        """A name and a value where it is a limit."""
+        return [f"{self._names.get(tick, '')} {plain(tick, 4).removeprefix('0')}".strip() for tick in ticks]
+
+
+class WholeAxis(NumericAxisFormatter):
+    """Update ids: whole numbers."""
+
+    def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
+        """Without decimals."""
+        return [f"{tick:.0f}" for tick in ticks]
+
+
+class KLPlot(PlotWidget, can_focus=True, inherit_bindings=False):
+    """The plot of the main screen: the last 120 updates. Arrows step through updates, so panning is by mouse."""
+
+    BINDINGS: ClassVar[list[BindingType]] = []
+    DEFAULT_CSS = """
+    KLPlot {
+        position: absolute;
+        border: solid $role-frame;
+        border-title-color: $role-title;
+        border-title-style: bold;
+        border-subtitle-color: $role-dim;
+        padding: 0;
+    }
+    KLPlot:focus { border: solid $role-cursor; }
+    KLPlot > .plot--axis { color: $role-frame; }
+    KLPlot > .plot--tick { color: $role-dim; text-style: none; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__(id="plot-panel", allow_pan_and_zoom=False)
+        self._drawn: tuple[object, ...] = ()
+
+    def place(self, cell: Cell) -> None:
+        """Put the widget where the layout says."""
+        self.styles.offset = (cell.x, cell.y)
+        self.styles.width = cell.width
+        self.styles.height = cell.height
+
+    def show(self, model: ScreenModel, cell: Cell) -> bool:
+        """Draw the model's recent updates; False when they are the ones already drawn."""
+        recent = model.snapshot.recent
+        last = recent[-1] if recent else None
+        colours = self.app.theme_variables
+        key = (id(last), len(recent), self.app.theme, cell)
+        if key == self._drawn:
+            return False
+        self._drawn = key
+        self.border_title = plot_title(model) if recent else "KL BY UPDATE"
+        self.clear()
+        # The base class resets limits and margins when it is mounted, so they are set with the data.
+        self.margin_top, self.margin_bottom, self.margin_left = 0, 1, 12
+        self.set_ylimits(*KL_RANGE)
+        self.set_x_formatter(WholeAxis())
+        stop = last.stop_threshold if last is not None and last.stop_on == "weighted" else None
+        self.set_y_formatter(KLAxis(stop))
+        if not recent:
+            return True
+        first, final = recent[0].update_id, max(recent[-1].update_id, recent[0].update_id + 1)
+        self.set_xlimits(first, final)
+        limits = ((TUIThresholds.KL_WARNING, "role-warn"), (TUIThresholds.KL_CRITICAL, "role-crit"))
+        for value, role in limits:
+            self.plot([first, final], [value, value], line_style=colours[role], hires_mode=HiResMode.BRAILLE)
+        if stop is not None:
+            self.plot([first, final], [stop, stop], line_style=colours["role-stop"], hires_mode=HiResMode.BRAILLE)
+        xs, ys = _line(recent)
+        if len(xs) > 1:
+            self.plot(xs, ys, line_style=colours["foreground"], hires_mode=HiResMode.BRAILLE)
+        elif xs:
+            self.scatter(xs, ys, marker_style=colours["foreground"], hires_mode=HiResMode.BRAILLE)
+        stops = [item.update_id for item in recent if item.early_stop is not None]
+        if stops:
+            self.scatter(stops, [KL_RANGE[0]] * len(stops), marker="▴", marker_style=colours["role-stop"])
+        return True
+
+
+def _line(recent: Sequence[PPOUpdatePayload]) -> tuple[list[int], list[float]]:
+    """The measured values; those above the range stay at its upper edge, and the banner has their number."""
+    points = [
+        (item.update_id, min(item.kl_divergence, KL_RANGE[1]))
+        for item in recent
+        if item.kl_divergence is not None and math.isfinite(item.kl_divergence)
+    ]
+    return [x for x, _ in points], [y for _, y in points]
