@@ -1,8 +1,9 @@
 """Events as OpenTelemetry metrics, span attributes and span events, on the OpenTelemetry API alone.
 
 An inline sink of the core's own: its hooks run in the trainer's thread inside the event's span. What is set here on
-the span equals what the journal writes, because both come from ``semconv.attributes``. Last values are observable
-gauges that read the last event when a reader collects (synchronous gauges would be most of the cost per update).
+the span equals what the journal writes, because both come from ``semconv.attributes``. Only histograms are recorded at
+once: last values and counts are observable instruments that read the last event and plain totals when a reader
+collects (synchronous gauges would be most of the cost per update).
 
 NaN and infinities never reach an instrument, because the SDK drops them with a log line: they are counted. Values are
 plain floats and ints; payloads hold no tensors.
@@ -16,26 +17,27 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics as otel_metrics
 from opentelemetry import trace as otel_trace
+from opentelemetry.context import Context
 
 from esper_core import __version__
-from esper_core.events import PPOUpdatePayload
 from esper_core.health import HEALTH_WINDOW, HealthLevel, RunState, verdict_level
 from esper_core.hooks import hookimpl
 from esper_core.instrumentation_gauges import GaugePoint, SinkCounts, gauge_points, observed_of
-from esper_core.semconv.attributes import event_attributes, span_events
-from esper_core.semconv.names import GAUGES, METRICS, SCHEMA_URL
+from esper_core.semconv.attributes import common_attributes, shared_attributes, span_events
+from esper_core.semconv.names import METRICS, SCHEMA_URL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from opentelemetry._logs import LoggerProvider
-    from opentelemetry.metrics import Counter, Histogram, Meter, MeterProvider
+    from opentelemetry.metrics import Histogram, Meter, MeterProvider
     from opentelemetry.trace import Span
 
     from esper_core.config.schema import OtelConfig
     from esper_core.events import (
         EpisodeFinished,
         PolicyHealthChanged,
+        PPOUpdatePayload,
         RunFinished,
         RunStarted,
         SinkStatusChanged,
@@ -52,7 +54,9 @@ DURATION_BOUNDARIES: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0,
 
 _WEIGHTED: Final = {"esper.ppo.kl.scope": "weighted"}
 _JOINT: Final = {"esper.ppo.kl.scope": "joint"}
-_OUTCOMES: Final = ("completed", "early_stopped", "skipped", "interrupted")
+_NO_TRACE: Final = Context()
+"""Without a current span no exemplar is taken: that of the KL leads to the update, and those of its heads and durations
+would lead to the same one at a cost each."""
 
 
 class Instrumentation:
@@ -81,14 +85,6 @@ class Instrumentation:
         self._head_kl = _histogram(meter, "esper.ppo.head.kl_divergence", KL_BOUNDARIES)
         self._rollout_duration = _histogram(meter, "esper.ppo.rollout.duration", DURATION_BOUNDARIES)
         self._update_duration = _histogram(meter, "esper.ppo.update.duration", DURATION_BOUNDARIES)
-        self._updates = _counter(meter, "esper.ppo.updates")
-        self._early_stops = _counter(meter, "esper.ppo.early_stops")
-        self._episodes = _counter(meter, "esper.ppo.episodes")
-        self._steps = _counter(meter, "esper.ppo.steps")
-        self._clamped = _counter(meter, "esper.ppo.clamped")
-        self._non_finite = _counter(meter, "esper.ppo.non_finite")
-        self._non_finite_fields = _counter(meter, "esper.ppo.non_finite_fields")
-        self._begin_counters()
         self._observed = observed_of(provider, meter)
         self._observed.take_over(self, sink_status)
         self._levels: deque[HealthLevel] = deque(maxlen=HEALTH_WINDOW)
@@ -103,13 +99,6 @@ class Instrumentation:
             from esper_core.instrumentation_rl import RLInstrumentation  # noqa: PLC0415  # opt-in
 
             self._rl = RLInstrumentation(provider, self._observed)
-
-    def _begin_counters(self) -> None:
-        """Every series begins at 0, so that a backend's ``increase()`` sees the first count."""
-        for outcome in _OUTCOMES:
-            self._updates.add(0, {"esper.ppo.outcome": outcome})
-        for counter in (self._early_stops, self._episodes, self._steps, self._clamped, self._non_finite):
-            counter.add(0)
 
     def set_run_status(
         self,
@@ -156,8 +145,10 @@ class Instrumentation:
             for item in found:
                 span.add_event(item.name, item.attributes, item.time_ns)
         if self._log is not None:
+            identity = common_attributes(run_id=event.run_id, attempt=event.attempt, rank=event.rank)
+            identity["esper.ppo.update_id"] = update.update_id
             for item in found:
-                self._log.emit(item)
+                self._log.emit(item, identity)
         if self._rl is not None:
             self._rl.record(event, span)
 
@@ -196,43 +187,17 @@ class Instrumentation:
         span = otel_trace.get_current_span()
         if not span.is_recording() or f"{span.get_span_context().span_id:016x}" != event.trace.own.span_id:
             return None
-        span.set_attributes(event_attributes(event))
+        span.set_attributes(shared_attributes(event))
         return span
 
     def _record(self, update: PPOUpdatePayload) -> None:
         _observe(self._kl, update.kl_divergence, _WEIGHTED)
         _observe(self._kl, update.kl_joint, _JOINT)
         for head in update.heads:
-            _observe(self._head_kl, head.kl, {"esper.ppo.head.name": head.name})
-        _observe(self._rollout_duration, update.rollout_s)
-        _observe(self._update_duration, update.update_s)
-        self._updates.add(1, {"esper.ppo.outcome": update.outcome})
-        if update.early_stop is not None:
-            self._early_stops.add(1)
-        for counter, count in (
-            (self._episodes, update.episodes),
-            (self._steps, update.steps + update.steps_forced),
-            (self._clamped, update.clamped),
-            (self._non_finite, update.non_finite),
-        ):
-            if count > 0:
-                counter.add(count)
-        for name in _non_finite_fields(update):
-            self._non_finite_fields.add(1, {"esper.ppo.field": name})
-
-
-def _non_finite_fields(update: PPOUpdatePayload) -> Iterator[str]:
-    """Names of the gauges' fields that hold NaN or Inf."""
-    for name in _FLOAT_FIELDS:
-        value = getattr(update, name)
-        # A difference with itself is 0 for every finite number and NaN for the rest: cheaper than a call.
-        if value is not None and value - value != 0.0:
-            yield name
-    for head in update.heads:
-        for name in _FLOAT_HEAD_FIELDS:
-            value = getattr(head, name)
-            if value is not None and value - value != 0.0:
-                yield f"heads.{name}"
+            _observe(self._head_kl, head.kl, {"esper.ppo.head.name": head.name}, _NO_TRACE)
+        _observe(self._rollout_duration, update.rollout_s, None, _NO_TRACE)
+        _observe(self._update_duration, update.update_s, None, _NO_TRACE)
+        self._observed.totals.add(update)
 
 
 def _histogram(meter: Meter, name: str, boundaries: tuple[float, ...]) -> Histogram:
@@ -240,18 +205,12 @@ def _histogram(meter: Meter, name: str, boundaries: tuple[float, ...]) -> Histog
     return meter.create_histogram(spec.name, spec.unit, spec.brief, explicit_bucket_boundaries_advisory=boundaries)
 
 
-def _counter(meter: Meter, name: str) -> Counter:
-    spec = METRICS[name]
-    return meter.create_counter(spec.name, spec.unit, spec.brief)
-
-
-def _observe(histogram: Histogram, value: float | None, attributes: Mapping[str, str] | None = None) -> None:
+def _observe(
+    histogram: Histogram,
+    value: float | None,
+    attributes: Mapping[str, str] | None = None,
+    context: Context | None = None,
+) -> None:
     """Record a finite value; estimators may round to just below 0, which a histogram refuses."""
     if value is not None and math.isfinite(value):
-        histogram.record(max(value, 0.0), attributes)
-
-
-_FLOAT_FIELDS: Final = tuple(
-    gauge.field for gauge in GAUGES if not gauge.head and "float" in str(PPOUpdatePayload.__annotations__[gauge.field])
-)
-_FLOAT_HEAD_FIELDS: Final = tuple(gauge.field.partition(".")[2] for gauge in GAUGES if gauge.head)
+        histogram.record(max(value, 0.0), attributes, context)

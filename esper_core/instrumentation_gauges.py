@@ -1,4 +1,4 @@
-"""Last values as gauges: read from the last event when a reader collects, and rebuilt from any event for a replay.
+"""Last values and counts: read when a reader collects, and the gauges rebuilt from any event for a replay.
 
 On the OpenTelemetry API alone. Which field is which gauge stands in the registry, not here.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, Protocol, get_args
 from weakref import WeakKeyDictionary
 
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from esper_core.events import PPOUpdatePayload
+from esper_core.events import Outcome, PPOUpdatePayload
 from esper_core.health import HealthLevel, RunState
 from esper_core.semconv.names import GAUGES, METRICS, Gauge
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from esper_core.events import Payload, TelemetryEvent
 
-__all__ = ["GaugePoint", "Observed", "SinkCounts", "gauge_points", "observed_of"]
+__all__ = ["GaugePoint", "Observed", "SinkCounts", "Totals", "gauge_points", "observed_of"]
 
 
 class SinkCounts(Protocol):
@@ -104,6 +105,52 @@ def _number(value: HealthLevel | float | None) -> float | None:
 
 
 @dataclass(slots=True)
+class Totals:
+    """What the counters of one meter provider report. They only grow, over all runs that use the provider."""
+
+    updates: dict[str, int] = field(default_factory=lambda: dict.fromkeys(get_args(Outcome), 0))
+    early_stops: int = 0
+    episodes: int = 0
+    steps: int = 0
+    clamped: int = 0
+    non_finite: int = 0
+    non_finite_fields: dict[str, int] = field(default_factory=dict)
+
+    def add(self, update: PPOUpdatePayload) -> None:
+        """Count one update. From the emitting thread only."""
+        self.updates[update.outcome] = self.updates.get(update.outcome, 0) + 1
+        if update.early_stop is not None:
+            self.early_stops += 1
+        self.episodes += update.episodes
+        self.steps += update.steps + update.steps_forced
+        self.clamped += update.clamped
+        self.non_finite += update.non_finite
+        for name in _non_finite_fields(update):
+            # A new dict, because a reader may be walking through the old one.
+            self.non_finite_fields = {**self.non_finite_fields, name: self.non_finite_fields.get(name, 0) + 1}
+
+
+_FLOAT_FIELDS: Final = tuple(
+    gauge.field for gauge in GAUGES if not gauge.head and "float" in str(PPOUpdatePayload.__annotations__[gauge.field])
+)
+_FLOAT_HEAD_FIELDS: Final = tuple(gauge.field.partition(".")[2] for gauge in GAUGES if gauge.head)
+_floats_of: Final = attrgetter(*_FLOAT_FIELDS)
+_head_floats_of: Final = attrgetter(*_FLOAT_HEAD_FIELDS)
+
+
+def _non_finite_fields(update: PPOUpdatePayload) -> Iterator[str]:
+    """Names of the gauges' fields that hold NaN or Inf."""
+    # A difference with itself is 0 for every finite number and NaN for the rest: cheaper than a call.
+    for name, value in zip(_FLOAT_FIELDS, _floats_of(update), strict=True):
+        if value is not None and value - value != 0.0:
+            yield name
+    for head in update.heads:
+        for name, value in zip(_FLOAT_HEAD_FIELDS, _head_floats_of(head), strict=True):
+            if value is not None and value - value != 0.0:
+                yield f"heads.{name}"
+
+
+@dataclass(slots=True)
 class Observed:
     """What the observable instruments of one meter provider read. Fields are replaced whole: any thread may read.
 
@@ -118,6 +165,7 @@ class Observed:
         progress_s: time of the last progress, unix seconds.
         state: what the run is doing.
         sink_status: current counts of every sink.
+        totals: what the counters report; nobody takes these over.
     """
 
     owner: object = None
@@ -127,6 +175,7 @@ class Observed:
     progress_s: float | None = None
     state: RunState | None = None
     sink_status: Callable[[], Iterable[SinkCounts]] | None = None
+    totals: Totals = field(default_factory=Totals)
 
     def take_over(self, owner: object, sink_status: Callable[[], Iterable[SinkCounts]] | None = None) -> None:
         """Forget everything and belong to ``owner``."""
@@ -145,6 +194,7 @@ def observed_of(provider: MeterProvider, meter: Meter) -> Observed:
         seen = _observed_of[provider] = Observed()
         for gauge in GAUGES:
             meter.create_observable_gauge(gauge.name, [_last_value(seen, gauge)], gauge.unit, gauge.brief)
+        _create_counters(meter, seen.totals)
         _create_status(meter, seen)
         _create_sinks(meter, seen)
     return seen
@@ -158,6 +208,23 @@ def _last_value(seen: Observed, gauge: Gauge) -> Callable[[CallbackOptions], Ite
         return [Observation(value, attributes) for value, attributes in _values(gauge, update)]
 
     return observe
+
+
+def _create_counters(meter: Meter, totals: Totals) -> None:
+    """The update's counters. Each begins at 0, so that a backend's ``increase()`` sees the first count."""
+
+    def single(name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        return lambda _: [Observation(getattr(totals, name))]
+
+    def by_attribute(name: str, attribute: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        return lambda _: [Observation(count, {attribute: key}) for key, count in tuple(getattr(totals, name).items())]
+
+    callbacks = {name: single(name) for name in ("early_stops", "episodes", "steps", "clamped", "non_finite")}
+    callbacks["updates"] = by_attribute("updates", "esper.ppo.outcome")
+    callbacks["non_finite_fields"] = by_attribute("non_finite_fields", "esper.ppo.field")
+    for name, callback in callbacks.items():
+        spec = METRICS[f"esper.ppo.{name}"]
+        meter.create_observable_counter(spec.name, [callback], spec.unit, spec.brief)
 
 
 def _create_status(meter: Meter, seen: Observed) -> None:

@@ -276,14 +276,16 @@ class _Column:
     leaf: _Leaf
     optional: bool
     default: object
+    get: Callable[[object], Any]
 
     def write(self, records: Sequence[object]) -> tuple[Scalar | None, ...] | None:
         """The array; None when it would hold nothing but empty values."""
         put = self.leaf.write
-        values = [getattr(record, self.name) for record in records]
-        if not self.optional:
+        values = list(map(self.get, records))
+        empty = values.count(None)
+        if not empty:
             return tuple(map(put, values))
-        if all(value is None for value in values):
+        if empty == len(values):
             return None
         return tuple([None if value is None else put(value) for value in values])
 
@@ -303,7 +305,11 @@ def _records(item: Field[Any], prefix: str, inner: type[Any]) -> _Item:
     hints = typing.get_type_hints(inner)
     for part in fields(inner):
         hint, optional = _unwrap(hints[part.name])
-        columns.append(_Column(_key(inner, part.name, prefix), part.name, _leaf(hint), optional, part.default))
+        columns.append(
+            _Column(
+                _key(inner, part.name, prefix), part.name, _leaf(hint), optional, part.default, attrgetter(part.name)
+            )
+        )
     first = columns[0].key
 
     def write(out: dict[str, AttributeValue], value: Any) -> None:

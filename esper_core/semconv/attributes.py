@@ -36,6 +36,7 @@ __all__ = [
     "common_attributes",
     "event_attributes",
     "payload_from_attributes",
+    "shared_attributes",
     "span_attributes",
     "span_events",
     "span_name",
@@ -84,7 +85,22 @@ def span_name(payload: Payload) -> str:
 
 
 def event_attributes(event: TelemetryEvent[Payload]) -> dict[str, AttributeValue]:
-    """Attributes of the event's own span: the common ones and the whole payload. Any thread."""
+    """Attributes of the event's own span: the common ones and the whole payload. Any thread; yours to keep."""
+    return dict(shared_attributes(event))
+
+
+_last: tuple[object, Mapping[str, AttributeValue]] | None = None
+
+
+def shared_attributes(event: TelemetryEvent[Payload]) -> Mapping[str, AttributeValue]:
+    """As :func:`event_attributes`, but the same mapping for every caller of the same event: read it, don't write.
+
+    Instrumentation and journal ask for the same event one after the other; the second one gets it for nothing.
+    """
+    global _last  # noqa: PLW0603  # one slot, replaced whole: a race between threads costs only the saving
+    last = _last
+    if last is not None and last[0] is event:
+        return last[1]
     out: dict[str, AttributeValue] = {
         "esper.run.id": event.run_id,
         "esper.run.attempt": event.attempt,
@@ -94,17 +110,19 @@ def event_attributes(event: TelemetryEvent[Payload]) -> dict[str, AttributeValue
         out["esper.marked"] = True
     payload = event.payload
     plan_of(type(payload)).write(out, payload)
+    _last = (event, out)
     return out
 
 
-def span_attributes(event: TelemetryEvent[Payload], name: str) -> dict[str, AttributeValue]:
+def span_attributes(event: TelemetryEvent[Payload], name: str) -> Mapping[str, AttributeValue]:
     """Attributes of the span ``name`` that the event stands for: its own, or an iteration's or rollout's."""
     if name == span_name(event.payload):
-        return event_attributes(event)
-    out = common_attributes(run_id=event.run_id, attempt=event.attempt, rank=event.rank)
-    if isinstance(event.payload, PPOUpdatePayload):
-        out["esper.ppo.update_id"] = event.payload.update_id
-    return out
+        return shared_attributes(event)
+    own = shared_attributes(event)
+    return {key: own[key] for key in _ANCESTOR_KEYS if key in own}
+
+
+_ANCESTOR_KEYS: Final = ("esper.run.id", "esper.run.attempt", "esper.rank", "esper.ppo.update_id")
 
 
 def payload_from_attributes(kind: EventKind, attributes: Mapping[str, object]) -> Payload:
@@ -124,16 +142,27 @@ def attribute_specs(kind: EventKind) -> tuple[AttributeSpec, ...]:
 def span_events(event: TelemetryEvent[Payload]) -> tuple[SpanEventData, ...]:
     """Span events of the event's own span: an update's KL by epoch, its early stop, its non-finite values.
 
-    At most 128; of more epochs than fit, the last ones (the attribute ``esper.ppo.kl_by_epoch`` has all).
+    Run and update stand on the span itself, so they do not stand here again. At most 128; of more epochs than fit,
+    the last ones (the attribute ``esper.ppo.kl_by_epoch`` has all). Shared between callers: read it, don't write.
     """
     payload = event.payload
     if not isinstance(payload, PPOUpdatePayload):
         return ()
+    global _last_events  # noqa: PLW0603  # as _last
+    last = _last_events
+    if last is None or last[0] is not event:
+        last = _last_events = (event, _update_events(payload, event.time_ns))
+    return last[1]
+
+
+_last_events: tuple[object, tuple[SpanEventData, ...]] | None = None
+
+
+def _update_events(payload: PPOUpdatePayload, time_ns: int) -> tuple[SpanEventData, ...]:
     tail: list[SpanEventData] = []
     stop = payload.early_stop
     if stop is not None:
         attributes: dict[str, AttributeValue] = {
-            "esper.ppo.update_id": payload.update_id,
             "esper.ppo.early_stop.epoch": stop.epoch,
             "esper.ppo.early_stop.minibatch": stop.minibatch,
             "esper.ppo.early_stop.value": float(stop.value),
@@ -141,28 +170,23 @@ def span_events(event: TelemetryEvent[Payload]) -> tuple[SpanEventData, ...]:
         }
         if stop.head is not None:
             attributes["esper.ppo.early_stop.head"] = stop.head
-        tail.append(SpanEventData(name="esper.ppo.early_stop", time_ns=event.time_ns, attributes=attributes))
+        tail.append(SpanEventData(name="esper.ppo.early_stop", time_ns=time_ns, attributes=attributes))
     if payload.non_finite:
         tail.append(
             SpanEventData(
                 name="esper.ppo.non_finite",
-                time_ns=event.time_ns,
-                attributes={
-                    "esper.ppo.update_id": payload.update_id,
-                    "esper.ppo.non_finite": payload.non_finite,
-                },
+                time_ns=time_ns,
+                attributes={"esper.ppo.non_finite": payload.non_finite},
             )
         )
     first = max(0, len(payload.kl_by_epoch) - (MAX_SPAN_EVENTS - len(tail)))
     epochs = [
         SpanEventData(
             name="esper.ppo.kl",
-            time_ns=event.time_ns,
+            time_ns=time_ns,
             attributes={
-                "esper.ppo.update_id": payload.update_id,
                 "esper.ppo.kl.epoch": epoch,
                 "esper.ppo.kl.value": float(value),
-                "esper.ppo.kl.scope": "weighted",
                 "esper.ppo.kl.health": str(classify_kl(value)),
             },
         )

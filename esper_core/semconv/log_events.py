@@ -13,7 +13,9 @@ from opentelemetry._logs import LoggerProvider, SeverityNumber, get_logger_provi
 from esper_core.health import HealthLevel
 
 if TYPE_CHECKING:
-    from esper_core.semconv.attributes import SpanEventData
+    from collections.abc import Mapping
+
+    from esper_core.semconv.attributes import AttributeValue, SpanEventData
 
 __all__ = ["LogEvents"]
 
@@ -42,8 +44,13 @@ class LogEvents:
         found = provider if provider is not None else get_logger_provider()
         self._logger = found.get_logger(scope, version, schema_url)
 
-    def emit(self, event: SpanEventData) -> None:
-        """Emit one event with its own time; its severity follows its name or the KL's level."""
+    def emit(self, event: SpanEventData, identity: Mapping[str, AttributeValue]) -> None:
+        """Emit one event with its own time; its severity follows its name or the KL's level.
+
+        Args:
+            event: name, time and attributes.
+            identity: attributes that a span event need not repeat and a log event must: run, attempt, rank, update.
+        """
         severity = _BY_NAME.get(event.name)
         if severity is None:
             level = event.attributes.get("esper.ppo.kl.health")
@@ -53,5 +60,5 @@ class LogEvents:
             severity_number=severity,
             severity_text=severity.name,
             event_name=event.name,
-            attributes=event.attributes,
+            attributes={**identity, **event.attributes},
         )

@@ -285,6 +285,8 @@ def test_events_go_to_the_span_the_log_or_both(events: str, on_span: int, as_log
         assert [record.event_name for record in records] == ["esper.ppo.kl", "esper.ppo.kl", "esper.ppo.early_stop"]
         assert [record.severity_number.name for record in records] == ["INFO", "ERROR", "WARN"]
         assert {record.timestamp for record in records} == {event.time_ns}
+        assert {record.attributes["esper.ppo.update_id"] for record in records} == {1}  # it stands alone
+        assert {record.attributes["esper.run.id"] for record in records} == {"run-1"}
         assert {record.span_id for record in records} == {span.get_span_context().span_id}
 
 

@@ -1,0 +1,176 @@
+"""What telemetry costs one PPO update, in CPU time of the calling thread. Bound: 300 microseconds.
+
+    python tests/benchmarks/bench_telemetry.py [--updates 2000] [--check]
+
+A five-head update with every field set goes through the emitter with the SDK (batch span processor, metric reader),
+the instrumentation and the journal's writer. Parts are measured on their own and need not add up exactly. Medians of
+chunks: other load on the machine moves them little. ``--check`` exits with 1 above the bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+from esper_core.config.schema import OtelConfig
+from esper_core.emitter import TelemetryEmitter
+from esper_core.events import EarlyStop, HeadStats, PPOUpdatePayload, TelemetryEvent
+from esper_core.hooks import SinkHooks
+from esper_core.instrumentation import Instrumentation
+from esper_core.runs.layout import create_run
+from esper_core.runs.writer import JournalWriter
+from esper_core.semconv._plan import plan_of
+from esper_core.semconv.attributes import span_events
+from esper_core.semconv.codec import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BOUND_US = 300.0
+HEADS = ("operations", "slot", "blueprint", "tempo", "tempo_offset")
+RESOURCE = {"service.name": "esper", "service.version": "0.1.0", "service.instance.id": "a" * 36, "process.pid": 4711}
+
+
+class NullExporter(SpanExporter):
+    """Takes spans and drops them: the export itself is not the caller's cost."""
+
+    def export(self, spans: object) -> SpanExportResult:  # the interface's argument
+        """Drop them."""
+        return SpanExportResult.SUCCESS
+
+
+def full_payload() -> PPOUpdatePayload:
+    """An update with every field set and four epochs, stopped early."""
+    heads = tuple(
+        HeadStats(
+            name=name,
+            kl=0.0123456789 / (index + 1),
+            decisions=1024 - index,
+            weight=0.987654321 / (index + 1),
+            share=0.2123456789,
+            entropy=1.23456789,
+            entropy_normalised=0.7654321,
+            clip_fraction=0.123456789,
+        )
+        for index, name in enumerate(HEADS)
+    )
+    payload = PPOUpdatePayload(
+        update_id=1,
+        outcome="early_stopped",
+        reason="pooled KL over the limit",
+        heads=heads,
+        kl_by_epoch=(0.0012345678, 0.0112345678, 0.0212345678, 0.0312345678),
+        early_stop=EarlyStop(epoch=4, minibatch=3, value=0.0312345, threshold=0.03, head="slot"),
+        stop_window=4,
+    )
+    floats = {
+        item.name: 0.0123456789 * (index + 1)
+        for index, item in enumerate(fields(payload))
+        if "float" in str(item.type) and item.name != "kl_by_epoch"
+    }
+    return replace(payload, kl_divergence=0.0123456789, **{k: v for k, v in floats.items() if k != "kl_divergence"})
+
+
+class Hooks(SinkHooks):
+    """Calls each part in turn, as the host's hub does for inline sinks."""
+
+    def __init__(self, *parts: Callable[[TelemetryEvent], object]) -> None:
+        self._parts = parts
+
+    def esper_ppo_updated(self, event: TelemetryEvent) -> None:
+        """Call them."""
+        for part in self._parts:
+            part(event)
+
+
+def cost_us(call: Callable[[], object], count: int, between: Callable[[], object] = bool) -> float:
+    """Median over chunks of the calling thread's CPU time per call, in microseconds.
+
+    ``between`` runs untimed after each chunk: it empties the batch processor's queue, which at the rate of real
+    training (at most some tens of updates a second) never holds thousands of spans for the collector to walk.
+    """
+    chunk = 50
+    costs = []
+    for _ in range(max(4, count // chunk)):
+        begin = time.thread_time_ns()
+        for _ in range(chunk):
+            call()
+        costs.append((time.thread_time_ns() - begin) / chunk / 1000)
+        between()
+    return statistics.median(costs[2:])
+
+
+def updates(emitter: TelemetryEmitter, payload: PPOUpdatePayload) -> Callable[[], object]:
+    """One iteration's worth of emitting."""
+
+    def call() -> object:
+        emitter.begin_rollout(1)
+        emitter.begin_update(1)
+        return emitter.emit_ppo_update(payload, rollout_steps=1024)
+
+    return call
+
+
+def main() -> int:
+    """Measure and print; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--updates", type=int, default=2000)
+    parser.add_argument("--check", action="store_true", help="exit with 1 above the bound")
+    options = parser.parse_args()
+    count = options.updates
+    payload = full_payload()
+
+    def sdk() -> tuple[TracerProvider, Instrumentation]:
+        tracers = TracerProvider(shutdown_on_exit=False)
+        tracers.add_span_processor(BatchSpanProcessor(NullExporter()))
+        meters = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
+        return tracers, Instrumentation(meters, config=OtelConfig())
+
+    tracers, instrumentation = sdk()
+    tracer = tracers.get_tracer("esper_core")
+    with tempfile.TemporaryDirectory() as folder:
+        writer = JournalWriter(create_run(Path(folder)), attempt=1, rank=0, resource=RESOURCE)
+        event = TelemetryEmitter(run_id="bench").emit_ppo_update(payload)
+        line = encode(event, RESOURCE)
+        whole = Hooks(instrumentation.esper_ppo_updated, writer.append)
+        silent = Instrumentation(config=OtelConfig())
+        unsampled = Hooks(silent.esper_ppo_updated, writer.append)
+        rows = [
+            ("emitter alone, no SDK, nobody listens", updates(TelemetryEmitter(), payload)),
+            ("emitter with the SDK's three spans", updates(TelemetryEmitter(tracer=tracer), payload)),
+            ("attributes of the event (function alone)", lambda: plan_of(type(payload)).write({}, payload)),
+            ("span events of the event (function alone)", lambda: span_events(event)),
+            ("metrics (histograms and counters)", lambda: instrumentation._record(payload)),  # a part
+            (f"encode to OTLP JSON ({len(line)} bytes)", lambda: encode(event, RESOURCE)),
+            ("journal append (encode and write)", lambda: writer.append(event)),
+            ("all, without an SDK: emitter and journal", updates(TelemetryEmitter(unsampled), payload)),
+            ("all: emitter, SDK, instrumentation, journal", updates(TelemetryEmitter(whole, tracer=tracer), payload)),
+        ]
+        gc.collect()
+        print(
+            f"{'part':<48}{'microseconds per update':>24}   (Python {sys.version.split()[0]}, {os.cpu_count()} cores)"
+        )
+        for name, call in rows:
+            print(f"{name:<48}{cost_us(call, count, tracers.force_flush):>24.1f}")
+        total = cost_us(rows[-1][1], count, tracers.force_flush)
+        writer.close()
+    tracers.shutdown()
+    print(f"all again: {total:.1f}; bound {BOUND_US:.0f}: {'held' if total <= BOUND_US else 'broken'}")
+    return 1 if options.check and total > BOUND_US else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
