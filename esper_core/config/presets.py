@@ -23,10 +23,27 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
             "entropy_coef": 0.0,
         },
     },
+    # Few hosts, out of step with each other, and short rollouts: 20 episodes make at least 10 updates, and each
+    # update sees every phase of an episode.
+    "morphogenesis": {
+        "run": {"episodes": 20},
+        "env": {"n_envs": 4, "kwargs": {"stagger": True}},
+        "ppo": {"rollout_steps": 12, "epochs": 4, "minibatch_size": 12, "learning_rate": 5e-4},
+    },
+    # Whole episodes a rollout; docs/explanation/morphogenesis.md has what it reaches and how long it takes.
+    "morphogenesis-full": {
+        "run": {"updates": 100},
+        "env": {"id": "morphogenesis", "n_envs": 16},
+        "ppo": {"rollout_steps": 32, "epochs": 8, "minibatch_size": 128, "learning_rate": 1e-3},
+    },
 }
 """Preset name -> tables; a limit in ``[run]`` holds only when nobody gave one."""
 
-_BY_ENVIRONMENT: Final = {"CartPole-v0": "cartpole", "CartPole-v1": "cartpole"}
+_BY_ENVIRONMENT: Final = {
+    "CartPole-v0": "cartpole",
+    "CartPole-v1": "cartpole",
+    "morphogenesis": "morphogenesis",
+}
 
 
 def preset_for(env_id: str) -> str:

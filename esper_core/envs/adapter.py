@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OWN_ENVIRONMENTS", "GymTask", "environment_module", "make_task"]
 
-OWN_ENVIRONMENTS: Final[dict[str, str]] = {}
+OWN_ENVIRONMENTS: Final[dict[str, str]] = {"morphogenesis": "esper_core.envs.morphogenesis:make"}
 """Environments of our own: id -> ``module:function``, called with ``num_envs``, ``seed`` and ``[env.kwargs]``; it
 returns a ``gymnasium.vector.VectorEnv`` that resets in the same step."""
 

@@ -51,7 +51,7 @@ Array = npt.NDArray[Any]
 
 
 class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
-    """``num_envs`` hosts side by side, each an episode of ``epochs`` steps; all end in the same step.
+    """``num_envs`` hosts side by side, each an episode of ``epochs`` steps.
 
     Autoreset is SAME_STEP: in the step that ends an episode the observation and the masks are those of the next one,
     ``info["final_obs"]`` holds the last observation and ``info["final_info"]`` the accuracy the host ended with.
@@ -65,6 +65,8 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
         epochs: steps of an episode.
         batches: minibatches of a host epoch.
         batch_size: signals of a minibatch.
+        stagger: spread the hosts over the phases of an episode, by first episodes of different lengths. Short
+            rollouts then see every phase; without it all episodes begin and end together.
         learning_rate: Adam's, for hosts and modules.
         validation_size: signals of the validation set that accuracy is measured on, at most 1000.
         data: the data; by default MNIST-1D from the cache.
@@ -79,6 +81,7 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
         num_envs: int = 8,
         *,
         epochs: int = 32,
+        stagger: bool = False,
         batches: int = 6,
         batch_size: int = 64,
         learning_rate: float = 1.5e-2,
@@ -88,6 +91,7 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
         self.num_envs = num_envs
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.epochs = epochs
+        self._stagger = stagger
         self.single_observation_space = spaces.Box(-5.0, 5.0, (obs.SIZE,), np.float32)
         self.single_action_space = spaces.MultiDiscrete(list(HEAD_SIZES))
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -102,9 +106,13 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
             learning_rate=learning_rate,
             validation_size=validation_size,
         )
-        self._epoch = 0
+        self._epoch = np.zeros(num_envs, dtype=np.int64)
+        self._last = np.full(num_envs, epochs)
         self._slots: list[tuple[Slot, ...]] = [(EMPTY,) * SLOTS] * num_envs
         self._worlds: list[World] = []
+        self._accuracy = np.zeros(num_envs, dtype=np.float32)
+        self._best = np.zeros(num_envs, dtype=np.float32)
+        self._spread = np.zeros((num_envs, SLOTS), dtype=np.float32)
 
     @property
     def slots(self) -> tuple[tuple[Slot, ...], ...]:
@@ -148,7 +156,11 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
         if seed is not None or not self._worlds:
             # Worlds and hosts draw from generators of their own: the worlds do not depend on what the agent does.
             self._generator.manual_seed(int(self.np_random.integers(2**31)))
-        return self._begin(), self._info()
+        self._last[:] = self.epochs
+        if self._stagger:
+            self._last -= np.arange(self.num_envs) * self.epochs // self.num_envs
+        everyone = np.ones(self.num_envs, dtype=np.bool_)
+        return self._begin(everyone, np.zeros((self.num_envs, obs.SIZE), dtype=np.float32)), self._info()
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Do one operation in every host and train all of them for one epoch.
@@ -161,8 +173,8 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
         """
         operations = self._operate(actions)
         for row, world in enumerate(self._worlds):
-            if any(start == self._epoch for start, _ in world.lesions):
-                self._hosts.injure(row, world.alive(self._epoch))
+            if any(start == self._epoch[row] for start, _ in world.lesions):
+                self._hosts.injure(row, world.alive(int(self._epoch[row])))
         grafts = self.grafts()
         training_loss = self._hosts.train(grafts)
         validation = self._hosts.validate(grafts)
@@ -178,15 +190,16 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
         self._slots = [tuple(advance(slot) for slot in slots) for slots in self._slots]
         self._epoch += 1
         observations = self._observe(validation, training_loss, gains, rents)
-        ended = np.full(self.num_envs, self._epoch >= self.epochs)
+        ended = self._epoch >= self._last
         extra: dict[str, Any] = {"causal_mask": CAUSAL_TABLE[actions[:, -1]], "rent": rents}
-        if ended.all():
-            last = np.empty(self.num_envs, dtype=object)
-            last[:] = list(observations)
+        if ended.any():
+            last = np.full(self.num_envs, None, dtype=object)
+            for row in np.flatnonzero(ended).tolist():
+                last[row] = observations[row].copy()
             extra["final_obs"], extra["_final_obs"] = last, ended
-            extra["final_info"] = {"accuracy": accuracy.copy(), "_accuracy": ended}
+            extra["final_info"] = {"accuracy": np.where(ended, accuracy, 0.0), "_accuracy": ended}
             extra["_final_info"] = ended
-            observations = self._begin()
+            observations = self._begin(ended, observations)
         return observations, rewards, ended, np.zeros(self.num_envs, dtype=np.bool_), {**self._info(), **extra}
 
     def _operate(self, actions: Array) -> list[Operation]:
@@ -205,39 +218,53 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
                 self._hosts.plant(row, place, blueprint)
         return operations
 
-    def _begin(self) -> Array:
-        """New worlds, hosts and slots everywhere; returns the first observations."""
-        self._epoch = 0
-        self._worlds = [draw(self.np_random, self.epochs) for _ in range(self.num_envs)]
-        self._slots = [(EMPTY,) * SLOTS] * self.num_envs
-        for row, world in enumerate(self._worlds):
-            self._hosts.reset(row, order=world.order, alive=world.alive(0))
-        self._smoothness = self._hosts.smoothness
-        validation = self._hosts.validate([])
-        self._best = validation.accuracy.numpy().copy()
-        self._spread = validation.spread.numpy()
+    def _begin(self, rows: Array, observations: Array) -> Array:
+        """New worlds, hosts and slots in some rows; returns the observations with theirs replaced."""
+        begun = np.flatnonzero(rows).tolist()
+        if len(self._worlds) < self.num_envs:
+            self._worlds = [draw(self.np_random, self.epochs) for _ in begun]
+        else:
+            for row in begun:
+                self._worlds[row] = draw(self.np_random, self.epochs)
+        for row in begun:
+            self._slots[row] = (EMPTY,) * SLOTS
+            self._hosts.reset(row, order=self._worlds[row].order, alive=self._worlds[row].alive(0))
+        self._last[self._epoch >= self._last] = self.epochs
+        self._epoch[rows] = 0
+        validation = self._hosts.validate(self.grafts())
+        accuracy = validation.accuracy.numpy()
+        self._accuracy = np.where(rows, accuracy, self._accuracy)
+        self._best = np.where(rows, accuracy, self._best)
+        self._spread = np.where(rows[:, None], validation.spread.numpy(), self._spread)
         nothing = np.zeros(self.num_envs)
-        return self._observe(validation, validation.loss, nothing, nothing)
+        fresh = self._views(validation, validation.loss, nothing, nothing, self._spread * 0)
+        return np.where(rows[:, None], fresh, observations)
 
     def _observe(self, validation: Validation, training_loss: torch.Tensor, gains: Array, rents: Array) -> Array:
+        """Observations after an epoch; remembers what the next one is compared with."""
         self._accuracy = validation.accuracy.numpy()
         self._best = np.maximum(self._best, self._accuracy)
         spread = validation.spread.numpy()
         change, self._spread = spread - self._spread, spread
+        return self._views(validation, training_loss, gains, rents, change)
+
+    def _views(
+        self, validation: Validation, training_loss: torch.Tensor, gains: Array, rents: Array, change: Array
+    ) -> Array:
         return np.stack(
             [
                 obs.observe(
                     obs.HostView(
-                        progress=self._epoch / self.epochs,
+                        progress=float(self._epoch[row]) / self.epochs,
                         accuracy=float(self._accuracy[row]),
                         gain=float(gains[row]),
                         best_accuracy=float(self._best[row]),
                         training_loss=float(training_loss[row]),
                         validation_loss=float(validation.loss[row]),
-                        smoothness=float(self._smoothness[row]),
+                        smoothness=float(self._hosts.smoothness[row]),
                         rent_rate=self._worlds[row].rent,
                         rent_charged=float(rents[row]),
-                        spread=spread[row].tolist(),
+                        spread=self._spread[row].tolist(),
                         spread_change=change[row].tolist(),
                     ),
                     self._slots[row],
