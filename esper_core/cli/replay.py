@@ -104,6 +104,10 @@ def _play(run: Run, reader: JournalReader, args: argparse.Namespace) -> int:
         for event in _events(run, reader, args, stopped=lambda: session.stop.requested):
             session.deliver(event)
             count += 1
+    for sink in session.active:
+        report: Callable[[], str] | None = getattr(sink.instance, "replay_report", None)
+        for line in report().splitlines() if report is not None else ():
+            print(f"{sink.loaded.name}: {line}", file=sys.stderr)
     for line in session.report.lines():
         print(f"esper: {line}", file=sys.stderr)
     if session.stop.signal is not None:

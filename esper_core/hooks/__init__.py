@@ -8,6 +8,7 @@ A sink is a class ``Sink(config)`` registered in the entry-point group ``esper.s
 * ``requires``: names of other sinks that must be on.
 * ``check_report() -> str``: a line that ``esper sinks check`` prints after the marked event was delivered (an endpoint,
   an answer, a latency); raise to fail the check with that message.
+* ``replay_report() -> str``: lines that ``esper replay --to NAME`` prints at its end: what was sent, what never can be.
 """
 
 from __future__ import annotations

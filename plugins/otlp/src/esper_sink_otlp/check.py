@@ -1,10 +1,11 @@
-"""What ``esper sinks check`` prints for this sink."""
+"""What ``esper sinks check`` and ``esper replay`` print for this sink."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from esper_core.errors import SinkError
+from esper_core.semconv.names import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from esper_sink_otlp.exporter import Exporter
     from esper_sink_otlp.settings import SignalSettings
 
-__all__ = ["check_words"]
+__all__ = ["check_words", "not_rebuilt"]
 
 
 def check_words(exporters: Mapping[Signal, Exporter], settings: Mapping[Signal, SignalSettings]) -> str:
@@ -33,7 +34,7 @@ def check_words(exporters: Mapping[Signal, Exporter], settings: Mapping[Signal, 
             lines.append(f"{start}: no answer within {here.timeout_s:g} s")
         elif not answer.ok or answer.rejected:
             failed = True
-            lines.append(f"{start}: {answer.cause or 'rejected'} after {answer.latency_s * 1000:.0f} ms")
+            lines.append(f"{start}: {answer.cause or 'rejected'} ({answer.latency_s * 1000:.0f} ms)")
             if answer.hint and answer.hint not in hints:
                 hints.append(answer.hint)
         else:
@@ -44,3 +45,16 @@ def check_words(exporters: Mapping[Signal, Exporter], settings: Mapping[Signal, 
     if failed:
         raise SinkError(text, hint="; ".join(hints) or None)
     return text
+
+
+def not_rebuilt() -> str:
+    """The metrics that no journal can bring back, by kind."""
+    words = []
+    for kind, plural in (("histogram", "histograms"), ("counter", "counters"), ("gauge", "gauges")):
+        names = sorted(metric.name for metric in METRICS.values() if metric.instrument == kind)
+        if names:
+            words.append(f"{plural} {', '.join(names)}")
+    return (
+        "not rebuilt, because they accumulate in the training process and a journal holds no collections: "
+        + "; ".join(words)
+    )

@@ -21,7 +21,7 @@ from esper_sink_otlp import causes
 from esper_sink_otlp.transport import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from esper_sink_otlp.settings import Compression, SignalSettings
 
@@ -48,37 +48,43 @@ class HttpTransport:
     def send(self, body: bytes, timeout_s: float) -> Answer:
         """Send one request; see ``Transport``."""
         started = time.monotonic()
-        deadline = started + timeout_s
         try:
-            response = self._pool.request(
-                "POST",
-                self._settings.endpoint,
-                body=self._compress(body),
-                headers=self._headers,
-                timeout=urllib3.Timeout(total=timeout_s),
-                retries=False,
-                redirect=False,
-                preload_content=False,
-            )
             try:
-                content = _read(response, deadline)
-            finally:
-                response.release_conn()
+                status, headers, content = self._request(body, timeout_s)
+            except (urllib3.exceptions.ProtocolError, ConnectionError):
+                # A kept connection that the receiver closed meanwhile shows only when it is used: once more, on a new
+                # one. Receivers know a span by its id and a point by its time, so twice does no harm.
+                self._pool.clear()
+                left_s = timeout_s - (time.monotonic() - started)
+                if left_s <= 0:
+                    raise
+                status, headers, content = self._request(body, left_s)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             return causes.of_exception(error, self._settings, time.monotonic() - started)
         latency_s = time.monotonic() - started
-        if response.status in {200, 202}:
+        if status in {200, 202}:
             rejected, message = _partial_success(self._settings.signal, content)
-            return Answer(
-                ok=True, code=f"HTTP {response.status}", rejected=rejected, cause=message, latency_s=latency_s
-            )
-        return causes.of_status(
-            response.status,
-            content,
-            self._settings,
-            retry_after_s=_retry_after(response.headers.get("retry-after")),
-            latency_s=latency_s,
+            return Answer(ok=True, code=f"HTTP {status}", rejected=rejected, cause=message, latency_s=latency_s)
+        retry_after_s = _retry_after(headers.get("retry-after"))
+        return causes.of_status(status, content, self._settings, retry_after_s=retry_after_s, latency_s=latency_s)
+
+    def _request(self, body: bytes, timeout_s: float) -> tuple[int, Mapping[str, str], bytes]:
+        """Status, headers and the beginning of the answer."""
+        deadline = time.monotonic() + timeout_s
+        response = self._pool.request(
+            "POST",
+            self._settings.endpoint,
+            body=self._compress(body),
+            headers=self._headers,
+            timeout=urllib3.Timeout(total=timeout_s),
+            retries=False,
+            redirect=False,
+            preload_content=False,
         )
+        try:
+            return response.status, response.headers, _read(response, deadline)
+        finally:
+            response.release_conn()
 
     def close(self) -> None:
         """Let go of the connections."""

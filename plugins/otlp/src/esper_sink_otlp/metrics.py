@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
@@ -43,6 +43,7 @@ WINDOW_MARGIN_S: Final = 60.0
 """Points are kept out this long before the window ends: they travel, and clocks differ."""
 EVENT_GAUGES: Final = frozenset(gauge.name for gauge in GAUGES)
 """Gauges whose points come from events."""
+_MARK: Final = {"esper.marked": "true"}
 _REPLAY_PATIENCE_S: Final = 30.0
 
 
@@ -238,6 +239,8 @@ class MetricSource:
         inside: list[GaugePoint] = []
         for event in events:
             made = self.points(event)
+            if event.marked:
+                made = [replace(point, attributes={**point.attributes, **_MARK}) for point in made]
             young = [point for point in made if point.time_ns >= oldest_ns]
             self.outside.points += len(made) - len(young)
             self.outside.events += len(young) < len(made)

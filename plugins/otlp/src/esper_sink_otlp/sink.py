@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from esper_core.hooks import CloseReason, Delivery, SinkContext, hookimpl
 from esper_core.semconv.gauges import gauge_points
-from esper_sink_otlp.check import check_words
+from esper_sink_otlp.check import check_words, not_rebuilt
 from esper_sink_otlp.config import OtlpConfig
 from esper_sink_otlp.exporter import Exporter, StateChange
 from esper_sink_otlp.metrics import MetricSource, UpdateReader
@@ -78,7 +78,8 @@ class OtlpSink:
     @hookimpl
     def esper_metric_readers(self, context: SinkContext) -> list[MetricReader]:
         """One reader: it is collected in the exporter's thread."""
-        if "metrics" not in self.settings or context.mode == "replay":
+        # A check sends one marked update's gauges; a replay makes no measurements.
+        if "metrics" not in self.settings or context.mode != "live":
             return []
         self._context = context
         self._reader = UpdateReader(self._metric_settings)
@@ -102,7 +103,7 @@ class OtlpSink:
                 points=gauge_points,
                 resource=context.resource,
                 queue_size=self._span_settings.queue_size,
-                update_interval_s=self._config.update_interval_s,
+                update_interval_s=self._config.update_interval_s if context.mode == "live" else 0.0,
                 window_s=self._config.replay_window_s,
                 reader=self._reader,
                 patient=context.mode == "replay",
@@ -163,7 +164,7 @@ class OtlpSink:
                 self._failing.discard(change.signal)
             after = bool(self._failing)
         context.logger.warning("otlp: %s", change.message)
-        if after != before:
+        if after != before and context.mode != "check":  # check_report says it
             context.report(change.state, change.message)
 
     def _tell_losses(self) -> None:
@@ -171,7 +172,7 @@ class OtlpSink:
         with self._lock:
             lost = self.lost
             new, self._told_lost = lost - self._told_lost, lost
-        if new > 0 and self._context is not None:
+        if new > 0 and self._context is not None and self._context.mode != "check":
             self._context.report("failing", f"{new} items lost: {self._loss_words()}", lost=new)
 
     @property
@@ -231,3 +232,13 @@ class OtlpSink:
         for exporter in self._exporters.values():
             exporter.wait_answer(max(0.0, until - time.monotonic()))
         return check_words(self._exporters, self.settings)
+
+    # --- `esper replay --to otlp` -------------------------------------------------------------
+
+    def replay_report(self) -> str:
+        """What the replay sent, and what no replay can: named, so that nobody looks for it in vain."""
+        sent = ", ".join(
+            f"{exporter.counts.sent} {'spans' if signal == 'traces' else 'updates as gauge points'}"
+            for signal, exporter in self._exporters.items()
+        )
+        return f"sent {sent or 'nothing'}\n{not_rebuilt()}"
