@@ -76,8 +76,8 @@ def _table(resolved: Resolved) -> list[str]:
             rows.append((spec, missing, "", "yes", _delivery(resolved, spec), "a file" if not missing else ""))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    if len(rows) == 1:
-        lines = ["no sink is installed; for a start: pip install esper-sink-console esper-sink-journal"]
+    if not installed:
+        lines.append("no sink is installed; for a start: pip install esper-sink-console esper-sink-journal")
     origin = resolved.origins.get("sinks", "default")
     return [*lines, "", f"selected: {', '.join(selected) or 'none'}  ({origin})"]
 

@@ -142,8 +142,9 @@ class SinkContract:
         with self.harness(tmp_path, flaky) as harness:
             harness.send(make_update(1))
             harness.drain()
-            harness.send(make_update(2), make_update(3))
-            harness.drain()
+            for number in (2, 3):
+                harness.send(make_update(number))
+                harness.drain()
         report = harness.report
         _require(report.failures == 1, f"one failure was counted: {report}")
         _require(report.lost == 1, f"one loss was counted: {report}")

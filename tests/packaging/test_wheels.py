@@ -1,0 +1,125 @@
+"""Real wheels in a fresh environment: the core alone trains, a third party's sink receives, and uninstalling removes.
+
+The environment holds the wheels built here and links to the dependencies of this one, so that nothing is downloaded
+and no editable install shows through.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STATSD = ROOT / "docs" / "examples" / "esper-sink-statsd"
+_QUIET = ("-q", "--disable-pip-version-check", "--no-color")
+
+
+def _run(*words: str | Path, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    arguments = [str(word) for word in words]
+    done = subprocess.run(arguments, cwd=cwd, capture_output=True, text=True, timeout=100, check=False)
+    if check and done.returncode:
+        raise AssertionError(f"{words} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Wheels of the core and of the example sink."""
+    target = tmp_path_factory.mktemp("wheels")
+    _run(sys.executable, "-m", "pip", "wheel", *_QUIET, "--no-deps", "--no-build-isolation", "--no-index", "-w", target,
+         ROOT, STATSD, cwd=target)  # fmt: skip
+    return target
+
+
+@pytest.fixture(scope="module")
+def environment(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with the core's wheel and no plugin."""
+    home = tmp_path_factory.mktemp("environment")
+    _run(sys.executable, "-m", "venv", "--without-pip", home, cwd=home)
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)}))
+    for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        for entry in Path(place).iterdir():
+            if not entry.name.startswith(("esper", "_esper", "__editable__", "pip", "distutils-precedence")):
+                (site / entry.name).symlink_to(entry)
+    _install(home, wheels, "esper_core")
+    return home
+
+
+def _install(home: Path, wheels: Path, distribution: str) -> None:
+    (wheel,) = wheels.glob(f"{distribution}-*.whl")
+    _run(sys.executable, "-m", "pip", "--python", home / "bin" / "python", "install", *_QUIET, "--no-deps",
+         "--no-index", wheel, cwd=home)  # fmt: skip
+
+
+def _esper(home: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return _run(home / "bin" / "esper", *words, cwd=folder, check=False)
+
+
+def test_wheels_hold_their_package_and_nothing_else(wheels: Path) -> None:
+    import zipfile
+
+    for wheel, package in (("esper_core", "esper_core"), ("esper_sink_statsd", "esper_sink_statsd")):
+        (path,) = wheels.glob(f"{wheel}-*.whl")
+        names = zipfile.ZipFile(path).namelist()
+        assert {name.split("/")[0].split("-")[0] for name in names} == {package}
+        assert f"{package}/py.typed" in names
+    core = zipfile.ZipFile(next(wheels.glob("esper_core-*.whl"))).namelist()
+    assert "esper_core/cli/sink_template/sink.py.txt" in core
+
+
+def test_the_core_alone_lists_no_sink_and_trains(environment: Path, tmp_path: Path) -> None:
+    listed = _esper(environment, tmp_path, "sinks")
+    assert "no sink is installed" in listed.stdout
+    trained = _esper(environment, tmp_path, "ppo", "--env", "CartPole-v1", "--updates", "2")
+    assert trained.returncode == 0, trained.stderr
+    assert 'esper: default sink "console" is not installed, going on without it' in trained.stderr
+    assert 'esper: default sink "journal" is not installed, going on without it' in trained.stderr
+    assert "done: 2 of 2 updates" in trained.stdout
+
+
+def test_a_third_party_sink_is_installed_selected_fed_and_really_removed(
+    environment: Path, wheels: Path, tmp_path: Path
+) -> None:
+    _install(environment, wheels, "esper_sink_statsd")
+    with socket.socket(type=socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(1)
+        port = server.getsockname()[1]
+        (tmp_path / "esper.toml").write_text(f'sinks = ["statsd"]\n[sink.statsd]\nport = {port}\n')
+        listed = _esper(environment, tmp_path, "sinks").stdout
+        assert [line.split()[:4] for line in listed.splitlines()[1:2]] == [
+            ["statsd", "esper-sink-statsd", "0.1.0", "yes"]
+        ]
+        trained = _esper(environment, tmp_path, "ppo", "--env", "CartPole-v1", "--updates", "3")
+        assert trained.returncode == 0, trained.stderr
+        lines = [line for _ in range(3) for line in server.recv(2000).decode().split("\n")]
+    assert [line.split(":")[0] for line in lines].count("esper.ppo.updates") == 3
+    assert sum(line.startswith("esper.ppo.kl_divergence:") for line in lines) == 3
+    pip = (sys.executable, "-m", "pip", "--python", environment / "bin" / "python")
+    _run(*pip, "uninstall", *_QUIET, "-y", "esper-sink-statsd", cwd=tmp_path)
+    gone = _esper(environment, tmp_path, "ppo", "--env", "CartPole-v1", "--updates", "1")
+    assert gone.returncode == 64
+    assert 'no sink named "statsd" is installed' in gone.stderr
+    assert len(list((tmp_path / "runs").iterdir())) == 1, "a refused start leaves no run"
+
+
+def test_a_new_sink_from_the_template_passes_its_own_tests(tmp_path: Path) -> None:
+    _run(sys.executable, "-m", "esper_core", "sinks", "new", "my_redis", cwd=tmp_path)
+    package = tmp_path / "esper-sink-my-redis"
+    done = _run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", package, cwd=tmp_path)
+    assert " passed" in done.stdout
+    project = (package / "pyproject.toml").read_text()
+    assert 'my_redis = "esper_sink_my_redis:MyRedisSink"' in project
+    again = _run(sys.executable, "-m", "esper_core", "sinks", "new", "my_redis", cwd=tmp_path, check=False)
+    assert again.returncode == 64
+    assert "exists and is not empty" in again.stderr
+
+
+def test_the_example_sink_passes_its_own_tests() -> None:
+    done = _run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", STATSD, cwd=STATSD)
+    assert " passed" in done.stdout
