@@ -280,12 +280,17 @@ class PPOAgent:
             "observations": batch.observations,
             "advantages": batch.advantages,
             "returns": batch.returns,
-            "old log-probabilities": batch.log_prob[batch.active],
-            "weights": torch.nn.utils.parameters_to_vector(self.policy.parameters()).detach(),
+            "old log-probabilities": torch.where(batch.active, batch.log_prob, 0.0),
+            "weights": torch.nn.utils.parameters_to_vector(self._parameters),
         }
-        counts = {name: int((~values.isfinite()).sum()) for name, values in places.items()}
-        worst = [f"{count} non-finite {name}" for name, count in counts.items() if count]
-        return (", ".join(worst), sum(counts.values())) if worst else None
+        # A sum is finite when its summands are (short of an overflow): one transfer clears nearly every rollout.
+        sums = torch.stack([values.detach().sum() for values in places.values()])
+        if all(math.isfinite(total) for total in self.reducer.sum(sums).tolist()):
+            return None
+        counted = torch.stack([(~values.isfinite()).sum() for values in places.values()])
+        counts = dict(zip(places, self.reducer.sum(counted).tolist(), strict=True))
+        faults = [f"{count} non-finite {name}" for name, count in counts.items() if count]
+        return (", ".join(faults), sum(counts.values())) if faults else None
 
     def _optimise(
         self, batch: Batch, record: UpdateRecord, monitor: StopMonitor, should_stop: Callable[[], bool] | None
