@@ -14,6 +14,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from opentelemetry import context as otel_context
 from opentelemetry import trace as otel_trace
 
 from esper_core import ids
@@ -45,6 +46,24 @@ PayloadT = TypeVar("PayloadT", bound=Payload)
 _ITERATION: Final = "esper.iteration"
 _ROLLOUT: Final = "esper.rollout"
 _UPDATE: Final = "esper.ppo.update"
+
+
+class _inside:  # noqa: N801  # reads as a word in ``with _inside(span)``
+    """Make a span the current one.
+
+    The API's own ``use_span`` is dearer, and marks the span as failed when a hook raises, though the update did not.
+    """
+
+    __slots__ = ("_span", "_token")
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    def __enter__(self) -> None:
+        self._token = otel_context.attach(otel_trace.set_span_in_context(self._span))
+
+    def __exit__(self, *_: object) -> None:
+        otel_context.detach(self._token)
 
 
 @dataclass(slots=True)
@@ -161,7 +180,7 @@ class TelemetryEmitter:
         payload = self._completed(measured, own, now, rollout_steps)
         spans = [span for span in (self._iteration, self._rollout, own) if span is not None]
         event = self._event(payload, spans, now)
-        with otel_trace.use_span(own.span, end_on_exit=False):
+        with _inside(own.span):
             self._hooks.esper_ppo_updated(event=event)
         self._emit_health_change(payload, own, now)
         self._abandon(now)
@@ -171,7 +190,7 @@ class TelemetryEmitter:
     def emit_run_started(self, payload: RunStarted) -> TelemetryEvent[RunStarted]:
         """Emit the first event of an attempt."""
         event, span = self._instant(payload)
-        with otel_trace.use_span(span.span, end_on_exit=False):
+        with _inside(span.span):
             self._hooks.esper_run_started(event=event)
         span.end(event.time_ns)
         return event
@@ -180,7 +199,7 @@ class TelemetryEmitter:
         """Emit the end of one episode, with a span that an SDK exports only under ``episode_spans``."""
         if self._episode_spans:
             recorded, span = self._instant(payload, parent=self._rollout)
-            with otel_trace.use_span(span.span, end_on_exit=False):
+            with _inside(span.span):
                 self._hooks.esper_episode_finished(event=recorded)
             span.end(recorded.time_ns)
             return recorded
@@ -193,7 +212,7 @@ class TelemetryEmitter:
     def emit_sink_status(self, payload: SinkStatusChanged) -> TelemetryEvent[SinkStatusChanged]:
         """Emit a change of a sink's status. Only from the emitting thread; others go through ``drain_status``."""
         event, span = self._instant(payload)
-        with otel_trace.use_span(span.span, end_on_exit=False):
+        with _inside(span.span):
             self._hooks.esper_sink_status_changed(event=event)
         span.end(event.time_ns)
         return event
@@ -205,7 +224,7 @@ class TelemetryEmitter:
         if payload.health is HealthLevel.UNKNOWN:
             payload = replace(payload, health=self._policy_level)
         event, span = self._instant(payload)
-        with otel_trace.use_span(span.span, end_on_exit=False):
+        with _inside(span.span):
             self._hooks.esper_run_finished(event=event)
         span.end(event.time_ns)
         return event
@@ -248,7 +267,7 @@ class TelemetryEmitter:
             head=leading.name if leading is not None else None,
         )
         event, span = self._instant(change, parent=parent, now=now)
-        with otel_trace.use_span(span.span, end_on_exit=False):
+        with _inside(span.span):
             self._hooks.esper_policy_health_changed(event=event)
         span.end(now)
 
