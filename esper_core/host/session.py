@@ -32,6 +32,7 @@ from esper_core.host.report import SessionReport
 from esper_core.host.resource import run_resource
 from esper_core.host.selection import Selection, select_sinks
 from esper_core.host.signals import StopFlag, install_signals
+from esper_core.runs.resources import JournalResources
 from esper_core.runs.state import RunRecord
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ class Session:
         self._stack = contextlib.ExitStack()
         self._heartbeat: Heartbeat | None = None
         self._observed = _Observed()
+        self._journaled = JournalResources(run, self.resource) if run is not None and mode == "replay" else None
         self._instrumentation: Instrumentation | None = None
 
     # --- opening ------------------------------------------------------------------------------
@@ -260,7 +262,7 @@ class Session:
         if self.providers.processors:
             from esper_core.host.played import ended_spans  # noqa: PLC0415  # needs the SDK
 
-            for span in ended_spans(event, self.resource):
+            for span in ended_spans(event, self._journaled.of(event) if self._journaled else self.resource):
                 for processor in self.providers.processors:
                     processor.on_end(span)
 

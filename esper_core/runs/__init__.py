@@ -10,6 +10,7 @@ from esper_core.runs.index import UpdateIndex, scan_index
 from esper_core.runs.layout import RunDir, create_run, find_run, list_runs
 from esper_core.runs.process import ProcessIdentity, ProcessPresence, probe_process, process_identity
 from esper_core.runs.reader import JournalProblem, JournalReader, journal_resource, read_events, tail_events
+from esper_core.runs.resources import JournalResources
 from esper_core.runs.run import Run, open_run, run_verdict
 from esper_core.runs.state import RunRecord, SinkRecord, read_record, run_state, write_record
 from esper_core.runs.writer import JournalWriter
@@ -17,6 +18,7 @@ from esper_core.runs.writer import JournalWriter
 __all__ = [
     "JournalProblem",
     "JournalReader",
+    "JournalResources",
     "JournalWriter",
     "ProcessIdentity",
     "ProcessPresence",

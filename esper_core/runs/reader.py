@@ -15,7 +15,7 @@ from esper_core.runs.layout import JournalFile, RunDir, journal_files
 from esper_core.semconv.codec import CodecError, decode, resource_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 __all__ = ["JournalProblem", "JournalReader", "journal_resource", "read_events", "tail_events"]
@@ -211,9 +211,12 @@ def journal_resource(run: RunDir) -> dict[str, str | int | float | bool]:
     Attributes that are no scalars are left out.
     """
     files = journal_files(run)
+    return first_resource(item for item in files if item.attempt == files[-1].attempt)
+
+
+def first_resource(files: Iterable[JournalFile]) -> dict[str, str | int | float | bool]:
+    """The resource of the first file whose first line can be read; scalars only."""
     for item in files:
-        if item.attempt != files[-1].attempt:
-            continue
         try:
             with item.path.open("rb") as file:
                 found = resource_of(file.readline(MAX_LINE_BYTES))

@@ -323,3 +323,22 @@ def test_follow_ships_a_running_journal(stage: Any, tmp_path: Path, helpers: Any
     assert followed
     assert followed[0].returncode == 0
     helpers.wait_for(lambda: ids_in(helpers, traces).keys() >= own_ids(played.events()).keys(), "all of it")
+
+
+def test_a_resumed_run_is_replayed_with_each_attempts_own_instance(stage: Any, tmp_path: Path, helpers: Any) -> None:
+    """Else a replay would draw second series beside the live ones."""
+    prometheus = stage.prometheus()
+    sinks = ("--sinks", "journal,otlp", "--set", f"sink.otlp.metrics_endpoint={prometheus.otlp}")
+    sinks = (*sinks, "--set", 'sink.otlp.signals=["metrics"]')
+    train = ("ppo", "--env", "CartPole-v1", "--set", "run.checkpoint_interval_s=0", *sinks)
+    helpers.esper(*train, "--updates", "3", cwd=tmp_path)
+    helpers.esper(*train, "--resume", "latest", "--updates", "6", cwd=tmp_path)
+
+    def series() -> list[dict[str, str]]:
+        return [item["metric"] for item in prometheus.query("last_over_time(esper_ppo_last_kl_divergence[10m])")]
+
+    live = series()
+    assert {item["esper_run_attempt"] for item in live} == {"1", "2"}
+    assert len({item["instance"] for item in live}) == 2
+    helpers.esper("replay", "latest", "--to", "otlp", *sinks[2:], cwd=tmp_path)
+    assert series() == live

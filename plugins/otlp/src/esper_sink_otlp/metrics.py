@@ -117,7 +117,7 @@ class MetricSource:
     Attributes:
         settings: interval and temporality.
         points: makes an event's gauge points.
-        resource: of the run; used for points that no collection carries (a replay).
+        resource: of the process that emitted an event; used for points that no collection carries (a replay).
         scope: name and version of the instrumentation scope of such points.
         queue_size: events that may wait; the oldest is dropped and counted.
         update_interval_s: least seconds between two collections that updates cause.
@@ -129,7 +129,7 @@ class MetricSource:
 
     settings: MetricSettings
     points: Callable[[TelemetryEvent[Any]], Sequence[GaugePoint]]
-    resource: Mapping[str, str | int | float | bool]
+    resource: Callable[[TelemetryEvent[Any]], Mapping[str, str | int | float | bool]]
     scope: tuple[str, str] = ("esper_core", "")
     queue_size: int = 4096
     update_interval_s: float = 0.5
@@ -221,15 +221,20 @@ class MetricSource:
     # --- inside -------------------------------------------------------------------------------
 
     def _batch(self, events: list[TelemetryEvent[Any]]) -> MetricBatch | None:
-        points = self._points_of(events)
         collected = self._collect()
         request = ExportMetricsServiceRequest()
         for one in (*self._kept, *collected):
             request.MergeFrom(one)
         kept, self._kept = list(self._kept), deque(maxlen=KEPT_DELTAS)
-        if points:
-            target = request.resource_metrics[-1] if request.resource_metrics else request.resource_metrics.add()
-            add_gauge_points(target, points, resource=self.resource, scope=self.scope)
+        # Live there is one process, and its collection has the resource; a replay may hold several attempts.
+        live = request.resource_metrics[-1] if request.resource_metrics else None
+        by_process: dict[tuple[int, int], list[TelemetryEvent[Any]]] = {}
+        for event in events:
+            by_process.setdefault((event.attempt, event.rank), []).append(event)
+        for same in by_process.values():
+            if points := self._points_of(same):
+                target = live if live is not None else request.resource_metrics.add()
+                add_gauge_points(target, points, resource=self.resource(same[0]), scope=self.scope)
         if not request.resource_metrics:
             return None
         return MetricBatch(events=events, collected=(*kept, *collected), request=request)

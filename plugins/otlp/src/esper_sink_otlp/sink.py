@@ -6,9 +6,10 @@ import os
 import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from esper_core.hooks import CloseReason, Delivery, SinkContext, hookimpl
+from esper_core.runs import JournalResources, RunDir
 from esper_core.semconv.gauges import gauge_points
 from esper_sink_otlp.check import check_words, not_rebuilt
 from esper_sink_otlp.config import OtlpConfig
@@ -19,6 +20,8 @@ from esper_sink_otlp.spans import SpanQueue, SpanSource
 from esper_sink_otlp.transport import open_transport
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from opentelemetry.sdk.metrics.export import MetricReader
     from opentelemetry.sdk.trace import SpanProcessor
 
@@ -101,7 +104,7 @@ class OtlpSink:
             self._metrics = MetricSource(
                 settings=self._metric_settings,
                 points=gauge_points,
-                resource=context.resource,
+                resource=_resources(context),
                 queue_size=self._span_settings.queue_size,
                 update_interval_s=self._config.update_interval_s if context.mode == "live" else 0.0,
                 window_s=self._config.replay_window_s,
@@ -242,3 +245,10 @@ class OtlpSink:
             for signal, exporter in self._exporters.items()
         )
         return f"sent {sent or 'nothing'}\n{not_rebuilt()}"
+
+
+def _resources(context: SinkContext) -> Callable[[TelemetryEvent[Any]], Mapping[str, str | int | float | bool]]:
+    """The resource of an event's process: this one's, or in a replay what the journal says."""
+    if context.mode == "replay" and context.run_dir is not None:
+        return JournalResources(RunDir(context.run_dir, context.run_id), context.resource).of
+    return lambda _: context.resource
