@@ -5,7 +5,6 @@ On the OpenTelemetry API alone. Which field is which gauge stands in the registr
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, Protocol, get_args
@@ -15,14 +14,14 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 from esper_core.events import Outcome, PPOUpdatePayload
 from esper_core.health import HealthLevel, RunState
+from esper_core.semconv.gauges import GaugePoint, gauge_points, gauge_values
 from esper_core.semconv.names import GAUGES, METRICS, Gauge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from opentelemetry.metrics import Meter, MeterProvider
 
-    from esper_core.events import Payload, TelemetryEvent
 
 __all__ = ["GaugePoint", "Observed", "SinkCounts", "Totals", "gauge_points", "observed_of"]
 
@@ -45,63 +44,6 @@ class SinkCounts(Protocol):
     @property
     def failures(self) -> int:
         """Calls that raised so far."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GaugePoint:
-    """One point of a gauge, with the time of the event it comes from.
-
-    Attributes:
-        name: metric name.
-        unit: its unit.
-        value: finite.
-        attributes: of the point.
-        time_ns: unix nanoseconds, the event's.
-    """
-
-    name: str
-    unit: str
-    value: float
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    time_ns: int
-
-
-def gauge_points(event: TelemetryEvent[Payload]) -> list[GaugePoint]:
-    """The gauges of one event with the event's own time: what live telemetry reports and a replay makes again.
-
-    An update gives every last value that was measured and is finite; other kinds give nothing.
-    """
-    payload = event.payload
-    if not isinstance(payload, PPOUpdatePayload):
-        return []
-    return [
-        GaugePoint(name=gauge.name, unit=gauge.unit, value=value, attributes=attributes, time_ns=event.time_ns)
-        for gauge in GAUGES
-        for value, attributes in _values(gauge, payload)
-    ]
-
-
-def _values(gauge: Gauge, payload: PPOUpdatePayload) -> Iterator[tuple[float, dict[str, str]]]:
-    """The finite points of one gauge: one, or one a head."""
-    if not gauge.head:
-        value = _number(getattr(payload, gauge.field))
-        if value is not None:
-            yield value, {}
-        return
-    name = gauge.field.partition(".")[2]
-    for head in payload.heads:
-        value = _number(getattr(head, name))
-        if value is not None:
-            yield value, {"esper.ppo.head.name": head.name}
-
-
-def _number(value: HealthLevel | float | None) -> float | None:
-    """A finite number that an instrument may have, or None. Levels are their severity."""
-    if value is None:
-        return None
-    if isinstance(value, HealthLevel):
-        return value.severity
-    return value if math.isfinite(value) else None
 
 
 @dataclass(slots=True)
@@ -205,7 +147,7 @@ def _last_value(seen: Observed, gauge: Gauge) -> Callable[[CallbackOptions], Ite
         update = seen.update
         if update is None:
             return []
-        return [Observation(value, attributes) for value, attributes in _values(gauge, update)]
+        return [Observation(value, attributes) for value, attributes in gauge_values(gauge, update)]
 
     return observe
 
