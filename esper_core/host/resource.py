@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import uuid
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -42,6 +43,8 @@ def run_resource(
         "service.name": _DEFAULT_SERVICE,
         "service.version": __version__,
         "service.instance.id": str(uuid.UUID(int=ids.new_trace_id(), version=4)),
+        # Said here and not left to a Collector, so that a journal replayed on another machine keeps its host.
+        "host.name": socket.gethostname(),
     }
     for pair in env.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
         key, separator, value = pair.partition("=")
