@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,10 @@ class EvalCommand:
             raise UsageError(f"eval: --episodes is {args.episodes}, at least 1 is needed")
         import torch
 
+        here = str(Path.cwd())
+        if here not in sys.path:
+            sys.path.append(here)  # an environment of the user's own, as `esper ppo` finds it
+
         from esper_core.ppo.agent import PPOAgent
         from esper_core.runs.layout import find_run
 
@@ -60,11 +65,13 @@ class EvalCommand:
     def _report(self, args: argparse.Namespace, directory: RunDir, agent: PPOAgent, env: EnvConfig) -> int:
         import msgspec
 
-        from esper_core.envs.adapter import make_task
+        from esper_core.envs.adapter import environment_module, make_task
         from esper_core.ppo.evaluation import evaluate
 
+        # Our own environments say what differs from training: whole episodes, all begun together.
+        kwargs = {**env.kwargs, **getattr(environment_module(env.id), "EVALUATION", {})}
         n_envs = min(env.n_envs, args.episodes)
-        task = make_task(msgspec.structs.replace(env, n_envs=n_envs), seed=args.seed)
+        task = make_task(msgspec.structs.replace(env, n_envs=n_envs, kwargs=kwargs), seed=args.seed)
         try:
             _fits(agent, task.heads, task.obs_shape, env.id)
             played = evaluate(agent, task, episodes=args.episodes, seed=args.seed, deterministic=args.deterministic)

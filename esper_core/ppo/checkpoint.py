@@ -160,7 +160,7 @@ def restore(agent: PPOAgent, checkpoint: Checkpoint) -> None:
 def load_agent(run: str | Path, *, base: str | Path = "runs", device: str = "cpu") -> PPOAgent:
     """The agent of a checkpoint file, or of a run's last checkpoint. See :meth:`PPOAgent.load`."""
     path = Path(run)
-    if not path.is_file():
+    if path.suffix != ".pt" and not path.is_file():
         from esper_core.runs.layout import find_run  # noqa: PLC0415  # a file alone needs no runs
 
         path = find_run(str(run), Path(base)).checkpoint

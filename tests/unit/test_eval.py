@@ -1,0 +1,80 @@
+"""``esper eval``: the checkpoint's policy plays, and the numbers are those of its episodes."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from esper_core.cli.main import main
+from esper_core.config.schema import EnvConfig, PPOConfig
+from esper_core.envs.adapter import make_task
+from esper_core.ppo import HeadSpec, PPOAgent, save_checkpoint
+from esper_core.runs.layout import RunDir, create_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ENV = EnvConfig(id="CartPole-v1", n_envs=2)
+
+
+def make_run(base: Path, agent: PPOAgent) -> RunDir:
+    run = create_run(base, name="eval")
+    run.config_path.write_text('[env]\nid = "CartPole-v1"\nn_envs = 2\n', encoding="utf-8")
+    save_checkpoint(run.checkpoint, agent)
+    return run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    task = make_task(ENV, seed=0)
+    agent = PPOAgent(task.heads, task.obs_shape, PPOConfig(hidden=(8,)))
+    task.close()
+    return make_run(tmp_path, agent)
+
+
+def test_reports_returns(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", str(run.path), "--episodes", "5", "--seed", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["environment"] == "CartPole-v1"
+    assert len(found["returns"]) == found["episodes"] == 5
+    assert found["return_mean"] == pytest.approx(sum(found["returns"]) / 5)
+    assert found["return_min"] <= found["return_mean"] <= found["return_max"]
+
+    assert main(["eval", str(run.path), "--episodes", "5", "--seed", "1"]) == 0
+    text = capsys.readouterr().out
+    assert f"return {found['return_mean']:.2f} ± " in text
+    assert "over 5 episodes" in text
+
+
+def test_same_seed_same_returns(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = []
+    for seed in ("1", "1", "2"):
+        main(["eval", str(run.path), "--episodes", "4", "--seed", seed, "--json"])
+        seen.append(json.loads(capsys.readouterr().out)["returns"])
+    assert seen[0] == seen[1]
+    assert seen[0] != seen[2]
+
+
+def test_environment_that_draws_nothing_says_so(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", str(run.path), "--show"]) == 64
+    assert "CartPole-v1 has nothing to show" in capsys.readouterr().err
+
+
+def test_checkpoint_of_another_shape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path, PPOAgent([HeadSpec("action", 3)], (4,)))
+    assert main(["eval", str(run.path)]) == 64
+    assert "the checkpoint does not fit CartPole-v1" in capsys.readouterr().err
+
+
+def test_run_without_checkpoint(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    run.checkpoint.unlink()
+    assert main(["eval", str(run.path)]) == 64
+    assert "no checkpoint at" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("episodes", ["0", "-3"])
+def test_at_least_one_episode(run: RunDir, episodes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", str(run.path), "--episodes", episodes]) == 64
+    assert "at least 1" in capsys.readouterr().err
