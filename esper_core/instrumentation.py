@@ -22,9 +22,10 @@ from opentelemetry.context import Context
 from esper_core import __version__
 from esper_core.health import HEALTH_WINDOW, HealthLevel, RunState, verdict_level
 from esper_core.hooks import hookimpl
-from esper_core.instrumentation_gauges import GaugePoint, SinkCounts, gauge_points, observed_of
 from esper_core.semconv.attributes import common_attributes, shared_attributes, span_events
+from esper_core.semconv.gauges import GaugePoint, gauge_points
 from esper_core.semconv.names import METRICS, SCHEMA_URL
+from esper_core.semconv.observed import SinkCounts, observed_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "semconv": {"events", "health", "hooks"},
     "runs": {"semconv", "hooks", "events", "health", "ids", "config"},
     "emitter": {"semconv", "hooks", "events", "health", "ids"},
-    "instrumentation": {"semconv", "hooks", "events", "health"},
+    "instrumentation": {"instrumentation_rl", "semconv", "hooks", "events", "health"},
     "instrumentation_rl": {"semconv", "hooks", "events", "health"},
     "host": {"emitter", "instrumentation", "instrumentation_rl", "runs", "semconv", "hooks", "events", "health", "ids"},
     "ppo": {"emitter", "runs", "semconv", "hooks", "events", "health"},

@@ -1,4 +1,4 @@
-"""Last values and counts: read when a reader collects, and the gauges rebuilt from any event for a replay.
+"""Last values and counts as observable instruments: read when a reader collects, so they cost an update nothing.
 
 On the OpenTelemetry API alone. Which field is which gauge stands in the registry, not here.
 """
@@ -14,7 +14,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 from esper_core.events import Outcome, PPOUpdatePayload
 from esper_core.health import HealthLevel, RunState
-from esper_core.semconv.gauges import GaugePoint, gauge_points, gauge_values
+from esper_core.semconv.gauges import gauge_values
 from esper_core.semconv.names import GAUGES, METRICS, Gauge
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import Meter, MeterProvider
 
 
-__all__ = ["GaugePoint", "Observed", "SinkCounts", "Totals", "gauge_points", "observed_of"]
+__all__ = ["Observed", "SinkCounts", "Totals", "observed_of"]
 
 
 class SinkCounts(Protocol):
