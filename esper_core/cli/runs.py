@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from esper_core.cli._parser import add_config_arguments, runs_dir
-from esper_core.errors import EXIT_OK
+from esper_core.errors import EXIT_OK, JournalError
 
 if TYPE_CHECKING:
     import argparse
@@ -79,11 +79,14 @@ class RunsCommand:
 
 
 def _row(directory: RunDir, now: int) -> _Row:
-    from esper_core.runs import read_record, run_state, run_verdict
-    from esper_core.runs.run import Run
+    from esper_core.runs import Run, read_record, run_state, run_verdict
 
     record = read_record(directory)
-    recent = Run(directory).last_updates(3)
+    unreadable = ""
+    try:
+        recent = Run(directory).last_updates(3)
+    except JournalError as error:
+        recent, unreadable = [], error.message  # one run must not hide the others
     last = recent[-1] if recent else None
     judged = run_verdict(record, recent, now_ns=now)
     started = _started_ns(directory, record.started_ns if record is not None else 0)
@@ -100,8 +103,8 @@ def _row(directory: RunDir, now: int) -> _Row:
         name=record.name if record is not None else "",
         environment=record.environment if record is not None else "",
         state=run_state(record, now_ns=now).value,
-        verdict=judged.label,
-        reason=judged.reason,
+        verdict=judged.label if not unreadable else "unreadable",
+        reason=unreadable or judged.reason,
         attempt=record.attempt if record is not None else (last.attempt if last is not None else 1),
         updates=updates,
         env_steps=steps,

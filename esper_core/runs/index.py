@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from esper_core.events import Payload, PPOUpdatePayload, RunStarted, TelemetryEvent
 from esper_core.health import HealthLevel
 from esper_core.runs.layout import JournalFile, RunDir, journal_files
+from esper_core.runs.reader import open_journal
 from esper_core.semconv.codec import CodecError, decode
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["IndexEntry", "UpdateIndex", "scan_index"]
 
-_BUFFER: Final = 1024 * 1024
 _END: Final = b"]}]}]}"
 _UPDATE: Final = b'"name":"esper.ppo.update"'
 _UPDATE_LOOSE: Final = b'esper.ppo.update"'
@@ -140,9 +140,8 @@ class UpdateIndex:
         """
         left = max_bytes
         for item in journal_files(self.run):
-            try:
-                file = item.path.open("rb", buffering=_BUFFER)
-            except FileNotFoundError:
+            file = open_journal(item.path)
+            if file is None:
                 continue
             with file:
                 offset = file.seek(self._read.get(item.path.name, 0))

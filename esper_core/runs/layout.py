@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from esper_core import ids
-from esper_core.errors import RunNotFoundError, UsageError, nearest
+from esper_core.errors import JournalError, RunNotFoundError, UsageError, nearest
 
 __all__ = ["JournalFile", "RunDir", "create_run", "find_run", "journal_files", "list_runs"]
 
@@ -107,11 +107,17 @@ class JournalFile:
 
 
 def journal_files(run: RunDir) -> list[JournalFile]:
-    """The run's journal files in order; none when the folder is missing or gone."""
+    """The run's journal files in order; none when the folder is missing or gone.
+
+    Raises:
+        JournalError: the folder cannot be read.
+    """
     try:
         found = [JournalFile.parse(path) for path in run.telemetry.iterdir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise JournalError(f"cannot read {run.telemetry}: {error.strerror or error}") from error
     return sorted(item for item in found if item is not None)
 
 
@@ -152,8 +158,11 @@ def create_run(base: Path, *, name: str = "") -> RunDir:
 
 
 def _is_run(path: Path) -> bool:
-    """A directory with a record or a journal in it."""
-    return (path / "run.json").is_file() or (path / "telemetry").is_dir()
+    """A directory with a record or a journal in it, as far as we may look."""
+    try:
+        return (path / "run.json").is_file() or (path / "telemetry").is_dir()
+    except OSError:
+        return False
 
 
 def _run_at(path: Path) -> RunDir:

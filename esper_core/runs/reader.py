@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from esper_core.errors import JournalError
 from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
 from esper_core.runs.layout import JournalFile, RunDir, journal_files
 from esper_core.semconv.codec import CodecError, decode, resource_of
@@ -61,6 +62,9 @@ class JournalReader:
     Args:
         run: the run; it may not have a journal yet, and may be deleted meanwhile.
         attempt: read this attempt only; None for all.
+
+    Raises:
+        JournalError: a file is there and cannot be read at all (permissions, a broken disk).
 
     Attributes:
         corrupt: lines that were no events so far.
@@ -122,9 +126,8 @@ class JournalReader:
             if left <= 0:
                 break
             end = self._cursors[item.path.name].offset
-            try:
-                file = item.path.open("rb", buffering=0)
-            except FileNotFoundError:
+            file = open_journal(item.path)
+            if file is None:
                 continue
             with file:
                 for offset, line in _lines_backwards(file, end):
@@ -154,9 +157,8 @@ class JournalReader:
 
     def _new_in(self, cursor: _Cursor, *, final: bool) -> Iterator[list[TelemetryEvent[Payload]]]:
         path = cursor.file.path
-        try:
-            file = path.open("rb", buffering=_BUFFER)
-        except FileNotFoundError:
+        file = open_journal(path)
+        if file is None:
             return
         with file:
             file.seek(0, 2)
@@ -217,13 +219,30 @@ def journal_resource(run: RunDir) -> dict[str, str | int | float | bool]:
 def first_resource(files: Iterable[JournalFile]) -> dict[str, str | int | float | bool]:
     """The resource of the first file whose first line can be read; scalars only."""
     for item in files:
-        try:
-            with item.path.open("rb") as file:
-                found = resource_of(file.readline(MAX_LINE_BYTES))
-        except (FileNotFoundError, CodecError):
+        file = open_journal(item.path)
+        if file is None:
             continue
+        with file:
+            try:
+                found = resource_of(file.readline(MAX_LINE_BYTES))
+            except CodecError:
+                continue
         return {key: value for key, value in found.items() if isinstance(value, str | int | float | bool)}
     return {}
+
+
+def open_journal(path: Path) -> BinaryIO | None:
+    """Open a journal file for reading; None when it is gone.
+
+    Raises:
+        JournalError: it is there and cannot be read.
+    """
+    try:
+        return path.open("rb", buffering=_BUFFER)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise JournalError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _skip_line(file: BinaryIO) -> int:
@@ -236,18 +255,18 @@ def _skip_line(file: BinaryIO) -> int:
 
 def _complete_size(path: Path) -> int:
     """Size of the file up to and with its last newline."""
-    try:
-        with path.open("rb", buffering=0) as file:
-            position = file.seek(0, 2)
-            while position > 0:
-                start = max(0, position - _BUFFER)
-                file.seek(start)
-                newline = file.read(position - start).rfind(b"\n")
-                if newline >= 0:
-                    return start + newline + 1
-                position = start
-    except FileNotFoundError:
-        pass
+    file = open_journal(path)
+    if file is None:
+        return 0
+    with file:
+        position = file.seek(0, 2)
+        while position > 0:
+            start = max(0, position - _BUFFER)
+            file.seek(start)
+            newline = file.read(position - start).rfind(b"\n")
+            if newline >= 0:
+                return start + newline + 1
+            position = start
     return 0
 
 
@@ -276,11 +295,11 @@ def _lines_backwards(file: BinaryIO, end: int) -> Iterator[tuple[int, bytes]]:
 def _line_number(path: Path, offset: int) -> int:
     """Count the lines before an offset. Only damage pays for this."""
     number = 1
-    try:
-        with path.open("rb") as file:
-            while offset > 0 and (block := file.read(min(_BUFFER, offset))):
-                number += block.count(b"\n")
-                offset -= len(block)
-    except FileNotFoundError:
-        pass
+    file = open_journal(path)
+    if file is None:
+        return number
+    with file:
+        while offset > 0 and (block := file.read(min(_BUFFER, offset))):
+            number += block.count(b"\n")
+            offset -= len(block)
     return number

@@ -353,6 +353,17 @@ def test_runs_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert row["kl_divergence"] is None
 
 
+def test_one_unreadable_run_does_not_hide_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(DRIFT, tmp_path / "runs" / "20260101T000000Z-good-aaaaaa")
+    bad = tmp_path / "runs" / "20260201T000000Z-bad-bbbbbb" / "telemetry" / "1-0-0001.otlp.jsonl"
+    bad.mkdir(parents=True)
+    assert main(["runs"]) == 0
+    rows = capsys.readouterr().out.splitlines()[1:]
+    assert [row.split()[2] for row in rows] == ["unreadable", "failed"]
+    assert main(["replay", "bad"]) == 1
+    assert "cannot read" in capsys.readouterr().err
+
+
 def test_no_runs_says_where_and_what_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs"]) == 0
     assert f"no runs in {tmp_path / 'runs'}; start one with: esper ppo" in capsys.readouterr().out

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from esper_core.errors import JournalError
 from esper_core.events import (
     Payload,
     PPOUpdatePayload,
@@ -23,7 +24,7 @@ from esper_core.events import (
     TraceRef,
 )
 from esper_core.health import RunState
-from esper_core.runs import JournalReader, JournalWriter, RunDir, create_run, read_events, tail_events
+from esper_core.runs import JournalReader, JournalWriter, RunDir, create_run, read_events, scan_index, tail_events
 from esper_core.runs.reader import MAX_LINE_BYTES
 
 if TYPE_CHECKING:
@@ -266,6 +267,13 @@ def test_a_deleted_run_is_the_end_of_it(run: RunDir) -> None:
     assert reader.poll() == []
     assert reader.deleted
     assert reader.tail(5) == []
+
+
+def test_a_journal_that_cannot_be_read_is_one_clear_error(run: RunDir) -> None:
+    (run.telemetry / "1-0-0001.otlp.jsonl").mkdir()
+    for read in (JournalReader(run).poll, lambda: tail_events(run, 3), lambda: scan_index(run)):
+        with pytest.raises(JournalError, match=r"cannot read .*1-0-0001.otlp.jsonl: Is a directory"):
+            read()
 
 
 # --- the tail -----------------------------------------------------------------------------------
