@@ -162,7 +162,7 @@ class InlineChannel(_Base):
         if self._reason is not None or os.getpid() != self._pid:
             return
         self._reason = reason
-        if not self._usable:
+        if not self._usable or self._closer is None:
             self._done.set()
             return
         threading.Thread(target=self._finish, name=f"esper-close-{self.guard.name}", daemon=True).start()
@@ -284,7 +284,7 @@ class QueueChannel(_ThreadChannel):
         deliver: calls the sink.
         size: events the queue holds.
         patience_s: the longest that the emitter waits when something as important would be lost.
-        once: that is all until the queue has drained; False (replay) waits as long for each event.
+        once: that is all until the queue has drained; False (replay) waits again as long as it moves.
         hooks: ``opener`` and ``closer``.
     """
 
@@ -323,8 +323,11 @@ class QueueChannel(_ThreadChannel):
             pressed = priority and self._buffer.must_lose(priority) if self._once else self._buffer.full
             if pressed and self._wait_left_s > 0:
                 begun = time.monotonic()
-                self._wake.wait_for(lambda: not self._buffer.full or self.guard.is_disabled(), self._wait_left_s)
-                if self._once:
+                room = self._wake.wait_for(lambda: not self._buffer.full or self.guard.is_disabled(), self._wait_left_s)
+                # A sink that stands still is waited for no more; a replay is patient with one that moves.
+                if not room:
+                    self._wait_left_s = 0.0
+                elif self._once:
                     self._wait_left_s -= time.monotonic() - begun
                 if self.guard.is_disabled():
                     self.guard.lose(1)

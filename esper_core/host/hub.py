@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from esper_core.config.schema import DeliveryConfig
@@ -79,6 +80,7 @@ class Hub:
         context: what every sink is told; each gets a logger and a ``report`` of its own.
         delivery: ``[delivery.NAME]`` tables.
         on_interrupt: called when a KeyboardInterrupt reached a sink's code.
+        mask: takes secrets out of what sinks say.
     """
 
     def __init__(
@@ -88,10 +90,12 @@ class Hub:
         delivery: Mapping[str, DeliveryConfig] | None = None,
         *,
         on_interrupt: Callable[[], None] | None = None,
+        mask: Callable[[str], str] = str,
     ) -> None:
         self._context = context
         self._delivery = dict(delivery or {})
         self._on_interrupt = on_interrupt
+        self._mask = mask
         self._lock = threading.Lock()
         self._changes: dict[str, SinkStatusChanged] = {}
         self._manager = new_manager()
@@ -117,6 +121,7 @@ class Hub:
             logger=logging.getLogger("esper.host"),
             on_change=self._changed,
             on_interrupt=self._on_interrupt,
+            mask=self._mask,
         )
 
     def add_first(self, name: str, instance: object) -> None:
@@ -147,12 +152,12 @@ class Hub:
         def deliver(name: str, event: Any) -> None:
             callers[name](event=event)
 
-        def opener() -> None:
-            hook.esper_sink_opened(context=context)
-
-        def closer(reason: object) -> None:
-            hook.esper_sink_closed(reason=reason)
-
+        opener: Callable[[], object] | None = None
+        closer: Callable[[object], object] | None = None
+        if "esper_sink_opened" in loaded.hooks:
+            opener = partial(hook.esper_sink_opened, context=context)
+        if "esper_sink_closed" in loaded.hooks:
+            closer = _closer(hook)
         if mode == "inline":
             return InlineChannel(guard, deliver, opener=opener, closer=closer)
         if mode == "latest":
@@ -192,7 +197,7 @@ class Hub:
             error = channel.opened(max(0.0, end - time.monotonic()))
             if error is None:
                 continue
-            words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            words = self._mask(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
             channel.guard.disable(f"did not open: {words}")
             origin = f"{channel.guard.distribution} {channel.guard.version}".strip()
             what = f'sink "{name}"{f" ({origin})" if origin else ""} did not open: {words}'
@@ -230,13 +235,15 @@ class Hub:
         """Every sink's counters now, in the order of the configuration."""
         return tuple(channel.report() for channel in reversed(self._channels.values()))
 
-    def drain(self, timeout_s: float) -> bool:
-        """Wait until every queue is empty, or nothing has moved for ``timeout_s``."""
+    def drain(self, timeout_s: float, *, should_stop: Callable[[], bool] = bool) -> bool:
+        """Wait until every queue is empty; False when nothing moved for ``timeout_s``, or someone asked to stop."""
         waiting, moved = -1, time.monotonic()
         while (left := sum(channel.pending() for channel in self._channels.values())) > 0:
             if left != waiting:
                 waiting, moved = left, time.monotonic()
             elif time.monotonic() - moved > timeout_s:
+                return False
+            if should_stop():
                 return False
             time.sleep(0.005)
         return True
@@ -273,6 +280,10 @@ def close_together(targets: Iterable[Channel | Closable], reason: CloseReason, d
         for target in waiting:
             if not target.closed(0.0):
                 target.cut_off()
+
+
+def _closer(hook: Any) -> Callable[[object], object]:
+    return lambda reason: hook.esper_sink_closed(reason=reason)
 
 
 class _Relays:

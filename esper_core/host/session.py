@@ -26,6 +26,7 @@ from esper_core.host.child import announce_run
 from esper_core.host.heartbeat import Heartbeat
 from esper_core.host.hub import ActiveSink, Hub
 from esper_core.host.logs import log_to
+from esper_core.host.masking import Mask
 from esper_core.host.options import create_sink
 from esper_core.host.providers import Providers
 from esper_core.host.report import SessionReport
@@ -67,7 +68,7 @@ class Session:
         attempt: counts from 1.
         rank: of this process; only rank 0 writes ``run.json``.
         environment: what is trained on, for resource and record.
-        heads: head names, for resource.
+        heads: head names, kept for those who hold the session.
         extra_resource: merged into the resource last; a replay gives the journal's.
         install_signal_handlers: False leaves signals to the application.
         run_id: when there is no run directory.
@@ -111,13 +112,17 @@ class Session:
         self.stop = StopFlag()
         self.report = SessionReport()
         self.notices: list[str] = []
-        self._heads = heads
+        self.heads = heads
         self._run_id = run_id or (run.run_id if run is not None else "unnamed")
         self._signals = install_signal_handlers
         self._on_notice = on_notice or _print_notice
         self._selection = selection if selection is not None else select_sinks(config, origins=origins)
+        self.mask = Mask()
         self.active = [
-            ActiveSink(loaded=loaded, instance=create_sink(loaded, config.sink.get(loaded.name), origins=origins))
+            ActiveSink(
+                loaded=loaded,
+                instance=create_sink(loaded, config.sink.get(loaded.name), origins=origins, mask=self.mask),
+            )
             for loaded in self._selection.sinks
         ]
         self.resource = run_resource(
@@ -144,7 +149,8 @@ class Session:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(log_to(self.run.log_path if self.run is not None and self.mode == "live" else None))
+            log = self.run.log_path if self.run is not None and self.mode == "live" else None
+            stack.enter_context(log_to(log, mask=self.mask))
             if self._signals:
                 stack.enter_context(install_signals(self.stop))
             self._begun = time.monotonic()
@@ -161,6 +167,7 @@ class Session:
                 ),
                 self.config.delivery,
                 on_interrupt=self._interrupted,
+                mask=self.mask,
             )
             self.providers = Providers.set_up(
                 self.active,
@@ -180,6 +187,7 @@ class Session:
                 links=self.providers.links,
                 drain_status=self.hub.drain_status,
                 marked=self.mode == "check",
+                episode_spans=self.config.otel.episodes,
             )
             opened = self.hub.open(strict=self.mode != "check")
             if self.mode == "check":
@@ -301,7 +309,7 @@ class Session:
         elif isinstance(error, SystemExit) and not error.code:
             self.finish(self._state or RunState.DONE, self._reason)
         else:
-            words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            words = self.mask(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
             self.finish(RunState.FAILED, words)
             logging.getLogger("esper.host").error("the run ended with an error", exc_info=error)
             if self.run is not None and self.mode == "live":
@@ -348,7 +356,9 @@ class Session:
             self.emitter.emit_pending_status()
 
     def _drain(self) -> None:
-        self.hub.drain(_REPLAY_STILL_S)
+        if self.stop.requested:
+            return
+        self.hub.drain(_REPLAY_STILL_S, should_stop=self.stop)
         for processor in self.providers.processors:
             processor.force_flush(int(_REPLAY_STILL_S * 1000))
 

@@ -80,8 +80,6 @@ class SinkContract:
 
     def test_bad_tables_are_refused(self) -> None:
         """Each table of ``bad_configs`` is a ConfigError."""
-        if not self.bad_configs:
-            raise unittest.SkipTest("the sink names no bad_configs")
         loaded, _ = _resolve(self.sink, "contract")
         for table in self.bad_configs:
             try:
@@ -94,9 +92,7 @@ class SinkContract:
         """No field of the config that is a Secret prints itself."""
         loaded, _ = _resolve(self.sink, "contract")
         options = sink_options(loaded, self.table(tmp_path))
-        if options is None:
-            raise unittest.SkipTest("the sink takes no options")
-        for item in msgspec.structs.fields(loaded.config_type or type(options)):
+        for item in msgspec.structs.fields(loaded.config_type) if loaded.config_type is not None else ():
             value = getattr(options, item.name)
             if isinstance(value, Secret) and value:
                 _require(value.reveal() not in repr(options), f"{item.name} shows in repr(config)")

@@ -219,6 +219,45 @@ def test_a_forked_child_leaves_the_run_to_its_parent(tmp_path: Path) -> None:
     assert _record(run).state is RunState.DONE
 
 
+TALKATIVE = """
+import msgspec
+from esper_core.hooks import Secret, hookimpl
+class Config(msgspec.Struct):
+    token: Secret
+class Sink:
+    Config = Config
+    def __init__(self, config): self.token = config.token
+    @hookimpl
+    def esper_sink_opened(self, context):
+        self.context = context
+        context.logger.warning("using %s", self.token.reveal())
+        context.report("failing", "token " + self.token.reveal() + " was refused", lost=1)
+    @hookimpl
+    def esper_ppo_updated(self, event): raise RuntimeError("401 for " + self.token.reveal())
+"""
+
+
+def test_a_secret_that_a_sink_blurts_out_is_written_nowhere(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "sink.py").write_text(TALKATIVE)
+    config = EsperConfig(sinks=(f"{tmp_path}/sink.py:Sink", "journal"), sink={"Sink": {"token": "canary-31337"}})
+    run = create_run(tmp_path / "runs")
+    with Session(config, run=run, install_signal_handlers=False) as session:
+        for number in range(1, 8):
+            session.emitter.emit_ppo_update(make_update(number))
+            time.sleep(0.01)
+        session.finish(RunState.DONE, "done")
+    assert session.report.sinks[0].lost == 8
+    print("\n".join(session.report.lines()))
+    written = [path for path in run.path.rglob("*") if path.is_file()]
+    assert len(written) >= 3
+    for path in written:
+        assert b"canary" not in path.read_bytes(), path
+    assert "401 for ***" in run.log_path.read_text()
+    out, said = capfd.readouterr()
+    assert "canary" not in out + said
+    assert "401 for ***" in out
+
+
 # --- a child that trains ------------------------------------------------------------------------
 
 

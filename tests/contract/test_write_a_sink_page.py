@@ -1,0 +1,57 @@
+"""The how-to "write a sink" does what it says: its code runs, its table of deliveries is the code's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from esper_core.config.schema import DeliveryConfig, RunConfig
+from esper_core.host.channel import FULL_WAIT_S
+from esper_core.host.guard import FIRST_BACKOFF_S, LONGEST_BACKOFF_S
+from esper_core.testing import SinkHarness, make_update
+
+if TYPE_CHECKING:
+    import pytest
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "write-a-sink.md"
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+def test_the_first_sink_prints_an_update(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "my_sink.py"
+    file.write_text(_blocks("python")[0])
+    with SinkHarness(f"{file}:MySink") as harness:
+        harness.send(make_update(1, kl=0.02))
+    assert capfd.readouterr().out == "update 1: KL 0.0200, warning\n"
+
+
+def test_the_second_sink_takes_its_options_and_passes_the_tests_of_the_page(tmp_path: Path) -> None:
+    file = tmp_path / "my_other_sink.py"
+    file.write_text(_blocks("python")[1])
+    with SinkHarness(f"{file}:MySink", {"url": "http://x", "token": "canary"}) as harness:
+        harness.send(make_update(1))
+        harness.drain()
+        assert harness.sink.check_report() == "sent 1 updates to http://x"
+    names: dict[str, Any] = {"MySink": type(harness.sink)}
+    exec(compile(_blocks("python")[2], str(PAGE), "exec"), names)
+    names["test_it_counts_updates"]()
+    contract = names["TestMySink"]()
+    tests = [name for name in dir(contract) if name.startswith("test_")]
+    assert len(tests) >= 10
+    for name in tests:
+        test = getattr(contract, name)
+        test(**({"tmp_path": tmp_path} if "tmp_path" in test.__code__.co_varnames[: test.__code__.co_argcount] else {}))
+
+
+def test_its_numbers_are_the_code_s() -> None:
+    text = " ".join(PAGE.read_text().split())
+    assert f"up to {DeliveryConfig().queue_size} events wait" in text
+    assert f"at most {FULL_WAIT_S * 1000:.0f} ms until the queue has drained" in text
+    assert f"waits {FIRST_BACKOFF_S} s, doubling up to {LONGEST_BACKOFF_S:.0f} s" in text
+    assert f"run.close_timeout_s ({RunConfig().close_timeout_s:.0f} s)" in text
+    assert DeliveryConfig().max_failures == 5
+    assert "after five failures in a row" in text
