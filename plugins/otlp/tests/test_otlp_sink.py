@@ -1,0 +1,144 @@
+"""The sink through the host: what arrives, what an exit costs, what a person is told."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+
+from esper_core.config.schema import EsperConfig, RunConfig
+from esper_core.events import PPOUpdatePayload, RunStarted
+from esper_core.host.session import Session
+from esper_core.runs.layout import create_run
+from esper_core.testing import SinkContract
+from esper_sink_otlp import OtlpSink
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class TestContract(SinkContract):
+    """With nobody listening: what every sink must do, also then."""
+
+    sink = OtlpSink
+    config: ClassVar[dict[str, Any]] = {"endpoint": "http://127.0.0.1:9", "timeout_s": 0.2, "close_timeout_s": 0.2}
+
+
+def run(base: Path, table: dict[str, Any], updates: int = 5, *, pause_s: float = 0.0, mode: Any = "live") -> Session:
+    config = EsperConfig(
+        sinks=("journal", "otlp"), sink={"otlp": {"delay_s": 0.05, **table}}, run=RunConfig(close_timeout_s=3.0)
+    )
+    with Session(config, run=create_run(base), install_signal_handlers=False, mode=mode) as session:
+        session.emitter.emit_run_started(RunStarted(environment="toy"))
+        for number in range(1, updates + 1):
+            session.emitter.begin_rollout(number)
+            session.emitter.begin_update(number)
+            session.emitter.emit_ppo_update(PPOUpdatePayload(update_id=number, kl_divergence=0.01, kl_joint=0.01))
+            time.sleep(pause_s)
+    return session
+
+
+def report(session: Session, name: str = "otlp") -> Any:
+    return next(item for item in session.report.sinks if item.name == name)
+
+
+def test_spans_and_metrics_arrive_whole(receiver: Any, tmp_path: Path) -> None:
+    session = run(tmp_path, {"endpoint": receiver.url})
+    names = [span.name for span in receiver.spans()]
+    assert names.count("esper.ppo.update") == names.count("esper.rollout") == names.count("esper.iteration") == 5
+    assert {"esper.run.started", "esper.run.finished"} <= set(names)
+    assert len(receiver.points("esper.ppo.last.kl_divergence")) == 5
+    histogram = [item for item in receiver.all_metrics() if item.name == "esper.ppo.kl_divergence"][-1]
+    assert {point.count for point in histogram.histogram.data_points} == {5}
+    assert session.report.lost_total == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "limit_s"),
+    [
+        pytest.param("refuses", 0.9, id="refuses"),
+        pytest.param(503, 0.9, id="503"),
+        pytest.param("hang", 2.9, id="hangs"),
+    ],
+)
+def test_the_end_of_a_run_is_bounded_whatever_the_collector_does(
+    receiver: Any, tmp_path: Path, answer: Any, limit_s: float
+) -> None:
+    receiver.answer = 503 if answer == "refuses" else answer
+    endpoint = "http://127.0.0.1:9" if answer == "refuses" else receiver.url
+    session = run(tmp_path, {"endpoint": endpoint}, pause_s=0.06)
+    assert session.report.close_s < limit_s
+    assert not session.report.cut_off
+    # 3 spans an update, run started and finished, and 5 updates' gauge points. A request that hangs is counted too.
+    lost = report(session).lost
+    assert lost == 3 * 5 + 5 + sum(1 for event in _own_spans(session))
+
+
+def _own_spans(session: Session) -> list[str]:
+    """Instant spans of the run: started, finished, sink status."""
+    from esper_core.runs import open_run
+
+    assert session.run is not None
+    return [event.kind for event in open_run(str(session.run.path)).events() if event.kind != "ppo_updated"]
+
+
+def test_failure_and_recovery_are_one_status_each(receiver: Any, tmp_path: Path, eventually: Any) -> None:
+    receiver.answer = 503
+    config = EsperConfig(
+        sinks=("journal", "otlp"),
+        sink={"otlp": {"endpoint": receiver.url, "delay_s": 0.05, "update_interval_s": 0.05, "interval_s": 0.1}},
+    )
+    with Session(config, run=create_run(tmp_path), install_signal_handlers=False) as session:
+        for number in range(1, 41):
+            if number == 15:
+                receiver.answer = 200
+            session.emitter.emit_ppo_update(PPOUpdatePayload(update_id=number, kl_divergence=0.01))
+            time.sleep(0.05)
+    from esper_core.runs import open_run
+
+    assert session.run is not None
+    told = [
+        (event.payload.state, event.payload.message)
+        for event in open_run(str(session.run.path)).events()
+        if event.kind == "sink_status_changed" and event.payload.sink == "otlp"
+    ]
+    assert [state for state, _ in told] == ["failing", "recovered"]
+    assert "503" in told[0][1]
+    assert "arrive again" in told[1][1]
+    assert session.report.lost_total == 0
+
+
+def test_losses_of_exports_are_in_the_sinks_own_metric(receiver: Any, tmp_path: Path, eventually: Any) -> None:
+    """A token that is refused for spans only: metrics still tell of it."""
+    receiver.reject = 1
+    session = run(
+        tmp_path, {"endpoint": receiver.url, "update_interval_s": 0.05, "interval_s": 0.1}, updates=15, pause_s=0.05
+    )
+    lost = report(session).lost
+    assert lost > 0
+    series = [
+        point.as_int
+        for metric in receiver.all_metrics()
+        if metric.name == "esper.sink.lost"
+        for point in metric.sum.data_points
+        if any(item.value.string_value == "otlp" for item in point.attributes)
+    ]
+    assert series
+    assert max(series) > 0
+
+
+def test_secrets_stay_out_of_the_log(receiver: Any, tmp_path: Path) -> None:
+    session = run(tmp_path, {"endpoint": receiver.url, "headers": {"authorization": "Bearer s3cret"}}, 1)
+    assert receiver.requests[0][1]["authorization"] == "Bearer s3cret"
+    assert session.run is not None
+    log = session.run.log_path.read_text()
+    assert "authorization" in log
+    assert "s3cret" not in log
+
+
+def test_compression_is_on_by_default_and_can_be_chosen(receiver: Any, tmp_path: Path) -> None:
+    for compression, sent in (("", "gzip"), ("deflate", "deflate"), ("none", None)):
+        receiver.requests.clear()
+        run(tmp_path, {"endpoint": receiver.url, "compression": compression}, 1)
+        assert {headers.get("content-encoding") for _, headers in receiver.requests} == {sent}
