@@ -54,7 +54,6 @@ class SanctumApp(App[None]):
     TITLE = "Sanctum"
     ENABLE_COMMAND_PALETTE = True
     CSS = """
-    Screen { background: $background; }
     Footer { background: $background; }
     """
     BINDINGS: ClassVar[list[Any]] = [

@@ -128,7 +128,8 @@ def ascii_line(of: Line) -> Line:
 def _ascii_cells(text: str) -> str:
     if text.isascii():
         return text
-    return "".join(to_ascii(sign) * max(cell_len(sign), 1) if cell_len(sign) != 1 else to_ascii(sign) for sign in text)
+    signs = "".join(to_ascii(sign) * cell_len(sign) for sign in text)
+    return set_cell_size(signs, cell_len(text))  # joined signs may take fewer cells than each alone
 
 
 def row(*cells: tuple[str, int]) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["banner", "one_line", "state_line"]
 
 _WIDE = 100
+_NARROW = 56
 
 
 def banner(model: ScreenModel, width: int, height: int) -> list[Line]:
@@ -36,7 +37,7 @@ def one_line(model: ScreenModel, width: int) -> Line:
         line(
             (f"{sign.glyph} {model.verdict.label.upper()}", sign.role),
             f" KL {format_kl(tamiyo.kl_divergence)}{arrow(tamiyo.kl_divergence_history)}",
-            (f" {_age_text(model)}", "dim"),
+            (f" ‖ {model.frozen.update_id}", "frozen") if model.frozen is not None else (f" {_age_text(model)}", "dim"),
         ),
         width,
     )
@@ -61,14 +62,17 @@ def state_line(model: ScreenModel) -> Line:
 
 def _verdict_line(model: ScreenModel, width: int) -> Line:
     """Verdict, KL and the age of the data always; limits, progress and ETA as far as there is room."""
+    if width < _NARROW:
+        return one_line(model, width)
     wide = width >= _WIDE
+    label = model.verdict.label.upper()
     sign = VERDICTS[model.verdict.kind]
     tamiyo = model.snapshot.tamiyo
     direction = trend(tamiyo.kl_divergence_history)
     role: Role = sign.role if sign.role in {"warn", "crit", "bad"} else ""
     head = line(
-        (f" {sign.glyph} {pad(model.verdict.label.upper(), 18 if wide else 11)}", sign.role),
-        (f"KL {pad(format_kl(tamiyo.kl_divergence), 10 if wide else 8)}", role),
+        (f" {sign.glyph} {pad(label if wide else label.replace(' (WARM-UP)', ' ◌'), 18 if wide else 11)}", sign.role),
+        (f"KL {format_kl(tamiyo.kl_divergence):<8}", role),
         f" {arrow(tamiyo.kl_divergence_history)} ",
         pad(direction, 7) if wide else "",
     )
@@ -82,8 +86,9 @@ def _verdict_line(model: ScreenModel, width: int) -> Line:
         line(_progress_text(model)),
         line(f"ETA {pad(duration(model.progress.eta_s), 6)}"),
     ):
-        if width_of(joined([*parts, extra, end], separator)) <= width:
-            parts.append(extra)
+        if width_of(joined([*parts, extra, end], separator)) > width:
+            break
+        parts.append(extra)
     return joined([*parts, end], separator)
 
 
@@ -99,7 +104,7 @@ def _state(model: ScreenModel) -> Line:
 def _age_text(model: ScreenModel) -> str:
     if model.ended_s is not None:
         return f"{age(model.ended_s)} ago"
-    return f"age {pad(age(model.age_s), 5)}"
+    return f"age {pad(age(model.age_s), 4)}"
 
 
 def _progress_text(model: ScreenModel) -> str:

@@ -1,0 +1,257 @@
+"""Panels as text: goldens for the whole screen, and what must be visible whatever else is.
+
+``UPDATE_GOLDENS=1 pytest plugins/tui/tests/test_tui_panels.py`` writes the goldens anew; read the diff.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from esper_core.events import HeadStats, PolicyHealthChanged, SinkStatusChanged
+from esper_core.health import HealthLevel, RunState, VerdictKind
+from esper_sink_tui.layout import Cell, cell_lines, layout, mode_of, screen_lines
+from esper_sink_tui.lines import plain_text, width_of
+from esper_sink_tui.model import Frozen, RunRow
+from esper_sink_tui.panels import PANELS
+from esper_sink_tui.schema import SinkStatus
+
+if TYPE_CHECKING:
+    from conftest import Kit
+
+    from esper_sink_tui.model import ScreenModel
+
+GOLDENS = Path(__file__).parent / "goldens"
+SINKS = (
+    SinkStatus(name="journal", delivered=30),
+    SinkStatus(name="otlp", state="failing", queued=812, capacity=1024, lost=17, lag_s=0.41),
+    SinkStatus(name="console", queued=0, capacity=1024, lag_s=0.0),
+)
+RUNS = (
+    RunRow(run_id="run-a", label="drift", state=RunState.LIVE, kind=VerdictKind.WARNING, updates=30, kl=0.0182),
+    RunRow(run_id="run-b", label="calm", state=RunState.DONE, kind=VerdictKind.HEALTHY, updates=40, kl=0.0061),
+    RunRow(run_id="run-c", label="gone", state=RunState.CRASHED, kind=VerdictKind.CRASHED, updates=7, kl=math.nan),
+)
+
+
+def text_of(model: ScreenModel, width: int = 120, height: int = 35, **options: Any) -> str:
+    return "\n".join(plain_text(item) for item in screen_lines(model, width, height, **options))
+
+
+def nan_update(kit: Kit, number: int) -> Any:
+    return kit.event(kit.update(number, math.nan, non_finite=64, grad_norm=math.inf, value_loss=math.nan), at=number)
+
+
+def golden_models(kit: Kit) -> dict[str, tuple[ScreenModel, tuple[int, int], bool]]:
+    calm = [kit.event(kit.started(), at=0), *(kit.event(kit.update(n, 0.004), at=n * 3) for n in range(1, 13))]
+    warm = calm[:3]
+    drift = kit.drift(30)
+    stopped = [*calm, kit.event(kit.update(13, 0.006, early_stop=kit.stop(0.0231)), at=39)]
+    return {
+        "warning-wide": (kit.model(drift, sinks=SINKS, runs=RUNS), (120, 35), False),
+        "warning-compact": (kit.model(drift, sinks=SINKS, runs=RUNS), (80, 23), False),
+        "warning-small": (kit.model(drift, sinks=SINKS), (60, 16), False),
+        "warning-line": (kit.model(drift, sinks=SINKS), (39, 5), False),
+        "warning-ascii": (kit.model(drift, sinks=SINKS, runs=RUNS), (80, 23), True),
+        "empty": (kit.model([]), (120, 35), False),
+        "warm-up": (kit.model(warm), (80, 23), False),
+        "healthy-but-stopped": (kit.model(stopped), (80, 23), False),
+        "critical-crashed": (kit.model(kit.drift(60), state=RunState.CRASHED), (100, 34), False),
+        "non-finite": (kit.model([*calm, nan_update(kit, 13)]), (120, 35), False),
+        "stale": (kit.model(calm, state=RunState.STALE, age=95.0), (80, 23), False),
+        "frozen": (kit.model(drift, frozen=Frozen(update_id=30, behind=12)), (80, 23), False),
+        "entropy-by-head": (kit.model(calm, head_view="entropy"), (120, 35), False),
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "warning-wide",
+        "warning-compact",
+        "warning-small",
+        "warning-line",
+        "warning-ascii",
+        "empty",
+        "warm-up",
+        "healthy-but-stopped",
+        "critical-crashed",
+        "non-finite",
+        "stale",
+        "frozen",
+        "entropy-by-head",
+    ],
+)
+def test_the_screen_as_text_is_the_golden_one(kit: Kit, name: str) -> None:
+    model, (width, height), ascii_only = golden_models(kit)[name]
+    text = text_of(model, width, height, ascii_only=ascii_only)
+    assert all(width_of(item) == width for item in screen_lines(model, width, height))
+    path = GOLDENS / f"{name}.txt"
+    shown = "\n".join(item.rstrip() for item in text.splitlines()) + "\n"
+    if os.environ.get("UPDATE_GOLDENS"):
+        path.write_text(shown, encoding="utf-8")
+    assert shown == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("size", "mode"),
+    [
+        ((120, 36), "wide"),
+        ((100, 34), "wide"),
+        ((99, 50), "compact"),
+        ((120, 33), "compact"),
+        ((80, 24), "compact"),
+        ((79, 24), "small"),
+        ((80, 21), "small"),
+        ((40, 6), "small"),
+        ((39, 24), "line"),
+        ((120, 5), "line"),
+        ((1, 1), "line"),
+    ],
+)
+def test_the_size_alone_decides_the_layout(size: tuple[int, int], mode: str) -> None:
+    assert mode_of(*size) == mode
+    cells = layout(*size)
+    taken = {
+        (x, y)
+        for cell in cells
+        for x in range(cell.x, cell.x + cell.width)
+        for y in range(cell.y, cell.y + cell.height)
+    }
+    assert len(taken) == sum(cell.width * cell.height for cell in cells)  # no panel covers another
+    assert max(y for _, y in taken) < max(size[1] - 1, 1)  # the footer's row stays free
+    assert all(cell.height >= 1 for cell in cells)
+
+
+@pytest.mark.parametrize("name", sorted(PANELS))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@given(width=st.integers(1, 200), height=st.integers(1, 60), updates=st.integers(0, 14))
+def test_a_panel_fills_exactly_its_cells_whatever_the_data(
+    kit: Kit, name: str, width: int, height: int, updates: int
+) -> None:
+    model = kit.model(kit.drift(updates), sinks=SINKS, runs=RUNS)
+    lines = cell_lines(model, Cell(name, 0, 0, width, height))
+    assert len(lines) == height
+    assert {width_of(item) for item in lines} == {width}
+
+
+@pytest.mark.parametrize("size", [(120, 35), (80, 23), (60, 16)])
+def test_an_early_stop_is_seen_at_a_healthy_level(kit: Kit, size: tuple[int, int]) -> None:
+    stop = kit.stop(0.0019, threshold=0.0015, epoch=1, minibatch=2)
+    events = [kit.event(kit.update(n, 0.0012, early_stop=stop if n % 3 == 0 else None), at=n) for n in range(1, 13)]
+    model = kit.model(events)
+    assert model.verdict.kind is VerdictKind.HEALTHY
+    text = text_of(model, *size)
+    banner = text.splitlines()[3]
+    assert "stopped 4 of last 10" in banner
+    assert "epoch 1" in banner
+    assert "0.0019 > 0.0015" in banner
+    if size[0] > 60:
+        assert "tempo" in banner
+        assert "0.0012" in banner  # the KL after the last step
+    marks = text.splitlines()[7]
+    assert marks.count("▴") >= 4
+    if size[0] > 60:
+        assert "▴ stop" in text  # its event
+
+
+def test_a_stop_that_is_past_is_still_counted(kit: Kit) -> None:
+    events = [kit.event(kit.update(n, early_stop=kit.stop(0.03) if n == 2 else None), at=n) for n in range(1, 6)]
+    assert "▴ stopped 1 of last 5; stops if weighted KL > 0.0225 (1.5 x target_kl 0.0150)" in text_of(kit.model(events))
+
+
+def test_the_banner_says_that_early_stopping_is_off(kit: Kit) -> None:
+    events = [kit.event(kit.update(1, target_kl=None, stop_threshold=None), at=1)]
+    assert "early stop is off" in text_of(kit.model(events))
+
+
+def test_the_age_of_the_data_is_visible_at_every_size(kit: Kit) -> None:
+    model = kit.model(kit.drift(30), age=7.0)
+    for size in ((120, 35), (100, 34), (80, 23), (60, 16), (40, 6), (39, 5)):
+        assert "7 s" in text_of(model, *size), size
+
+
+def test_missing_reads_otherwise_than_zero(kit: Kit) -> None:
+    missing = text_of(kit.model([kit.event(kit.update(1, None), at=1)])).splitlines()[6]
+    zero = text_of(kit.model([kit.event(kit.update(1, 0.0), at=1)])).splitlines()[6]
+    assert "—" in missing
+    assert "·" in missing
+    assert "0.0000" in zero
+    assert "▁" in zero
+
+
+def test_the_head_that_carries_the_drift_is_named(kit: Kit) -> None:
+    text = text_of(kit.model(kit.drift(30)))
+    assert "KL BY HEAD ──────────────────────────────── tempo carries 61%" in text
+    assert "head tempo carries 61%" in text.splitlines()[1]
+
+
+def test_heads_show_entropy_and_clip_on_request(kit: Kit) -> None:
+    text = text_of(kit.model(kit.drift(5), head_view="entropy"))
+    assert "ENTROPY AND CLIP BY HEAD" in text
+    row = next(item for item in text.splitlines() if item.startswith("│ tempo "))
+    assert "0.500" in row
+    assert "10.0%" in row
+
+
+def test_an_idle_head_is_idle_and_not_zero(kit: Kit) -> None:
+    heads = (HeadStats(name="slot", kl=0.01, share=1.0, weight=1.0, decisions=4), HeadStats(name="tempo"))
+    text = text_of(kit.model([kit.event(kit.update(1, 0.01, heads=heads), at=1)]))
+    row = next(item for item in text.splitlines() if item.startswith("│ tempo "))
+    assert "· idle" in row
+    assert "0.0000" not in row
+
+
+def test_more_heads_than_room_are_counted(kit: Kit) -> None:
+    heads = tuple(HeadStats(name=f"head{n}", kl=0.001, share=0.05, weight=1.0, decisions=4) for n in range(20))
+    model = kit.model([kit.event(kit.update(1, heads=heads), at=1)])
+    assert "and 16 more" in text_of(model)
+    assert "more" not in "".join(plain_text(item) for item in cell_lines(model, Cell("heads", 0, 0, 67, 40)))
+
+
+def test_lost_and_corrupt_are_shown(kit: Kit) -> None:
+    model = kit.model(kit.drift(5), sinks=SINKS, corrupt=2)
+    text = text_of(model)
+    assert "events lost by sinks: otlp 17" in text
+    assert "3 on, 2 lines unread" in text
+    assert model.verdict.kind is VerdictKind.LOSSY
+
+
+def test_names_from_outside_cannot_draw(kit: Kit) -> None:
+    events = [
+        kit.event(kit.started(run_name="\x1b[31mred\x1b[0m\nrm", environment="\x07bell"), at=0),
+        kit.event(kit.update(1, heads=(HeadStats(name="\x1b]0;x\x07日本語", kl=0.001, share=1.0),)), at=1),
+        kit.event(SinkStatusChanged(sink="\x1b[2J", state="failing", message="line\r\nbreak"), at=2),
+    ]
+    for size in ((120, 35), (80, 23)):
+        text = text_of(kit.model(events), *size)
+        assert all(sign.isprintable() or sign == "\n" for sign in text)
+
+
+def test_events_can_be_filtered_to_the_notable(kit: Kit) -> None:
+    calm = [kit.event(kit.update(n), at=n) for n in range(1, 4)]
+    change = PolicyHealthChanged(
+        previous=HealthLevel.HEALTHY, current=HealthLevel.WARNING, update_id=3, kl_divergence=0.02, head="tempo"
+    )
+    model = kit.model([*calm, kit.event(change, at=4)], event_filter="notable")
+    lines = [plain_text(item) for item in cell_lines(model, Cell("events", 0, 0, 100, 10))]
+    assert "level rose from healthy to warning at KL 0.0200, head tempo" in lines[1]
+    assert "ppo.update" not in "".join(lines)
+
+
+def test_nothing_moves_between_two_refreshes(kit: Kit) -> None:
+    """Columns begin at the same cell whatever the numbers are."""
+    first = text_of(kit.model(kit.drift(3))).splitlines()
+    later = text_of(kit.model(kit.drift(59))).splitlines()
+    for row in (4, 5, 16, 17, 24, 25):
+        assert [place for place, sign in enumerate(first[row]) if sign in "┌┐│└┘"] == [
+            place for place, sign in enumerate(later[row]) if sign in "┌┐│└┘"
+        ]
+    assert first[5][:67] == later[5][:67]
+    assert first[0].index("warn ≥") == later[0].index("warn ≥")
