@@ -8,6 +8,7 @@ import pytest
 from esper_core.envs.morphogenesis.lifecycle import (
     COOL_DOWN,
     EMPTY,
+    PROBATION,
     Operation,
     Slot,
     Stage,
@@ -21,20 +22,20 @@ SEED = {"blueprint": 2, "tempo": 3, "offset": 2}
 TRAINING = Slot(Stage.TRAINING, **SEED)
 BLENDING = Slot(Stage.BLENDING, **SEED, alpha=1 / 3)
 HOLDING = Slot(Stage.HOLDING, **SEED, alpha=1.0)
+PROVEN = Slot(Stage.HOLDING, **SEED, alpha=1.0, age=PROBATION)
 FOSSILIZED = Slot(Stage.FOSSILIZED, **SEED, alpha=1.0)
 PRUNED = Slot(Stage.PRUNED)
 
 OPERATIONS = {
     (Operation.GERMINATE, EMPTY): TRAINING,
-    (Operation.PRUNE, TRAINING): PRUNED,
-    (Operation.PRUNE, HOLDING): PRUNED,
-    (Operation.FOSSILIZE, HOLDING): FOSSILIZED,
+    (Operation.PRUNE, PROVEN): PRUNED,
+    (Operation.FOSSILIZE, PROVEN): FOSSILIZED,
 }
-STAGES = (EMPTY, TRAINING, BLENDING, HOLDING, FOSSILIZED, PRUNED)
+STAGES = (EMPTY, TRAINING, BLENDING, HOLDING, PROVEN, FOSSILIZED, PRUNED)
 
 
 @pytest.mark.parametrize("operation", [Operation.GERMINATE, Operation.PRUNE, Operation.FOSSILIZE])
-@pytest.mark.parametrize("slot", STAGES, ids=lambda slot: slot.stage.name)
+@pytest.mark.parametrize("slot", STAGES, ids=lambda slot: f"{slot.stage.name}-{slot.age}")
 def test_operations_do_what_the_table_says_and_nothing_else(operation: Operation, slot: Slot) -> None:
     expected = OPERATIONS.get((operation, slot))
     assert legal_slots([slot], operation) == (expected is not None,)
@@ -45,7 +46,7 @@ def test_operations_do_what_the_table_says_and_nothing_else(operation: Operation
         assert apply(slot, operation, **SEED) == expected
 
 
-@pytest.mark.parametrize("slot", STAGES, ids=lambda slot: slot.stage.name)
+@pytest.mark.parametrize("slot", STAGES, ids=lambda slot: f"{slot.stage.name}-{slot.age}")
 def test_waiting_changes_nothing(slot: Slot) -> None:
     assert apply(slot, Operation.WAIT) == slot
 
@@ -100,12 +101,12 @@ def heads(row: np.ndarray) -> dict[str, list[int]]:
 
 
 def test_masks_of_each_operation() -> None:
-    mask = conditional_mask((HOLDING, EMPTY, BLENDING))
+    mask = conditional_mask((PROVEN, EMPTY, BLENDING))
     nothing = {"slot": [0], "blueprint": [0], "tempo": [0], "tempo_offset": [0]}
     possible = [Operation.WAIT, Operation.PRUNE, Operation.FOSSILIZE]  # two modules live: no room to germinate
     assert heads(mask[Operation.WAIT]) == {**nothing, "operations": possible}
     assert heads(mask[Operation.PRUNE]) == {**nothing, "operations": possible}
-    alone = conditional_mask((HOLDING, EMPTY, EMPTY))
+    alone = conditional_mask((PROVEN, EMPTY, EMPTY))
     assert heads(alone[Operation.GERMINATE]) == {
         "slot": [1, 2],
         "blueprint": [0, 1, 2, 3, 4],

@@ -224,7 +224,7 @@ def candidates(epochs: int) -> list[Schedule]:
         )
     ]
     chosen: list[Schedule] = [()]
-    for family, most in ((single, 150), (pair, 500), (moved, 150)):
+    for family, most in ((single, 60), (pair, 300), (moved, 60)):
         picks = random.choice(len(family), size=min(most, len(family)), replace=False)
         chosen.extend(family[index] for index in sorted(picks))
     return chosen

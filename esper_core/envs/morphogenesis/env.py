@@ -109,15 +109,20 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
         self._epoch = np.zeros(num_envs, dtype=np.int64)
         self._last = np.full(num_envs, epochs)
         self._slots: list[tuple[Slot, ...]] = [(EMPTY,) * SLOTS] * num_envs
+        self._trained = tuple(self._slots)
         self._worlds: list[World] = []
         self._accuracy = np.zeros(num_envs, dtype=np.float32)
         self._best = np.zeros(num_envs, dtype=np.float32)
-        self._spread = np.zeros((num_envs, SLOTS), dtype=np.float32)
 
     @property
     def slots(self) -> tuple[tuple[Slot, ...], ...]:
         """The slots of every host, as they will be in the next epoch."""
         return tuple(self._slots)
+
+    @property
+    def trained_slots(self) -> tuple[tuple[Slot, ...], ...]:
+        """The slots of every host as they were in the last epoch, also of an episode that just ended."""
+        return self._trained
 
     @property
     def worlds(self) -> tuple[World, ...]:
@@ -175,6 +180,7 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
         for row, world in enumerate(self._worlds):
             if any(start == self._epoch[row] for start, _ in world.lesions):
                 self._hosts.injure(row, world.alive(int(self._epoch[row])))
+        self._trained = tuple(self._slots)
         grafts = self.grafts()
         training_loss = self._hosts.train(grafts)
         validation = self._hosts.validate(grafts)
@@ -235,22 +241,17 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
         accuracy = validation.accuracy.numpy()
         self._accuracy = np.where(rows, accuracy, self._accuracy)
         self._best = np.where(rows, accuracy, self._best)
-        self._spread = np.where(rows[:, None], validation.spread.numpy(), self._spread)
         nothing = np.zeros(self.num_envs)
-        fresh = self._views(validation, validation.loss, nothing, nothing, self._spread * 0)
+        fresh = self._views(validation, validation.loss, nothing, nothing)
         return np.where(rows[:, None], fresh, observations)
 
     def _observe(self, validation: Validation, training_loss: torch.Tensor, gains: Array, rents: Array) -> Array:
         """Observations after an epoch; remembers what the next one is compared with."""
         self._accuracy = validation.accuracy.numpy()
         self._best = np.maximum(self._best, self._accuracy)
-        spread = validation.spread.numpy()
-        change, self._spread = spread - self._spread, spread
-        return self._views(validation, training_loss, gains, rents, change)
+        return self._views(validation, training_loss, gains, rents)
 
-    def _views(
-        self, validation: Validation, training_loss: torch.Tensor, gains: Array, rents: Array, change: Array
-    ) -> Array:
+    def _views(self, validation: Validation, training_loss: torch.Tensor, gains: Array, rents: Array) -> Array:
         return np.stack(
             [
                 obs.observe(
@@ -264,8 +265,8 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
                         smoothness=float(self._hosts.smoothness[row]),
                         rent_rate=self._worlds[row].rent,
                         rent_charged=float(rents[row]),
-                        spread=self._spread[row].tolist(),
-                        spread_change=change[row].tolist(),
+                        spread=validation.spread[row].tolist(),
+                        response=validation.response[row].tolist(),
                     ),
                     self._slots[row],
                 )

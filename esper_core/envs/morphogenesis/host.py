@@ -89,11 +89,13 @@ class Validation:
         loss: (n,), cross-entropy in nats.
         spread: (n, SLOTS), participation ratio of the channels after each slot, 1/CHANNELS (one channel carries all)
             to 1 (all carry the same).
+        response: (n, SLOTS), share of each block's channels that answer a probe of noise, 0 for a dead block.
     """
 
     accuracy: Tensor
     loss: Tensor
     spread: Tensor
+    response: Tensor
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ class Hosts:
         self._correlation = _correlation(self._x)
         self._validation_views = torch.zeros(n, _PATCH, POSITIONS, len(self._validation_y))
         self._alive = torch.ones(n, SLOTS)
+        self._probe = torch.rand(CHANNELS, 16, generator=torch.Generator().manual_seed(0)).expand(n, -1, -1)
         # Axis 0: parameters, first moment, second moment; so one gather and one scatter move all three.
         self._host = torch.zeros(3, n, HOST_SIZE)
         self._modules = torch.zeros(3, n, SLOTS, _MODULE_SIZE)
@@ -248,7 +251,17 @@ class Hosts:
         labels = self._validation_y.expand(self.n, -1)
         loss = functional.cross_entropy(logits, labels, reduction="none")
         right = (logits.argmax(1) == labels).float()
-        return Validation(accuracy=right.mean(1), loss=loss.mean(1), spread=torch.stack(spread, 1))
+        return Validation(
+            accuracy=right.mean(1), loss=loss.mean(1), spread=torch.stack(spread, 1), response=self._response()
+        )
+
+    def _response(self) -> Tensor:
+        """Send noise through each block alone; the share of channels whose answer varies: float32, (n, SLOTS)."""
+        host, shares = _HOST.split(self._host[0]), []
+        for slot in range(SLOTS):
+            answer = torch.relu(torch.baddbmm(host[3 + 2 * slot][:, :, None], host[2 + 2 * slot], self._probe))
+            shares.append((answer.var(2) > 1e-6).float().mean(1))
+        return torch.stack(shares, 1) * self._alive
 
     def _forward(
         self, host: tuple[Tensor, ...], sites: list[list[_Group]], x: Tensor, *, measure: bool = False

@@ -3,13 +3,13 @@
 ::
 
     DORMANT --GERMINATE--> TRAINING --offset epochs--> BLENDING --tempo epochs--> HOLDING --FOSSILIZE--> FOSSILIZED
-       ^                      |                                                      |
-       |                      +---------PRUNE---------> PRUNED <--------PRUNE--------+
-       +---------------------COOL_DOWN epochs------------+
+       ^                                                                             |
+       +---------COOL_DOWN epochs---------- PRUNED <---------------PRUNE-------------+
 
 A module that is TRAINING learns but adds nothing to its host. BLENDING adds it with an alpha that rises by 1/tempo an
 epoch and is 1 in the last one. HOLDING keeps it at 1 and still learns. FOSSILIZED keeps it at 1 for good: it learns no
-more and costs less. A module that is BLENDING cannot be pruned: a ramp that began is finished.
+more and costs less. A module is judged only after it held for ``PROBATION`` epochs: before that it can neither be
+pruned nor fossilised, so what was begun is finished and seen at full strength.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ __all__ = [
     "EMPTY",
     "MAX_GRAFTS",
     "OFFSETS",
+    "PROBATION",
     "TEMPOS",
     "Operation",
     "Slot",
@@ -41,6 +42,8 @@ OFFSETS: Final = (1, 2, 4)
 """Choices of the ``tempo_offset`` head: host epochs between germination and the start of blending."""
 COOL_DOWN: Final = 2
 """Host epochs that a slot rests after its module was pruned."""
+PROBATION: Final = 2
+"""Host epochs that a module must have held before it can be pruned or fossilised."""
 MAX_GRAFTS: Final = 2
 """Modules a host can carry at one time, one less than it has slots: where to graft is a decision."""
 
@@ -103,10 +106,8 @@ def legal_slots(slots: Sequence[Slot], operation: Operation) -> tuple[bool, ...]
             room = sum(slot.living for slot in slots) < MAX_GRAFTS
             nursery_free = all(slot.stage is not Stage.TRAINING for slot in slots)
             return tuple(room and nursery_free and slot.stage is Stage.DORMANT for slot in slots)
-        case Operation.PRUNE:
-            return tuple(slot.stage in {Stage.TRAINING, Stage.HOLDING} for slot in slots)
-        case Operation.FOSSILIZE:
-            return tuple(slot.stage is Stage.HOLDING for slot in slots)
+        case Operation.PRUNE | Operation.FOSSILIZE:
+            return tuple(slot.stage is Stage.HOLDING and slot.age >= PROBATION for slot in slots)
 
 
 def apply(slot: Slot, operation: Operation, *, blueprint: int = 0, tempo: int = 1, offset: int = 1) -> Slot:
@@ -127,12 +128,12 @@ def apply(slot: Slot, operation: Operation, *, blueprint: int = 0, tempo: int = 
             return slot
         case Operation.GERMINATE, Stage.DORMANT:
             return Slot(stage=Stage.TRAINING, blueprint=blueprint, tempo=tempo, offset=offset)
-        case Operation.PRUNE, Stage.TRAINING | Stage.HOLDING:
+        case Operation.PRUNE, Stage.HOLDING if slot.age >= PROBATION:
             return Slot(stage=Stage.PRUNED)
-        case Operation.FOSSILIZE, Stage.HOLDING:
+        case Operation.FOSSILIZE, Stage.HOLDING if slot.age >= PROBATION:
             return replace(slot, stage=Stage.FOSSILIZED, age=0)
         case _:
-            raise ValueError(f"{operation.name} is not legal in a slot that is {slot.stage.name}")
+            raise ValueError(f"{operation.name} is not legal in a slot that is {slot.stage.name} for {slot.age} epochs")
 
 
 def advance(slot: Slot) -> Slot:

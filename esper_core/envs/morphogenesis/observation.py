@@ -5,12 +5,13 @@ float32, every value about -1 to 2, in this order::
     host    epoch / epochs, accuracy, 5 * last gain, best accuracy so far - accuracy, training loss / ln 10,
             validation loss / ln 10, smoothness of the signals, log rent rate (-1 lowest, 1 highest), rent of the last
             epoch, living modules / MAX_GRAFTS
-    slot    stage (one of 6), blueprint (one of 5), alpha, age in stage / 8, spread of the channels after it, and its
-            change over the last epoch; once for each slot
+    slot    stage (one of 6), blueprint (one of 5), alpha, age in stage / 8, spread of the channels after it, response
+            of its block; once for each slot
 
 Smoothness is the correlation of neighbouring samples over the data as the host sees it: near 1 in order, near 0
-shuffled. Spread is the participation ratio of the channels' variances, 1/8 where one channel carries everything: the
-mark of a lesion that no module bridges.
+shuffled. Spread is the participation ratio of the channels' variances: 1/8 where one channel carries everything, 0
+where nothing comes through. Response is the share of the block's channels that answer a probe of noise: 0 is a block
+that died.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class HostView:
     rent_rate: float
     rent_charged: float
     spread: Sequence[float]
-    spread_change: Sequence[float]
+    response: Sequence[float]
 
 
 def observe(view: HostView, slots: Sequence[Slot]) -> npt.NDArray[np.float32]:
@@ -86,6 +87,6 @@ def observe(view: HostView, slots: Sequence[Slot]) -> npt.NDArray[np.float32]:
             slot.alpha,
             min(slot.age / 8, 2.0),
             view.spread[index],
-            view.spread_change[index],
+            view.response[index],
         )
     return values

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BLUEPRINT"]
 
-_HIDDEN: Final = 8
+_HIDDEN: Final = 4
 _FLAT: Final = POSITIONS * CHANNELS
 
 
