@@ -27,14 +27,16 @@ def secret_keys(config: EsperConfig) -> dict[str, frozenset[str]]:
 
     A sink that cannot be loaded is left out: its table is then masked by what its keys look like.
     """
-    from esper_core.host.discovery import load_sink
+    from esper_core.host.discovery import is_file_spec, load_sink
 
     found: dict[str, frozenset[str]] = {}
     for spec in config.sinks:
+        if spec not in config.sink and not is_file_spec(spec):
+            continue
         try:
             loaded = load_sink(spec)
-        except EsperError:
+            if loaded.name in config.sink and loaded.config_type is not None:
+                found[loaded.name] = secret_fields(loaded.config_type)
+        except (EsperError, NameError):  # NameError: an annotation that only a type checker can resolve
             continue
-        if loaded.name in config.sink and loaded.config_type is not None:
-            found[loaded.name] = secret_fields(loaded.config_type)
     return found

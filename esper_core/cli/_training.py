@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from esper_core.health import HEALTH_WINDOW, HealthLevel, RunState, Verdict, Ver
 from esper_core.host.discovery import installed_commands
 from esper_core.host.selection import foreground_sink, select_sinks
 from esper_core.runs import RunDir, create_run, run_state
+from esper_core.runs.process import ProcessPresence, probe_process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,9 +73,12 @@ def train(resolved: Resolved, *, resumed: Run | None = None, words: Sequence[str
 
 
 def _refuse_running(run: Run) -> None:
+    """Two trainers in one run would overwrite each other; a process that is seen to be gone is followed at once."""
     record = run.record
     state = run_state(record)
-    if record is not None and state in {RunState.LIVE, RunState.STALLED}:
+    if record is None or probe_process(record) is ProcessPresence.GONE:
+        return
+    if state in {RunState.LIVE, RunState.STALLED}:
         raise UsageError(
             f"run {run.run_id} is still {state.value} (pid {record.pid} on {record.host})",
             hint=f"stop it first: kill {record.pid}",
@@ -93,6 +97,9 @@ def _build(resolved: Resolved, resumed: Run | None) -> tuple[Task, PPOAgent, Che
         raise UsageError(
             f"esper ppo needs {error.name}, which is not installed", hint="pip install 'esper-core[train]'"
         ) from error
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # a module of the user's own: --env my_env:MyEnv-v0, --causal-mask my_masks:mask
     config = resolved.config
     checkpoint = None
     if resumed is not None:
@@ -150,7 +157,7 @@ class _Attempt:
             with session:
                 run.config_path.write_text(config_toml(self.resolved, secrets), encoding="utf-8")
                 self._say_start(run, attempt)
-                result = self._train(session, run, levels)
+                result = _named(self._train(session, run, levels), session.stop.name)
                 self._finish(session, result, begun)
         except BaseException as error:
             if session is None or not run.record_path.exists():
@@ -235,11 +242,10 @@ class _Attempt:
 
     def _finish(self, session: Session, result: TrainResult, begun: float) -> None:
         """Say how it ended, to every sink, before anything is closed."""
-        reason = session.stop.name or result.reason if result.state is RunState.STOPPED else result.reason
         session.emitter.emit_run_finished(
             RunFinished(
                 state=result.state,
-                reason=reason,
+                reason=result.reason,
                 updates=result.updates,
                 env_steps=result.env_steps,
                 episodes=result.episodes,
@@ -250,7 +256,7 @@ class _Attempt:
                 lost=session.losses(),
             )
         )
-        session.finish(result.state, reason)
+        session.finish(result.state, result.reason)
 
     # --- after --------------------------------------------------------------------------------
 
@@ -331,6 +337,7 @@ class _Attempt:
             report=report,
             run=str(run.path),
             duration_s=time.monotonic() - begun,
+            resumed=self.resumed is not None,
             commands=commands,
         )
         with contextlib.suppress(BrokenPipeError):
@@ -349,6 +356,11 @@ class _Attempt:
             print(f"esper: {session.report.lost_total} events were lost (--strict-telemetry)", file=sys.stderr)
             return EXIT_LOSSY
         return EXIT_OK if result.state in {RunState.DONE, RunState.STOPPED} else EXIT_FAILED
+
+
+def _named(result: TrainResult, signal_name: str) -> TrainResult:
+    """A stop says which signal asked for it."""
+    return replace(result, reason=signal_name) if result.state is RunState.STOPPED and signal_name else result
 
 
 def _write_summary(run: RunDir, attempt: int, content: dict[str, Any]) -> None:

@@ -142,11 +142,13 @@ def end_lines(
     report: SessionReport,
     run: str,
     duration_s: float,
+    resumed: bool,
     commands: Sequence[tuple[str, str]],
 ) -> list[str]:
     """What a run ends with."""
     ended = {RunState.DONE: "done", RunState.STOPPED: "stopped", RunState.FAILED: "failed"}
     last = result.last
+    took = "over all attempts, this one took" if resumed else "in"
     returned = "no episode has finished"
     if result.return_mean_100 is not None:
         count = min(100, result.episodes)
@@ -154,7 +156,7 @@ def end_lines(
     lines = [
         f"{ended.get(result.state, result.state.value)}: {result.reason}",
         f"  run      {run}",
-        f"  work     {result.updates} updates, {result.env_steps} environment steps in {duration_s:.1f} s",
+        f"  work     {result.updates} updates, {result.env_steps} environment steps {took} {duration_s:.1f} s",
         f"  return   {returned}",
         f"  KL       {_kl_text(last)}",
         f"  verdict  {verdict.label}: {verdict.reason}",

@@ -46,7 +46,7 @@ class ConfigCommand:
         if args.part is None:
             from esper_core.errors import UsageError
 
-            raise UsageError("esper config: what?", hint="esper config show, or esper config path")
+            raise UsageError("config: which part?", hint="esper config show, or esper config path")
         resolved = resolve_config(args, {"preset": args.preset, "env.id": args.env})
         print(self._text(resolved, args))
         return EXIT_OK

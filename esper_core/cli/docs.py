@@ -161,7 +161,7 @@ def cli_page() -> str:
         parser = EsperParser(prog=f"esper {name}", add_help=False)
         command.add_arguments(parser)
         parts.append(f"## `esper {name}`\n")
-        parts.append(f"{entry.help[:1].upper()}{entry.help[1:]}.\n")
+        parts.append(_sentence(entry.help) + "\n")
         parts += _parser_lines(parser, level=3)
     return "\n".join(parts).rstrip() + "\n"
 
@@ -173,8 +173,8 @@ def _parser_lines(parser: argparse.ArgumentParser, level: int) -> list[str]:
         rows = [_action_row(item) for item in group._group_actions if _shown(item)]  # noqa: SLF001  # see above
         if not rows:
             continue
-        if group.description:
-            lines.append(f"{group.title}: {group.description}\n")
+        title = (group.title or "options").capitalize()
+        lines.append(f"**{title}**{'. ' + group.description if group.description else ''}\n")
         lines += ["| argument | meaning |", "|---|---|", *rows, ""]
     for action in parser._actions:  # noqa: SLF001  # see above
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001  # see above

@@ -21,7 +21,9 @@ class PPOCommand:
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare the few real flags; every other key goes through ``--set``."""
         task = parser.add_argument_group("what to train")
-        task.add_argument("--env", metavar="ID", help="a registered Gymnasium id, or package.module:EnvId")
+        task.add_argument(
+            "--env", metavar="ID", help="morphogenesis, a registered Gymnasium id, or package.module:EnvId"
+        )
         task.add_argument(
             "--preset", metavar="NAME", help="a named set of values beneath the file; default by environment"
         )

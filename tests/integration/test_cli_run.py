@@ -1,0 +1,387 @@
+"""``esper ppo`` from its words to its exit code, through every real part."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from esper_core.cli.main import main
+from esper_core.errors import EXIT_FAILED, EXIT_LOSSY, EXIT_OK, EXIT_USAGE
+from esper_core.health import RunState
+from esper_core.runs import RunRecord, create_run, open_run, write_record
+from esper_core.runs.process import process_identity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CANARY = "canary-5d41402a"
+TINY = ["--set", "ppo.rollout_steps=16", "--set", "env.n_envs=2", "--set", "ppo.minibatch_size=16", "--preset", "none"]
+CARTPOLE = ["--env", "CartPole-v1"]
+SINK = """
+from __future__ import annotations
+import msgspec
+from esper_core.hooks import Secret, hookimpl
+
+class Config(msgspec.Struct, forbid_unknown_fields=True):
+    door: Secret | None = None
+
+class Mine:
+    Config = Config
+    def __init__(self, config):
+        self.config = config
+    @hookimpl
+    def esper_ppo_updated(self, event):
+        assert self.config.door.reveal() == "canary-5d41402a"
+        print("mine heard", event.payload.update_id, self.config.door)
+
+class Failing:
+    @hookimpl
+    def esper_ppo_updated(self, event):
+        raise ValueError("no")
+
+class Refusing:
+    @hookimpl
+    def esper_sink_opened(self, context):
+        raise ConnectionError("nobody there")
+"""
+ENVIRONMENTS = """
+import gymnasium as gym, numpy as np
+
+class Base(gym.Env):
+    observation_space = gym.spaces.Box(-1.0, 1.0, (2,))
+    action_space = gym.spaces.Discrete(2)
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(2, np.float32), {}
+    def step(self, action):
+        self.steps += 1
+        return np.zeros(2, np.float32), self.reward(), self.steps >= 5, False, {}
+
+class Poisoned(Base):
+    def reward(self):
+        return float("nan")
+
+class Broken(Base):
+    def reward(self):
+        if self.steps == 3:
+            raise RuntimeError("the simulator fell over")
+        return 1.0
+
+for name, kind in (("Poisoned-v0", Poisoned), ("Broken-v0", Broken)):
+    if name not in gym.registry:
+        gym.register(name, kind)
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """One real run in a process of its own: folder, and what it printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "mine.py").write_text(SINK)
+    (folder / "esper.toml").write_text(
+        'sinks = ["console", "journal", "./mine.py:Mine"]\n'
+        "[ppo]\nrollout_steps = 16\nminibatch_size = 16\n"
+        f'[env]\nid = "CartPole-v1"\nn_envs = 2\n[sink.Mine]\ndoor = "{CANARY}"\n'
+        f'[sink.elsewhere]\napi_token = "{CANARY}"\nendpoint = "https://me:{CANARY}@host"\n'
+    )
+    words = [sys.executable, "-m", "esper_core", "ppo", "--updates", "3", "--run-name", "first", "--seed", "4"]
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("ESPER_", "OTEL_"))}
+    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return folder, done
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder with the sinks and environments of this file, as the current one."""
+    (tmp_path / "mine.py").write_text(SINK)
+    (tmp_path / "fragile_envs.py").write_text(ENVIRONMENTS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    sys.modules.pop("fragile_envs", None)
+
+
+def only_run(folder: Path) -> Path:
+    (found,) = (folder / "runs").iterdir()
+    return found
+
+
+# --- a run that goes well ---------------------------------------------------------------------------
+
+
+def test_it_ends_with_zero_and_says_what_it_trains(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, done = finished
+    assert done.returncode == EXIT_OK, done.stderr
+    run = only_run(folder)
+    assert "training CartPole-v1 in 2 environments" in done.stderr
+    assert "until 3 updates" in done.stderr
+    assert "early stop: KL above 0.03 nats (1.5 x target_kl 0.02)" in done.stderr
+    assert "sinks: console, journal, Mine" in done.stderr
+    assert f"run: runs/{run.name}" in done.stderr
+    assert len(re.findall(r"^update +\d+ .*KL", done.stderr, re.MULTILINE)) == 3
+    assert "\x1b" not in done.stderr + done.stdout
+
+
+def test_the_summary_is_on_stdout_alone(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, done = finished
+    assert [line for line in done.stdout.splitlines() if line.startswith("mine heard")] == [
+        f"mine heard {number} ***" for number in (1, 2, 3)
+    ]
+    assert "done: 3 of 3 updates" in done.stdout
+    assert f"  run      runs/{only_run(folder).name}" in done.stdout
+    assert "  lost     nothing" in done.stdout
+
+
+def test_the_run_directory_holds_what_happened(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = finished
+    run = open_run("latest", folder / "runs")
+    assert run.path.name.endswith(run.run_id[-6:])
+    assert "-first-" in run.run_id
+    assert run.state is RunState.DONE
+    assert [event.payload.update_id for event in run.updates()] == [1, 2, 3]
+    kinds = [event.kind for event in run.events()]
+    assert (kinds[0], kinds[-1]) == ("run_started", "run_finished")
+    assert run.summary is not None
+    assert (run.summary["state"], run.summary["updates"], run.summary["env_steps"]) == ("done", 3, 96)
+    assert run.summary["kl_divergence"] == list(run.updates())[-1].payload.kl_divergence
+    assert {sink["name"] for sink in run.summary["sinks"]} >= {"console", "journal", "Mine"}
+    config = tomllib.loads((run.path / "config.toml").read_text())
+    assert (config["run"]["seed"], config["env"]["n_envs"], config["sink"]["Mine"]["door"]) == (4, 2, "***")
+    assert (run.path / "checkpoint.pt").is_file()
+
+
+def test_a_secret_is_found_nowhere(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, done = finished
+    assert CANARY not in done.stdout + done.stderr
+    files = [path for path in (folder / "runs").rglob("*") if path.is_file()]
+    assert len(files) >= 5
+    for path in files:
+        assert CANARY.encode() not in path.read_bytes(), path
+
+
+def test_the_commands_of_the_summary_run_as_printed_from_a_fresh_shell(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, done = finished
+    commands = [line.strip() for line in done.stdout.partition("next:\n")[2].splitlines()]
+    assert [command.partition("runs/")[0].split()[-1] for command in commands][-3:] == ["replay", "export", "eval"]
+    for command in commands:
+        if " sanctum " in command:
+            continue  # owns the terminal; its own tests run it
+        shell = ["bash", "--noprofile", "--norc", "-c", command]
+        env = {"PATH": "/usr/bin:/bin", "HOME": str(folder)}
+        ran = subprocess.run(shell, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
+        assert ran.returncode == EXIT_OK, (command, ran.stderr)
+        assert ran.stdout, command
+
+
+# --- resuming ---------------------------------------------------------------------------------------
+
+
+def test_resuming_goes_on_in_the_same_run(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, _ = finished
+    monkeypatch.chdir(folder)
+    name = only_run(folder).name
+    assert main(["ppo", "--resume", "latest"]) == EXIT_USAGE
+    refused = capsys.readouterr().err
+    assert f"run {name} has already done 3 of 3 updates" in refused
+    assert "--updates 6" in refused
+
+    # Seed and name come from the run; environment and sizes too, even without the file.
+    assert main(["ppo", "--no-config", "--resume", name, "--updates", "5"]) == EXIT_OK
+    said = capsys.readouterr()
+    assert "resumed as attempt 2 at update 4" in said.err
+    assert "5 updates, 160 environment steps over all attempts" in said.out
+    run = open_run(name, folder / "runs")
+    assert only_run(folder).name == name
+    assert [(event.attempt, event.payload.update_id) for event in run.updates()] == [
+        (1, 1),
+        (1, 2),
+        (1, 3),
+        (2, 4),
+        (2, 5),
+    ]
+    started = [event.payload for event in run.events() if event.kind == "run_started"]
+    assert (started[-1].seed, started[-1].run_name, started[-1].first_update_id, started[-1].resumed_from) == (
+        4,
+        "first",
+        4,
+        1,
+    )
+
+
+def test_a_run_that_still_lives_is_not_resumed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = create_run(here / "runs", name="busy")
+    who = process_identity()
+    now = time.time_ns()
+    write_record(
+        run,
+        RunRecord(run_id=run.run_id, pid=who.pid, host=who.host, started_ns=now, heartbeat_ns=now, progress_ns=now),
+    )
+    assert main(["ppo", "--resume", "latest"]) == EXIT_USAGE
+    assert f"is still live (pid {os.getpid()}" in capsys.readouterr().err
+
+
+# --- what goes wrong ----------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*NaN value")  # Gymnasium says it too
+def test_nan_stops_the_run_with_one_clear_error(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["ppo", "--env", "fragile_envs:Poisoned-v0", "--updates", "2", *TINY]
+    assert main(words) == EXIT_FAILED
+    said = capsys.readouterr()
+    assert "failed: NaN or Inf in update 1" in said.out
+    assert "esper: NaN or Inf in update 1" in said.err
+    assert "--keep-going" in said.err
+    assert "Traceback" not in said.err
+    run = open_run("latest", here / "runs")
+    assert run.state is RunState.FAILED
+    assert run.summary is not None
+    assert (run.summary["state"], run.summary["verdict"]) == ("failed", "failed")
+
+
+@pytest.mark.filterwarnings("ignore:.*NaN value")  # Gymnasium says it too
+def test_keep_going_goes_on_after_nan(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["ppo", "--env", "fragile_envs:Poisoned-v0", "--updates", "2", "--keep-going", *TINY]
+    assert main(words) == EXIT_OK
+    assert "verdict  non-finite" in capsys.readouterr().out
+
+
+def test_an_error_in_the_environment_flushes_and_names_the_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["ppo", "--env", "fragile_envs:Broken-v0", "--updates", "2", *TINY]
+    assert main(words) == EXIT_FAILED
+    said = capsys.readouterr()
+    run = only_run(here)
+    assert "the simulator fell over" in said.err
+    assert f"runs/{run.name}" in said.err
+    assert "Traceback" not in said.err
+    opened = open_run(run)
+    assert [event.kind for event in opened.events()][-1] == "run_finished"
+    assert opened.summary is not None
+    assert opened.summary["state"] == "failed"
+    assert "the simulator fell over" in opened.summary["reason"]
+
+
+def test_debug_shows_the_traceback(here: Path) -> None:
+    with pytest.raises(RuntimeError, match="the simulator fell over"):
+        main(["ppo", "--debug", "--env", "fragile_envs:Broken-v0", "--updates", "1", *TINY])
+
+
+def test_lost_telemetry_changes_the_exit_code_only_when_asked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["ppo", "--updates", "2", "--sinks", "journal", "--sink", "./mine.py:Failing", *CARTPOLE, *TINY]
+    assert main(words) == EXIT_OK
+    assert "lost     Failing 2" in capsys.readouterr().out
+    assert main([*words, "--strict-telemetry"]) == EXIT_LOSSY
+
+
+def test_a_sink_that_does_not_open_ends_the_start_and_leaves_nothing(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ppo", "--updates", "1", "--sink", "./mine.py:Refusing", *CARTPOLE, *TINY]) == EXIT_USAGE
+    error = capsys.readouterr().err
+    assert "Refusing" in error
+    assert "nobody there" in error
+    assert list((here / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--sink", "jurnal"], 'no sink named "jurnal" is installed, did you mean "journal"?'),
+        (["--env", "CartPol-v1"], "CartPol"),
+        (["--env", "Pendulum-v1"], "Box"),
+        (["--preset", "cartpol"], 'unknown preset "cartpol"'),
+        (["--resume", "nosuchrun"], "nosuchrun"),
+        (["--causal-mask", "nosuchmodule:mask"], "nosuchmodule"),
+        (["--episodes", "-1"], "--episodes: expected int >= 0 (is -1)"),
+        (["--steps", "many"], "argument --steps: invalid int value: 'many'"),
+        (["--set", "sink.console.colour=1"], 'unknown key "colour"'),
+    ],
+)
+def test_wrong_use_is_one_clear_error_before_anything_is_written(
+    here: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: str
+) -> None:
+    assert main(["ppo", "--updates", "1", *words]) == EXIT_USAGE
+    error = capsys.readouterr().err
+    assert error.startswith("esper: ")
+    assert expected in error
+    assert len(error.splitlines()) <= 3
+    assert not (here / "runs").exists() or list((here / "runs").iterdir()) == []
+
+
+# --- a sink that owns the terminal --------------------------------------------------------------------
+
+SCREEN = """
+import time
+from pathlib import Path
+import msgspec
+from esper_core.hooks import Secret, hookimpl
+
+class Config(msgspec.Struct):
+    token: Secret | None = None
+
+class Screen:
+    Config = Config
+    def __init__(self, config): pass
+    @hookimpl
+    def esper_foreground(self, child):
+        print("cmdline", Path(f"/proc/{child.pid}/cmdline").read_bytes())
+        print("run", child.run_dir.name)
+        while child.poll() is None:
+            time.sleep(0.05)
+"""
+
+
+def test_a_foreground_sink_gets_a_child_without_secrets_on_its_command_line(here: Path) -> None:
+    (here / "screen.py").write_text(SCREEN)
+    words = ["ppo", "--updates", "2", "--sink", "./screen.py:Screen", "--set", f"sink.Screen.token={CANARY}"]
+    words += [*CARTPOLE, *TINY]
+    code = f"import sys; from esper_core.cli.main import main; sys.exit(main({words!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == EXIT_OK, done.stderr
+    run = only_run(here)
+    assert f"run {run.name}" in done.stdout
+    assert CANARY not in done.stdout + done.stderr
+    assert [event.payload.update_id for event in open_run(run).updates()] == [1, 2]
+    for path in run.rglob("*"):
+        assert path.is_dir() or CANARY.encode() not in path.read_bytes(), path
+    # What the child had to say is in its log, the terminal was the sink's.
+    assert "training CartPole-v1" in (run / "trainer.log").read_text()
+    assert "training CartPole-v1" not in done.stderr
+
+
+def test_a_child_that_fails_to_start_says_so_with_its_own_exit_code(here: Path) -> None:
+    (here / "screen.py").write_text(SCREEN)
+    words = ["-m", "esper_core", "ppo", "--env", "CartPol-v1", "--sink", "./screen.py:Screen"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == EXIT_USAGE
+    assert "CartPol" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_summary_json_is_json_for_everyone(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = finished
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    text = (only_run(folder) / "summary.json").read_text()
+    assert json.loads(text, parse_constant=refuse)["run_id"]
+    assert shlex.quote(str(only_run(folder))) == str(only_run(folder))

@@ -1,0 +1,350 @@
+"""The command line itself: what it costs, which command it finds, and how errors read."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from esper_core import __version__
+from esper_core.cli import docs
+from esper_core.cli._command import CORE_COMMANDS, Command, load_core
+from esper_core.cli._parser import EsperParser
+from esper_core.cli._words import limits_text, next_commands, program, stop_text
+from esper_core.cli.main import main
+from esper_core.config.schema import EsperConfig, PPOConfig, RunConfig
+from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EXIT_USAGE, EsperError, UsageError
+from esper_core.host.discovery import InstalledCommand
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+HEAVY = ("torch", "textual", "opentelemetry.sdk", "numpy", "gymnasium", "rich")
+ROOT = Path(__file__).parents[2]
+
+
+def imports(words: list[str], cwd: Path) -> set[str]:
+    """The heavy packages that a command has imported by its end, in a process of its own."""
+    code = f"""
+import sys
+from esper_core.cli.main import main
+code = main({words!r})
+print(code, *[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=cwd, capture_output=True, text=True, timeout=60, check=True
+    )
+    code_text, *names = done.stderr.split()
+    assert code_text == "0", done.stderr
+    return set(names)
+
+
+@pytest.fixture
+def plugin_command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Command], None]:
+    """Make one installed plugin command be there."""
+    from esper_core.host import discovery
+
+    def install(command: Command) -> None:
+        found = InstalledCommand(name=command.name, distribution="esper-sink-x", version="1", value="x:command")
+        monkeypatch.setattr(discovery, "installed_commands", lambda: {command.name: found})
+        monkeypatch.setattr(discovery, "load_command", lambda _: command)
+
+    return install
+
+
+class Speaking:
+    """A plugin's command that does what it is told."""
+
+    name = "speak"
+    help = "say a word"
+
+    def __init__(self, act: Callable[[argparse.Namespace], int]) -> None:
+        self._act = act
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--word", default="hello")
+        parser.add_argument("rest", nargs="*")
+
+    def run(self, args: argparse.Namespace) -> int:
+        return self._act(args)
+
+
+# --- what it costs ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [["--help"], ["ppo", "--help"], ["config", "show"]])
+def test_asking_imports_nothing_heavy(words: list[str], tmp_path: Path) -> None:
+    found = imports(words, tmp_path)
+    assert found == set()
+
+
+def test_help_lists_every_command_and_imports_none(tmp_path: Path) -> None:
+    code = """
+import sys
+from esper_core.cli.main import main
+main(["--help"])
+print([name for name in sys.modules if name.startswith("esper_core.cli.")], file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "['esper_core.cli._command', 'esper_core.cli.main']"
+    for name, entry in CORE_COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(entry.help)}$", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", CORE_COMMANDS)
+def test_the_table_says_what_the_command_says_of_itself(name: str) -> None:
+    command = load_core(name)
+    assert isinstance(command, Command)
+    assert (command.name, command.help) == (name, CORE_COMMANDS[name].help)
+    parser = EsperParser(prog=f"esper {name}")
+    command.add_arguments(parser)
+    assert parser.format_help()
+
+
+def test_python_m_esper_core_equals_esper(tmp_path: Path) -> None:
+    beside = Path(sys.executable).with_name("esper")
+    one = subprocess.run([beside, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    other = subprocess.run(
+        [sys.executable, "-m", "esper_core", "--version"], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    assert one == other == f"esper {__version__}\n"
+
+
+# --- finding a command --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["pppo"], 'unknown command "pppo", did you mean "ppo"?'),
+        (["--versoin"], 'unknown option --versoin, did you mean "--version"?'),
+        (["ppo", "--episods", "3"], 'ppo: unknown option --episods, did you mean "--episodes"?'),
+        (["ppo", "20"], "ppo: unknown argument 20"),
+        (["ppo", "--ep", "3"], "ppo: unknown option --ep"),
+        (["ppo", "--seed"], "ppo: argument --seed: expected one argument"),
+        (["config"], "config: which part?"),
+        (["config", "shwo"], "config: argument"),
+        (["config", "show", "--tmol"], 'config: unknown option --tmol, did you mean "--toml"?'),
+    ],
+)
+def test_wrong_use_names_the_nearest_and_exits_with_64(
+    words: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == EXIT_USAGE
+    error = capsys.readouterr().err
+    assert error.startswith(f"esper: {expected}")
+    assert len(error.splitlines()) <= 2
+
+
+def test_help_of_a_command_in_both_forms(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", "config"]) == EXIT_OK
+    one = capsys.readouterr().out
+    assert main(["config", "--help"]) == EXIT_OK
+    assert capsys.readouterr().out == one
+    assert "usage: esper config" in one
+
+
+def test_an_absent_plugin_is_named_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from esper_core.host import discovery
+
+    monkeypatch.setattr(discovery, "installed_commands", dict)
+    assert main(["sanctum"]) == EXIT_USAGE
+    assert "pip install esper-sink-tui" in capsys.readouterr().err
+
+
+def test_a_plugins_command_is_found_run_and_listed(
+    plugin_command: Callable[[Command], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def say(args: argparse.Namespace) -> int:
+        print(args.word, args.rest, args.words)
+        return 7
+
+    plugin_command(Speaking(say))
+    assert main(["speak", "--word", "hi", "--", "--debug"]) == 7
+    assert capsys.readouterr().out == "hi ['--debug'] ['speak', '--word', 'hi', '--', '--debug']\n"
+    assert main(["--help"]) == EXIT_OK
+    assert re.search(r"^  speak .*\(esper-sink-x\)$", capsys.readouterr().out, re.MULTILINE)
+
+
+# --- errors and endings -------------------------------------------------------------------------------
+
+
+def _raise(error: BaseException) -> Callable[[argparse.Namespace], int]:
+    def act(_: argparse.Namespace) -> int:
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (UsageError("this is wrong", hint="do that"), EXIT_USAGE, "esper: this is wrong\n  do that\n"),
+        (EsperError("it failed"), EXIT_FAILED, "esper: it failed\n"),
+        (KeyboardInterrupt(), EXIT_SIGNAL + 2, ""),
+        (
+            KeyError("x"),
+            EXIT_FAILED,
+            "esper: KeyError: 'x'\n  this is a fault in Esper or in a plugin; --debug shows where\n",
+        ),
+    ],
+)
+def test_an_error_is_words_and_a_code(
+    plugin_command: Callable[[Command], None],
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+    text: str,
+) -> None:
+    plugin_command(Speaking(_raise(error)))
+    assert main(["speak"]) == code
+    assert capsys.readouterr().err == text
+
+
+@pytest.mark.parametrize("how", ["flag before", "flag behind", "variable"])
+def test_debug_shows_the_traceback(
+    plugin_command: Callable[[Command], None], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    plugin_command(Speaking(_raise(UsageError("this is wrong"))))
+    words = {"flag before": ["--debug", "speak"], "flag behind": ["speak", "--debug"]}.get(how, ["speak"])
+    monkeypatch.setenv("ESPER_DEBUG", "1" if how == "variable" else "0")
+    with pytest.raises(UsageError):
+        main(words)
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    code = "import sys; from esper_core.cli.main import main; sys.exit(main(['config', 'show']))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    error = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(30) == EXIT_SIGNAL + 13
+    assert error == b""
+
+
+# --- esper config -------------------------------------------------------------------------------------
+
+
+def test_config_show_prints_values_with_origins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "esper.toml").write_text('[ppo]\nepochs = 7\n[sink.otlp]\napi_token = "canary"\n')
+    monkeypatch.setenv("ESPER_PPO__GAMMA", "0.5")
+    assert main(["config", "show", "--changed", "--set", "run.seed=3", "--no-sink", "console"]) == EXIT_OK
+    shown = capsys.readouterr().out
+    for line in (
+        r'sinks = \["journal"\] +\(--no-sink\)',
+        r"ppo.epochs = 7 +\(esper.toml\)",
+        r"ppo.gamma = 0.5 +\(ESPER_PPO__GAMMA\)",
+        r"run.seed = 3 +\(--set\)",
+        r'sink.otlp.api_token = "\*\*\*" +\(esper.toml\)',
+    ):
+        assert re.search(f"^{line}$", shown, re.MULTILINE), line
+    assert "canary" not in shown
+    assert "default" not in shown
+    assert main(["config", "show", "--json"]) == EXIT_OK
+    assert json.loads(capsys.readouterr().out)["ppo.epochs"] == {"value": 7, "origin": "esper.toml"}
+    assert main(["config", "path"]) == EXIT_OK
+    assert capsys.readouterr().out == f"{tmp_path}/esper.toml\n"
+
+
+def test_config_show_toml_can_be_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["config", "show", "--toml", "--set", "ppo.epochs=7"]) == EXIT_OK
+    (tmp_path / "esper.toml").write_text(capsys.readouterr().out)
+    assert main(["config", "show", "--json"]) == EXIT_OK
+    assert json.loads(capsys.readouterr().out)["ppo.epochs"] == {"value": 7, "origin": "esper.toml"}
+
+
+# --- words --------------------------------------------------------------------------------------------
+
+
+def test_the_stop_is_told_as_both_kls() -> None:
+    assert stop_text(PPOConfig(target_kl=0.02), 1).startswith("early stop: KL above 0.03 nats")
+    five = stop_text(PPOConfig(target_kl=0.02), 5)
+    assert "KL above 0.03 nats a decision" in five
+    assert "as a joint KL 0.15 with all 5 heads active" in five
+    assert "as a joint KL 0.06 with 2.0 of 5 heads usually active" in stop_text(PPOConfig(target_kl=0.02), 5, 2.0)
+    joint = stop_text(PPOConfig(target_kl=0.02, stop_on="joint"), 5, 2.0)
+    assert "joint KL above 0.03 nats a step" in joint
+    assert "0.015 a decision" in joint
+    assert stop_text(PPOConfig(target_kl=0), 5) == "early stop: off (target_kl = 0)"
+
+
+def test_the_factor_of_the_stop_is_the_agents() -> None:
+    from esper_core.cli import _words
+    from esper_core.ppo.kl import STOP_FACTOR
+
+    assert _words.STOP_FACTOR == STOP_FACTOR
+
+
+@pytest.mark.parametrize(
+    ("run", "text"),
+    [
+        (RunConfig(episodes=20), "until 20 episodes"),
+        (RunConfig(episodes=20, updates=5), "until 20 episodes or 5 updates"),
+        (RunConfig(), "until it is stopped"),
+    ],
+)
+def test_the_limits_are_told(run: RunConfig, text: str) -> None:
+    assert limits_text(run) == text
+
+
+def test_commands_are_printed_as_this_shell_can_run_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    beside = Path(sys.executable).parent
+    monkeypatch.setenv("PATH", f"{beside}{os.pathsep}/usr/bin")
+    assert program() == "esper"
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.chdir(tmp_path)
+    assert program() == str(beside / "esper")
+    monkeypatch.chdir(beside.parent.parent)
+    assert program() == os.path.relpath(beside / "esper")
+    printed = next_commands("runs/my run", has_checkpoint=True, has_journal=True, commands=["sanctum"])
+    assert [command.split("'")[0].split()[-1] for command, _ in printed] == ["sanctum", "replay", "export", "eval"]
+    assert all("'runs/my run'" in command for command, _ in printed)
+    assert next_commands("r", has_checkpoint=False, has_journal=False, commands=["sanctum"]) == []
+
+
+# --- generated pages ----------------------------------------------------------------------------------
+
+
+def test_every_key_and_every_option_stands_in_the_reference() -> None:
+    page = docs.config_page()
+    for table in ("ppo", "env", "run", "otel"):
+        for key in type(getattr(EsperConfig(), table)).__struct_fields__:
+            assert f"| `{key}` |" in page
+            assert f"`ESPER_{table.upper()}__{key.upper()}`" in page
+    commands = docs.cli_page()
+    for name in CORE_COMMANDS:
+        assert f"## `esper {name}`" in commands
+    for option in ("--episodes N", "--causal-mask MODULE:FUNCTION", "--set KEY=VALUE", "--to NAME"):
+        assert f"`{option}".replace("|", "\\|") in commands
+
+
+def test_check_finds_a_stale_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert docs.main(["--root", str(tmp_path)]) == EXIT_OK
+    assert docs.main(["--root", str(tmp_path), "--check"]) == EXIT_OK
+    page = tmp_path / "docs" / "reference" / "cli.md"
+    page.write_text(page.read_text() + "an edit by hand\n")
+    assert docs.main(["--root", str(tmp_path), "--check"]) == EXIT_FAILED
+    assert "cli.md is out of date" in capsys.readouterr().err
+
+
+def test_the_pages_of_this_repository_are_up_to_date() -> None:
+    assert docs.main(["--root", str(ROOT), "--check"]) == EXIT_OK
