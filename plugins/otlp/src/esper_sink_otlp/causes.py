@@ -114,11 +114,17 @@ def _words(error: BaseException, settings: SignalSettings) -> tuple[str, str]:
 
 
 def _tls_words(text: str, place: str) -> tuple[str, str]:
-    if "wrong version number" in text or "record layer failure" in text or "unexpected eof" in text:
+    if "wrong version number" in text or "record layer failure" in text:
         return f"TLS: {place} does not speak it", "use http:// if the receiver has no TLS"
     if "certificate required" in text or "alert handshake failure" in text or "alert bad certificate" in text:
         return (
             f"TLS: {place} wants a client certificate (mTLS)",
+            "set [sink.otlp] client_certificate and client_key",
+        )
+    # With TLS 1.3 the alert comes after the handshake, and is lost when the server closes while we still write.
+    if "eof occurred" in text or "unexpected eof" in text:
+        return (
+            f"TLS: {place} closed the connection: it may want a client certificate (mTLS)",
             "set [sink.otlp] client_certificate and client_key",
         )
     if "hostname mismatch" in text or "doesn't match" in text or "ip address mismatch" in text:
@@ -127,7 +133,7 @@ def _tls_words(text: str, place: str) -> tuple[str, str]:
         return f"TLS: the certificate of {place} has expired", "renew it"
     if "certificate" in text:
         return f"TLS: the certificate of {place} is not trusted", TLS_HINT
-    return f"TLS: no handshake with {place}", TLS_HINT
+    return f"TLS: no handshake with {place}: {_short(text)}", TLS_HINT
 
 
 def _greets_in_http2(endpoint: str) -> bool:
