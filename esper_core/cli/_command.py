@@ -60,7 +60,7 @@ CORE_COMMANDS: Final = {
 
 PLUGIN_COMMANDS: Final = {
     "sanctum": PluginCommand("esper-sink-tui", "watch a run, live or replayed, in the terminal"),
-    "verify": PluginCommand("esper-sink-tui", "check that a run's telemetry arrives whole"),
+    "verify": PluginCommand("esper-sink-tui", "prove a telemetry record by machine, from emitter to display"),
 }
 """Commands of plugins that Esper itself publishes: known by name even when the plugin is absent."""
 
