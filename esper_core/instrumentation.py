@@ -1,9 +1,9 @@
 """Events as OpenTelemetry metrics, span attributes and span events, on the OpenTelemetry API alone.
 
 An inline sink of the core's own: its hooks run in the trainer's thread inside the event's span. What is set here on
-the span equals what the journal writes, because both come from ``semconv.attributes``. Only histograms are recorded at
-once: last values and counts are observable instruments that read the last event and plain totals when a reader
-collects (synchronous gauges would be most of the cost per update).
+the span equals what the journal writes, because both come from ``semconv.attributes``. Only the KL's own histogram is
+recorded at once, inside the update's span, so that its exemplars lead there; everything else is made when a reader
+collects (synchronous gauges alone would be most of the cost per update).
 
 NaN and infinities never reach an instrument, because the SDK drops them with a log line: they are counted. Values are
 plain floats and ints; payloads hold no tensors.
@@ -11,27 +11,32 @@ plain floats and ints; payloads hold no tensors.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics as otel_metrics
 from opentelemetry import trace as otel_trace
-from opentelemetry.context import Context
 
 from esper_core import __version__
 from esper_core.health import HEALTH_WINDOW, HealthLevel, RunState, verdict_level
 from esper_core.hooks import hookimpl
 from esper_core.semconv.attributes import common_attributes, shared_attributes, span_events
 from esper_core.semconv.gauges import GaugePoint, gauge_points
-from esper_core.semconv.names import METRICS, SCHEMA_URL
-from esper_core.semconv.observed import SinkCounts, observed_of
+from esper_core.semconv.names import SCHEMA_URL
+from esper_core.semconv.observed import (
+    DURATION_BOUNDARIES,
+    KL_BOUNDARIES,
+    SinkCounts,
+    create_histogram,
+    observed_of,
+    record_finite,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from opentelemetry._logs import LoggerProvider
-    from opentelemetry.metrics import Histogram, Meter, MeterProvider
+    from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Span
 
     from esper_core.config.schema import OtelConfig
@@ -48,16 +53,8 @@ if TYPE_CHECKING:
 __all__ = ["DURATION_BOUNDARIES", "KL_BOUNDARIES", "SCOPE_NAME", "GaugePoint", "Instrumentation", "gauge_points"]
 
 SCOPE_NAME: Final = "esper_core"
-KL_BOUNDARIES: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.045, 0.1, 0.5)
-"""Histogram boundaries in nats; they hold both limits of the verdict. The default ones start at 5."""
-DURATION_BOUNDARIES: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-"""Histogram boundaries in seconds."""
-
 _WEIGHTED: Final = {"esper.ppo.kl.scope": "weighted"}
 _JOINT: Final = {"esper.ppo.kl.scope": "joint"}
-_NO_TRACE: Final = Context()
-"""Without a current span no exemplar is taken: that of the KL leads to the update, and those of its heads and durations
-would lead to the same one at a cost each."""
 
 
 class Instrumentation:
@@ -82,10 +79,7 @@ class Instrumentation:
     ) -> None:
         provider = meter_provider if meter_provider is not None else otel_metrics.get_meter_provider()
         meter = provider.get_meter(SCOPE_NAME, __version__, schema_url=SCHEMA_URL)
-        self._kl = _histogram(meter, "esper.ppo.kl_divergence", KL_BOUNDARIES)
-        self._head_kl = _histogram(meter, "esper.ppo.head.kl_divergence", KL_BOUNDARIES)
-        self._rollout_duration = _histogram(meter, "esper.ppo.rollout.duration", DURATION_BOUNDARIES)
-        self._update_duration = _histogram(meter, "esper.ppo.update.duration", DURATION_BOUNDARIES)
+        self._kl = create_histogram(meter, "esper.ppo.kl_divergence", KL_BOUNDARIES)
         self._observed = observed_of(provider, meter)
         self._observed.take_over(self, sink_status)
         self._levels: deque[HealthLevel] = deque(maxlen=HEALTH_WINDOW)
@@ -192,26 +186,6 @@ class Instrumentation:
         return span
 
     def _record(self, update: PPOUpdatePayload) -> None:
-        _observe(self._kl, update.kl_divergence, _WEIGHTED)
-        _observe(self._kl, update.kl_joint, _JOINT)
-        for head in update.heads:
-            _observe(self._head_kl, head.kl, {"esper.ppo.head.name": head.name}, _NO_TRACE)
-        _observe(self._rollout_duration, update.rollout_s, None, _NO_TRACE)
-        _observe(self._update_duration, update.update_s, None, _NO_TRACE)
-        self._observed.totals.add(update)
-
-
-def _histogram(meter: Meter, name: str, boundaries: tuple[float, ...]) -> Histogram:
-    spec = METRICS[name]
-    return meter.create_histogram(spec.name, spec.unit, spec.brief, explicit_bucket_boundaries_advisory=boundaries)
-
-
-def _observe(
-    histogram: Histogram,
-    value: float | None,
-    attributes: Mapping[str, str] | None = None,
-    context: Context | None = None,
-) -> None:
-    """Record a finite value; estimators may round to just below 0, which a histogram refuses."""
-    if value is not None and math.isfinite(value):
-        histogram.record(max(value, 0.0), attributes, context)
+        record_finite(self._kl, update.kl_divergence, _WEIGHTED)
+        record_finite(self._kl, update.kl_joint, _JOINT)
+        self._observed.pending.add(update)

@@ -1,15 +1,20 @@
-"""Last values and counts as observable instruments: read when a reader collects, so they cost an update nothing.
+"""Metrics that are made when a reader collects, in its thread: last values, counts, histograms of heads and durations.
 
-On the OpenTelemetry API alone. Which field is which gauge stands in the registry, not here.
+The trainer only hands an update over. On the OpenTelemetry API alone; which field is which gauge stands in the
+registry, not here.
 """
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final, Protocol, get_args
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final, Protocol, get_args
 from weakref import WeakKeyDictionary
 
+from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from esper_core.events import Outcome, PPOUpdatePayload
@@ -18,12 +23,28 @@ from esper_core.semconv.gauges import gauge_values
 from esper_core.semconv.names import GAUGES, METRICS, Gauge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from opentelemetry.metrics import Meter, MeterProvider
+    from opentelemetry.metrics import Histogram, Meter, MeterProvider
 
 
-__all__ = ["Observed", "SinkCounts", "Totals", "observed_of"]
+__all__ = [
+    "DURATION_BOUNDARIES",
+    "KL_BOUNDARIES",
+    "Observed",
+    "Pending",
+    "SinkCounts",
+    "Totals",
+    "create_histogram",
+    "observed_of",
+    "record_finite",
+]
+
+
+KL_BOUNDARIES: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.045, 0.1, 0.5)
+"""Histogram boundaries in nats; they hold both limits of the verdict. The default ones start at 5."""
+DURATION_BOUNDARIES: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+"""Histogram boundaries in seconds."""
 
 
 class SinkCounts(Protocol):
@@ -59,7 +80,7 @@ class Totals:
     non_finite_fields: dict[str, int] = field(default_factory=dict)
 
     def add(self, update: PPOUpdatePayload) -> None:
-        """Count one update. From the emitting thread only."""
+        """Count one update. One thread at a time."""
         self.updates[update.outcome] = self.updates.get(update.outcome, 0) + 1
         if update.early_stop is not None:
             self.early_stops += 1
@@ -68,8 +89,7 @@ class Totals:
         self.clamped += update.clamped
         self.non_finite += update.non_finite
         for name in _non_finite_fields(update):
-            # A new dict, because a reader may be walking through the old one.
-            self.non_finite_fields = {**self.non_finite_fields, name: self.non_finite_fields.get(name, 0) + 1}
+            self.non_finite_fields[name] = self.non_finite_fields.get(name, 0) + 1
 
 
 _FLOAT_FIELDS: Final = tuple(
@@ -92,6 +112,68 @@ def _non_finite_fields(update: PPOUpdatePayload) -> Iterator[str]:
                 yield f"heads.{name}"
 
 
+class Pending:
+    """Updates whose counts and histograms wait for the next collection.
+
+    Recording a histogram costs the caller 5 to 9 microseconds a point; a five-head update has seven that need no
+    trace context (the exemplars of the KL itself lead to the update). They are recorded by whoever collects first.
+    Without a reader, or with a rare one, the emitting thread drains every ``LIMIT`` updates: nothing is ever dropped.
+
+    Args:
+        meter: makes the histograms.
+    """
+
+    LIMIT: Final = 256
+
+    def __init__(self, meter: Meter) -> None:
+        self.totals = Totals()
+        self._waiting: deque[PPOUpdatePayload] = deque()
+        self._lock = Lock()
+        self._head_kl = create_histogram(meter, "esper.ppo.head.kl_divergence", KL_BOUNDARIES)
+        self._rollout_duration = create_histogram(meter, "esper.ppo.rollout.duration", DURATION_BOUNDARIES)
+        self._update_duration = create_histogram(meter, "esper.ppo.update.duration", DURATION_BOUNDARIES)
+
+    def add(self, update: PPOUpdatePayload) -> None:
+        """Take one update, from the emitting thread."""
+        self._waiting.append(update)
+        if len(self._waiting) >= self.LIMIT:
+            self.drain()
+
+    def drain(self) -> None:
+        """Count and record everything that waits. Any thread."""
+        if not self._waiting:
+            return
+        with self._lock:
+            while self._waiting:
+                update = self._waiting.popleft()
+                self.totals.add(update)
+                for head in update.heads:
+                    record_finite(self._head_kl, head.kl, {"esper.ppo.head.name": head.name}, _NO_TRACE)
+                record_finite(self._rollout_duration, update.rollout_s, None, _NO_TRACE)
+                record_finite(self._update_duration, update.update_s, None, _NO_TRACE)
+
+
+_NO_TRACE: Final = Context()
+"""Whatever span is current where a reader collects, it is not the update's: no exemplar."""
+
+
+def create_histogram(meter: Meter, name: str, boundaries: tuple[float, ...]) -> Histogram:
+    """A histogram of the registry with fixed boundaries."""
+    spec = METRICS[name]
+    return meter.create_histogram(spec.name, spec.unit, spec.brief, explicit_bucket_boundaries_advisory=boundaries)
+
+
+def record_finite(
+    histogram: Histogram,
+    value: float | None,
+    attributes: Mapping[str, str] | None = None,
+    context: Context | None = None,
+) -> None:
+    """Record a finite value; estimators may round to just below 0, which a histogram refuses."""
+    if value is not None and math.isfinite(value):
+        histogram.record(max(value, 0.0), attributes, context)
+
+
 @dataclass(slots=True)
 class Observed:
     """What the observable instruments of one meter provider read. Fields are replaced whole: any thread may read.
@@ -107,8 +189,10 @@ class Observed:
         progress_s: time of the last progress, unix seconds.
         state: what the run is doing.
         sink_status: current counts of every sink.
-        totals: what the counters report; nobody takes these over.
+        pending: updates that wait for a collection, and the totals; nobody takes these over.
     """
+
+    pending: Pending
 
     owner: object = None
     update: PPOUpdatePayload | None = None
@@ -117,7 +201,6 @@ class Observed:
     progress_s: float | None = None
     state: RunState | None = None
     sink_status: Callable[[], Iterable[SinkCounts]] | None = None
-    totals: Totals = field(default_factory=Totals)
 
     def take_over(self, owner: object, sink_status: Callable[[], Iterable[SinkCounts]] | None = None) -> None:
         """Forget everything and belong to ``owner``."""
@@ -133,10 +216,10 @@ def observed_of(provider: MeterProvider, meter: Meter) -> Observed:
     """What this provider's observable instruments read; they are created at the first call."""
     seen = _observed_of.get(provider)
     if seen is None:
-        seen = _observed_of[provider] = Observed()
+        seen = _observed_of[provider] = Observed(pending=Pending(meter))
         for gauge in GAUGES:
             meter.create_observable_gauge(gauge.name, [_last_value(seen, gauge)], gauge.unit, gauge.brief)
-        _create_counters(meter, seen.totals)
+        _create_counters(meter, seen.pending)
         _create_status(meter, seen)
         _create_sinks(meter, seen)
     return seen
@@ -152,14 +235,18 @@ def _last_value(seen: Observed, gauge: Gauge) -> Callable[[CallbackOptions], Ite
     return observe
 
 
-def _create_counters(meter: Meter, totals: Totals) -> None:
+def _create_counters(meter: Meter, pending: Pending) -> None:
     """The update's counters. Each begins at 0, so that a backend's ``increase()`` sees the first count."""
 
+    def fresh(name: str) -> Any:
+        pending.drain()
+        return getattr(pending.totals, name)
+
     def single(name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
-        return lambda _: [Observation(getattr(totals, name))]
+        return lambda _: [Observation(fresh(name))]
 
     def by_attribute(name: str, attribute: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
-        return lambda _: [Observation(count, {attribute: key}) for key, count in tuple(getattr(totals, name).items())]
+        return lambda _: [Observation(count, {attribute: key}) for key, count in tuple(fresh(name).items())]
 
     callbacks = {name: single(name) for name in ("early_stops", "episodes", "steps", "clamped", "non_finite")}
     callbacks["updates"] = by_attribute("updates", "esper.ppo.outcome")

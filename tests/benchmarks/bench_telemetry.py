@@ -99,8 +99,8 @@ class Hooks(SinkHooks):
 def cost_us(call: Callable[[], object], count: int, between: Callable[[], object] = bool) -> float:
     """Median over chunks of the calling thread's CPU time per call, in microseconds.
 
-    ``between`` runs untimed after each chunk: it empties the batch processor's queue, which at the rate of real
-    training (at most some tens of updates a second) never holds thousands of spans for the collector to walk.
+    ``between`` runs untimed after each chunk: what background threads do between two updates of real training (at
+    most some tens a second): export spans, collect metrics.
     """
     chunk = 50
     costs = []
@@ -136,10 +136,21 @@ def main() -> int:
     def sdk() -> tuple[TracerProvider, Instrumentation]:
         tracers = TracerProvider(shutdown_on_exit=False)
         tracers.add_span_processor(BatchSpanProcessor(NullExporter()))
-        meters = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
+        meters = MeterProvider([reader], shutdown_on_exit=False)
         return tracers, Instrumentation(meters, config=OtelConfig())
 
+    reader = InMemoryMetricReader()
     tracers, instrumentation = sdk()
+
+    def background() -> None:
+        tracers.force_flush()
+        reader.get_metrics_data()
+
+    def later() -> None:
+        pending = instrumentation._observed.pending  # a part
+        pending.add(payload)
+        pending.drain()
+
     tracer = tracers.get_tracer("esper_core")
     with tempfile.TemporaryDirectory() as folder:
         writer = JournalWriter(create_run(Path(folder)), attempt=1, rank=0, resource=RESOURCE)
@@ -153,20 +164,22 @@ def main() -> int:
             ("emitter with the SDK's three spans", updates(TelemetryEmitter(tracer=tracer), payload)),
             ("attributes of the event (function alone)", lambda: plan_of(type(payload)).write({}, payload)),
             ("span events of the event (function alone)", lambda: span_events(event)),
-            ("metrics (histograms and counters)", lambda: instrumentation._record(payload)),  # a part
+            ("metrics at once (the KL's histogram)", lambda: instrumentation._record(payload)),  # a part
             (f"encode to OTLP JSON ({len(line)} bytes)", lambda: encode(event, RESOURCE)),
             ("journal append (encode and write)", lambda: writer.append(event)),
             ("all, without an SDK: emitter and journal", updates(TelemetryEmitter(unsampled), payload)),
             ("all: emitter, SDK, instrumentation, journal", updates(TelemetryEmitter(whole, tracer=tracer), payload)),
         ]
         gc.collect()
+        behind = cost_us(later, count, background)
         print(
             f"{'part':<48}{'microseconds per update':>24}   (Python {sys.version.split()[0]}, {os.cpu_count()} cores)"
         )
         for name, call in rows:
-            print(f"{name:<48}{cost_us(call, count, tracers.force_flush):>24.1f}")
-        total = cost_us(rows[-1][1], count, tracers.force_flush)
+            print(f"{name:<48}{cost_us(call, count, background):>24.1f}")
+        total = cost_us(rows[-1][1], count, background)
         writer.close()
+    print(f"not the caller's: {behind:.1f} in the reader's thread for counts and the histograms of heads and durations")
     tracers.shutdown()
     print(f"all again: {total:.1f}; bound {BOUND_US:.0f}: {'held' if total <= BOUND_US else 'broken'}")
     return 1 if options.check and total > BOUND_US else 0

@@ -15,7 +15,12 @@ import pytest
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import (
+    InMemoryMetricReader,
+    MetricExporter,
+    MetricExportResult,
+    PeriodicExportingMetricReader,
+)
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -40,6 +45,7 @@ from esper_core.hooks import HOOK_NAMES, SinkHooks
 from esper_core.instrumentation import KL_BOUNDARIES, Instrumentation, gauge_points
 from esper_core.semconv.codec import decode_request, encode
 from esper_core.semconv.names import GAUGES, METRICS
+from esper_core.semconv.observed import Pending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -420,6 +426,70 @@ def test_the_schema_and_scope_of_the_metrics_are_named(pipeline: Pipeline) -> No
     (scope,) = resource.scope_metrics
     assert scope.scope.name == "esper_core"
     assert scope.scope.schema_url.startswith("https://")
+
+
+def test_what_waits_for_a_collection_is_in_it_however_many_updates_came_before(pipeline: Pipeline) -> None:
+    """More than ``Pending.LIMIT`` updates between two collections, and a few after: all are counted."""
+    updates = Pending.LIMIT + 3
+    for number in range(1, updates + 1):
+        pipeline.update(update_payload(number))
+    points = pipeline.points()
+    assert points["esper.ppo.head.kl_divergence"][0].count == updates
+    assert points["esper.ppo.update.duration"][0].count == updates
+    assert pipeline.value("esper.ppo.updates", esper__ppo__outcome="early_stopped") == updates
+
+
+def test_the_last_updates_are_in_the_export_at_shutdown() -> None:
+    exported: list[object] = []
+
+    class Keep(MetricExporter):
+        def export(self, data: object, timeout_millis: float = 0, **_: object) -> MetricExportResult:
+            exported.append(data)
+            return MetricExportResult.SUCCESS
+
+        def shutdown(self, timeout_millis: float = 0, **_: object) -> None: ...
+
+        def force_flush(self, timeout_millis: float = 0) -> bool:
+            return True
+
+    meters = MeterProvider([PeriodicExportingMetricReader(Keep())], shutdown_on_exit=False)
+    TelemetryEmitter(Instrumentation(meters, config=OtelConfig())).emit_ppo_update(update_payload())
+    meters.shutdown()
+    (data,) = exported
+    found = {metric.name: metric for scope in data.resource_metrics[0].scope_metrics for metric in scope.metrics}
+    assert found["esper.ppo.head.kl_divergence"].data.data_points[0].count == 1
+    assert found["esper.ppo.early_stops"].data.data_points[0].value == 1
+
+
+def test_readers_that_collect_while_the_trainer_emits_lose_and_double_nothing() -> None:
+    from threading import Event, Thread
+
+    pipeline = Pipeline(OtelConfig())
+    done = Event()
+
+    def collect() -> None:
+        while not done.is_set():
+            pipeline.reader.get_metrics_data()
+
+    threads = [Thread(target=collect, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for number in range(1, 201):
+        pipeline.update(update_payload(number))
+    done.set()
+    for thread in threads:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+    assert pipeline.value("esper.ppo.early_stops") == 200
+    assert pipeline.points()["esper.ppo.head.kl_divergence"][0].count == 200
+    pipeline.instrumentation.close()
+
+
+def test_the_kls_exemplars_lead_to_its_update(pipeline: Pipeline) -> None:
+    event = pipeline.update(update_payload())
+    for point in pipeline.points()["esper.ppo.kl_divergence"]:
+        (exemplar,) = point.exemplars
+        assert f"{exemplar.span_id:016x}" == event.trace.own.span_id
 
 
 # --- gauges for a replay ------------------------------------------------------------------------
