@@ -104,6 +104,15 @@ def test_the_second_line_names_the_head_and_one_thing_to_do() -> None:
     )
 
 
+def test_warm_up_mutes_the_advice_of_a_warning_and_labels_a_critical() -> None:
+    assert second(update(0.0172, update_id=3)) is None
+    assert "▲ warning" in line(update(0.0172, update_id=3))
+    critical = second(update(0.05, update_id=3))
+    assert critical is not None
+    assert critical.startswith("↳ warm-up; head blueprint carries 62% of the KL; the policy drifts too fast")
+    assert second(update(0.0172, update_id=4)) is not None
+
+
 def test_with_one_head_nobody_is_named() -> None:
     text = second(update(0.05, heads=(HeadStats(name="action", share=1.0),)))
     assert text is not None

@@ -33,7 +33,7 @@ class Wired(ConsoleSink, SinkHooks):
     """The sink with the hooks it does not implement, so that an emitter can call it directly."""
 
 
-def play(sink: Wired, *, mode: Any = "live", kls: tuple[float, ...] = (0.01, 0.02), finish: bool = True) -> None:
+def play(sink: Wired, *, mode: Any = "live", kls: tuple[float, ...] = (0.01, 0.04), finish: bool = True) -> None:
     sink.esper_sink_opened(SinkContext(run_id="r-1", mode=mode))
     emitter = TelemetryEmitter(sink, run_id="r-1")
     emitter.emit_run_started(RunStarted(environment="CartPole-v1", heads=("action",), updates_planned=4))
@@ -118,13 +118,13 @@ def test_no_color_is_honoured(terminal: Terminal, monkeypatch: pytest.MonkeyPatc
     with contextlib.redirect_stderr(terminal):
         play(Wired())
     coloured = terminal.getvalue()
-    assert re.search(r"\x1b\[38;5;\d+m▲ warning", coloured)
+    assert re.search(r"\x1b\[1;38;5;\d+m✖ critical", coloured)
     terminal.seek(0)
     terminal.truncate()
     monkeypatch.setenv("NO_COLOR", "1")
     with contextlib.redirect_stderr(terminal):
         play(Wired())
-    assert "▲ warning" in terminal.getvalue()
+    assert "✖ critical" in terminal.getvalue()
     assert not re.search(r"\x1b\[[\d;]*3[0-9](;\d+)*m", terminal.getvalue())
 
 
@@ -168,7 +168,7 @@ def test_the_cursor_is_never_hidden(terminal: Terminal) -> None:
 def test_a_replay_has_no_bar(terminal: Terminal) -> None:
     with contextlib.redirect_stderr(terminal):
         play(Wired(), mode="replay")
-    assert "▲ warning" in terminal.getvalue()
+    assert "✖ critical" in terminal.getvalue()
     assert "━" not in terminal.getvalue()
 
 

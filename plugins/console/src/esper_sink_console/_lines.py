@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from esper_core.health import HealthLevel, format_kl, suggestion
+from esper_core.health import WARM_UP_UPDATES, HealthLevel, format_kl, suggestion
 
 if TYPE_CHECKING:
     from esper_core.events import PPOUpdatePayload, RunFinished, RunStarted, SinkStatusChanged
@@ -148,12 +148,17 @@ def _outcome(update: PPOUpdatePayload, *, compact: bool) -> tuple[str, str]:
 
 
 def advice(update: PPOUpdatePayload, glyphs: Glyphs) -> Line | None:
-    """The second line: which head carries the KL, and one suggestion; None when there is nothing to do."""
+    """The second line: which head carries the KL, and one suggestion; None when there is nothing to do.
+
+    During warm-up a WARNING needs no advice, and a CRITICAL is labelled.
+    """
     stop = update.early_stop
+    warming = update.update_id <= WARM_UP_UPDATES
     parts: list[str] = []
     leading = update.leading_head
+    muted = warming and stop is None and update.health is HealthLevel.WARNING
     advised = suggestion(
-        level=update.health,
+        level=HealthLevel.HEALTHY if muted else update.health,
         early_stopped=stop is not None,
         stopped_epoch=stop.epoch if stop is not None else None,
         epochs_planned=update.epochs_planned,
@@ -164,6 +169,8 @@ def advice(update: PPOUpdatePayload, glyphs: Glyphs) -> Line | None:
     if update.outcome in {"skipped", "interrupted"} and update.reason:
         parts.append(update.reason)
     if advised is not None:
+        if warming and update.health is HealthLevel.CRITICAL:
+            parts.append("warm-up")
         if len(update.heads) > 1 and leading is not None and leading.share:
             parts.append(f"head {leading.name} carries {leading.share:.0%} of the KL")
         parts.append(str(advised))
