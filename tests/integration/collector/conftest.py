@@ -486,14 +486,18 @@ def esper(*arguments: str, cwd: Path, timeout_s: float = 60.0, check: bool = Tru
     return done
 
 
-def spans_in(path: Path) -> list[dict[str, Any]]:
-    """Spans that a Collector's file exporter wrote."""
+def _documents(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file that may be written at this moment."""
     if not path.exists():
         return []
-    documents = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def spans_in(path: Path) -> list[dict[str, Any]]:
+    """Spans that a Collector's file exporter wrote."""
     return [
         span
-        for document in documents
+        for document in _documents(path)
         for resource in document.get("resourceSpans", [])
         for scope in resource["scopeSpans"]
         for span in scope["spans"]
@@ -504,8 +508,7 @@ def events_in(path: Path) -> list[Any]:
     """Events that the spans in a file exporter's file decode to, whatever requests they came in."""
     from esper_core.semconv.codec import decode_traces
 
-    documents = [json.loads(line) for line in path.read_text().splitlines()]
-    joined = {"resourceSpans": [item for document in documents for item in document.get("resourceSpans", [])]}
+    joined = {"resourceSpans": [item for one in _documents(path) for item in one.get("resourceSpans", [])]}
     return decode_traces(joined)
 
 
