@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -35,7 +36,7 @@ from esper_core.hooks import SinkHooks
 from esper_core.semconv.attributes import common_attributes, span_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from opentelemetry.context import Context
     from opentelemetry.trace import Link, Span, Tracer
@@ -189,19 +190,15 @@ class TelemetryEmitter:
 
     def emit_run_started(self, payload: RunStarted) -> TelemetryEvent[RunStarted]:
         """Emit the first event of an attempt."""
-        event, span = self._instant(payload)
-        with _inside(span.span):
+        with self._instant(payload) as event:
             self._hooks.esper_run_started(event=event)
-        span.end(event.time_ns)
         return event
 
     def emit_episode_finished(self, payload: EpisodeFinished) -> TelemetryEvent[EpisodeFinished]:
         """Emit the end of one episode, with a span that an SDK exports only under ``episode_spans``."""
         if self._episode_spans:
-            recorded, span = self._instant(payload, parent=self._rollout)
-            with _inside(span.span):
+            with self._instant(payload, parent=self._rollout) as recorded:
                 self._hooks.esper_episode_finished(event=recorded)
-            span.end(recorded.time_ns)
             return recorded
         now = self._clock_ns()
         own = self._unrecorded(span_name(payload), self._rollout, now)
@@ -211,10 +208,8 @@ class TelemetryEmitter:
 
     def emit_sink_status(self, payload: SinkStatusChanged) -> TelemetryEvent[SinkStatusChanged]:
         """Emit a change of a sink's status. Only from the emitting thread; others go through ``drain_status``."""
-        event, span = self._instant(payload)
-        with _inside(span.span):
+        with self._instant(payload) as event:
             self._hooks.esper_sink_status_changed(event=event)
-        span.end(event.time_ns)
         return event
 
     def emit_run_finished(self, payload: RunFinished) -> TelemetryEvent[RunFinished]:
@@ -223,10 +218,8 @@ class TelemetryEmitter:
         self.emit_pending_status()
         if payload.health is HealthLevel.UNKNOWN:
             payload = replace(payload, health=self._policy_level)
-        event, span = self._instant(payload)
-        with _inside(span.span):
+        with self._instant(payload) as event:
             self._hooks.esper_run_finished(event=event)
-        span.end(event.time_ns)
         return event
 
     def emit_pending_status(self) -> None:
@@ -266,18 +259,19 @@ class TelemetryEmitter:
             kl_divergence=payload.kl_divergence,
             head=leading.name if leading is not None else None,
         )
-        event, span = self._instant(change, parent=parent, now=now)
-        with _inside(span.span):
+        with self._instant(change, parent=parent, now=now) as event:
             self._hooks.esper_policy_health_changed(event=event)
-        span.end(now)
 
+    @contextmanager
     def _instant(
         self, payload: PayloadT, *, parent: _OpenSpan | None = None, now: int | None = None
-    ) -> tuple[TelemetryEvent[PayloadT], _OpenSpan]:
-        """An event with a span of no length."""
+    ) -> Iterator[TelemetryEvent[PayloadT]]:
+        """An event with a span of no length, current while the hook runs."""
         moment = self._clock_ns() if now is None else now
         span = self._open(span_name(payload), parent, moment)
-        return self._event(payload, [span], moment), span
+        with _inside(span.span):
+            yield self._event(payload, [span], moment)
+        span.end(moment)
 
     def _event(self, payload: PayloadT, spans: list[_OpenSpan], now: int) -> TelemetryEvent[PayloadT]:
         trace = TraceRef(trace_id=spans[-1].trace_id, spans=tuple(span.ref(now) for span in spans))

@@ -33,6 +33,7 @@ from esper_core.host.report import SessionReport
 from esper_core.host.resource import run_resource
 from esper_core.host.selection import Selection, select_sinks
 from esper_core.host.signals import StopFlag, install_signals
+from esper_core.instrumentation_rl import rl_resource
 from esper_core.runs.resources import JournalResources
 from esper_core.runs.state import RunRecord
 
@@ -133,6 +134,8 @@ class Session:
             env=os.environ,
             extra=extra_resource,
         )
+        if "rl" in config.otel.semconv:
+            self.resource |= rl_resource(run_id=self._run_id, environment=environment)
         self._totals = (updates, env_steps)
         self._state: RunState | None = None
         self._reason = ""
