@@ -41,9 +41,8 @@ class CoreCommand:
 
 @dataclass(frozen=True, slots=True)
 class PluginCommand:
-    """A command that a first-party plugin brings."""
+    """A command that a first-party plugin brings; ``host/discovery.py`` knows which distribution has it."""
 
-    distribution: str
     help: str
 
 
@@ -59,8 +58,8 @@ CORE_COMMANDS: Final = {
 """The core's own commands, in the order ``esper --help`` shows them."""
 
 PLUGIN_COMMANDS: Final = {
-    "sanctum": PluginCommand("esper-sink-tui", "watch a run, live or replayed, in the terminal"),
-    "verify": PluginCommand("esper-sink-tui", "prove a telemetry record by machine, from emitter to display"),
+    "sanctum": PluginCommand("watch a run, live or replayed, in the terminal"),
+    "verify": PluginCommand("prove a telemetry record by machine, from emitter to display"),
 }
 """Commands of plugins that Esper itself publishes: known by name even when the plugin is absent."""
 

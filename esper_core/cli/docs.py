@@ -59,6 +59,7 @@ its plugin's README lists the keys. A file may hold tables of sinks that are not
 """
 _CLI_HEAD: Final = """`esper COMMAND`, or `python -m esper_core COMMAND`. `esper --version` prints the version.
 `--debug` (or `ESPER_DEBUG=1`) shows the traceback of an error; without it an error is one or two lines on stderr.
+Progress and notes go to stderr, results to stdout: `esper ppo > summary.txt` keeps the summary of the run.
 Plugins bring commands of their own through the entry-point group `esper.commands`; `esper --help` lists them.
 """
 

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         print(f"esper: {type(error).__name__}: {error}", file=sys.stderr)
-        print("  this is a fault in Esper or in a plugin; --debug shows where", file=sys.stderr)
+        print("  an error nobody foresaw; --debug shows where it comes from", file=sys.stderr)
         return EXIT_FAILED
     return code
 
@@ -97,14 +97,8 @@ def _find(name: str) -> Command:
     from esper_core.host.discovery import installed_commands, load_command
 
     installed = installed_commands()
-    if name in installed:
+    if name in installed or name in PLUGIN_COMMANDS:
         return cast("Command", load_command(name))
-    if name in PLUGIN_COMMANDS:
-        distribution = PLUGIN_COMMANDS[name].distribution
-        raise UsageError(
-            f'command "{name}" needs the distribution {distribution}, which is not installed',
-            hint=f"pip install {distribution}",
-        )
     known = [*CORE_COMMANDS, *installed, *PLUGIN_COMMANDS]
     raise UsageError(f'unknown command "{name}"{nearest(name, known)}', hint="see: esper --help")
 

@@ -194,7 +194,7 @@ def _raise(error: BaseException) -> Callable[[argparse.Namespace], int]:
         (
             KeyError("x"),
             EXIT_FAILED,
-            "esper: KeyError: 'x'\n  this is a fault in Esper or in a plugin; --debug shows where\n",
+            "esper: KeyError: 'x'\n  an error nobody foresaw; --debug shows where it comes from\n",
         ),
     ],
 )
