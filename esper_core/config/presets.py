@@ -11,12 +11,12 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     # rollouts of 32 steps, so short that even 20 first episodes of about 20 steps see more than 10 updates.
     "cartpole": {
         "run": {"steps": 100_000},
-        "env": {"n_envs": 4},
+        "env": {"n_envs": 8},
         "ppo": {
-            "rollout_steps": 8,
-            "epochs": 4,
+            "rollout_steps": 4,
+            "epochs": 2,
             "minibatch_size": 32,
-            "learning_rate": 1e-3,
+            "learning_rate": 2e-3,
             "anneal_learning_rate": True,
             "gamma": 0.98,
             "gae_lambda": 0.8,

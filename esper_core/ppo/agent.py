@@ -172,7 +172,7 @@ class PPOAgent:
         drawn.exponential_(generator=self.sampling_generator)
         return drawn.clamp_(min=torch.finfo(torch.float32).tiny).log_().neg_()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decide(
         self, observations: Tensor, mask: Tensor | None, conditional: Tensor | None, noise: Tensor | None
     ) -> Decision:
@@ -207,13 +207,15 @@ class PPOAgent:
         choice = torch.where(own, scores, -torch.inf).argmax(-1)
         chosen = padded[torch.arange(len(choice), device=choice.device), choice]
         if legal is not None:
-            chosen = chosen & legal
+            # A placeholder of a head without effect need not be in the environment's own mask.
+            both = chosen & legal
+            chosen = torch.where(both.any(-1, keepdim=True), both, chosen)
         # The conditioning head keeps the mask it was sampled under: its log-probability is over all its choices.
         chosen[:, head] = False
         chosen[:, head, :size] = own
         return chosen
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def values_of(self, observations: Tensor) -> Tensor:
         """Value estimates float32 (n,) on the CPU, without acting."""
         values: Tensor = self.policy(observations.to(self.device))[1]
@@ -334,7 +336,8 @@ class PPOAgent:
         entropy = torch.where(minibatch.active, now.entropy, 0.0).sum() / steps
         loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy
 
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self._parameters:
+            parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]  # torch ships it without annotations
         grad_norm = self._clip_gradients()
         return report_minibatch(

@@ -145,10 +145,6 @@ class KLStats:
         top = max(range(len(names)), key=lambda index: self.numerators[index])
         return names[top] if self.numerators[top] > 0 else None
 
-    def value(self, on: StopOn) -> float | None:
-        """The KL that a limit is on."""
-        return self.weighted if on == "weighted" else self.joint
-
 
 class StopMonitor:
     """Decides when an update has moved the policy far enough.
@@ -187,9 +183,13 @@ class StopMonitor:
         return self._exceeded() if self.rule == "epoch" else None
 
     def _exceeded(self) -> float | None:
-        pooled = self.pooled
-        value = pooled.value(self.on) if pooled is not None else None
-        if value is None or self.threshold is None:
+        if self.threshold is None:
             return None
+        # Totals suffice here; pooling head by head is left to the stop itself.
+        moved = sum(sum(part.numerators) for part in self._recent)
+        count = sum(sum(part.decisions) if self.on == "weighted" else part.steps for part in self._recent)
+        if not count:
+            return None
+        value = moved / count
         # "not <=" and not ">": a NaN must stop the update, not slip through.
         return value if not value <= self.threshold else None

@@ -1,0 +1,148 @@
+"""The numbers of docs/explanation/kl.md: one update as four libraries report it, and where the stop rules stop.
+
+Everything is measured on the five-head bandit of the unit tests, whose KL is known in closed form. Usage:
+``python tests/benchmarks/bench_kl.py``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import esper_core.ppo.agent
+from esper_core.ppo.measure import report_minibatch
+
+if TYPE_CHECKING:
+    from esper_core.ppo import PPOAgent
+
+
+def load_bandit() -> Any:
+    """The yardstick of the unit tests."""
+    path = Path(__file__).parents[1] / "unit" / "_bandit.py"
+    spec = importlib.util.spec_from_file_location("esper_bench_bandit", path)
+    if spec is None or spec.loader is None:
+        raise SystemExit(f"no {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module.Bandit()
+
+
+BANDIT = load_bandit()
+
+
+class Watch:
+    """Keeps the joint log-ratio of every minibatch, as other libraries see it."""
+
+    def __init__(self) -> None:
+        self.joint: list[torch.Tensor] = []
+
+    def __call__(self, **seen: Any) -> Any:
+        """Stand in for ``report_minibatch``."""
+        self.joint.append(torch.where(seen["active"], seen["log_ratio"], 0.0).sum(-1))
+        return report_minibatch(**seen)
+
+
+def k3(joint: torch.Tensor) -> float:
+    """The estimator as it is usually written, for one number a step."""
+    return float(((joint.exp() - 1) - joint).mean())
+
+
+def one_update() -> None:
+    """The same update, told in four ways."""
+    watch = Watch()
+    esper_core.ppo.agent.report_minibatch = watch
+    epochs, parts = 4, 64
+    agent: PPOAgent = BANDIT.agent(
+        seed=1, spread=0.5, epochs=epochs, minibatch_size=64, learning_rate=6e-4, target_kl=0, entropy_coef=0.0
+    )
+    old = BANDIT.log_probs(agent)
+    rollout = BANDIT.rollout(agent, 64 * parts)
+    agent.update(rollout)
+    esper_core.ppo.agent.report_minibatch = report_minibatch
+    truth, payload = BANDIT.true_kl(old, BANDIT.log_probs(agent)), agent.last
+    if payload is None:
+        raise SystemExit("no update")
+    now = agent.policy.evaluate(rollout.batch.observations, rollout.batch.actions, None).log_prob.detach()
+    joint = torch.where(rollout.batch.active, now - rollout.batch.log_prob, 0.0).sum(-1)
+    active = sum(head.decisions for head in payload.heads) / payload.steps
+    print(f"one update: {epochs} epochs of {parts} minibatches of 64, {active:.2f} heads active per step")
+    rows = [
+        ("true KL per head-decision after the update (closed form)", truth.weighted),
+        ("Esper kl_divergence", payload.kl_divergence),
+        ("Esper kl_mean, over the minibatches", payload.kl_mean),
+        ("true KL per step after the update (closed form)", truth.joint),
+        ("Esper kl_joint", payload.kl_joint),
+        (
+            "Stable-Baselines3 train/approx_kl: k3, mean of the last epoch",
+            statistics.fmean(map(k3, watch.joint[-parts:])),
+        ),
+        ("CleanRL approx_kl: k3, last minibatch", k3(watch.joint[-1])),
+        ("Spinning Up KL: k1, whole rollout", -float(joint.mean())),
+    ]
+    for label, value in rows:
+        print(f"  {label:66s} {value:8.4f}")
+    for head, kl in zip(payload.heads, truth.by_head, strict=True):
+        print(
+            f"  head {head.name:14s} kl {head.kl:.4f} (true {kl:.4f})  decisions {head.decisions:5d}"
+            f"  weight {head.weight:.3f}  share {head.share:.3f}"
+        )
+    minibatches = joint.split(64)
+    per_head = torch.where(rollout.batch.active, now - rollout.batch.log_prob, 0.0)
+    summed = [float((torch.expm1(part) - part).sum(-1).mean()) for part in per_head.split(64)]
+    print(
+        "  spread over minibatches of 64 of the joint KL: "
+        f"k3 of the joint ratio {statistics.pstdev(map(k3, minibatches)):.4f}, "
+        f"sum of the heads' k3 {statistics.pstdev(summed):.4f}, "
+        f"k1 {statistics.pstdev(-float(part.mean()) for part in minibatches):.4f}"
+    )
+
+
+TRAVEL = {16: 0.1, 32: 0.12, 64: 0.2, 160: 0.35, 320: 0.5}
+"""Planned minibatches -> learning rate times their number, so that the limit is crossed about half-way."""
+
+
+def stops() -> None:
+    """Closed-form KL at the stop, as a share of the limit."""
+    print(
+        "\ntrue KL at the stop / limit: mean (least to most) of 10 seeds, minibatches of 256, limit on the weighted KL"
+    )
+    print("  planned      pooled                   minibatch                epoch")
+    for planned, travel in TRAVEL.items():
+        cells = []
+        for rule in ("pooled", "minibatch", "epoch"):
+            ratios = []
+            for seed in range(10):
+                agent = BANDIT.agent(
+                    seed=seed,
+                    spread=0.3,
+                    epochs=4,
+                    minibatch_size=256,
+                    learning_rate=travel / planned,
+                    entropy_coef=0.0,
+                    max_grad_norm=1e3,
+                    stop_rule=rule,
+                )
+                old = BANDIT.log_probs(agent)
+                agent.update(BANDIT.rollout(agent, 64 * planned))
+                if agent.last is not None and agent.last.early_stop is not None:
+                    ratios.append(
+                        BANDIT.true_kl(old, BANDIT.log_probs(agent)).weighted / agent.last.early_stop.threshold
+                    )
+            cells.append(
+                f"{statistics.fmean(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) [{len(ratios)}]"
+                if ratios
+                else "no stop"
+            )
+        print(f"  {planned:7d}      " + "".join(f"{cell:25s}" for cell in cells))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    one_update()
+    stops()
