@@ -207,7 +207,7 @@ class _Attempt:
             run=str(run.path),
             sinks=[sink.name for sink in self.selection.sinks],
             resumed=(attempt, self.agent.updates + 1) if self.resumed is not None else None,
-            active=getattr(self.task, "usually_active_heads", None),
+            active=_usually_active(self.task) if not self.resolved.config.env.causal_mask else None,
         )
         print("\n".join(lines), file=sys.stderr)
 
@@ -356,6 +356,12 @@ class _Attempt:
             print(f"esper: {session.report.lost_total} events were lost (--strict-telemetry)", file=sys.stderr)
             return EXIT_LOSSY
         return EXIT_OK if result.state in {RunState.DONE, RunState.STOPPED} else EXIT_FAILED
+
+
+def _usually_active(task: Task) -> float | None:
+    """Mean of active heads over the choices of the conditioning head, when a constant table says which those are."""
+    table = getattr(getattr(task, "env", None), "causal_table", None)
+    return None if table is None else float(sum(sum(bool(cell) for cell in row) for row in table) / len(table))
 
 
 def _named(result: TrainResult, signal_name: str) -> TrainResult:

@@ -59,7 +59,7 @@ def stop_text(ppo: PPOConfig, heads: int, active: float | None = None) -> str:
     Args:
         ppo: the table.
         heads: of the policy.
-        active: heads usually active in a step, when the task knows.
+        active: heads active in a step, when the task knows: the mean over its choices.
     """
     if not ppo.target_kl:
         return "early stop: off (target_kl = 0)"

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytest.importorskip("esper_sink_journal", reason="a run on disk needs the journal")
+pytest.importorskip("esper_sink_console", reason="the lines of updates are the console's")
+
 CANARY = "canary-5d41402a"
 TINY = ["--set", "ppo.rollout_steps=16", "--set", "env.n_envs=2", "--set", "ppo.minibatch_size=16", "--preset", "none"]
 CARTPOLE = ["--env", "CartPole-v1"]
