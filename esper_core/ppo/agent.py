@@ -19,6 +19,7 @@ from esper_core.ppo.measure import all_log_probs, measure, prepare, report_minib
 from esper_core.ppo.policy import MultiHeadPolicy, masked_log_softmax
 from esper_core.ppo.reducer import Identity, Reducer
 from esper_core.ppo.report import MinibatchReport, UpdateRecord, metrics_of
+from esper_core.ppo.sampling import conditioned_mask, gumbel_noise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -117,6 +118,11 @@ class PPOAgent:
         self.last: PPOUpdatePayload | None = None
         """The last update's payload as it was emitted."""
 
+    @property
+    def finite(self) -> bool:
+        """Whether every weight is finite."""
+        return bool(torch.nn.utils.parameters_to_vector(self._parameters).isfinite().all())
+
     # --- acting -------------------------------------------------------------------------------
 
     @classmethod
@@ -168,9 +174,7 @@ class PPOAgent:
 
     def noise(self, steps: int, n_envs: int) -> Tensor:
         """Standard Gumbel noise float32 (steps, n, heads, width): one draw for a whole rollout."""
-        drawn = torch.empty(steps, n_envs, self.layout.count, self.layout.width)
-        drawn.exponential_(generator=self.sampling_generator)
-        return drawn.clamp_(min=torch.finfo(torch.float32).tiny).log_().neg_()
+        return gumbel_noise((steps, n_envs, self.layout.count, self.layout.width), self.sampling_generator)
 
     @torch.no_grad()
     def decide(
@@ -190,30 +194,17 @@ class PPOAgent:
         legal = None if mask is None else self.layout.pad(mask.to(self.device))
         noise = torch.zeros_like(logits) if noise is None else noise.to(self.device, non_blocking=True)
         if conditional is not None and self._conditioning is not None:
-            legal = self._condition(logits, noise, legal, conditional.to(self.device))
+            legal = conditioned_mask(
+                self.layout,
+                self._conditioning,
+                scores=logits + noise,
+                legal=legal,
+                conditional=conditional.to(self.device),
+            )
         log_probs = masked_log_softmax(logits, self.policy.legal(legal))
         actions = (log_probs + noise).argmax(-1)
         taken = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
         return Decision(actions.cpu(), taken.cpu(), values.cpu(), None if legal is None else legal.cpu())
-
-    def _condition(self, logits: Tensor, noise: Tensor, legal: Tensor | None, conditional: Tensor) -> Tensor:
-        """Sample the conditioning head, then return the mask that its choice leaves to every head."""
-        head = self._conditioning
-        size = self.layout.sizes[head]  # type: ignore[index]  # only called with a conditioning head
-        scores = logits[:, head, :size] + noise[:, head, :size]
-        padded = self.layout.pad(conditional)
-        # Without a mask of its own, a choice is legal when its own row allows it.
-        own = padded[:, :, head, :size].diagonal(dim1=1, dim2=2) if legal is None else legal[:, head, :size]
-        choice = torch.where(own, scores, -torch.inf).argmax(-1)
-        chosen = padded[torch.arange(len(choice), device=choice.device), choice]
-        if legal is not None:
-            # A placeholder of a head without effect need not be in the environment's own mask.
-            both = chosen & legal
-            chosen = torch.where(both.any(-1, keepdim=True), both, chosen)
-        # The conditioning head keeps the mask it was sampled under: its log-probability is over all its choices.
-        chosen[:, head] = False
-        chosen[:, head, :size] = own
-        return chosen
 
     @torch.no_grad()
     def values_of(self, observations: Tensor) -> Tensor:
@@ -243,13 +234,12 @@ class PPOAgent:
             The numbers measured, ``approx_kl`` among them (the payload's ``kl_divergence``).
         """
         record, monitor = self._begin(len(rollout.batch))
-        fault = self._fault(rollout.batch)
+        batch = rollout.batch.to(self.device)
+        fault = self._fault(batch)
         if fault is not None:
             record.skip(fault[0], non_finite=fault[1])
         else:
-            batch, record.rollout = prepare(
-                rollout.batch.to(self.device), normalise=self.config.normalise_advantage, reducer=self.reducer
-            )
+            batch, record.rollout = prepare(batch, normalise=self.config.normalise_advantage, reducer=self.reducer)
             old = all_log_probs(self.policy, batch) if self.config.kl_estimator == "exact" else None
             self._optimise(batch, record, monitor, should_stop)
             record.final = measure(
@@ -354,7 +344,7 @@ class PPOAgent:
     def _clip_gradients(self) -> Tensor:
         """Sum gradients over ranks, scale them down to ``max_grad_norm``, return their norm before that."""
         if self.reducer.world_size > 1:
-            for parameter in self.policy.parameters():
+            for parameter in self._parameters:
                 if parameter.grad is not None:
                     parameter.grad = self.reducer.sum(parameter.grad)
         return torch.nn.utils.clip_grad_norm_(self._parameters, self.config.max_grad_norm)

@@ -59,6 +59,7 @@ def save_checkpoint(
     path: Path,
     agent: PPOAgent,
     *,
+    update_id: int | None = None,
     env_steps: int = 0,
     episodes: int = 0,
     recent_returns: Sequence[float] = (),
@@ -66,11 +67,12 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint beside the old one, make it durable, then put it in its place.
 
-    A reader, or a crash at any moment, finds the old file or the new one, never a part.
+    A reader, or a crash at any moment, finds the old file or the new one, never a part. ``update_id`` is that of the
+    last update that changed the weights; the agent's own counter by default.
     """
     content = {
         "format": FORMAT,
-        "update_id": agent.updates,
+        "update_id": agent.updates if update_id is None else update_id,
         "env_steps": env_steps,
         "episodes": episodes,
         "recent_returns": [float(value) for value in recent_returns],

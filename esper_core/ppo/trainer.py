@@ -146,9 +146,11 @@ class Trainer:
         self._digest = config_digest(self.config)
         self._env_steps = 0
         self._early_stops = 0
+        self._good_update = agent.updates
         if resume is not None:
             restore(agent, resume)
             self._env_steps = resume.env_steps
+            self._good_update = resume.update_id
         self._episodes = EpisodeTracker(
             task.n_envs,
             episodes=resume.episodes if resume is not None else 0,
@@ -164,9 +166,14 @@ class Trainer:
         result = None
         while result is None:
             result = self._limit_reached() or self._iterate()
-        if self._checkpointer is not None and result.state is not RunState.FAILED:
+        if self._checkpointer is not None and self._clean(result):
             self._checkpointer.completed(self._save, final=True)
         return result
+
+    def _clean(self, result: TrainResult) -> bool:
+        """Whether the weights are still those of the last good update: a skipped one has not touched them."""
+        touched = result.state is RunState.FAILED and result.last is not None and result.last.outcome != "skipped"
+        return not touched and self.agent.finite
 
     def _iterate(self) -> TrainResult | None:
         """One rollout and one update; a result when the run ends here."""
@@ -193,8 +200,10 @@ class Trainer:
         if payload.non_finite and not self.config.run.keep_going:
             what = payload.reason or f"{payload.non_finite} non-finite values"
             return self._result(RunState.FAILED, f"NaN or Inf in update {payload.update_id}: {what}")
-        if self._checkpointer is not None and not payload.non_finite:
-            self._checkpointer.completed(self._save)
+        if not payload.non_finite:
+            self._good_update = payload.update_id
+            if self._checkpointer is not None:
+                self._checkpointer.completed(self._save)
         return self._stopped() if self._should_stop() else None
 
     def _on_step(self, result: StepResult) -> None:
@@ -249,6 +258,7 @@ class Trainer:
         save_checkpoint(
             path,
             self.agent,
+            update_id=self._good_update,
             env_steps=self._env_steps,
             episodes=self._episodes.episodes,
             recent_returns=tuple(self._episodes.recent),

@@ -217,3 +217,15 @@ def test_crash_while_writing_leaves_the_old_file(toys: Any, tmp_path: Path, monk
         save_checkpoint(path, agent)
     assert path.read_bytes() == before
     assert [item.name for item in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_failed_run_keeps_what_it_had_learned_since_the_last_checkpoint(toys: Any, tmp_path: Path) -> None:
+    """The reward of update 3 is NaN: updates 1 and 2 are kept although the interval had not passed."""
+    path = tmp_path / "checkpoint.pt"
+    task = toys.task(toys.Counter(20, poison="reward", at=10))
+    chosen = config(updates=9)
+    agent = PPOAgent(task.heads, task.obs_shape, chosen.ppo)
+    result = Trainer(agent, task, chosen, checkpointer=Checkpointer(path, interval_s=1e9)).run()
+    assert (result.state, result.updates) == ("failed", 3)
+    assert load_checkpoint(path).update_id == 2
+    assert torch.equal(weights(PPOAgent.load(path)), weights(agent))

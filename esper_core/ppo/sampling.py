@@ -1,0 +1,50 @@
+"""Sampling all heads at once, with the conditioning head first where one head decides what the others may do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from esper_core.ppo.heads import HeadLayout
+
+__all__ = ["conditioned_mask", "gumbel_noise"]
+
+
+def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Standard Gumbel noise, float32: the choice with the largest log-probability plus noise is a sample."""
+    drawn = torch.empty(shape).exponential_(generator=generator)
+    # An exponential draw of 0 would be infinite noise, which not even an illegal choice could lose against.
+    return drawn.clamp_(min=torch.finfo(torch.float32).tiny).log_().neg_()
+
+
+def conditioned_mask(
+    layout: HeadLayout, head: int, *, scores: Tensor, legal: Tensor | None, conditional: Tensor
+) -> Tensor:
+    """Sample the conditioning head, and return the mask that its choice leaves to every head.
+
+    Args:
+        layout: the heads.
+        head: the conditioning head's column.
+        scores: float (n, heads, width), logits plus noise.
+        legal: bool (n, heads, width), or None when the environment gave no mask beside the conditional one: then a
+            choice is legal when its own row allows it.
+        conditional: bool (n, choices of the head, sum of head sizes).
+
+    Returns:
+        bool (n, heads, width). The conditioning head keeps the mask it was sampled under, so that its
+        log-probability is over all choices it had; sampling it again under the same noise gives the same choice.
+    """
+    size = layout.sizes[head]
+    rows = layout.pad(conditional)
+    own = rows[:, :, head, :size].diagonal(dim1=1, dim2=2) if legal is None else legal[:, head, :size]
+    choice = torch.where(own, scores[:, head, :size], -torch.inf).argmax(-1)
+    chosen = rows[torch.arange(len(choice), device=choice.device), choice]
+    if legal is not None:
+        chosen = chosen & legal
+    chosen[:, head] = False
+    chosen[:, head, :size] = own
+    return chosen
