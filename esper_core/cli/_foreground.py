@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from esper_core.cli._words import program
+from esper_core.cli._words import program, shown_path
 from esper_core.errors import EXIT_OK
 from esper_core.host.child import start_child
 from esper_core.host.options import create_sink
@@ -43,5 +44,8 @@ def train_behind(resolved: Resolved, selection: Selection, words: Sequence[str])
     if code is not None:
         return code
     child.detach()
-    print(f"training goes on (pid {child.pid}): {program()} sanctum {child.run_dir}", file=sys.stderr)
+    print(
+        f"training goes on (pid {child.pid}): {program()} sanctum {shlex.quote(shown_path(child.run_dir))}",
+        file=sys.stderr,
+    )
     return EXIT_OK

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from esper_core.host.session import SessionReport
     from esper_core.ppo.trainer import TrainResult
 
-__all__ = ["end_lines", "limits_text", "next_commands", "program", "start_lines", "stop_text"]
+__all__ = ["end_lines", "limits_text", "next_commands", "program", "shown_path", "start_lines", "stop_text"]
 
 STOP_FACTOR = 1.5
 """The stop is at this multiple of ``target_kl`` (design of the early stop; the agent's own constant is equal)."""
@@ -33,11 +33,11 @@ def program() -> str:
     if found is not None and Path(found).resolve() == beside.resolve():
         return "esper"
     if beside.is_file():
-        return shlex.quote(_shown(beside))
-    return f"{shlex.quote(_shown(Path(sys.executable)))} -m esper_core"
+        return shlex.quote(shown_path(beside))
+    return f"{shlex.quote(shown_path(Path(sys.executable)))} -m esper_core"
 
 
-def _shown(path: Path) -> str:
+def shown_path(path: Path) -> str:
     """Relative beneath the current folder, else absolute. Links stay: a virtual environment's python is one."""
     inside = os.path.relpath(path)
     return str(path) if inside.startswith("..") else inside
