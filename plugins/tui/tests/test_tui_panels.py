@@ -45,7 +45,9 @@ def text_of(model: ScreenModel, width: int = 120, height: int = 35, **options: A
 
 
 def nan_update(kit: Kit, number: int) -> Any:
-    return kit.event(kit.update(number, math.nan, non_finite=64, grad_norm=math.inf, value_loss=math.nan), at=number)
+    return kit.event(
+        kit.update(number, math.nan, non_finite=64, grad_norm=math.inf, value_loss=math.nan), at=number * 3
+    )
 
 
 def golden_models(kit: Kit) -> dict[str, tuple[ScreenModel, tuple[int, int], bool]]:

@@ -67,6 +67,7 @@ def test_columns_fill_from_below() -> None:
         ([0.010, 0.010, 0.0108, 0.0108, 0.0108], "steady"),  # within 0.001
         ([0.100, 0.100, 0.109, 0.109, 0.109], "steady"),  # within a tenth
         ([0.01, NAN, 0.01, None, 0.02, 0.02, INF, 0.02], "rising"),
+        ([0.01, 0.01, 0.02, 0.02, 0.02, NAN], ""),  # the newest has no direction
         ([NAN] * 10, ""),
         ([-1.0, -1.0, -0.5, -0.5, -0.5], "rising"),
     ],

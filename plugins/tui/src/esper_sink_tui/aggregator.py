@@ -39,7 +39,7 @@ from esper_sink_tui.schema import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from esper_core.events import Payload
 
@@ -195,7 +195,7 @@ class SanctumAggregator:
     def _append(self, update: _Update) -> None:
         """The common case: the next update of the newest attempt. Constant time."""
         self._updates.append(update)
-        _advance(self._tamiyo, update, self._updates)
+        _advance(self._tamiyo, update)
 
     def _insert(self, update: _Update) -> bool:
         """Put a late update (OTLP may reorder) in its place; False when it is known or older than what is kept."""
@@ -223,10 +223,8 @@ class SanctumAggregator:
     def _rebuild(self) -> None:
         """Compute the policy's state anew from the kept updates."""
         self._tamiyo = TamiyoState()
-        before: deque[_Update] = deque(maxlen=_KEPT)
         for update in self._updates:
-            before.append(update)
-            _advance(self._tamiyo, update, before)
+            _advance(self._tamiyo, update)
 
     def _log(self, entry: EventEntry) -> None:
         self._events.append(entry)
@@ -236,13 +234,16 @@ class SanctumAggregator:
 
     def snapshot(self) -> SanctumSnapshot:
         """The state now. Shares nothing mutable with the aggregator."""
-        recent = list(self._updates)[-RECENT:]
+        updates = list(self._updates)
+        recent = updates[-RECENT:]
+        tamiyo = self._tamiyo.copy()
+        _judge_relative(tamiyo, updates)
         last = recent[-1] if recent else None
         return SanctumSnapshot(
             run_id=self.run_id,
             attempt=self._attempt,
             plan=self._plan,
-            tamiyo=self._tamiyo.copy(),
+            tamiyo=tamiyo,
             heads=_heads([item.payload for item in recent[-HISTORY:]], self._plan.heads),
             recent=tuple(item.payload for item in recent),
             last=last.payload if last is not None else None,
@@ -264,8 +265,8 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def _advance(state: TamiyoState, update: _Update, updates: Sequence[_Update] | deque[_Update]) -> None:
-    """Bring the state from one effective update to the next. ``updates`` ends with ``update``."""
+def _advance(state: TamiyoState, update: _Update) -> None:
+    """Bring the state from one effective update to the next."""
     payload = update.payload
     state.attempt = update.attempt
     state.update_id = payload.update_id
@@ -276,13 +277,19 @@ def _advance(state: TamiyoState, update: _Update, updates: Sequence[_Update] | d
         value: float | None = getattr(payload, name)
         setattr(state, name, value)
         getattr(state, f"{name}_history").append(_rounded(value))
-    earlier = [updates[index].payload for index in range(max(0, len(updates) - 1 - RELATIVE_WINDOW), len(updates) - 1)]
-    for name in RELATIVE:
-        level, middle = _relative(getattr(payload, name), [getattr(item, name) for item in earlier])
-        setattr(state, f"{name}_level", level)
-        setattr(state, f"{name}_median", middle)
     state.early_stop = payload.early_stop
     state.early_stops.append(payload.early_stop is not None)
+
+
+def _judge_relative(state: TamiyoState, updates: list[_Update]) -> None:
+    """Judge what has no absolute limit against the updates before the last one."""
+    if not updates:
+        return
+    last, earlier = updates[-1].payload, [item.payload for item in updates[-1 - RELATIVE_WINDOW : -1]]
+    for name in RELATIVE:
+        level, middle = _relative(getattr(last, name), [getattr(item, name) for item in earlier])
+        setattr(state, f"{name}_level", level)
+        setattr(state, f"{name}_median", middle)
 
 
 def _relative(value: float | None, earlier: list[float | None]) -> tuple[HealthLevel, float | None]:

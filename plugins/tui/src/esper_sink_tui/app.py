@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from textual.app import ComposeResult
+    from textual.events import Resize
+    from textual.geometry import Size
     from textual.screen import Screen
 
     from esper_sink_tui.model import ScreenModel
@@ -74,6 +77,9 @@ class SanctumApp(App[None]):
         feed: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        # Textual's own answer to NO_COLOR is a filter that makes greys and fails on some segments (8.2.8); a theme
+        # without colours needs no filter.
+        self._colourless = bool(os.environ.pop("NO_COLOR", ""))
         super().__init__()
         self.watch_runs = watch
         self.ascii_only = ascii_only
@@ -109,7 +115,7 @@ class SanctumApp(App[None]):
 
     def on_mount(self) -> None:
         """Start reading and drawing."""
-        self.theme = "esper-mono" if self.no_color else self._wanted_theme
+        self.theme = "esper-mono" if self._colourless else self._wanted_theme
         if self._feeder is not None:
             self._feeder.start()
         self._arrange()
@@ -122,9 +128,9 @@ class SanctumApp(App[None]):
         if self._feeder is not None:
             self._feeder.close()
 
-    def on_resize(self) -> None:
-        """Another size, perhaps another layout."""
-        self._arrange()
+    def on_resize(self, event: Resize) -> None:
+        """Another size, perhaps another layout. Textual takes the size over only after this."""
+        self._arrange(event.size)
 
     def tick(self) -> None:
         """Draw if anything changed, or a second passed: only the age of the data moves by itself."""
@@ -150,9 +156,9 @@ class SanctumApp(App[None]):
     def _panel(self, name: str) -> TextPanel:
         return self.screen_stack[0].query_one(f"#{name}", TextPanel)
 
-    def _arrange(self) -> None:
+    def _arrange(self, size: Size | None = None) -> None:
         """Put the panels where the size says; with a panel zoomed, it takes all the room below the banner."""
-        width, height = self.size
+        width, height = size if size is not None else self.size
         main = self.screen_stack[0]
         small = mode_of(width, height) == "line"
         try:

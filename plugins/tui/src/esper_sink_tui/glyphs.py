@@ -57,7 +57,7 @@ VERDICTS: Final = {
     VerdictKind.CRITICAL: Sign("✖", "CRITICAL", "crit"),
     VerdictKind.WARNING: Sign("▲", "WARNING", "warn"),
     VerdictKind.WARM_UP: Sign("◌", "WARM-UP", "info"),
-    VerdictKind.UNKNOWN: Sign("…", "WAITING", "dim"),
+    VerdictKind.UNKNOWN: Sign("…", "UNKNOWN", "dim"),
     VerdictKind.HEALTHY: Sign("●", "HEALTHY", "ok"),
 }
 STATES: Final = {

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Final, get_args
 
-from textual.theme import Theme
+from textual.theme import BUILTIN_THEMES, Theme
 
 from esper_sink_tui.glyphs import Role
 
-__all__ = ["DARK", "LIGHT", "MONO", "ROLE_CLASSES", "ROLE_CSS", "THEMES", "role_class", "role_defaults"]
+__all__ = ["DARK", "LIGHT", "MONO", "ROLE_CLASSES", "ROLE_CSS", "THEMES", "rich_colour", "role_class", "role_defaults"]
 
 _DARK_ROLES: Final = {
     "role-dim": "#8a94a0",
@@ -41,6 +41,15 @@ _LIGHT_ROLES: Final = {
     "role-frozen": "#6b6400",
     "role-cursor": "#0072b2",
 }
+_FOOTER: Final = (
+    "footer-background",
+    "footer-foreground",
+    "footer-key-background",
+    "footer-key-foreground",
+    "footer-description-foreground",
+    "footer-description-background",
+    "footer-item-background",
+)
 _MONO_ROLES: Final = dict.fromkeys(_DARK_ROLES, "ansi_default")
 
 DARK: Final = Theme(
@@ -88,13 +97,9 @@ MONO: Final = Theme(
     panel="ansi_default",
     boost="ansi_default",
     variables={
+        **BUILTIN_THEMES["ansi-dark"].variables,
+        **dict.fromkeys(_FOOTER, "ansi_default"),
         **_MONO_ROLES,
-        "footer-background": "ansi_default",
-        "footer-key-background": "ansi_default",
-        "footer-key-foreground": "ansi_default",
-        "footer-description-foreground": "ansi_default",
-        "footer-description-background": "ansi_default",
-        "footer-item-background": "ansi_default",
     },
 )
 THEMES: Final = (DARK, LIGHT, MONO)
@@ -124,3 +129,8 @@ def role_defaults(*, dark: bool) -> dict[str, str]:
 def role_class(role: Role) -> str:
     """The component class of a role."""
     return f"role--{role}"
+
+
+def rich_colour(colour: str) -> str:
+    """A theme's colour in the words of Rich, which the plot's canvas takes."""
+    return colour.removeprefix("ansi_")

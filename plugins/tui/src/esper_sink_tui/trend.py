@@ -25,10 +25,11 @@ def trend(values: Iterable[float | None], *, dead_band: float = 0.001) -> Trend:
         dead_band: the least absolute change that counts; a tenth of the earlier mean counts too, whichever is more.
 
     Returns:
-        ``rising``, ``falling``, ``steady``, or an empty string below five values.
+        ``rising``, ``falling``, ``steady``, or an empty string: below five values, or when the newest is none.
     """
-    finite = [value for value in values if value is not None and math.isfinite(value)]
-    if len(finite) < _LEAST:
+    known = list(values)
+    finite = [value for value in known if value is not None and math.isfinite(value)]
+    if len(finite) < _LEAST or known[-1] is not finite[-1]:
         return ""
     earlier, newest = finite[:-_NEWEST], finite[-_NEWEST:]
     before = math.fsum(earlier) / len(earlier)

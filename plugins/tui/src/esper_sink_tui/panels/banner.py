@@ -66,6 +66,7 @@ def _verdict_line(model: ScreenModel, width: int) -> Line:
         return one_line(model, width)
     wide = width >= _WIDE
     label = model.verdict.label.upper()
+    label = pad(label, 18) if wide else pad(label.replace(" (WARM-UP)", " ◌"), 11)
     sign = VERDICTS[model.verdict.kind]
     tamiyo = model.snapshot.tamiyo
     direction = trend(tamiyo.kl_divergence_history)
@@ -104,7 +105,7 @@ def _state(model: ScreenModel) -> Line:
 def _age_text(model: ScreenModel) -> str:
     if model.ended_s is not None:
         return f"{age(model.ended_s)} ago"
-    return f"age {pad(age(model.age_s), 4)}"
+    return f"age {age(model.age_s):<4}"
 
 
 def _progress_text(model: ScreenModel) -> str:

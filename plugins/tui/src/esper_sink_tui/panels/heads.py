@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["heads_panel"]
 
-_NAME: Final = 12
-_BAR: Final = 6
+_NAME: Final = 13
+_BAR: Final = 5
 _PAIRS_FROM: Final = 76
 _TRAIL: Final = (("LAST 10", 11), ("STATE", 5))
 

@@ -16,6 +16,7 @@ from esper_sink_tui.lines import clean
 from esper_sink_tui.metrics import KL_RANGE
 from esper_sink_tui.numbers import plain
 from esper_sink_tui.series import Series, bands, read_series
+from esper_sink_tui.theme import MONO, rich_colour
 from esper_sink_tui.widgets.kl_plot import KLAxis, WholeAxis
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class PlotsScreen(Screen[None]):
         if ends:
             colours = self.app.theme_variables
             for value, role in ((TUIThresholds.KL_WARNING, "role-warn"), (TUIThresholds.KL_CRITICAL, "role-crit")):
-                style = colours[role]
+                style = rich_colour(colours[role])
                 kl.plot([min(ends), max(ends) + 1], [value, value], line_style=style, hires_mode=HiResMode.BRAILLE)
         if self._grouped:
             self._draw_bands(kl, [(item.group, item.updates, item.kl) for item in series], top=KL_RANGE[1])
@@ -144,13 +145,15 @@ class PlotsScreen(Screen[None]):
         legend = legend_lines(series, grouped=self._grouped) or "no update yet"
         self.query_one("#history-legend", Static).update(legend + more)
 
-    @staticmethod
-    def _draw_line(plot: PlotWidget, place: int, xs: Sequence[float], ys: Sequence[float]) -> None:
+    def _colour(self, place: int) -> str:
+        return "default" if self.app.theme == MONO.name else _COLOURS[place % len(_COLOURS)]
+
+    def _draw_line(self, plot: PlotWidget, place: int, xs: Sequence[float], ys: Sequence[float]) -> None:
         """A run's line, with its letter at the end: told apart without colours too."""
         points = [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(y)]
         if not points:
             return
-        style = _COLOURS[place % len(_COLOURS)]
+        style = self._colour(place)
         if len(points) > 1:
             plot.plot([x for x, _ in points], [y for _, y in points], line_style=style, hires_mode=HiResMode.BRAILLE)
         plot.scatter([points[-1][0]], [points[-1][1]], marker=_LETTERS[place], marker_style=f"bold {style}")
@@ -159,7 +162,7 @@ class PlotsScreen(Screen[None]):
         self, plot: PlotWidget, runs: list[tuple[str, Sequence[int], Sequence[float]]], *, top: float = math.inf
     ) -> None:
         for place, band in enumerate(bands(runs)):
-            dim = f"dim {_COLOURS[place % len(_COLOURS)]}"
+            dim = f"dim {self._colour(place)}"
             for edge in (band.low, band.high):
                 if band.seeds > 1 and len(band.updates) > 1:
                     capped = [min(value, top) for value in edge]

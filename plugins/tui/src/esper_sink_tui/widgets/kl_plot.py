@@ -12,6 +12,7 @@ from esper_core.health import TUIThresholds
 from esper_sink_tui.metrics import KL_RANGE
 from esper_sink_tui.numbers import plain
 from esper_sink_tui.panels.plot import plot_title
+from esper_sink_tui.theme import rich_colour
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +88,7 @@ class KLPlot(PlotWidget, can_focus=True, inherit_bindings=False):
         """Draw the model's recent updates; False when they are the ones already drawn."""
         recent = model.snapshot.recent
         last = recent[-1] if recent else None
-        colours = self.app.theme_variables
+        colours = {name: rich_colour(value) for name, value in self.app.theme_variables.items()}
         key = (id(last), len(recent), self.app.theme, cell)
         if key == self._drawn:
             return False
