@@ -28,13 +28,20 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     "morphogenesis": {
         "run": {"episodes": 20},
         "env": {"n_envs": 4, "kwargs": {"stagger": True}},
-        "ppo": {"rollout_steps": 12, "epochs": 4, "minibatch_size": 12, "learning_rate": 5e-4},
+        "ppo": {"rollout_steps": 8, "epochs": 4, "minibatch_size": 8, "learning_rate": 5e-4},
     },
     # Whole episodes a rollout; docs/explanation/morphogenesis.md has what it reaches and how long it takes.
     "morphogenesis-full": {
-        "run": {"updates": 100},
+        "run": {"updates": 150},
         "env": {"id": "morphogenesis", "n_envs": 16},
-        "ppo": {"rollout_steps": 32, "epochs": 8, "minibatch_size": 128, "learning_rate": 1e-3},
+        "ppo": {
+            "rollout_steps": 24,
+            "epochs": 8,
+            "minibatch_size": 96,
+            "learning_rate": 1e-3,
+            "anneal_learning_rate": True,
+            "gae_lambda": 0.97,
+        },
     },
 }
 """Preset name -> tables; a limit in ``[run]`` holds only when nobody gave one."""

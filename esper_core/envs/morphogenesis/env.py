@@ -80,7 +80,7 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
         self,
         num_envs: int = 8,
         *,
-        epochs: int = 32,
+        epochs: int = 24,
         stagger: bool = False,
         batches: int = 6,
         batch_size: int = 64,

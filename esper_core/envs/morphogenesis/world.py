@@ -18,7 +18,7 @@ __all__ = ["RENT_RANGE", "SECOND_LESION", "World", "draw"]
 
 RENT_RANGE: Final = (0.03, 0.4)
 """Lowest and highest rent rate: reward per epoch for as many parameters as a host has."""
-SECOND_LESION: Final = (0.25, 0.5)
+SECOND_LESION: Final = (0.125, 0.333)
 """When the second lesion strikes, as a share of the episode: between these."""
 
 

@@ -1,0 +1,188 @@
+"""The figures of docs/explanation/morphogenesis.md.
+
+* ``python tests/benchmarks/bench_morphogenesis.py`` (half a minute): steps a second, where the time goes, memory.
+* ``... --learn [--seeds 0 1 2 3 4] [--json FILE]``: trains ``--preset morphogenesis-full`` with each seed and plays the
+  policy, the baselines and the best fixed schedules on the same worlds. FILE gets one line a seed.
+* ``... --table FILE``: the table of such lines.
+
+The schedules come from ``python -m esper_core.envs.morphogenesis.baselines``, which searches them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import json
+import pstats
+import resource
+import statistics
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from esper_core.config.layers import load_config
+from esper_core.emitter import TelemetryEmitter
+from esper_core.envs.adapter import make_task
+from esper_core.envs.morphogenesis import MorphogenesisEnv
+from esper_core.envs.morphogenesis.baselines import AlwaysWait, FixedSchedules, Policy, Random, Schedule, play
+from esper_core.envs.morphogenesis.story import agent_policy
+from esper_core.hooks import SinkHooks
+from esper_core.ppo import PPOAgent, Trainer
+
+EVALUATION_SEED: Final = 31_337
+HOSTS, EPISODES = 32, 8
+
+SCHEDULES: Final[dict[str, Schedule]] = {}
+
+
+class Curve(SinkHooks):
+    """Keeps what each update said."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def esper_ppo_updated(self, event: Any) -> None:
+        """Take one update in."""
+        update = event.payload
+        self.rows.append(
+            {
+                "update": update.update_id,
+                "steps": update.env_steps,
+                "return": update.return_mean,
+                "kl": update.kl_divergence,
+                "heads": {head.name: (head.kl, head.decisions) for head in update.heads},
+                "decisions": update.steps,
+                "forced": update.steps_forced,
+                "explained_variance": update.explained_variance,
+            }
+        )
+
+
+def measure(policy: Policy) -> dict[str, float]:
+    """Play 256 whole episodes on the worlds that every policy meets."""
+    result = play(MorphogenesisEnv(HOSTS), policy, seed=EVALUATION_SEED, episodes=EPISODES)
+    return {
+        "return": float(result.returns.mean()),
+        "return_error": float(result.returns.std() / result.returns.size**0.5),
+        "accuracy": float(result.accuracies.mean()),
+        "accuracy_error": float(result.accuracies.std() / result.accuracies.size**0.5),
+    }
+
+
+def learn(seed: int) -> dict[str, Any]:
+    """Train the preset with one seed, measure the policy."""
+    config = load_config(no_file=True, flags={"preset": "morphogenesis-full", "run.seed": seed}).config
+    task = make_task(config.env, seed=seed)
+    curve = Curve()
+    agent = PPOAgent(task.heads, task.obs_shape, config.ppo, seed=seed, conditioning_head=task.conditioning_head)
+    wall, cpu = time.perf_counter(), time.process_time()
+    Trainer(agent, task, config, emitter=TelemetryEmitter(curve)).run()
+    spent = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+    return {"seed": seed, **spent, **measure(agent_policy(agent, seed=seed)), "curve": curve.rows}
+
+
+def baselines() -> dict[str, dict[str, float]]:
+    """Measure everything that does not learn."""
+    policies: dict[str, Policy] = {"always WAIT": AlwaysWait(), "random": Random(0)}
+    for name, schedule in SCHEDULES.items():
+        policies[name] = FixedSchedules([schedule] * HOSTS)
+    return {name: measure(policy) for name, policy in policies.items()}
+
+
+def table(lines: list[dict[str, Any]]) -> None:
+    """Print the comparison and the learning curves."""
+    fixed = next((line["baselines"] for line in lines if "baselines" in line), {})
+    seeds = sorted((line for line in lines if "seed" in line), key=lambda line: line["seed"])
+    for name, row in fixed.items():
+        print(f"{name:<24} return {row['return']:6.2f} ± {row['return_error']:.2f}  accuracy {row['accuracy']:6.1%}")
+    for line in seeds:
+        print(
+            f"PPO, seed {line['seed']:<14} return {line['return']:6.2f} ± {line['return_error']:.2f}"
+            f"  accuracy {line['accuracy']:6.1%}  {line['cpu_s']:.0f} s of CPU, {line['wall_s']:.0f} s"
+        )
+    if len(seeds) > 1:
+        returns, accuracies = [line["return"] for line in seeds], [line["accuracy"] for line in seeds]
+        print(
+            f"PPO, {len(seeds)} seeds: return {statistics.mean(returns):.2f} ± {statistics.stdev(returns):.2f}"
+            f" (worst {min(returns):.2f})"
+        )
+        print(
+            f"accuracy {statistics.mean(accuracies):.1%} ± {statistics.stdev(accuracies):.1%}"
+            f" (worst {min(accuracies):.1%})"
+        )
+    print("\nlearning curves: mean return of the episodes of five updates")
+    ends = range(5, len(seeds[0]["curve"]) + 1, 10) if seeds else ()
+    print("env steps " + "".join(f"{seeds[0]['curve'][end - 1]['steps']:>8}" for end in ends) if seeds else "")
+    for line in seeds:
+        means = [
+            statistics.mean(row["return"] for row in line["curve"][end - 5 : end] if row["return"] is not None)
+            for end in ends
+        ]
+        print(f"seed {line['seed']:<5}" + "".join(f"{mean:>8.2f}" for mean in means))
+
+
+def speed() -> None:
+    """Steps a second, where the time goes, memory."""
+    for hosts in (8, 32):
+        env, policy = MorphogenesisEnv(hosts), Random(0)
+        observations, info = env.reset(seed=0)
+        walls, cpus = [], []
+        profile = cProfile.Profile()
+        for step in range(3 * env.epochs):
+            actions = policy(env, observations, info)
+            wall, cpu = time.perf_counter(), time.process_time()
+            if step >= 2 * env.epochs:
+                profile.enable()
+            observations, _, _, _, info = env.step(actions)
+            profile.disable()
+            if step < 2 * env.epochs:
+                walls.append(time.perf_counter() - wall)
+                cpus.append(time.process_time() - cpu)
+        print(
+            f"{hosts} hosts: {hosts / float(np.mean(cpus)):.0f} environment steps per CPU second, "
+            f"{hosts / float(np.mean(walls)):.0f} per second, {1000 * float(np.median(walls)):.1f} ms a step"
+        )
+        stats = pstats.Stats(profile)
+        parts = {"train": "host.py:train", "validate": "host.py:validate", "backward": ":run_backward"}
+        whole, found = 0.0, dict.fromkeys(parts, 0.0)
+        for (file, _, function), (_, _, _, cumulative, _) in stats.stats.items():  # type: ignore[attr-defined]
+            place = f"{Path(file).name}:{function}"
+            whole = max(whole, cumulative if place == "env.py:step" else 0.0)
+            for part, end in parts.items():
+                if place == end or (part == "backward" and "run_backward" in function):
+                    found[part] += cumulative
+        print("  " + ", ".join(f"{part} {spent / whole:.0%}" for part, spent in found.items()) + " of a step")
+    print(f"memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB at most, torch included")
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--learn", action="store_true")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--baselines", action="store_true", help="with --learn: measure only the baselines")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--table", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.table is not None:
+        table([json.loads(line) for line in options.table.read_text(encoding="utf-8").splitlines()])
+        return
+    if not options.learn:
+        speed()
+        return
+    lines: list[dict[str, Any]] = []
+    work: list[int | None] = [None] if options.baselines else [*options.seeds, None]
+    for seed in work:
+        lines.append({"baselines": baselines()} if seed is None else learn(seed))
+        if options.json is not None:
+            with options.json.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(lines[-1]) + "\n")
+    table(lines)
+
+
+if __name__ == "__main__":
+    main()
