@@ -142,3 +142,21 @@ def test_compression_is_on_by_default_and_can_be_chosen(receiver: Any, tmp_path:
         receiver.requests.clear()
         run(tmp_path, {"endpoint": receiver.url, "compression": compression}, 1)
         assert {headers.get("content-encoding") for _, headers in receiver.requests} == {sent}
+
+
+@pytest.mark.parametrize("answer", ["hang", 503])
+def test_the_trainer_is_never_held_by_a_collector_that_is_away(receiver: Any, tmp_path: Path, answer: Any) -> None:
+    """The SDK's own reader, collected at update boundaries, held it for 1 to 3 s."""
+    receiver.answer = answer
+    longest = 0.0
+    config = EsperConfig(
+        sinks=("journal", "otlp"),
+        sink={"otlp": {"endpoint": receiver.url, "delay_s": 0.01, "update_interval_s": 0.0, "interval_s": 0.05}},
+    )
+    with Session(config, run=create_run(tmp_path), install_signal_handlers=False) as session:
+        for number in range(1, 101):
+            began = time.monotonic()
+            session.emitter.emit_ppo_update(PPOUpdatePayload(update_id=number, kl_divergence=0.01))
+            longest = max(longest, time.monotonic() - began)
+            time.sleep(0.005)
+    assert longest < 0.25
