@@ -103,43 +103,50 @@ def one_update() -> None:
     )
 
 
+RULES = ("pooled", "minibatch", "epoch")
 TRAVEL = {16: 0.1, 32: 0.12, 64: 0.2, 160: 0.35, 320: 0.5}
 """Planned minibatches -> learning rate times their number, so that the limit is crossed about half-way."""
 
 
+def ratios(*, planned: int, travel: float, rule: str, size: int) -> list[float]:
+    """Closed-form KL at the stop, as a share of the limit: one value a seed that stopped."""
+    found = []
+    for seed in range(10):
+        agent = BANDIT.agent(
+            seed=seed,
+            spread=0.3,
+            epochs=4,
+            minibatch_size=size,
+            learning_rate=travel / planned,
+            entropy_coef=0.0,
+            max_grad_norm=1e3,
+            stop_rule=rule,
+        )
+        old = BANDIT.log_probs(agent)
+        agent.update(BANDIT.rollout(agent, size * planned // 4))
+        stop = agent.last.early_stop if agent.last is not None else None
+        if stop is not None:
+            found.append(BANDIT.true_kl(old, BANDIT.log_probs(agent)).weighted / stop.threshold)
+    return found
+
+
+def cell(found: list[float]) -> str:
+    """Mean (least to most) [stops]."""
+    if not found:
+        return "no stop"
+    return f"{statistics.fmean(found):.2f} ({min(found):.2f} to {max(found):.2f}) [{len(found)}]"
+
+
 def stops() -> None:
-    """Closed-form KL at the stop, as a share of the limit."""
-    print(
-        "\ntrue KL at the stop / limit: mean (least to most) of 10 seeds, minibatches of 256, limit on the weighted KL"
-    )
-    print("  planned      pooled                   minibatch                epoch")
+    """Where the three rules stop, by minibatches planned and by minibatch size."""
+    print("\ntrue KL at the stop / limit: mean (least to most) [stops] of 10 seeds, limit on the weighted KL")
+    print("  planned   size      pooled                    minibatch                 epoch")
     for planned, travel in TRAVEL.items():
-        cells = []
-        for rule in ("pooled", "minibatch", "epoch"):
-            ratios = []
-            for seed in range(10):
-                agent = BANDIT.agent(
-                    seed=seed,
-                    spread=0.3,
-                    epochs=4,
-                    minibatch_size=256,
-                    learning_rate=travel / planned,
-                    entropy_coef=0.0,
-                    max_grad_norm=1e3,
-                    stop_rule=rule,
-                )
-                old = BANDIT.log_probs(agent)
-                agent.update(BANDIT.rollout(agent, 64 * planned))
-                if agent.last is not None and agent.last.early_stop is not None:
-                    ratios.append(
-                        BANDIT.true_kl(old, BANDIT.log_probs(agent)).weighted / agent.last.early_stop.threshold
-                    )
-            cells.append(
-                f"{statistics.fmean(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) [{len(ratios)}]"
-                if ratios
-                else "no stop"
-            )
-        print(f"  {planned:7d}      " + "".join(f"{cell:25s}" for cell in cells))
+        cells = [cell(ratios(planned=planned, travel=travel, rule=rule, size=256)) for rule in RULES]
+        print(f"  {planned:7d} {256:6d}      " + "".join(f"{text:26s}" for text in cells), flush=True)
+    for size in (64, 32):
+        cells = [cell(ratios(planned=320, travel=TRAVEL[320], rule=rule, size=size)) for rule in RULES[:2]]
+        print(f"  {320:7d} {size:6d}      " + "".join(f"{text:26s}" for text in cells), flush=True)
 
 
 if __name__ == "__main__":
