@@ -202,14 +202,16 @@ class GymTask:
         return found if found is not None or self._table is None else self._table(actions)
 
     def _flatten(self, values: Any) -> FloatArray:
-        """Observations of all environments as float32 (n, inputs)."""
+        """Observations of all environments as float32 (n, inputs); discrete ones one-hot, bytes scaled to 0..1."""
         batch = np.asarray(values)
         if isinstance(self._observations, gym.spaces.Discrete):
             return _one_hot(batch.reshape(-1, 1) - self._observations.start, [self._size])
         if isinstance(self._observations, gym.spaces.MultiDiscrete):
             sizes = self._observations.nvec.flatten()
             return _one_hot(batch.reshape(len(batch), -1) - self._observations.start.flatten(), sizes.tolist())
-        return batch.reshape(len(batch), -1).astype(np.float32, copy=False)
+        rows = batch.reshape(len(batch), -1)
+        # Bytes are pixels or registers: 0..1 is a scale that the network's first layer can use.
+        return rows / np.float32(255) if rows.dtype == np.uint8 else rows.astype(np.float32, copy=False)
 
     def _final(self, info: Mapping[str, Any], truncated: BoolArray) -> FloatArray:
         """The last observation of each truncated episode; other rows are 0."""

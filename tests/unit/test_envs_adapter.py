@@ -65,6 +65,13 @@ def test_observations_become_rows_of_numbers(toys: Any, space: gym.Space[Any], s
         assert set(np.unique(values)) == {0.0, 1.0}
 
 
+def test_bytes_are_scaled(toys: Any) -> None:
+    space = gym.spaces.Box(0, 255, (3, 2), np.uint8, seed=0)
+    values = toys.task(Odd(observation=space)).reset().values
+    assert values.dtype == np.float32
+    assert 0 <= values.min() < values.max() <= 1
+
+
 @pytest.mark.parametrize(
     ("space", "heads"),
     [
