@@ -105,3 +105,11 @@ def test_numbers_fall_through_with_their_units() -> None:
 def test_errors_name_the_key_or_variable(config: dict[str, str], env: dict[str, str], words: str) -> None:
     with pytest.raises(ConfigError, match=words.replace("(", r"\(")):
         resolve(msgspec.convert(config, OtlpConfig), env, "traces")
+
+
+def test_the_readme_lists_every_option() -> None:
+    from pathlib import Path
+
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    for item in msgspec.structs.fields(OtlpConfig):
+        assert f"`{item.name}`" in readme

@@ -342,3 +342,63 @@ def test_a_resumed_run_is_replayed_with_each_attempts_own_instance(stage: Any, t
     assert len({item["instance"] for item in live}) == 2
     helpers.esper("replay", "latest", "--to", "otlp", *sinks[2:], cwd=tmp_path)
     assert series() == live
+
+
+def test_a_killed_trainer_loses_a_second_of_spans_and_the_alert_says_vanished(
+    stage: Any, tmp_path: Path, helpers: Any
+) -> None:
+    """A real training, SIGKILLed; the rules as Prometheus has loaded them, asked a minute and a half later."""
+    import re
+    import signal
+    import subprocess
+    import sys
+
+    from esper_core.runs import open_run
+
+    prometheus = stage.prometheus()
+    traces = tmp_path / "traces.jsonl"
+    receiver = stage.collector(
+        RECEIVER.replace("TRACES", str(traces)).replace("METRICS", str(tmp_path / "m")), name="receiver"
+    )
+    trainer = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "esper_core", "ppo", "--env", "CartPole-v1", "--steps", "0"),
+            *("--sinks", "journal,otlp", "--set", f"sink.otlp.endpoint={receiver.url}"),
+            *("--set", f"sink.otlp.metrics_endpoint={prometheus.otlp}"),
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        helpers.wait_for(lambda: len(ids_in(helpers, traces)) > 20, "spans of the run", 40)
+        time.sleep(2)
+        killed_ns = time.time_ns()
+    finally:
+        trainer.send_signal(signal.SIGKILL)
+        trainer.wait(10)
+    events = list(open_run("latest", str(tmp_path / "runs")).events())
+    time.sleep(0.5)
+    arrived = ids_in(helpers, traces)
+    lost = [event for event in events if event.trace.own.span_id not in arrived]
+    assert all(killed_ns - event.time_ns < 2.5e9 for event in lost)
+    assert len(lost) < len(events)
+    helpers.esper("replay", "latest", "--to", "otlp", "--set", f"sink.otlp.endpoint={receiver.url}", cwd=tmp_path)
+    helpers.wait_for(lambda: ids_in(helpers, traces).keys() >= own_ids(events).keys(), "the rest, by replay")
+
+    rules = {rule["name"]: rule["query"] for group in prometheus.api("rules")["groups"] for rule in group["rules"]}
+
+    def fires(alert: str, after_s: float) -> list[Any]:
+        query = rules[alert]
+        for _ in range(4):  # recorded series have no values in the future: their rules stand in for them
+            query = re.sub(
+                r"esper:[a-z0-9_:]+", lambda match: f"({rules[match[0]]})" if match[0] in rules else match[0], query
+            )
+        found: list[Any] = prometheus.query(query, at=time.time() + after_s)
+        return found
+
+    assert fires("EsperRunVanished", 0) == []
+    (alert,) = fires("EsperRunVanished", 90)
+    assert alert["metric"]["esper_run_id"] == events[0].run_id
+    assert fires("EsperRunStalled", 90) == []

@@ -243,3 +243,37 @@ def test_the_gateway_refuses_who_has_no_token(story: Story, certificates: Any, t
     otlp = next(item for item in played.report.sinks if item.name == "otlp")
     assert "401" in otlp.message
     assert otlp.lost == 2 + 8
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_both_protocols_bring_the_same(
+    protocol: str, stage: Any, tmp_path: Path, helpers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chosen by the standard variable."""
+    out = tmp_path / "out.jsonl"
+    collector = stage.collector(
+        """
+receivers:
+  otlp:
+    protocols:
+      http: {endpoint: "${env:ESPER_OTLP_HTTP}"}
+      grpc: {endpoint: "${env:ESPER_OTLP_GRPC}"}
+exporters: {file: {path: "${env:OUT}", flush_interval: 100ms}, nop: {}}
+extensions: {health_check: {endpoint: "${env:ESPER_HEALTH}"}}
+service:
+  extensions: [health_check]
+  telemetry: {metrics: {level: none}}
+  pipelines:
+    traces: {receivers: [otlp], exporters: [file]}
+    metrics: {receivers: [otlp], exporters: [nop]}
+""",
+        OUT=str(out),
+    )
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    port = collector.grpc if protocol == "grpc" else collector.http
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+    played = helpers.play(tmp_path / "runs", {}, 10)
+    assert played.report.lost_total == 0
+    wanted = {event.trace.own.span_id: event for event in played.events()}
+    helpers.wait_for(lambda: len(helpers.spans_in(out)) >= 3 * 10 + 2, "the spans")
+    assert {event.trace.own.span_id: event for event in helpers.events_in(out)} == wanted
