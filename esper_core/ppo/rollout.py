@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from esper_core.ppo.episodes import EpisodeSummary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
@@ -73,17 +74,7 @@ class Batch:
 
     def take(self, index: Tensor) -> Batch:
         """The samples at ``index``: one gather per field."""
-        return Batch(
-            observations=self.observations[index],
-            actions=self.actions[index],
-            log_prob=self.log_prob[index],
-            legal=self.legal[index] if self.legal is not None else None,
-            active=self.active[index],
-            unforced=self.unforced[index],
-            advantages=self.advantages[index],
-            returns=self.returns[index],
-            values=self.values[index],
-        )
+        return self._each(itemgetter(index))
 
     def split(self, parts: int) -> Iterator[Batch]:
         """Views of nearly equal size, in order."""
@@ -91,18 +82,7 @@ class Batch:
         start = 0
         for part in range(parts):
             end = start + size + (part < longer)
-            chosen = slice(start, end)
-            yield Batch(
-                observations=self.observations[chosen],
-                actions=self.actions[chosen],
-                log_prob=self.log_prob[chosen],
-                legal=self.legal[chosen] if self.legal is not None else None,
-                active=self.active[chosen],
-                unforced=self.unforced[chosen],
-                advantages=self.advantages[chosen],
-                returns=self.returns[chosen],
-                values=self.values[chosen],
-            )
+            yield self._each(itemgetter(slice(start, end)))
             start = end
 
     def shuffled(self, parts: int, generator: torch.Generator) -> Iterator[Batch]:
@@ -112,23 +92,24 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
-        if self.observations.device == device:
-            return self
-        return Batch(
-            observations=self.observations.to(device),
-            actions=self.actions.to(device),
-            log_prob=self.log_prob.to(device),
-            legal=self.legal.to(device) if self.legal is not None else None,
-            active=self.active.to(device),
-            unforced=self.unforced.to(device),
-            advantages=self.advantages.to(device),
-            returns=self.returns.to(device),
-            values=self.values.to(device),
-        )
+        return self._each(lambda values: values.to(device))
 
     def with_advantages(self, advantages: Tensor) -> Batch:
         """The same samples with other advantages."""
         return replace(self, advantages=advantages)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(
+            change(self.observations),
+            change(self.actions),
+            change(self.log_prob),
+            None if self.legal is None else change(self.legal),
+            change(self.active),
+            change(self.unforced),
+            change(self.advantages),
+            change(self.returns),
+            change(self.values),
+        )
 
 
 @dataclass(frozen=True, slots=True)

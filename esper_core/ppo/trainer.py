@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import platform
 import time
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import msgspec
 import torch
 
 from esper_core.config.schema import EsperConfig
+from esper_core.errors import EsperError
 from esper_core.events import PPOUpdatePayload, RunStarted
 from esper_core.health import RunState, TUIThresholds
 from esper_core.ppo.checkpoint import restore, save_checkpoint
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from esper_core.ppo.task import StepResult, Task
 
 __all__ = ["Checkpointer", "TrainResult", "Trainer", "config_digest"]
+
+_log = logging.getLogger("esper.ppo")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +68,9 @@ class TrainResult:
 class Checkpointer:
     """Decides when a checkpoint is due.
 
+    A checkpoint that cannot be written while training goes on (a full disk) is logged and tried again after the next
+    interval; one at the end raises, since nothing would be left of the run.
+
     Attributes:
         path: the file.
         interval_s: least seconds between two; the one at the end is always written.
@@ -78,9 +85,17 @@ class Checkpointer:
         """An update was completed (or, ``final``, the run ends): write if it is time."""
         self._pending = self._pending or not final
         due = self._written_at is None or time.monotonic() - self._written_at >= self.interval_s
-        if self._pending and (final or due):
+        if not (self._pending and (final or due)):
+            return
+        self._written_at = time.monotonic()
+        try:
             save(self.path)
-            self._written_at, self._pending = time.monotonic(), False
+        except EsperError as error:
+            if final:
+                raise
+            _log.warning("training goes on without a new checkpoint: %s", error.message)
+        else:
+            self._pending = False
 
 
 def config_digest(config: EsperConfig) -> str:

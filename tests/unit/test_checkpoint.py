@@ -229,3 +229,22 @@ def test_failed_run_keeps_what_it_had_learned_since_the_last_checkpoint(toys: An
     assert (result.state, result.updates) == ("failed", 3)
     assert load_checkpoint(path).update_id == 2
     assert torch.equal(weights(PPOAgent.load(path)), weights(agent))
+
+
+def test_full_disk_while_training_is_logged_and_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "checkpoint.pt"
+    checkpointer = Checkpointer(path, interval_s=0)
+    broken = True
+
+    def save(target: Path) -> None:
+        if broken:
+            raise EsperError(f"cannot write checkpoint {target}: No space left on device")
+        target.write_text("whole", encoding="utf-8")
+
+    checkpointer.completed(save)
+    assert "training goes on without a new checkpoint: cannot write checkpoint" in caplog.text
+    with pytest.raises(EsperError, match="No space left"):
+        checkpointer.completed(save, final=True)
+    broken = False
+    checkpointer.completed(save, final=True)
+    assert path.read_text(encoding="utf-8") == "whole"
