@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import threading
 import time
 import zlib
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 
     from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, NumberDataPoint
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables of the person who runs the tests change nothing."""
+    for name in list(os.environ):
+        if name.startswith(("ESPER_", "OTEL_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
 
 
 @dataclass

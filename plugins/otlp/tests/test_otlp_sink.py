@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -160,3 +162,60 @@ def test_the_trainer_is_never_held_by_a_collector_that_is_away(receiver: Any, tm
             longest = max(longest, time.monotonic() - began)
             time.sleep(0.005)
     assert longest < 0.25
+
+
+def test_the_log_says_what_was_sent_and_how_many_updates_shared_a_collection(receiver: Any, tmp_path: Path) -> None:
+    session = run(tmp_path, {"endpoint": receiver.url, "update_interval_s": 30.0}, 20)
+    assert session.run is not None
+    log = session.run.log_path.read_text()
+    assert "metrics: 20 sent in " in log
+    assert "19 updates shared a collection" in log or "18 updates shared a collection" in log
+
+
+@pytest.mark.parametrize("signal", ["traces", "metrics"])
+def test_one_signal_alone(receiver: Any, tmp_path: Path, signal: str) -> None:
+    session = run(tmp_path, {"endpoint": receiver.url, "signals": [signal]})
+    assert bool(receiver.traces) is (signal == "traces")
+    assert bool(receiver.metrics) is (signal == "metrics")
+    assert session.report.lost_total == 0
+
+
+def test_grpc_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    from esper_core.errors import SinkError
+    from esper_sink_otlp import OtlpConfig
+    from esper_sink_otlp.settings import resolve
+    from esper_sink_otlp.transport import open_transport
+
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    monkeypatch.delitem(sys.modules, "esper_sink_otlp.grpc_transport", raising=False)
+    with pytest.raises(SinkError, match="grpcio is not installed") as caught:
+        open_transport(resolve(OtlpConfig(protocol="grpc"), {}, "traces"))
+    assert "esper-sink-otlp[grpc]" in str(caught.value.hint)
+
+
+def test_under_an_applications_own_sdk_nothing_is_sent_twice(receiver: Any, tmp_path: Path) -> None:
+    """The application's exporters send what Esper records; the sink says that it does not."""
+    script = f"""
+import time
+from pathlib import Path
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
+metrics.set_meter_provider(MeterProvider(shutdown_on_exit=False))
+from esper_core.config.schema import EsperConfig
+from esper_core.events import PPOUpdatePayload
+from esper_core.host.session import Session
+from esper_core.runs.layout import create_run
+config = EsperConfig(sinks=("journal", "otlp"), sink={{"otlp": {{"endpoint": "{receiver.url}"}}}})
+run = create_run(Path({str(tmp_path)!r}))
+with Session(config, run=run, install_signal_handlers=False) as session:
+    session.emitter.emit_ppo_update(PPOUpdatePayload(update_id=1, kl_divergence=0.01))
+print(run.log_path.read_text())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not receiver.requests
+    assert "otlp sends nothing" in done.stdout

@@ -140,6 +140,19 @@ class OtlpSink:
             traces.wait_closed(max(0.0, until - time.monotonic()) + 0.1)
         self._tell_losses()
         self._tell_outside()
+        if self._context is not None and self._exporters:
+            self._context.logger.info("otlp: %s", self._account())
+
+    def _account(self) -> str:
+        """What was sent, for ``trainer.log``."""
+        words = [
+            f"{signal}: {exporter.counts.sent} sent in {exporter.counts.requests} requests, "
+            f"{exporter.counts.failures} requests failed"
+            for signal, exporter in self._exporters.items()
+        ]
+        if self._metrics is not None:
+            words.append(f"{self._metrics.coalesced} updates shared a collection with another")
+        return "; ".join(words)
 
     # --- inside -------------------------------------------------------------------------------
 
