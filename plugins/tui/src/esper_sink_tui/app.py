@@ -58,6 +58,11 @@ class SanctumApp(App[None]):
     ENABLE_COMMAND_PALETTE = True
     CSS = """
     Footer { background: $background; }
+    .-ascii Toast { border: ascii $role-cursor; }
+    .-ascii Input { border: ascii $role-cursor; }
+    .-ascii ModalScreen > Vertical { border: ascii $role-cursor; }
+    .-ascii ModalScreen > VerticalScroll { border: ascii $role-cursor; }
+    .-theme-esper-mono DataTable > .datatable--header { background: ansi_default; }
     """
     BINDINGS: ClassVar[list[Any]] = [
         Binding(key.key, key.action, key.footer or key.text, show=bool(key.footer), key_display=shown(key))
@@ -83,6 +88,7 @@ class SanctumApp(App[None]):
         super().__init__()
         self.watch_runs = watch
         self.ascii_only = ascii_only
+        self.set_class(ascii_only, "-ascii")
         self.alerts = Alerts()
         self.model: ScreenModel = watch.model()
         self._bell = bell

@@ -97,8 +97,9 @@ MONO: Final = Theme(
     panel="ansi_default",
     boost="ansi_default",
     variables={
-        **BUILTIN_THEMES["ansi-dark"].variables,
-        **dict.fromkeys(_FOOTER, "ansi_default"),
+        **dict.fromkeys((*BUILTIN_THEMES["ansi-dark"].variables, *_FOOTER), "ansi_default"),
+        "block-cursor-text-style": "reverse",
+        "input-cursor-text-style": "reverse",
         **_MONO_ROLES,
     },
 )
