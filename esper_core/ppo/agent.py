@@ -19,7 +19,7 @@ from esper_core.ppo.measure import all_log_probs, measure, prepare, report_minib
 from esper_core.ppo.policy import MultiHeadPolicy, masked_log_softmax
 from esper_core.ppo.reducer import Identity, Reducer
 from esper_core.ppo.report import MinibatchReport, UpdateRecord, metrics_of
-from esper_core.ppo.sampling import conditioned_mask, gumbel_noise
+from esper_core.ppo.sampling import condition, gumbel_noise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -173,7 +173,7 @@ class PPOAgent:
         return actions[0] if single else actions
 
     def noise(self, steps: int, n_envs: int) -> Tensor:
-        """Standard Gumbel noise float32 (steps, n, heads, width): one draw for a whole rollout."""
+        """Standard Gumbel noise float32 (steps, n, heads, width): one draw for many steps."""
         return gumbel_noise((steps, n_envs, self.layout.count, self.layout.width), self.sampling_generator)
 
     @torch.no_grad()
@@ -193,8 +193,9 @@ class PPOAgent:
         logits = logits.nan_to_num(nan=0.0)
         legal = None if mask is None else self.layout.pad(mask.to(self.device))
         noise = torch.zeros_like(logits) if noise is None else noise.to(self.device, non_blocking=True)
+        first = None
         if conditional is not None and self._conditioning is not None:
-            legal = conditioned_mask(
+            first, legal = condition(
                 self.layout,
                 self._conditioning,
                 scores=logits + noise,
@@ -203,6 +204,9 @@ class PPOAgent:
             )
         log_probs = masked_log_softmax(logits, self.policy.legal(legal))
         actions = (log_probs + noise).argmax(-1)
+        if first is not None:
+            # Not sampled twice: rounding could break a near tie the other way, under another choice's masks.
+            actions[:, self._conditioning] = first
         taken = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
         return Decision(actions.cpu(), taken.cpu(), values.cpu(), None if legal is None else legal.cpu())
 

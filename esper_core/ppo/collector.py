@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from esper_core.ppo.task import Observation, StepResult, Task
 
 __all__ = ["Collection", "Collector", "Fault"]
+
+NOISE_VALUES: Final = 1 << 20
+"""Most random numbers held at once: 4 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,9 @@ class Collector:
         self._rewards = np.zeros((steps, n_envs))
         self._terminated = np.zeros((steps, n_envs), dtype=bool)
         self._truncated = np.zeros((steps, n_envs), dtype=bool)
+        # One draw for many steps is cheap; for all of a long rollout with wide heads it would be large.
+        self._block = min(steps, max(1, NOISE_VALUES // (n_envs * heads * agent.layout.width)))
+        self._noise = torch.empty(0)
         self._current: Observation | None = None
         self._fault: Fault | None = None
 
@@ -83,7 +89,6 @@ class Collector:
             on_step: called after each step of all environments.
             should_stop: read before each step.
         """
-        noise = self._agent.noise(self._steps, self._n_envs)
         finals: list[tuple[int, NDArray[np.bool_], NDArray[Any]]] = []
         self._clear()
         for step in range(self._steps):
@@ -93,7 +98,7 @@ class Collector:
             self._show(step, observation)
             if self._broken():
                 return Collection(None, step * self._n_envs, fault=self._fault)
-            decision = self._decide(step, observation, noise[step])
+            decision = self._decide(step, observation)
             result = self._task.step(self._actions[step].numpy())
             self._store(step, decision, result)
             on_step(result)
@@ -128,13 +133,16 @@ class Collector:
             self._note("observation", observation.values)
             shown.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
-    def _decide(self, step: int, observation: Observation, noise: Tensor) -> Decision:
+    def _decide(self, step: int, observation: Observation) -> Decision:
+        within = step % self._block
+        if within == 0:
+            self._noise = self._agent.noise(min(self._block, self._steps - step), self._n_envs)
         mask, conditional = observation.action_mask, observation.conditional_mask
         decision = self._agent.decide(
             self._observations[step],
             None if mask is None else torch.from_numpy(mask),
             None if conditional is None else torch.from_numpy(conditional),
-            noise,
+            self._noise[within],
         )
         self._actions[step] = decision.actions
         return decision

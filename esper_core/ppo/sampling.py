@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from esper_core.ppo.heads import HeadLayout
 
-__all__ = ["conditioned_mask", "gumbel_noise"]
+__all__ = ["condition", "gumbel_noise"]
 
 
 def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -21,10 +21,10 @@ def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return drawn.clamp_(min=torch.finfo(torch.float32).tiny).log_().neg_()
 
 
-def conditioned_mask(
+def condition(
     layout: HeadLayout, head: int, *, scores: Tensor, legal: Tensor | None, conditional: Tensor
-) -> Tensor:
-    """Sample the conditioning head, and return the mask that its choice leaves to every head.
+) -> tuple[Tensor, Tensor]:
+    """Sample the conditioning head, and say what its choice leaves to every head.
 
     Args:
         layout: the heads.
@@ -35,8 +35,8 @@ def conditioned_mask(
         conditional: bool (n, choices of the head, sum of head sizes).
 
     Returns:
-        bool (n, heads, width). The conditioning head keeps the mask it was sampled under, so that its
-        log-probability is over all choices it had; sampling it again under the same noise gives the same choice.
+        The choices int64 (n) of the conditioning head, and the mask bool (n, heads, width) of every head given
+        them. The conditioning head keeps the mask it was sampled under: its log-probability is over all it had.
     """
     size = layout.sizes[head]
     rows = layout.pad(conditional)
@@ -47,4 +47,4 @@ def conditioned_mask(
         chosen = chosen & legal
     chosen[:, head] = False
     chosen[:, head, :size] = own
-    return chosen
+    return choice, chosen
