@@ -402,3 +402,44 @@ def test_a_killed_trainer_loses_a_second_of_spans_and_the_alert_says_vanished(
     (alert,) = fires("EsperRunVanished", 90)
     assert alert["metric"]["esper_run_id"] == events[0].run_id
     assert fires("EsperRunStalled", 90) == []
+
+
+def test_the_gateway_takes_out_points_that_would_cost_their_request(
+    stage: Any, certificates: Any, tmp_path: Path, helpers: Any
+) -> None:
+    """The trap itself first: straight to Prometheus, five old points take five young ones with them."""
+    prometheus = stage.prometheus()
+    now_number = 1
+
+    def clock() -> int:
+        return time.time_ns() - int((30 * 3600 if now_number <= 5 else 60) * 1e9)
+
+    def between(number: int) -> None:
+        nonlocal now_number
+        now_number = number
+
+    # Old is measured against the newest point that Prometheus has: another run's, of now.
+    helpers.play(tmp_path / "runs", {"signals": ["metrics"], "metrics_endpoint": prometheus.otlp}, 2)
+    played = helpers.play(tmp_path / "runs", None, 10, pause_s=0.01, clock_ns=clock, between=between)
+    selector = f'esper_ppo_last_kl_divergence{{esper_run_id="{played.path.name}"}}'
+    replay = ("replay", str(played.path), "--to", "otlp", "--set", "sink.otlp.replay_window_s=1000000")
+
+    def young() -> int:
+        return len(prometheus.points(selector, time.time() - 600, time.time() + 1))
+
+    metrics = ("--set", 'sink.otlp.signals=["metrics"]')
+    helpers.esper(
+        *replay, *metrics, "--set", f"sink.otlp.metrics_endpoint={prometheus.otlp}", cwd=tmp_path, check=False
+    )
+    assert young() == 0
+    gateway = start_gateway(stage, certificates, helpers, tmp_path / "t", prometheus.otlp)
+    helpers.esper(
+        *replay,
+        *metrics,
+        *("--set", f"sink.otlp.endpoint=https://localhost:{gateway.http}"),
+        *("--set", f"sink.otlp.certificate={certificates.ca}"),
+        *("--set", f"sink.otlp.headers.authorization=Bearer {TOKEN}"),
+        cwd=tmp_path,
+    )
+    assert helpers.wait_for(lambda: young() == 5, "the young points")
+    assert gateway.own_metric("otelcol_processor_filter_datapoints_filtered") > 0
