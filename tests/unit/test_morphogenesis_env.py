@@ -221,14 +221,13 @@ def test_illegal_actions_are_refused(signals: Dataset) -> None:
 
 def test_a_dead_block_is_bridged_by_a_module_beside_it_and_by_no_other(signals: Dataset) -> None:
     """The reason to look before grafting."""
-    env = make(signals, n=2, epochs=24, batches=6)
+    env = make(signals, n=2, epochs=64, batches=6)
     env.reset(seed=0)
     first, second = (world.lesions[0][1] for world in env.worlds)
     schedules = [(Graft(first, 3, 0, 1, 0),), (Graft((second + 1) % 3, 3, 0, 1, 0),)]
-    env.reset(seed=0)
     policy = FixedSchedules(schedules)
     observations, info = env.reset(seed=0)
-    for _ in range(6):  # before the second lesion
+    for _ in range(7):  # before the second lesion, at epoch 8 or later
         observations, _, _, _, info = env.step(policy(env, observations, info))
     right, wrong = info["accuracy"]
     assert right > 0.5
