@@ -217,6 +217,14 @@ def test_more_heads_than_room_are_counted(kit: Kit) -> None:
     assert "more" not in "".join(plain_text(item) for item in cell_lines(model, Cell("heads", 0, 0, 67, 40)))
 
 
+def test_a_zoomed_health_panel_shows_every_number_of_the_update(kit: Kit) -> None:
+    model = kit.model(kit.drift(5))
+    text = "\n".join(plain_text(item) for item in cell_lines(model, Cell("health", 0, 4, 120, 31)))
+    assert "every number of update 5, attempt 1" in text
+    for name in ("kl_joint", "ratio_max", "minibatches_planned", "advantage_mean", "episode_length_mean"):
+        assert name in text
+
+
 def test_lost_and_corrupt_are_shown(kit: Kit) -> None:
     model = kit.model(kit.drift(5), sinks=SINKS, corrupt=2)
     text = text_of(model)

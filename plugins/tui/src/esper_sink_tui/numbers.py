@@ -60,7 +60,7 @@ def step_trim(value: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A length of time: 3.48 s, 42 s, 5m07s, 1h32m, 3d04h."""
+    """A length of time: 3.48 s, 42 s, 5 min, 5m07s, 1h32m, 3d04h."""
     if seconds is None:
         return MISSING
     if not math.isfinite(seconds):
@@ -72,7 +72,7 @@ def duration(seconds: float | None) -> str:
         return f"{whole} s"
     minutes, rest = divmod(whole, 60)
     if minutes < 60:
-        return f"{minutes}m{rest:02d}s"
+        return f"{minutes}m{rest:02d}s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     if hours < 48:
         return f"{hours}h{minutes:02d}m"

@@ -6,9 +6,10 @@ reach it, and only pages that it served itself may talk to it.
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.errors import EXIT_OK, UsageError
 from esper_sink_tui.listen import is_loopback, parse_address
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["serve", "viewer_words"]
 
-_PORT = 8000
+_PORT: Final = 8000
+_FONT: Final = re.compile(r"<link[^>]*https://fonts\.googleapis\.com[^>]*>")
+_POLICY: Final = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self' data:; frame-ancestors 'none'; connect-src 'self'"
+)
 
 
 def viewer_words(args: argparse.Namespace) -> list[str]:
@@ -56,7 +62,12 @@ def serve(args: argparse.Namespace) -> int:
         origin = request.headers.get("Origin", "")
         if request.host not in allowed or (origin and origin.partition("://")[2] not in allowed):
             raise web.HTTPForbidden(text="only this machine's own pages\n")
-        return await handler(request)
+        answer = await handler(request)
+        if getattr(answer, "content_type", "") == "text/html":
+            # textual-serve's page asks a font of another host: a viewer of one's own runs tells nobody of them.
+            answer.text = _FONT.sub("", answer.text)
+            answer.headers["Content-Security-Policy"] = f"{_POLICY} ws://{request.host}"
+        return answer
 
     class LoopbackServer(Server):
         """Turns strangers away."""

@@ -104,7 +104,8 @@ def _state(model: ScreenModel) -> Line:
 
 def _age_text(model: ScreenModel) -> str:
     if model.ended_s is not None:
-        return f"{age(model.ended_s)} ago"
+        # An hour later nobody counts seconds, and a text that stands still costs nothing.
+        return f"{age(model.ended_s) if model.ended_s < 60 else duration(model.ended_s // 60 * 60)} ago"
     return f"age {age(model.age_s):<4}"
 
 

@@ -43,7 +43,7 @@ def event_line(entry: EventEntry) -> Line:
         (f"{clock(entry.time_ns)} ", "dim"),
         (f"{glyph} {pad(word, 5)}", role),
         (f"{pad(clean(entry.source), 11)}{pad(number, 7, 'right')}  ", "dim"),
-        (clean(entry.text), "" if role == "dim" else role),
+        clean(entry.text),
     )
 
 

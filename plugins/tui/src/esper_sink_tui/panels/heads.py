@@ -104,7 +104,7 @@ def _kl_row(head: HeadState, leading: HeadState | None) -> Line:
         f"{pad(plain(head.weight, 2), 7, 'right')}  ",
         (_bar(head.share, _BAR), _judged(role) or "info"),
         f"{pad(percent(head.share, 0), 5, 'right')} ",
-        (spark(head.kl_history, *KL_RANGE), _judged(role)),
+        (spark(head.kl_history, *KL_RANGE), _judged(role) or "dim"),
         " ",
         (text, role),
     )
@@ -144,7 +144,7 @@ def _entropy_row(head: HeadState) -> Line:
         pad(clean(head.name), _NAME),
         (pad(plain(head.entropy_normalised, 3), 10, "right"), _judged(role)),
         "  ",
-        (spark(head.entropy_history, 0.0, 1.0), _judged(role)),
+        (spark(head.entropy_history, 0.0, 1.0), _judged(role) or "dim"),
         f" {pad(percent(head.clip_fraction), 7, 'right')}{pad(count(head.decisions), 9, 'right')}  ",
         (text, role),
     )

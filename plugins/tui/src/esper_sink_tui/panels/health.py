@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from esper_sink_tui.glyphs import LEVELS, STOP
 from esper_sink_tui.lines import frame, line, pad
 from esper_sink_tui.metrics import METRICS
+from esper_sink_tui.panels.details import detail_lines
 from esper_sink_tui.schema import HISTORY
 from esper_sink_tui.spark import marks, spark
 from esper_sink_tui.trend import arrow
@@ -25,6 +26,8 @@ _VALUE: Final = 10
 _LIMITS: Final = 15
 _STATE: Final = 9
 _FULL: Final = _LABEL + _VALUE + HISTORY + _LIMITS + _STATE + 5
+_DETAILED: Final = 18
+"""Rows from which a zoomed panel shows every number of the update too."""
 _NO_LIMITS: Final = _FULL - _LIMITS - 1
 
 
@@ -36,6 +39,9 @@ def health_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
     state, room = model.snapshot.tamiyo, width - 4
     rows = [_header(room), metric_row(METRICS[0], state, room), _stop_row(model.snapshot, room)]
     rows.extend(metric_row(item, state, room) for item in METRICS[1:])
+    if height >= _DETAILED and model.snapshot.last is not None:
+        title = f"every number of update {model.snapshot.updates}, attempt {state.attempt}"
+        rows.extend([(), line((title, "title")), *detail_lines(model.snapshot.last, room)])
     return frame("POLICY HEALTH", "z zoom", rows, width, height)
 
 
@@ -70,7 +76,7 @@ def metric_row(item: Metric, state: TamiyoState, room: int = _FULL) -> Line:
         room,
         (pad(item.label, _LABEL), ""),
         (pad(item.text(item.value(state)), _VALUE, "right"), judged),
-        ((spark(history, lo, hi, HISTORY), judged), (f" {arrow(history, dead_band=item.dead_band)}", "")),
+        ((spark(history, lo, hi, HISTORY), judged or "dim"), (f" {arrow(history, dead_band=item.dead_band)}", "")),
         (pad(str(item.limits(state)), _LIMITS), "dim"),
         (f"{sign.glyph} {sign.word}", sign.role),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from esper_core.health import WARM_UP_UPDATES
@@ -22,14 +23,14 @@ def throughput_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
     """Steps per second, where the time goes, how far the run is and when it ends."""
     state, last = model.snapshot.tamiyo, model.snapshot.last
     history = [value for value in state.steps_per_s_history if value is not None]
-    top = 1.25 * max(history, default=1.0)
+    top = 1.25 * _range(history)[1]
     return_history = [value for value in state.return_mean_history if value is not None]
     body = [
         line(
             pad("env steps/s", 13),
             pad(rate(state.steps_per_s), 10, "right"),
             "  ",
-            spark(state.steps_per_s_history, 0.0, top),
+            (spark(state.steps_per_s_history, 0.0, top), "dim"),
             f" {arrow(state.steps_per_s_history, dead_band=0.0)}",
         ),
         line(pad("update", 13), pad(duration(_total(last)), 10, "right"), "  ", (_split(last), "dim")),
@@ -37,7 +38,7 @@ def throughput_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
             pad("return", 13),
             pad(plain(state.return_mean, 1), 10, "right"),
             "  ",
-            spark(state.return_mean_history, min(return_history, default=0.0), max(return_history, default=1.0)),
+            (spark(state.return_mean_history, *_range(return_history)), "dim"),
             f" {arrow(state.return_mean_history, dead_band=0.0)}",
         ),
         _progress(model, width - 4),
@@ -45,6 +46,12 @@ def throughput_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
         line((f"{clean(model.snapshot.plan.environment)}  {_device(last)}", "dim")),
     ]
     return frame("THROUGHPUT", "", body, width, height)
+
+
+def _range(values: list[float]) -> tuple[float, float]:
+    """Returns have no limits and no scale of their own: their sparkline spans what the last ten were."""
+    finite = [value for value in values if math.isfinite(value)]
+    return min(finite, default=0.0), max(finite, default=1.0)
 
 
 def throughput_line(model: ScreenModel, width: int) -> Line:

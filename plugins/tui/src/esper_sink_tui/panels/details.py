@@ -1,0 +1,51 @@
+"""The other numbers of one update as text: what the zoomed health panel shows below its rows."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Final
+
+from esper_core.events import PPOUpdatePayload
+from esper_sink_tui.lines import clean, line, pad
+from esper_sink_tui.metrics import METRICS
+from esper_sink_tui.numbers import MISSING
+
+if TYPE_CHECKING:
+    from esper_sink_tui.lines import Line, Span
+
+__all__ = ["detail_lines"]
+
+_ELSEWHERE: Final = frozenset({"heads", "early_stop", "health", "update_id", *(item.key for item in METRICS)})
+_NAME: Final = 21
+_VALUE: Final = 14
+_COLUMN: Final = _NAME + _VALUE + 3
+
+
+def detail_lines(payload: PPOUpdatePayload, width: int) -> list[Line]:
+    """Field names and unrounded values, in as many columns as fit, read downwards."""
+    cells = [
+        (item.name, _text(getattr(payload, item.name)))
+        for item in fields(PPOUpdatePayload)
+        if item.name not in _ELSEWHERE
+    ]
+    columns = max(width // _COLUMN, 1)
+    rows = -(-len(cells) // columns)
+    found = []
+    for row in range(rows):
+        parts: list[tuple[str, str]] = cells[row::rows]
+        spans: list[tuple[Span, Span]] = [
+            ((pad(name, _NAME), "dim"), (pad(text, _VALUE, "right") + "   ", "")) for name, text in parts
+        ]
+        found.append(line(*(span for pair in spans for span in pair)))
+    return found
+
+
+def _text(value: object) -> str:
+    """A value as Python knows it, floats in six figures."""
+    if value is None or value == "":
+        return MISSING
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, tuple):
+        return " ".join(f"{item:.2g}" for item in value) or MISSING
+    return clean(str(value))
