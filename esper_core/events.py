@@ -375,7 +375,12 @@ class SinkStatusChanged(_Record):
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SinkLoss(_Record):
-    """Events one sink lost over the run."""
+    """Events one sink lost over the run.
+
+    Attributes:
+        sink: its name.
+        lost: number of events.
+    """
 
     sink: str
     lost: int

@@ -173,7 +173,9 @@ def test_an_error_names_the_variable(tmp_path: Path, env: dict[str, str], expect
 
 
 def test_variables_of_others_are_left_alone(tmp_path: Path) -> None:
-    assert load_config(cwd=tmp_path, env={"ESPER_DEBUG": "1", "ESPER_HOME": "/x", "PPO__EPOCHS": "2"}).config is not None
+    assert (
+        load_config(cwd=tmp_path, env={"ESPER_DEBUG": "1", "ESPER_HOME": "/x", "PPO__EPOCHS": "2"}).config is not None
+    )
 
 
 @pytest.mark.parametrize(
