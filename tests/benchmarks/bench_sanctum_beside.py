@@ -1,0 +1,99 @@
+"""What a viewer beside it costs the training: interleaved pairs, with and without, median and confidence interval.
+
+    python tests/benchmarks/bench_sanctum_beside.py [--pairs 20] [--updates 40] [-- words for esper ppo]
+
+Each pair is one training alone and one with ``esper sanctum`` attached on a pseudo-terminal, in alternating order.
+The figure is the ratio of their environment steps per second; the interval is a bootstrap over the pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from bench_sanctum import Viewer
+
+from esper_core.runs import list_runs, open_run
+
+
+def train(base: Path, words: list[str], *, watched: bool) -> dict[str, float]:
+    """One training; its steps per second over the updates behind the first, and its own CPU seconds."""
+    began = time.perf_counter()
+    trainer = subprocess.Popen(
+        [sys.executable, "-m", "esper_core", "ppo", "--dir", str(base), "--sinks", "journal", *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    viewer = None
+    while trainer.poll() is None and not list_runs(base):
+        time.sleep(0.02)
+    if watched and trainer.poll() is None:
+        viewer = Viewer(list_runs(base)[0])
+        viewer.keep = False
+    _, said = trainer.communicate()
+    if trainer.returncode:
+        raise SystemExit(said.decode())
+    usage = os.times()
+    if viewer is not None:
+        viewer.close()
+    run = list_runs(base)[0]
+    updates = list(open_run(run.path).updates())
+    first, last = updates[1], updates[-1]
+    seconds = (last.time_ns - first.time_ns) / 1e9
+    return {
+        "steps_per_s": (last.payload.env_steps - first.payload.env_steps) / seconds,
+        "wall_s": time.perf_counter() - began,
+        "children_cpu_s": usage.children_user + usage.children_system,
+    }
+
+
+def interval(ratios: list[float], draws: int = 4000) -> tuple[float, float]:
+    """95 % of the medians of resampled pairs."""
+    rnd = random.Random(7)
+    medians = sorted(statistics.median(rnd.choices(ratios, k=len(ratios))) for _ in range(draws))
+    return medians[int(draws * 0.025)], medians[int(draws * 0.975)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--updates", type=int, default=40)
+    parser.add_argument("words", nargs="*", help="further words for esper ppo")
+    args = parser.parse_args()
+    words = ["--updates", str(args.updates), *args.words]
+    ratios = []
+    alone_speeds = []
+    for pair in range(args.pairs):
+        speeds = {}
+        for watched in (False, True) if pair % 2 == 0 else (True, False):
+            with tempfile.TemporaryDirectory(prefix="esper-bench-") as folder:
+                speeds[watched] = train(Path(folder), words, watched=watched)["steps_per_s"]
+        ratios.append(speeds[True] / speeds[False])
+        alone_speeds.append(speeds[False])
+        print(f"pair {pair + 1:2d}: alone {speeds[False]:8.1f}  watched {speeds[True]:8.1f} steps/s", file=sys.stderr)
+    low, high = interval(ratios)
+    print(
+        json.dumps(
+            {
+                "pairs": len(ratios),
+                "steps_per_s_alone_median": round(statistics.median(alone_speeds), 1),
+                "speed_with_viewer_median_percent": round(statistics.median(ratios) * 100, 2),
+                "confidence_95_percent": [round(low * 100, 2), round(high * 100, 2)],
+            },
+            indent=2,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
