@@ -157,6 +157,8 @@ def test_the_run_directory_holds_what_happened(finished: tuple[Path, subprocess.
     assert [event.payload.update_id for event in run.updates()] == [1, 2, 3]
     kinds = [event.kind for event in run.events()]
     assert (kinds[0], kinds[-1]) == ("run_started", "run_finished")
+    finished_event = list(run.events())[-1].payload
+    assert 0 < finished_event.duration_s < 100
     assert run.summary is not None
     assert (run.summary["state"], run.summary["updates"], run.summary["env_steps"]) == ("done", 3, 96)
     assert run.summary["kl_divergence"] == list(run.updates())[-1].payload.kl_divergence

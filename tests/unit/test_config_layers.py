@@ -195,17 +195,17 @@ def test_an_error_names_the_set_option(tmp_path: Path, text: str, expected: str)
 
 
 def test_one_key_cannot_be_value_and_table(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--set sink.otlp.a.b: sink.otlp.a is set as a single value elsewhere"):
+    with pytest.raises(ConfigError, match=r"--set sink\.otlp\.a\.b: sink.otlp.a is set as a single value elsewhere"):
         load_config(cwd=tmp_path, sets=["sink.otlp.a=1", "sink.otlp.a.b=2"])
-    with pytest.raises(ConfigError, match="--set sink.otlp.a: is a table elsewhere"):
+    with pytest.raises(ConfigError, match=r"--set sink\.otlp\.a: is a table elsewhere"):
         load_config(cwd=tmp_path, sets=["sink.otlp.a.b=2", "sink.otlp.a=1"])
 
 
 def test_a_file_that_is_named_must_be_readable(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="absent.toml: cannot be read: No such file"):
+    with pytest.raises(ConfigError, match=r"absent\.toml: cannot be read: No such file"):
         load_config(file=tmp_path / "absent.toml")
     (tmp_path / "latin.toml").write_bytes(b'preset = "\xff"')
-    with pytest.raises(ConfigError, match="latin.toml: not UTF-8"):
+    with pytest.raises(ConfigError, match=r"latin\.toml: not UTF-8"):
         load_config(file=tmp_path / "latin.toml")
 
 

@@ -217,6 +217,18 @@ def test_gradient_norm_is_before_clipping(bandit: Any) -> None:
     assert norms[0] > 1e-3
 
 
+def test_value_coef_weighs_the_value_loss_and_leaves_the_policy_alone(bandit: Any) -> None:
+    """The trunks are separate and Adam takes each parameter by itself: 0 keeps the value head, the rest is the same."""
+    agents = [bandit.agent(minibatch_size=64, max_grad_norm=1e6, target_kl=0, value_coef=coef) for coef in (0.0, 0.5)]
+    before = agents[0].policy.value_weight.detach().clone()
+    for agent in agents:
+        agent.update(bandit.rollout(agent, 256))
+    without, weighted = (agent.policy for agent in agents)
+    assert torch.equal(without.value_weight, before)
+    assert not torch.equal(weighted.value_weight, before)
+    assert torch.equal(without.logit_weight, weighted.logit_weight)
+
+
 def test_payload_describes_the_plan_and_the_rollout(bandit: Any) -> None:
     agent = bandit.agent(epochs=3, minibatch_size=100, target_kl=0)
     recorder = listen(agent)

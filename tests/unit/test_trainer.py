@@ -93,6 +93,7 @@ def test_run_started_says_what_is_planned(toys: Any) -> None:
     assert started.heads == ("action",)
     assert (started.updates_planned, started.steps_planned, started.episodes_planned) == (1, None, None)
     assert (started.target_kl, started.stop_threshold) == (0.02, pytest.approx(0.03))
+    assert (started.kl_warning, started.kl_critical) == (0.015, 0.03)
     assert any(item.startswith("torch==") for item in started.versions)
     assert len(started.config_digest) == 64
 
