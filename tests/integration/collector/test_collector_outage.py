@@ -225,7 +225,7 @@ def test_the_collector_away_during_a_run_is_made_good_by_a_replay_twice_equal(
     )
     lost = next(item for item in played.report.sinks if item.name == "otlp")
     assert lost.lost > 0
-    assert "refuses the connection" in lost.message
+    assert "do not arrive" in lost.message  # refused, or closed in the middle of stopping
     prometheus.start()
     receiver.start()
     updates = played.updates()

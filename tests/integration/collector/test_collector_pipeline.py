@@ -82,9 +82,9 @@ def story(module_stage: Any, certificates: Any, tmp_path_factory: pytest.TempPat
     )
     began = time.time()
     helpers.esper(
-        *("ppo", "--env", "CartPole-v1", "--updates", "12", "--seed", "3", "--sinks", "journal,otlp"),
+        *("ppo", "--env", "CartPole-v1", "--updates", "16", "--seed", "3", "--sinks", "journal,otlp"),
         *("--set", "ppo.learning_rate=0.01", "--set", "ppo.target_kl=0.02"),
-        *("--set", f"sink.otlp.endpoint={agent.url}", "--set", "sink.otlp.update_interval_s=0.1"),
+        *("--set", f"sink.otlp.endpoint={agent.url}", "--set", "sink.otlp.update_interval_s=0.02"),
         cwd=home,
     )
     ended = time.time()
@@ -205,12 +205,15 @@ def test_every_expression_of_the_dashboard_returns_series(story: Story, helpers:
     variables = {"$run": story.run_id, "$rank": "0", "$host": ".*", "$__rate_interval": "1m", "$__range": "1h"}
     queries = [target["expr"] for panel in document["panels"] for target in panel.get("targets", [])]
     assert len(queries) > 25
+    empty = []
     for query in queries:
         promql = query
         for name, value in variables.items():
             promql = promql.replace(name, value)
         assert "$" not in promql
-        assert story.prometheus.range(promql, story.began, story.ended + 5), promql
+        if not story.prometheus.range(promql, story.began, story.ended + 5):
+            empty.append(promql)
+    assert not empty
 
 
 def test_the_variables_of_the_dashboard_find_run_rank_and_host(story: Story, helpers: Any) -> None:
