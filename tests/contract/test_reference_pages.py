@@ -19,7 +19,7 @@ import pytest
 from esper_core import events, hooks
 from esper_core.cli._command import CORE_COMMANDS, PLUGIN_COMMANDS, load_core
 from esper_core.config.schema import DeliveryConfig, EsperConfig
-from esper_core.semconv.names import METRICS
+from esper_core.semconv.names import GAUGES, METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,9 +111,11 @@ def test_a_sinks_options_are_documented_and_tested(name: str, target: str) -> No
         assert get_type_hints(config)[key] is not None
 
 
-@pytest.mark.parametrize("name", METRICS)
-def test_a_metric_is_documented(name: str) -> None:
+@pytest.mark.parametrize("name", [*METRICS, *(gauge.name for gauge in GAUGES)])
+def test_a_metric_is_documented_and_tested(name: str) -> None:
     assert f"`{name}`" in _page("telemetry.md")
+    if name in METRICS:  # gauges are tested one by one, from the registry: test_gauge_values.py
+        assert f'"{name}"' in _tests()
 
 
 def _parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:

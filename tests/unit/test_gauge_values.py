@@ -1,0 +1,51 @@
+"""Every gauge shows the field that its name says, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from esper_core.events import HeadStats, PPOUpdatePayload
+from esper_core.health import HealthLevel
+from esper_core.semconv.gauges import gauge_points
+from esper_core.semconv.names import GAUGES, METRICS
+from esper_core.testing import make_event, make_update
+
+OTHERWISE = {"rollout.duration": "rollout_s", "update.duration": "update_s", "throughput": "steps_per_s"}
+"""Gauges whose names follow OpenTelemetry's customs instead of the field's name."""
+
+
+def numbered(record: Any, first: int) -> Any:
+    """The record with another number in each numeric field."""
+    numeric = [field.name for field in dataclasses.fields(record) if field.type in {"int", "float", "float | None"}]
+    return replace(record, **{name: first + index for index, name in enumerate(numeric)})
+
+
+def update() -> PPOUpdatePayload:
+    """Every number another one, with two heads."""
+    heads = (numbered(HeadStats(name="slot"), 1000), numbered(HeadStats(name="operations"), 2000))
+    return replace(numbered(make_update(1), 1), heads=heads, health=HealthLevel.CRITICAL)
+
+
+@pytest.mark.parametrize("gauge", GAUGES, ids=lambda gauge: gauge.name)
+def test_a_gauge_shows_its_field(gauge: Any) -> None:
+    payload = update()
+    points = [point for point in gauge_points(make_event(payload)) if point.name == gauge.name]
+    name = gauge.name.removeprefix("esper.ppo.last.")
+    if name.startswith("head."):
+        field = name.removeprefix("head.")
+        assert [(point.attributes["esper.ppo.head.name"], point.value) for point in points] == [
+            (head.name, getattr(head, field)) for head in payload.heads
+        ]
+        return
+    (point,) = points
+    expected = payload.health.severity if name == "health" else getattr(payload, OTHERWISE.get(name, name))
+    assert (point.value, point.unit) == (expected, gauge.unit)
+
+
+def test_gauges_and_other_metrics_have_names_of_their_own() -> None:
+    names = [*(gauge.name for gauge in GAUGES), *METRICS]
+    assert len(names) == len(set(names))
