@@ -38,6 +38,7 @@ TIMEOUT_S: Final = 15.0
 DEFAULT_PORT: Final = 4318
 _TRACES: Final = "/v1/traces"
 _IGNORED: Final = frozenset({"/v1/metrics", "/v1/logs"})
+_BUSY: Final = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _JSON: Final = "application/json"
 _PROTOBUF: Final = "application/x-protobuf"
 
@@ -207,9 +208,18 @@ class _Server(ThreadingHTTPServer):
         """At most 64 at once; the next one is turned away instead of queued without end."""
         if not self._room.acquire(blocking=False):
             self.owner.count(refused=1)
+            if self.tls is None:
+                with contextlib.suppress(OSError):
+                    request.setblocking(False)
+                    request.send(_BUSY)
             self.shutdown_request(request)
             return
         super().process_request(request, client_address)
+
+    @property
+    def crowded(self) -> bool:
+        """More than half of the places are taken: answered clients make room for others."""
+        return self._room._value < MAX_CONNECTIONS // 2  # noqa: SLF001  # a hint; no lock needed
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """The TLS handshake belongs to the client's own thread: a slow one holds up nobody."""
@@ -337,6 +347,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         if extra is not None:
             self.send_header(*extra)
+        self.close_connection = self.close_connection or self.server.crowded
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()

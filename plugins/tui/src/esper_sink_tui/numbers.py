@@ -60,13 +60,15 @@ def step_trim(value: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A length of time: 3.48 s, 42 s, 5 min, 5m07s, 1h32m, 3d04h."""
+    """A length of time: 410 ms, 3.48 s, 42 s, 5 min, 5m07s, 1h32m, 3d04h."""
     if seconds is None:
         return MISSING
     if not math.isfinite(seconds):
         return NON_FINITE
+    if seconds < 1:
+        return f"{max(seconds, 0.0) * 1000:.0f} ms"
     if seconds < 10:
-        return f"{max(seconds, 0.0):.2f} s"
+        return f"{seconds:.2f} s"
     whole = int(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -17,7 +17,7 @@ from esper_sink_tui.metrics import KL_RANGE
 from esper_sink_tui.numbers import plain
 from esper_sink_tui.series import Series, bands, read_series
 from esper_sink_tui.theme import MONO, rich_colour
-from esper_sink_tui.widgets.kl_plot import KLAxis, WholeAxis
+from esper_sink_tui.widgets.kl_plot import KLAxis, NarrowPlot, WholeAxis
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +72,6 @@ class PlotsScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         ("escape,q,h,v", "dismiss", "back"),
         ("g", "group", "group by experiment"),
-        ("r", "reload", "read again"),
     ]
     DEFAULT_CSS = """
     PlotsScreen PlotWidget {
@@ -93,8 +92,8 @@ class PlotsScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         """KL above, return below, then who is who."""
         with Vertical():
-            yield PlotWidget(id="history-kl")
-            yield PlotWidget(id="history-return")
+            yield NarrowPlot(id="history-kl")
+            yield NarrowPlot(id="history-return")
             yield Static("reading the whole journal ...", id="history-legend", markup=False)
         yield Footer(show_command_palette=False)
 
@@ -124,12 +123,13 @@ class PlotsScreen(Screen[None]):
         kl.border_title, returns.border_title = f"KL, {clean(word)}", "return"
         for plot in (kl, returns):
             plot.clear()
-            plot.margin_top, plot.margin_bottom, plot.margin_left = 0, 1, 12
             plot.set_x_formatter(WholeAxis())
-        kl.set_ylimits(*KL_RANGE)
+        kl.set_ylimits(KL_RANGE[0], KL_RANGE[1])
         kl.set_y_formatter(KLAxis())
         ends = [value for item in series for value in (*item.updates[:1], *item.updates[-1:])]
         if ends:
+            for plot in (kl, returns):
+                plot.set_xlimits(min(ends), max(ends) + 1)
             colours = self.app.theme_variables
             for value, role in ((TUIThresholds.KL_WARNING, "role-warn"), (TUIThresholds.KL_CRITICAL, "role-crit")):
                 style = rich_colour(colours[role])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar
 
+from textual.reactive import reactive
 from textual_hires_canvas import HiResMode
 from textual_plot import NumericAxisFormatter, PlotWidget
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from esper_sink_tui.layout import Cell
     from esper_sink_tui.model import ScreenModel
 
-__all__ = ["KLAxis", "KLPlot"]
+__all__ = ["KLAxis", "KLPlot", "NarrowPlot", "WholeAxis"]
 
 
 class KLAxis(NumericAxisFormatter):
@@ -56,7 +57,15 @@ class WholeAxis(NumericAxisFormatter):
         return [f"{tick:.0f}" for tick in ticks]
 
 
-class KLPlot(PlotWidget, can_focus=True, inherit_bindings=False):
+class NarrowPlot(PlotWidget, can_focus=True):
+    """A plot that leaves the room to the data. Margins changed after mounting would leave its canvas as it was."""
+
+    margin_top = reactive(0)
+    margin_bottom = reactive(1)
+    margin_left = reactive(12)
+
+
+class KLPlot(NarrowPlot, can_focus=True, inherit_bindings=False):
     """The plot of the main screen: the last 120 updates. Arrows step through updates, so panning is by mouse."""
 
     BINDINGS: ClassVar[list[BindingType]] = []
@@ -95,8 +104,7 @@ class KLPlot(PlotWidget, can_focus=True, inherit_bindings=False):
         self._drawn = key
         self.border_title = plot_title(model) if recent else "KL BY UPDATE"
         self.clear()
-        # The base class resets limits and margins when it is mounted, so they are set with the data.
-        self.margin_top, self.margin_bottom, self.margin_left = 0, 1, 12
+        # The base class resets its limits when it is mounted, so they are set with the data.
         self.set_ylimits(*KL_RANGE)
         self.set_x_formatter(WholeAxis())
         stop = last.stop_threshold if last is not None and last.stop_on == "weighted" else None
@@ -108,7 +116,7 @@ class KLPlot(PlotWidget, can_focus=True, inherit_bindings=False):
         limits = ((TUIThresholds.KL_WARNING, "role-warn"), (TUIThresholds.KL_CRITICAL, "role-crit"))
         for value, role in limits:
             self.plot([first, final], [value, value], line_style=colours[role], hires_mode=HiResMode.BRAILLE)
-        if stop is not None:
+        if stop is not None and stop not in {value for value, _ in limits}:
             self.plot([first, final], [stop, stop], line_style=colours["role-stop"], hires_mode=HiResMode.BRAILLE)
         xs, ys = _line(recent)
         if len(xs) > 1:
