@@ -34,11 +34,13 @@ check: venv ## ruff, mypy, and generated files up to date
 	@$(BIN)/python -m esper_core.semconv.generate --check
 	@$(BIN)/python -m esper_core.cli.docs --check
 	@$(BIN)/python docs/reference/generate.py --check
+	@$(BIN)/python collector-config/generate.py --check
 
 docs: venv ## write the generated reference pages
 	@$(BIN)/python -m esper_core.semconv.generate
 	@$(BIN)/python -m esper_core.cli.docs
 	@$(BIN)/python docs/reference/generate.py
+	@$(BIN)/python collector-config/generate.py
 
 bench: venv ## run the benchmarks and print their tables (minutes)
 	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
@@ -50,10 +52,12 @@ tools: ## build the Collector of collector-config/builder.yaml (needs Go and ocb
 	@command -v ocb >/dev/null || { echo "make tools needs ocb, the OpenTelemetry Collector builder: see collector-config/README.md" >&2; exit 1; }
 	@ocb --config collector-config/builder.yaml
 
-system-deps: ## install the Debian packages that tests use: tmux, chromium
-	@if command -v tmux chromium chromedriver >/dev/null 2>&1 && command -v chromium >/dev/null && command -v chromedriver >/dev/null; then exit 0; fi; \
-	if ! command -v apt-get >/dev/null; then echo "system-deps knows only apt-get; install tmux, chromium and chromedriver yourself" >&2; exit 1; fi; \
-	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends tmux chromium chromium-driver >/dev/null
+system-deps: ## install the Debian packages that tests use: tmux, chromium, chromedriver, openssl
+	@missing=; for program in tmux chromium chromedriver openssl; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null; then echo "system-deps knows only apt-get; install$$missing yourself" >&2; exit 1; fi; \
+	echo "Installing$$missing with apt-get"; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends tmux chromium chromium-driver openssl >/dev/null
 
 venv: $(STAMP)
 
