@@ -301,3 +301,33 @@ def test_without_a_terminal_plain_lines_come(trained: Path) -> None:
     assert done.returncode == open_run("latest", trained).verdict().exit_code
     assert "upd 6/6 100%" in done.stdout
     assert "\x1b" not in done.stdout
+
+
+def test_a_training_that_exports_otlp_reaches_the_listener(tmp_path: Path) -> None:
+    """The real OTLP sink sends to the viewer's own receiver; journal and network tell the same."""
+    pytest.importorskip("esper_sink_otlp", reason="sends by OTLP")
+    from esper_sink_tui.listen import Receiver
+
+    heard = Watch()
+    with Receiver(lambda events: heard.receive(events, where="OTLP"), port=0, token="s3cret") as receiver:
+        trainer = train(
+            tmp_path,
+            "--sink",
+            "otlp",
+            "--set",
+            f"sink.otlp.endpoint={receiver.url}",
+            "--set",
+            "sink.otlp.headers.Authorization=Bearer s3cret",
+        )
+        said, _ = trainer.communicate()
+        assert trainer.returncode == 0, said
+        read_all(heard)
+    watched = heard.watched()
+    assert watched is not None, said
+    aggregator = SanctumAggregator()
+    aggregator.handle_all(read_events(find_run("latest", tmp_path)))
+    stored = aggregator.snapshot()
+    assert watched.snapshot.tamiyo == stored.tamiyo
+    assert watched.snapshot.heads == stored.heads
+    assert watched.snapshot.plan == stored.plan
+    assert heard.model().life.state is RunState.DONE
