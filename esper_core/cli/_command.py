@@ -58,7 +58,7 @@ CORE_COMMANDS: Final = {
 """The core's own commands, in the order ``esper --help`` shows them."""
 
 PLUGIN_COMMANDS: Final = {
-    "sanctum": PluginCommand("watch a run, live or replayed, in the terminal"),
+    "sanctum": PluginCommand("watch runs, live or ended, in the terminal"),
     "verify": PluginCommand("prove a telemetry record by machine, from emitter to display"),
 }
 """Commands of plugins that Esper itself publishes: known by name even when the plugin is absent."""
