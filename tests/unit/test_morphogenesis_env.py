@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from esper_core.envs.morphogenesis import MorphogenesisEnv
-from esper_core.envs.morphogenesis.baselines import AlwaysWait, FixedSchedules, Graft, Random, play, search
+from esper_core.envs.morphogenesis.baselines import AlwaysWait, FixedSchedules, Graft, Random, neighbours, play, search
 from esper_core.envs.morphogenesis.blueprints import BLUEPRINTS
 from esper_core.envs.morphogenesis.data import Dataset
 from esper_core.envs.morphogenesis.host import HOST_SIZE
@@ -241,3 +241,13 @@ def test_search_finds_the_schedule_that_germinates(signals: Dataset) -> None:
     assert {schedule for _, _, schedule in ranked} == set(schedules)
     assert ranked[0][0] >= ranked[1][0]
     assert str(schedules[1][0]) == f"gated in slot 0 at epoch 0 tempo {TEMPOS[1]} offset {OFFSETS[0]}"
+
+
+def test_neighbours_differ_in_one_choice_of_one_graft_or_in_where_all_stand() -> None:
+    schedule = (Graft(0, 1, 0), Graft(1, 2, 6, fossil=12))
+    found = neighbours(schedule, 24)
+    assert schedule not in found
+    for first, second in found:
+        changed = [name for name in vars(first) if getattr(first, name) != getattr(schedule[0], name)]
+        changed += [name for name in vars(second) if getattr(second, name) != getattr(schedule[1], name)]
+        assert len(changed) == 1 or changed == ["slot", "slot"]

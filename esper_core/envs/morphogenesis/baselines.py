@@ -3,14 +3,14 @@
 ``python -m esper_core.envs.morphogenesis.baselines`` searches the best fixed schedule: what one would do who knows the
 task well but does not look. A schedule names for each graft its slot, blueprint, epoch, tempo, offset, and when it
 turns to fossil. Candidates race by successive halving: all play a few episodes, the better part plays more, so that
-the winner is judged on episodes of its own and not on its luck.
+the winner is judged on episodes of its own and not on its luck. Then the leaders race against their neighbours.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
@@ -230,6 +230,25 @@ def candidates(epochs: int) -> list[Schedule]:
     return chosen
 
 
+def neighbours(schedule: Schedule, epochs: int) -> list[Schedule]:
+    """Every schedule that differs from one in a single choice of a single graft; slots keep their distance."""
+    found: list[Schedule] = []
+    for index, graft in enumerate(schedule):
+        changes = (
+            *({"blueprint": choice} for choice in range(len(BLUEPRINTS))),
+            *({"tempo": choice} for choice in range(len(TEMPOS))),
+            *({"offset": choice} for choice in range(len(OFFSETS))),
+            *({"epoch": max(0, graft.epoch + shift)} for shift in (-2, -1, 1, 2, 4)),
+            *({"fossil": epoch} for epoch in (None, *range(epochs // 4, epochs, 3))),
+        )
+        for change in changes:
+            changed = replace(graft, **change)
+            if changed != graft:
+                found.append((*schedule[:index], changed, *schedule[index + 1 :]))
+    found += [tuple(replace(graft, slot=(graft.slot + shift) % 3) for graft in schedule) for shift in (1, 2)]
+    return found
+
+
 def search(
     schedules: Sequence[Schedule], *, rounds: Iterable[tuple[int, int]], n: int = 32, **env_options: Any
 ) -> list[tuple[float, float, Schedule]]:
@@ -248,7 +267,8 @@ def search(
     standing = list(schedules)
     ranked: list[tuple[float, float, Schedule]] = []
     for number, (episodes, keep) in enumerate(rounds):
-        returns, accuracies = [[0.0] * 0 for _ in standing], [[0.0] * 0 for _ in standing]
+        returns: list[list[float]] = [[] for _ in standing]
+        accuracies: list[list[float]] = [[] for _ in standing]
         lots = [index for index in range(len(standing)) for _ in range(episodes)]
         for start in range(0, len(lots), n):
             rows = [lots[min(start + row, len(lots) - 1)] for row in range(n)]
@@ -273,14 +293,24 @@ def main() -> None:
     """Search the best fixed schedule and print the leaders."""
     parser = argparse.ArgumentParser(description="search the best fixed schedule of the morphogenesis task")
     parser.add_argument("--scale", type=float, default=1.0, help="episodes of every round are multiplied with this")
+    parser.add_argument("--rounds", type=int, default=2, help="races among the leaders' neighbours after the grid")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    plan = [(8, 120), (24, 24), (96, 6), (256, 6)]
-    rounds = [(max(1, round(episodes * options.scale)), keep) for episodes, keep in plan]
-    schedules = candidates(MorphogenesisEnv(1).epochs)
-    print(f"{len(schedules)} schedules")
-    for gain, accuracy, schedule in search(schedules, rounds=rounds):
-        print(f"return {gain:.3f} accuracy {accuracy:.3f}: {'; '.join(str(graft) for graft in schedule)}")
+    epochs = MorphogenesisEnv(1).epochs
+
+    def race(schedules: list[Schedule], plan: list[tuple[int, int]]) -> list[tuple[float, float, Schedule]]:
+        rounds = [(max(1, round(episodes * options.scale)), keep) for episodes, keep in plan]
+        print(f"{len(schedules)} schedules", flush=True)
+        ranked = search(schedules, rounds=rounds)
+        for gain, accuracy, schedule in ranked:
+            print(f"return {gain:.3f} accuracy {accuracy:.3f}: {'; '.join(map(str, schedule))}", flush=True)
+        return ranked
+
+    leaders = race(candidates(epochs), [(8, 120), (24, 24), (96, 6), (256, 6)])
+    for _ in range(options.rounds):
+        kept = [schedule for _, _, schedule in leaders[:3]]
+        near = [near for schedule in kept for near in neighbours(schedule, epochs)]
+        leaders = race(list(dict.fromkeys([*kept, *near])), [(16, 24), (96, 6), (256, 6)])
 
 
 if __name__ == "__main__":
