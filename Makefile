@@ -63,7 +63,7 @@ venv: $(STAMP)
 
 $(STAMP): $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Esper needs Python 3.11 or newer; make PYTHON=python3.12 names another one")'
-	@echo "Setting up $(VENV) (once): torch 2.13.0 and about 100 small packages."
+	@echo "Setting up $(VENV) (once): torch 2.13.0 and about 90 small packages."
 	@echo "  Download: about 0.3 GB with a CPU build of torch, about 3 GB with the CUDA build that PyPI gives on Linux."
 	@$(if $(TORCH_INDEX),echo "  Extra index: $(TORCH_INDEX)",echo "  For the CPU build: make $(firstword $(MAKECMDGOALS)) TORCH_INDEX=URL of an index that has it.")
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
