@@ -62,6 +62,8 @@ def _tested(name: str) -> bool:
 
 
 def test_generated_pages_are_up_to_date() -> None:
+    for _, target in _entry_points("esper.sinks"):
+        pytest.importorskip(target.partition(":")[0], reason="one page is made of the plugins")
     words = [sys.executable, str(REFERENCE / "generate.py"), "--check"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

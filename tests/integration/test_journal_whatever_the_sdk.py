@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 pytest.importorskip("opentelemetry.sdk")
+pytest.importorskip("esper_sink_journal", reason="the journal is a plugin")
 
 UPDATES = 40
 SINK = """

@@ -44,7 +44,7 @@ def environment(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     site = Path(sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)}))
     for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         for entry in Path(place).iterdir():
-            if not entry.name.startswith(("esper", "_esper", "__editable__", "pip", "distutils-precedence")):
+            if not entry.name.startswith(("esper", "_editable_impl", "__editable__", "pip", "distutils-precedence")):
                 (site / entry.name).symlink_to(entry)
     _install(home, wheels, "esper_core")
     return home
@@ -80,6 +80,19 @@ def test_the_core_alone_lists_no_sink_and_trains(environment: Path, tmp_path: Pa
     assert 'esper: default sink "console" is not installed, going on without it' in trained.stderr
     assert 'esper: default sink "journal" is not installed, going on without it' in trained.stderr
     assert "done: 2 of 2 updates" in trained.stdout
+
+
+def test_the_tests_of_the_core_pass_with_no_plugin(environment: Path) -> None:
+    """Those that train are left out for their time; they open no sink of a plugin by themselves."""
+    unit = [path for path in sorted((ROOT / "tests" / "unit").glob("test_*.py")) if "torch" not in path.read_text()]
+    assert len(unit) > 10
+    words = ["-q", "-p", "no:cacheprovider", "--no-header", *unit, "tests/contract"]
+    words += ["--ignore=tests/contract/test_docs_links.py"]
+    words += ["tests/integration/test_replay_commands.py", "tests/integration/test_faults_sinks.py"]
+    done = _run(environment / "bin" / "python", "-m", "pytest", *words, cwd=ROOT)
+    said = done.stdout.splitlines()
+    assert " passed" in said[-1]
+    assert any("esper_sink_journal" in line for line in said if line.startswith("SKIPPED")), "no plugin is there"
 
 
 def test_a_third_party_sink_is_installed_selected_fed_and_really_removed(
