@@ -94,7 +94,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess
     (folder / "mine.py").write_text(SINK)
     (folder / "esper.toml").write_text(
         'sinks = ["console", "journal", "./mine.py:Mine"]\n'
-        "[ppo]\nrollout_steps = 16\nminibatch_size = 16\n"
+        "[ppo]\nrollout_steps = 16\nminibatch_size = 16\ntarget_kl = 0.02\n"
         f'[env]\nid = "CartPole-v1"\nn_envs = 2\n[sink.Mine]\ndoor = "{CANARY}"\n'
         f'[sink.elsewhere]\napi_token = "{CANARY}"\nendpoint = "https://me:{CANARY}@host"\n'
     )
