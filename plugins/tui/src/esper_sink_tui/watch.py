@@ -36,6 +36,8 @@ MOST_HEARD: Final = 500
 _BITE: Final = 64
 _DISCOVER_S: Final = 2.0
 _LIFE_S: Final = 0.5
+_ENDED_S: Final = 3.0
+"""Runs that have ended may be resumed: they are looked after now and then."""
 
 
 @dataclass(slots=True)
@@ -49,6 +51,7 @@ class Watched:
     life: Life = field(default_factory=Life)
     generation: int = -1
     life_at: float = -1.0
+    rests_until: float = -1.0
     marked: bool = False
     group: str = ""
     row: RunRow | None = None
@@ -183,14 +186,27 @@ class Watch:
         self._discover()
         more = False
         for watched in sorted(self.all(), key=lambda item: item.source.run_id != self._selected):
+            if self._rests(watched):
+                continue
             while events := self._bite(watched):
                 if len(events) < _BITE:
                     break
                 if time.monotonic() > deadline:
                     more = True
+                    watched.rests_until = -1.0
                     break
             self._refresh(watched)
         return more
+
+    def _rests(self, watched: Watched) -> bool:
+        """Whether a run that has ended, and is not on show, was looked after a moment ago."""
+        if not watched.life.state.ended or watched.source.run_id == self._selected:
+            return False
+        now = time.monotonic()
+        if now < watched.rests_until:
+            return True
+        watched.rests_until = now + _ENDED_S
+        return False
 
     def _bite(self, watched: Watched) -> list[TelemetryEvent[Payload]]:
         events = watched.source.poll(_BITE)
