@@ -124,6 +124,14 @@ def test_an_unknown_run_names_the_nearest(kit: Kit, tmp_path: Path) -> None:
         called("calm-rum", "--dir", str(tmp_path), "--once")
 
 
+def said(out: io.StringIO, text: str) -> None:
+    """Wait until a text was printed."""
+    deadline = time.monotonic() + 20
+    while text not in out.getvalue():
+        assert time.monotonic() < deadline, out.getvalue()
+        time.sleep(0.02)
+
+
 def test_lines_until_the_run_ends(kit: Kit, tmp_path: Path) -> None:
     run = stored(kit, tmp_path, "run-a", [0.004] * 4)
     watch = Watch()
@@ -134,9 +142,9 @@ def test_lines_until_the_run_ends(kit: Kit, tmp_path: Path) -> None:
         target=lambda: codes.append(follow_lines(watch, interval_s=0.3, ascii_only=False, out=out)), daemon=True
     )
     follower.start()
-    time.sleep(0.4)
+    said(out, "HEALTHY")
     kit.journal(run, [kit.event(kit.update(5, 0.04), at=9)]).close()
-    time.sleep(0.6)
+    said(out, "✖ crit")
     kit.record(run, state=RunState.DONE)
     follower.join(10)
     assert codes == [2]
