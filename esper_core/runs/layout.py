@@ -43,6 +43,9 @@ class RunDir:
         if not self.run_id:
             object.__setattr__(self, "run_id", self.path.resolve().name)
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
     @property
     def record_path(self) -> Path:
         """``run.json``: state, heartbeat and sinks, replaced atomically."""

@@ -40,6 +40,9 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
     @property
     def path(self) -> Path:
         """The run's directory."""
