@@ -165,7 +165,7 @@ def load_agent(run: str | Path, *, base: str | Path = "runs", device: str = "cpu
     if path.suffix != ".pt" and not path.is_file():
         from esper_core.runs.layout import find_run  # noqa: PLC0415  # a file alone needs no runs
 
-        path = find_run(str(run), Path(base)).checkpoint
+        path = find_run(str(path), Path(base)).checkpoint
     checkpoint = load_checkpoint(path)
     agent = PPOAgent(
         checkpoint.heads,

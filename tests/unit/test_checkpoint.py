@@ -61,12 +61,14 @@ def test_loaded_agent_acts_like_the_saved_one(toys: Any, tmp_path: Path) -> None
 
 
 def test_run_directory_is_loaded_by_its_path(toys: Any, tmp_path: Path) -> None:
-    from esper_core.runs.layout import create_run
+    from esper_core.runs import create_run, open_run
 
     run = create_run(tmp_path, name="try")
     agent, _ = trained(toys, run.checkpoint, updates=1)
     assert torch.equal(weights(PPOAgent.load(run.path)), weights(agent))
     assert torch.equal(weights(PPOAgent.load(run.run_id, base=tmp_path)), weights(agent))
+    assert torch.equal(weights(PPOAgent.load(run)), weights(agent))
+    assert torch.equal(weights(PPOAgent.load(open_run(run.run_id, tmp_path))), weights(agent))
 
 
 def test_resumed_run_goes_on_exactly_where_it_was(toys: Any, tmp_path: Path) -> None:
