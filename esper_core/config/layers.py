@@ -24,8 +24,7 @@ from esper_core.config._check import (
     unknown_key,
 )
 from esper_core.config.presets import PRESETS, preset_for
-from esper_core.config.schema import EnvConfig, EsperConfig
-from esper_core.config.show import MASK
+from esper_core.config.schema import MASK, EnvConfig, EsperConfig
 from esper_core.errors import ConfigError, nearest
 
 if TYPE_CHECKING:

@@ -7,12 +7,13 @@ the plugin and is validated by its own ``Config``.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct, field
 
 __all__ = [
+    "MASK",
     "DeliveryConfig",
     "EnvConfig",
     "EsperConfig",
@@ -20,6 +21,9 @@ __all__ = [
     "PPOConfig",
     "RunConfig",
 ]
+
+MASK: Final = "***"
+"""What stands where a secret would."""
 
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from datetime import date, datetime, time
 from typing import TYPE_CHECKING, Any, Final
 
-from esper_core.config.schema import to_builtins
+from esper_core.config.schema import MASK, to_builtins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from esper_core.config.layers import Resolved
 
-__all__ = ["MASK", "ConfigLine", "config_lines", "config_toml", "dump_toml", "masked"]
+__all__ = ["ConfigLine", "config_lines", "config_toml", "dump_toml", "masked"]
 
-MASK: Final = "***"
 _SECRET_KEY: Final = re.compile(r"token|passw|pwd|secret|key|header|auth|credential|cookie|dsn", re.IGNORECASE)
 _USERINFO: Final = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")

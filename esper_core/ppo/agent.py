@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import torch
 
 from esper_core.config.schema import PPOConfig
 from esper_core.emitter import TelemetryEmitter
 from esper_core.errors import EnvironmentUnsupportedError
+from esper_core.ppo.checkpoint import load_checkpoint, restore
 from esper_core.ppo.episodes import EpisodeSummary
 from esper_core.ppo.heads import HeadLayout, HeadSpec
 from esper_core.ppo.kl import StopMonitor
@@ -20,10 +23,11 @@ from esper_core.ppo.policy import MultiHeadPolicy, masked_log_softmax
 from esper_core.ppo.reducer import Identity, Reducer
 from esper_core.ppo.report import MinibatchReport, UpdateRecord, metrics_of
 from esper_core.ppo.sampling import condition, gumbel_noise
+from esper_core.runs.layout import find_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from os import PathLike
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -126,16 +130,27 @@ class PPOAgent:
     # --- acting -------------------------------------------------------------------------------
 
     @classmethod
-    def load(cls, run: str | Path, **options: Any) -> PPOAgent:
+    def load(cls, run: str | PathLike[str], *, base: str | Path = "runs", device: str = "cpu") -> PPOAgent:
         """The agent of a run's last checkpoint, ready to act or to go on learning.
 
         Args:
-            run: a checkpoint file, a run's directory, its id, a unique beginning of it, or ``latest``.
-            options: ``base`` (the folder of runs), ``device``.
+            run: a checkpoint file, a run or its directory, its id, a unique part of one, or ``latest``.
+            base: the folder of runs.
+            device: torch device to load it on.
         """
-        from esper_core.ppo.checkpoint import load_agent  # noqa: PLC0415  # checkpoint.py needs this module
-
-        return load_agent(run, **options)
+        path = Path(run)
+        if path.suffix != ".pt" and not path.is_file():
+            path = find_run(str(path), Path(base)).checkpoint
+        checkpoint = load_checkpoint(path)
+        agent = cls(
+            checkpoint.heads,
+            checkpoint.obs_shape,
+            msgspec.structs.replace(checkpoint.config, device=device),
+            seed=checkpoint.seed,
+            conditioning_head=checkpoint.conditioning_head,
+        )
+        restore(agent, checkpoint)
+        return agent
 
     def act(
         self,

@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 import pickle
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 import torch
+from torch import nn
 
 from esper_core.config.schema import PPOConfig
 from esper_core.errors import ConfigError, EsperError
-from esper_core.ppo.agent import PPOAgent
-from esper_core.ppo.heads import HeadSpec
+from esper_core.ppo.heads import HeadLayout, HeadSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
-__all__ = ["Checkpoint", "load_agent", "load_checkpoint", "restore", "save_checkpoint"]
+__all__ = ["Checkpoint", "Checkpointed", "load_checkpoint", "restore", "save_checkpoint"]
 
 FORMAT: Final = 1
 
@@ -55,9 +55,30 @@ class Checkpoint:
     state: dict[str, Any]
 
 
+class Checkpointed(Protocol):
+    """What a checkpoint keeps of an agent. ``updates`` is the id of its last update."""
+
+    layout: HeadLayout
+    obs_shape: tuple[int, ...]
+    conditioning_head: str | None
+    config: PPOConfig
+    seed: int
+    sampling_generator: torch.Generator
+    order_generator: torch.Generator
+    updates: int
+
+    @property
+    def policy(self) -> nn.Module:
+        """Holds the weights."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Holds its own state of each weight."""
+
+
 def save_checkpoint(
     path: Path,
-    agent: PPOAgent,
+    agent: Checkpointed,
     *,
     update_id: int | None = None,
     env_steps: int = 0,
@@ -138,7 +159,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise ConfigError(f"{path} lacks what a checkpoint holds: {error}", hint="it may be damaged") from error
 
 
-def restore(agent: PPOAgent, checkpoint: Checkpoint) -> None:
+def restore(agent: Checkpointed, checkpoint: Checkpoint) -> None:
     """Put a checkpoint's weights, optimizer, generators and update id into an agent of the same shape."""
     _same("heads", _heads(agent.layout.heads), _heads(checkpoint.heads))
     _same("observation shape", agent.obs_shape, checkpoint.obs_shape)
@@ -157,25 +178,6 @@ def restore(agent: PPOAgent, checkpoint: Checkpoint) -> None:
     for group in agent.optimizer.param_groups:
         group["lr"] = agent.config.learning_rate
     agent.updates = checkpoint.update_id
-
-
-def load_agent(run: str | Path, *, base: str | Path = "runs", device: str = "cpu") -> PPOAgent:
-    """The agent of a checkpoint file, or of a run's last checkpoint. See :meth:`PPOAgent.load`."""
-    path = Path(run)
-    if path.suffix != ".pt" and not path.is_file():
-        from esper_core.runs.layout import find_run  # noqa: PLC0415  # a file alone needs no runs
-
-        path = find_run(str(path), Path(base)).checkpoint
-    checkpoint = load_checkpoint(path)
-    agent = PPOAgent(
-        checkpoint.heads,
-        checkpoint.obs_shape,
-        msgspec.structs.replace(checkpoint.config, device=device),
-        seed=checkpoint.seed,
-        conditioning_head=checkpoint.conditioning_head,
-    )
-    restore(agent, checkpoint)
-    return agent
 
 
 def _heads(heads: Sequence[HeadSpec]) -> str:

@@ -7,10 +7,7 @@ import socket
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from esper_core.runs.state import RunRecord
+from typing import Protocol
 
 __all__ = ["ProcessIdentity", "ProcessPresence", "probe_process", "process_identity"]
 
@@ -52,7 +49,17 @@ def process_identity() -> ProcessIdentity:
     )
 
 
-def probe_process(record: RunRecord) -> ProcessPresence:
+class RecordedProcess(Protocol):
+    """What ``run.json`` says of the process that wrote it."""
+
+    pid: int
+    host: str
+    boot_id: str
+    pid_namespace: str
+    process_start: int
+
+
+def probe_process(record: RecordedProcess) -> ProcessPresence:
     """Look for the process that wrote the record.
 
     Boot and pid namespace decide, not the host's name: containers of one machine have names of their own, and two

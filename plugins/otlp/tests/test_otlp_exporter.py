@@ -11,10 +11,10 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from esper_sink_otlp.config import OtlpConfig
+from esper_sink_otlp.connect import open_transport
 from esper_sink_otlp.exporter import Exporter, StateChange
 from esper_sink_otlp.settings import SpanSettings, resolve
 from esper_sink_otlp.spans import SpanSource
-from esper_sink_otlp.transport import open_transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable

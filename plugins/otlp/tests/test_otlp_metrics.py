@@ -12,10 +12,10 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 from esper_core.semconv.gauges import gauge_points
 from esper_sink_otlp.config import OtlpConfig
+from esper_sink_otlp.connect import open_transport
 from esper_sink_otlp.exporter import Exporter
 from esper_sink_otlp.metrics import MetricSource, UpdateReader
 from esper_sink_otlp.settings import MetricSettings, resolve
-from esper_sink_otlp.transport import open_transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -185,8 +185,8 @@ def test_grpc_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyP
 
     from esper_core.errors import SinkError
     from esper_sink_otlp import OtlpConfig
+    from esper_sink_otlp.connect import open_transport
     from esper_sink_otlp.settings import resolve
-    from esper_sink_otlp.transport import open_transport
 
     monkeypatch.setitem(sys.modules, "grpc", None)
     monkeypatch.delitem(sys.modules, "esper_sink_otlp.grpc_transport", raising=False)

@@ -9,8 +9,8 @@ import pytest
 
 from esper_core.hooks import Secret
 from esper_sink_otlp import OtlpConfig
+from esper_sink_otlp.connect import open_transport
 from esper_sink_otlp.settings import resolve
-from esper_sink_otlp.transport import open_transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

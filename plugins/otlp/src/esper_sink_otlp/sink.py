@@ -13,11 +13,11 @@ from esper_core.runs import JournalResources, RunDir
 from esper_core.semconv.gauges import gauge_points
 from esper_sink_otlp.check import check_words, not_rebuilt
 from esper_sink_otlp.config import OtlpConfig
+from esper_sink_otlp.connect import open_transport
 from esper_sink_otlp.exporter import Exporter, StateChange
 from esper_sink_otlp.metrics import MetricSource, UpdateReader
 from esper_sink_otlp.settings import metric_settings, resolve, span_settings
 from esper_sink_otlp.spans import SpanQueue, SpanSource
-from esper_sink_otlp.transport import open_transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
