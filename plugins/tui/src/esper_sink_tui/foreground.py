@@ -78,6 +78,7 @@ def open_screen(
     if theme not in app.available_themes:
         known = ", ".join(sorted(app.available_themes))
         raise UsageError(f'no theme "{theme}"{nearest(theme, app.available_themes)}', hint=f"themes: {known}")
+    watch.tick()  # the first paint has the run's end in it
     app.run()
 
 
