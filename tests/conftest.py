@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -12,6 +13,11 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+# A test runner that was started in the background ignores these, and every process that a test starts would inherit
+# that. A handler, unlike an ignored signal, ends at exec: the child then has the default.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 _FOREIGN = ("ESPER_", "OTEL_")
 _SINGLE = ("TRACEPARENT", "TRACESTATE")

@@ -178,7 +178,17 @@ def test_the_command_prints_endpoint_protocol_answer_and_latency(
             assert f"({protocol})" in line
             assert ("OK in" if protocol == "grpc" else "HTTP 200 in") in line
             assert line.endswith(" ms")
-    text = helpers.wait_for(lambda: place["OUT"].exists() and place["OUT"].read_text(), "what arrived")
+    # The Collector answers when it has taken a request in, and writes its file a moment later.
+    text = helpers.wait_for(
+        lambda: (
+            place["OUT"].exists()
+            and (written := place["OUT"].read_text()).count('"esper.ppo.last.kl_divergence"') >= 2
+            and written.count('"name":"esper.ppo.update"') >= 2
+            and written.endswith("\n")
+            and written
+        ),
+        "both marked updates",
+    )
     marks = [span for span in helpers.spans_in(place["OUT"]) if span["name"] == "esper.ppo.update"]
     assert len(marks) == 2
     assert all({"key": "esper.marked", "value": {"boolValue": True}} in span["attributes"] for span in marks)

@@ -79,6 +79,9 @@ def open_screen(
         known = ", ".join(sorted(app.available_themes))
         raise UsageError(f'no theme "{theme}"{nearest(theme, app.available_themes)}', hint=f"themes: {known}")
     watch.tick()  # the first paint has the run's end in it
+    # Under nohup a hang-up is ignored, and a screen whose terminal is gone would wait for it for ever. The trainer is
+    # a process of its own and keeps what it inherited.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     app.run()
 
 
