@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from esper_core.health import HealthLevel, RunState, VerdictKind
-from esper_core.runs import open_run
+from esper_core.runs import find_run, open_run
 from esper_core.runs.layout import journal_files
 from esper_sink_tui.document import document
 from esper_sink_tui.life import Life, life_from_events, merged_sinks
@@ -413,3 +413,12 @@ def test_a_level_that_calms_needs_three_good_updates(kit: Kit) -> None:
         kinds.append(kit.model(events).verdict.level)
     healthy, warning = HealthLevel.HEALTHY, HealthLevel.WARNING
     assert kinds == [healthy, warning, warning, warning, healthy]
+
+
+def test_a_run_whose_folder_was_renamed_is_listed_once(tmp_path: Path, read_through: Any) -> None:
+    drift = Path(__file__).parents[3] / "docs" / "examples" / "runs" / "drift"
+    shutil.copytree(drift, tmp_path / "drift")  # its run id is longer than its folder's name
+    watch = Watch(tmp_path)
+    watch.add_run(find_run("drift", tmp_path), select=True)
+    read_through(watch)
+    assert len(watch.all()) == 1

@@ -79,6 +79,7 @@ class Watch:
         self._listed = listed
         self._lock = threading.RLock()
         self._runs: dict[str, Watched] = {}
+        self._places: dict[Path, str] = {}
         self._selected = ""
         self._frozen_at: int | None = None
         self._frozen: tuple[int, SanctumSnapshot] | None = None
@@ -103,12 +104,15 @@ class Watch:
     def add_run(self, run: RunDir, *, select: bool = False, marked: bool = False) -> Watched:
         """Follow a run on disk."""
         with self._lock:
-            known = self._runs.get(run.run_id)
+            # By place, not by id: a run whose folder was renamed is listed under the folder's name.
+            place = run.path.resolve()
+            known = self._runs.get(self._places.get(place, run.run_id))
             if known is not None:
                 if select:
-                    self.select(run.run_id)
+                    self.select(known.source.run_id)
                 known.marked = known.marked or marked
                 return known
+            self._places[place] = run.run_id
             return self.add(JournalSource(run), select=select, marked=marked)
 
     def select(self, run_id: str) -> None:
@@ -254,8 +258,7 @@ class Watch:
             return
         self._discovered = now
         for run in list_runs(self.base)[: self._listed]:
-            if run.run_id not in self._runs:
-                self.add_run(run)
+            self.add_run(run)
 
     # --- the view -----------------------------------------------------------------------------
 
