@@ -33,6 +33,7 @@ __all__ = [
     "Random",
     "Result",
     "Schedule",
+    "neighbours",
     "play",
     "search",
 ]
