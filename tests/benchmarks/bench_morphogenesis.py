@@ -36,10 +36,11 @@ EVALUATION_SEED: Final = 31_337
 HOSTS, EPISODES = 32, 8
 
 SCHEDULES: Final[dict[str, Schedule]] = {
-    # Leaders of the search by return, and the one that reached the highest accuracy.
+    # Leaders of the search by return, and the most accurate.
     "fixed: conv, gated": (Graft(1, 2, 0, tempo=1, fossil=6), Graft(0, 1, 0, tempo=1)),
     "fixed: conv, gated, fossils": (Graft(1, 2, 0, tempo=1, fossil=6), Graft(0, 1, 0, tempo=1, fossil=6)),
     "fixed: conv, conv": (Graft(1, 2, 0, tempo=1, fossil=6), Graft(0, 2, 0, tempo=1, fossil=6)),
+    "fixed: linear, linear, kept": (Graft(0, 3, 0, tempo=1), Graft(2, 3, 0, tempo=1)),
     "fixed: linear, linear": (Graft(0, 3, 0, tempo=1, fossil=12), Graft(1, 3, 2, tempo=1, fossil=12)),
 }
 

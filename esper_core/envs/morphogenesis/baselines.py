@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -251,7 +251,12 @@ def neighbours(schedule: Schedule, epochs: int) -> list[Schedule]:
 
 
 def search(
-    schedules: Sequence[Schedule], *, rounds: Iterable[tuple[int, int]], n: int = 32, **env_options: Any
+    schedules: Sequence[Schedule],
+    *,
+    rounds: Iterable[tuple[int, int]],
+    n: int = 32,
+    by: Literal["return", "accuracy"] = "return",
+    **env_options: Any,
 ) -> list[tuple[float, float, Schedule]]:
     """Race schedules by successive halving.
 
@@ -259,6 +264,7 @@ def search(
         schedules: to begin with.
         rounds: pairs of (episodes each plays in this round, how many go on to the next).
         n: hosts side by side.
+        by: what decides who goes on.
         env_options: for the environment.
 
     Returns:
@@ -284,7 +290,7 @@ def search(
                 (float(np.mean(gain)), float(np.mean(accuracy)), schedule)
                 for gain, accuracy, schedule in zip(returns, accuracies, standing, strict=True)
             ),
-            key=lambda row: -row[0],
+            key=lambda row: -row[0] if by == "return" else -row[1],
         )
         standing = [schedule for _, _, schedule in ranked[:keep]]
     return ranked
@@ -295,6 +301,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="search the best fixed schedule of the morphogenesis task")
     parser.add_argument("--scale", type=float, default=1.0, help="episodes of every round are multiplied with this")
     parser.add_argument("--rounds", type=int, default=2, help="races among the leaders' neighbours after the grid")
+    parser.add_argument("--by", choices=("return", "accuracy"), default="return", help="what decides who goes on")
     options = parser.parse_args()
     torch.set_num_threads(1)
     epochs = MorphogenesisEnv(1).epochs
@@ -302,7 +309,7 @@ def main() -> None:
     def race(schedules: list[Schedule], plan: list[tuple[int, int]]) -> list[tuple[float, float, Schedule]]:
         rounds = [(max(1, round(episodes * options.scale)), keep) for episodes, keep in plan]
         print(f"{len(schedules)} schedules", flush=True)
-        ranked = search(schedules, rounds=rounds)
+        ranked = search(schedules, rounds=rounds, by=options.by)
         for gain, accuracy, schedule in ranked:
             print(f"return {gain:.3f} accuracy {accuracy:.3f}: {'; '.join(map(str, schedule))}", flush=True)
         return ranked
