@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from esper_core import __version__
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _SIGINT = 2
+_OWN = Path(__file__).parents[1]
 _SIGPIPE = 13
 _USAGE = "usage: esper [--version] [--debug] COMMAND ..."
 
@@ -47,19 +50,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_SIGNAL + _SIGPIPE
     except KeyboardInterrupt:
+        # A second Ctrl-C now ends the process; Python's own handler would raise it amid the clean-up.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         return EXIT_SIGNAL + _SIGINT
     except EsperError as error:
         if debug:
-            raise
+            _print_traceback()
         print(f"esper: {error}", file=sys.stderr)
         return error.exit_code
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # outermost; commands return their code: an exit() is not ours
         if debug:
-            raise
-        print(f"esper: {type(error).__name__}: {error}", file=sys.stderr)
-        print("  an error nobody foresaw; --debug shows where it comes from", file=sys.stderr)
+            _print_traceback()
+        print(_unforeseen(error), file=sys.stderr)
         return EXIT_FAILED
     return code
+
+
+def _print_traceback() -> None:
+    import traceback
+
+    traceback.print_exc()
+
+
+def _unforeseen(error: BaseException) -> str:
+    """An error that is none of ours, in two lines: what, and where in the user's code if it came from there."""
+    import sysconfig
+    import traceback
+
+    said = f"exit({error.code!r}) was called" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = next((number for number, frame in enumerate(frames) if frame.filename.startswith(str(_OWN))), len(frames))
+    libraries = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")} | {str(_OWN), "<"})
+    theirs = [frame for frame in frames[ours:] if not frame.filename.startswith(libraries)]
+    if not theirs or "esper_sink_" in theirs[-1].filename:
+        return f"esper: {said}\n  an error nobody foresaw; --debug shows where it comes from"
+    place = theirs[-1]
+    return f"esper: {said}\n  in {place.filename}, line {place.lineno}, {place.name}(); --debug shows the way there"
 
 
 def _dispatch(words: list[str]) -> int:

@@ -81,7 +81,11 @@ class Broken(Base):
             raise RuntimeError("the simulator fell over")
         return 1.0
 
-for name, kind in (("Poisoned-v0", Poisoned), ("Broken-v0", Broken)):
+class Leaving(Base):
+    def reward(self):
+        raise SystemExit(3)
+
+for name, kind in (("Poisoned-v0", Poisoned), ("Broken-v0", Broken), ("Leaving-v0", Leaving)):
     if name not in gym.registry:
         gym.register(name, kind)
 """
@@ -275,6 +279,7 @@ def test_an_error_in_the_environment_flushes_and_names_the_run(here: Path, capsy
     said = capsys.readouterr()
     run = only_run(here)
     assert "the simulator fell over" in said.err
+    assert "fragile_envs.py, line" in said.err
     assert f"runs/{run.name}" in said.err
     assert "Traceback" not in said.err
     opened = open_run(run)
@@ -284,9 +289,19 @@ def test_an_error_in_the_environment_flushes_and_names_the_run(here: Path, capsy
     assert "the simulator fell over" in opened.summary["reason"]
 
 
-def test_debug_shows_the_traceback(here: Path) -> None:
-    with pytest.raises(RuntimeError, match="the simulator fell over"):
-        main(["ppo", "--debug", "--env", "fragile_envs:Broken-v0", "--updates", "1", *TINY])
+def test_debug_shows_the_traceback(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ppo", "--debug", "--env", "fragile_envs:Broken-v0", "--updates", "1", *TINY]) == EXIT_FAILED
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_environment_that_exits_is_a_failed_run_and_says_where(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ppo", "--env", "fragile_envs:Leaving-v0", "--updates", "2", *TINY]) == EXIT_FAILED
+    said = capsys.readouterr().err
+    assert "exit(3) was called" in said
+    assert "fragile_envs.py, line" in said
+    assert open_run(only_run(here)).state is RunState.FAILED
 
 
 def test_lost_telemetry_changes_the_exit_code_only_when_asked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
