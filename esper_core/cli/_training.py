@@ -22,6 +22,7 @@ from esper_core.errors import (
     EXIT_LOSSY,
     EXIT_OK,
     EXIT_SIGNAL,
+    EsperError,
     NonFiniteError,
     UsageError,
 )
@@ -344,6 +345,8 @@ class _Attempt:
             print("\n".join(lines), flush=True)
 
     def _exit_code(self, run: RunDir, result: TrainResult, session: Session) -> int:
+        if result.unsaved:
+            raise EsperError(result.unsaved, hint="the training itself went as said above; its policy was not kept")
         signum = result.exit_signal if result.exit_signal is not None else session.stop.signal
         if result.state is RunState.STOPPED and signum is not None:
             return EXIT_SIGNAL + signum

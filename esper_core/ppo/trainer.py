@@ -6,7 +6,7 @@ import hashlib
 import logging
 import platform
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,7 @@ class TrainResult:
         return_mean_100: mean return of the last 100 episodes.
         last: the last update as it was emitted; None before the first.
         exit_signal: the signal that ended it, when the stop flag knows one.
+        unsaved: why the last checkpoint could not be written; empty when it was.
     """
 
     state: RunState
@@ -62,6 +63,7 @@ class TrainResult:
     return_mean_100: float | None
     last: PPOUpdatePayload | None
     exit_signal: int | None = None
+    unsaved: str = ""
 
 
 @dataclass(slots=True)
@@ -182,7 +184,11 @@ class Trainer:
         while result is None:
             result = self._limit_reached() or self._iterate()
         if self._checkpointer is not None and self._clean(result):
-            self._checkpointer.completed(self._save, final=True)
+            try:
+                self._checkpointer.completed(self._save, final=True)
+            except EsperError as error:
+                # The training is done and is told as it was; what failed is keeping it.
+                result = replace(result, unsaved=error.message)
         return result
 
     def _clean(self, result: TrainResult) -> bool:

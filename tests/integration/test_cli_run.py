@@ -405,3 +405,24 @@ def test_summary_json_is_json_for_everyone(finished: tuple[Path, subprocess.Comp
     text = (only_run(folder) / "summary.json").read_text()
     assert json.loads(text, parse_constant=refuse)["run_id"]
     assert shlex.quote(str(only_run(folder))) == str(only_run(folder))
+
+
+def test_a_full_disk_ends_with_the_summary_and_one_error(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = here / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("cannot mount a tmpfs here")
+    try:
+        code = main(["ppo", "--env", "CartPole-v1", "--updates", "40", "--dir", str(place), *TINY])
+        said = capsys.readouterr()
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+    assert code == EXIT_FAILED
+    assert "done: 40 of 40 updates" in said.out  # training went on
+    assert re.search(r"lost +journal \d+", said.out)
+    assert "cannot write checkpoint" in said.err
+    assert "its policy was not kept" in said.err
+    assert "Traceback" not in said.err
