@@ -30,6 +30,7 @@ __all__ = [
     "classify_kl",
     "classify_relative",
     "format_kl",
+    "state_suggestion",
     "suggestion",
     "verdict",
     "verdict_level",
@@ -267,6 +268,11 @@ def suggestion(
     return None
 
 
+def state_suggestion(kind: VerdictKind) -> Suggestion | None:
+    """One suggestion for what is wrong with the run itself rather than with its policy; None when nothing is."""
+    return _STATE_SUGGESTIONS.get(kind)
+
+
 # --- the verdict --------------------------------------------------------------------------------
 
 
@@ -298,6 +304,18 @@ _EXIT_CODES: Final = {
     VerdictKind.UNKNOWN: 3,
     VerdictKind.WARM_UP: 0,
     VerdictKind.HEALTHY: 0,
+}
+
+
+_STATE_SUGGESTIONS: Final = {
+    VerdictKind.CRASHED: Suggestion(
+        cause="the trainer ended without a word", action="see trainer.log, then esper ppo --resume RUN"
+    ),
+    VerdictKind.STALE: Suggestion(cause="no sign of life", action="look for the trainer's process where it runs"),
+    VerdictKind.STALLED: Suggestion(cause="alive without progress", action="see trainer.log and the environment"),
+    VerdictKind.LOSSY: Suggestion(
+        cause="events were lost", action="see the sink; esper replay RUN --to SINK sends what the journal holds"
+    ),
 }
 
 

@@ -31,10 +31,11 @@ from esper_core.health import HEALTH_WINDOW, HealthLevel, RunState, Verdict, Ver
 from esper_core.host.discovery import installed_commands
 from esper_core.host.selection import foreground_sink, select_sinks
 from esper_core.runs import RunDir, create_run, run_state
+from esper_core.runs.layout import journal_files
 from esper_core.runs.process import ProcessPresence, probe_process
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from esper_core.config.layers import Resolved
     from esper_core.host.selection import Selection
@@ -156,7 +157,7 @@ class _Attempt:
             session = self._session(run, attempt)
             # In a child of a foreground sink these lines come after the run was named: they go to trainer.log.
             with session:
-                run.config_path.write_text(config_toml(self.resolved, secrets), encoding="utf-8")
+                self._write_config(run, secrets)
                 self._say_start(run, attempt)
                 result = _named(self._train(session, run, levels), session.stop.name)
                 self._finish(session, result, begun)
@@ -174,12 +175,22 @@ class _Attempt:
 
     # --- before -------------------------------------------------------------------------------
 
+    def _write_config(self, run: RunDir, secrets: Mapping[str, frozenset[str]]) -> None:
+        try:
+            run.config_path.write_text(config_toml(self.resolved, secrets), encoding="utf-8")
+        except OSError as error:
+            raise EsperError(
+                f"cannot write {run.config_path}: {error.strerror}", hint="free some space, or name another --dir"
+            ) from error
+
     def _directory(self) -> tuple[RunDir, int]:
         if self.resumed is None:
             settings = self.resolved.config.run
             return create_run(Path(settings.dir), name=settings.name), 1
-        record = self.resumed.record
-        return self.resumed.directory, (record.attempt if record is not None else 1) + 1
+        record, directory = self.resumed.record, self.resumed.directory
+        # run.json may be lost or old; a new attempt must rank above every one that the journal holds.
+        attempts = [item.attempt for item in journal_files(directory)]
+        return directory, max([1 if record is None else record.attempt, *attempts]) + 1
 
     def _forget(self, run: RunDir) -> None:
         """A run that never began leaves no directory."""

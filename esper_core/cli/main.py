@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 failed, 5 telemetry lost under ``--strict-telemetry``, 64 wrong use or configuration,
         128 + signal when stopped by one.
     """
+    _open_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     debug = os.environ.get("ESPER_DEBUG", "") not in {"", "0"}
     if "--debug" in words:
@@ -51,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_SIGNAL + _SIGPIPE
     except KeyboardInterrupt:
         # A second Ctrl-C now ends the process; Python's own handler would raise it amid the clean-up.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if threading.current_thread() is threading.main_thread():  # signals can be set nowhere else
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         return EXIT_SIGNAL + _SIGINT
     except EsperError as error:
         if debug:
@@ -64,6 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_unforeseen(error), file=sys.stderr)
         return EXIT_FAILED
     return code
+
+
+def _open_streams() -> None:
+    """Put a null device where a standard stream is closed (``>&-``): else the run's first file would become it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  # until the end
 
 
 def _print_traceback() -> None:

@@ -426,3 +426,25 @@ def test_a_full_disk_ends_with_the_summary_and_one_error(here: Path, capsys: pyt
     assert "cannot write checkpoint" in said.err
     assert "its policy was not kept" in said.err
     assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_stream_costs_what_is_said_there_and_nothing_else(here: Path, closed: int) -> None:
+    command = f'"{sys.executable}" -m esper_core ppo --env CartPole-v1 --updates 2 {" ".join(TINY)} {closed}>&-'
+    result = subprocess.run(["sh", "-c", command], cwd=here, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, "Error" in result.stderr) == (EXIT_OK, False)
+    opened = open_run(only_run(here))
+    assert len(list(opened.updates())) == 2
+    assert opened.summary is not None
+    assert "lossy" not in json.dumps(opened.summary["verdict"])
+
+
+def test_a_resumed_attempt_ranks_above_every_one_the_journal_holds(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ppo", "--env", "CartPole-v1", "--updates", "2", *TINY]) == EXIT_OK
+    run = open_run(only_run(here))
+    first = next(run.directory.telemetry.iterdir())
+    first.rename(first.with_name(first.name.replace("1-", "4-", 1)))  # as if run.json were older than the journal
+    assert main(["ppo", "--resume", "latest", "--updates", "3"]) == EXIT_OK
+    assert "resumed as attempt 5" in capsys.readouterr().err

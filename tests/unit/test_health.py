@@ -23,6 +23,7 @@ from esper_core.health import (
     classify_kl,
     classify_relative,
     format_kl,
+    state_suggestion,
     suggestion,
     verdict,
     verdict_level,
@@ -354,3 +355,9 @@ def test_the_limits_are_the_records() -> None:
         RunState.FAILED,
         RunState.DONE,
     ]
+
+
+def test_a_run_in_trouble_gets_advice_on_the_run_and_a_sound_one_none() -> None:
+    troubled = {VerdictKind.CRASHED, VerdictKind.STALE, VerdictKind.STALLED, VerdictKind.LOSSY}
+    assert {kind for kind in VerdictKind if state_suggestion(kind) is not None} == troubled
+    assert "--resume" in str(state_suggestion(VerdictKind.CRASHED))

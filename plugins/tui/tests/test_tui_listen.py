@@ -178,10 +178,11 @@ def test_errors_are_answered_in_the_requests_own_encoding(receiver: Receiver) ->
     assert "message" in json.loads(answer)
 
 
-def test_a_body_that_is_too_large_is_refused_before_it_is_read(receiver: Receiver) -> None:
+@pytest.mark.parametrize("length", [str(listen.MAX_BODY + 1), "1" * 5000])
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(receiver: Receiver, length: str) -> None:
     with socket.create_connection(("127.0.0.1", receiver.port), timeout=10) as client:
         client.sendall(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
-        client.sendall(f"Content-Length: {listen.MAX_BODY + 1}\r\n\r\n".encode())
+        client.sendall(f"Content-Length: {length}\r\n\r\n".encode())
         assert client.recv(100).startswith(b"HTTP/1.1 413")
 
 
@@ -264,7 +265,8 @@ def test_a_token_is_asked_for(kit: Kit, watch: Watch) -> None:
             assert status == 401
             assert headers["WWW-Authenticate"] == "Bearer"
             assert b"s3cret" not in answer
-        assert post(receiver, body, {**JSON, "Authorization": "Bearer s3cret"})[0] == 200
+        for scheme in ("Bearer", "bearer"):
+            assert post(receiver, body, {**JSON, "Authorization": f"{scheme} s3cret"})[0] == 200
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "example.org", ""])

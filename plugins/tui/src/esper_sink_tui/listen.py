@@ -287,8 +287,9 @@ class _Handler(BaseHTTPRequestHandler):
         token = self.server.owner.token
         if not token:
             return
-        given = self.headers.get("authorization", "")
-        if not hmac.compare_digest(given.encode("utf-8", "replace"), f"Bearer {token}".encode()):
+        scheme, _, given = self.headers.get("authorization", "").partition(" ")
+        # The scheme's case does not matter (RFC 9110, section 11.1); the token's does.
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode("utf-8", "replace"), token.encode()):
             raise RequestRefusedError(HTTPStatus.UNAUTHORIZED, "a bearer token is needed")
 
     def _body(self) -> bytes:
@@ -300,8 +301,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not length.isascii() or not length.isdigit():
             self.close_connection = True
             raise RequestRefusedError(HTTPStatus.LENGTH_REQUIRED, "a content length is needed")
-        size = int(length)
-        if size > MAX_BODY:
+        # The digits are counted before they become a number: Python refuses to convert thousands of them.
+        size = int(length[:12])
+        if size > MAX_BODY or len(length) > len("999999999999"):
             self.close_connection = True
             raise RequestRefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MAX_BODY} bytes")
         try:

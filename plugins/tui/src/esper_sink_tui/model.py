@@ -12,6 +12,7 @@ from esper_core.health import (
     Verdict,
     VerdictInput,
     VerdictKind,
+    state_suggestion,
     suggestion,
     verdict,
 )
@@ -240,11 +241,12 @@ def build(
     sign_ns = max((item for item in (life.sign_ns, snapshot.last_event_ns) if item is not None), default=None)
     since = None if sign_ns is None else max((now_ns - sign_ns) / 1e9, 0.0)
     age_s = None if life.state.ended else since
+    judged = judge(snapshot, life, age_s=age_s)
     return ScreenModel(
         snapshot=snapshot,
         life=life,
-        verdict=judge(snapshot, life, age_s=age_s),
-        advice=_advice(snapshot.last),
+        verdict=judged,
+        advice=state_suggestion(judged.kind) or _advice(snapshot.last),
         progress=progress_of(snapshot, life),
         age_s=age_s,
         ended_s=since if life.state.ended else None,

@@ -162,7 +162,8 @@ def find_records(names: list[str], folder: Path | None, start: Path) -> tuple[Pa
         folder = next((place for place in places if place.is_dir()), None)
         if folder is None:
             raise UsageError(
-                f"no docs/telemetry in {start} or above it", hint="run it inside the repository, or name --records DIR"
+                f"no docs/telemetry in {start} or above it",
+                hint="run it inside the repository, or give --records-dir",
             )
     files = {path.stem: path for path in sorted(folder.glob("TELE-*.md"))}
     wanted = [name.upper() for name in names] or list(files)
