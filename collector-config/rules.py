@@ -20,7 +20,7 @@ CARRIES = 0.5
 def rules() -> str:
     """The rule file."""
     return f"""\
-# Written by collector-config/generate.py from esper_core/health.py: change the limits there, not here.
+# Written by collector-config/generate.py from esper_core/health/limits.py: change the limits there, not here.
 # `promtool test rules esper.rules.test.yml` proves each alert, and that a normal end raises none.
 #
 # Alerts use the gauges (one point for every update, with the update's own time): a histogram's bucket includes its

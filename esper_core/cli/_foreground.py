@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from esper_core.cli._words import program, shown_path
 from esper_core.errors import EXIT_OK
-from esper_core.host.child import start_child
-from esper_core.host.options import create_sink
-from esper_core.host.selection import foreground_sink
+from esper_core.host.load.options import create_sink
+from esper_core.host.load.selection import foreground_sink
+from esper_core.host.process.child import start_child
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from esper_core.config.layers import Resolved
-    from esper_core.host.selection import Selection
+    from esper_core.host.load.selection import Selection
 
 __all__ = ["train_behind"]
 

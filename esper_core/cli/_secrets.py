@@ -27,7 +27,7 @@ def secret_keys(config: EsperConfig) -> dict[str, frozenset[str]]:
 
     A sink that cannot be loaded is left out: its table is then masked by what its keys look like.
     """
-    from esper_core.host.discovery import is_file_spec, load_sink
+    from esper_core.host.load.discovery import is_file_spec, load_sink
 
     found: dict[str, frozenset[str]] = {}
     for spec in config.sinks:

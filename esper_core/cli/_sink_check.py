@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from esper_core.config.layers import Resolved
-    from esper_core.host.report import SinkReport
+    from esper_core.host.deliver.report import SinkReport
 
 __all__ = ["check_sinks"]
 

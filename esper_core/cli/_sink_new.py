@@ -32,7 +32,7 @@ def write_package(name: str, folder: str | None) -> int:
     Raises:
         UsageError: the name is unfit or taken, or the folder is there already.
     """
-    from esper_core.host.discovery import installed_sinks
+    from esper_core.host.load.discovery import installed_sinks
 
     if not _NAME.fullmatch(name):
         raise UsageError(

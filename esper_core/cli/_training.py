@@ -28,8 +28,8 @@ from esper_core.errors import (
 )
 from esper_core.events import RunFinished
 from esper_core.health import HEALTH_WINDOW, HealthLevel, RunState, Verdict, VerdictInput, verdict
-from esper_core.host.discovery import installed_commands
-from esper_core.host.selection import foreground_sink, select_sinks
+from esper_core.host.load.discovery import installed_commands
+from esper_core.host.load.selection import foreground_sink, select_sinks
 from esper_core.runs import RunDir, create_run, run_state
 from esper_core.runs.layout import journal_files
 from esper_core.runs.process import ProcessPresence, probe_process
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from esper_core.config.layers import Resolved
-    from esper_core.host.selection import Selection
+    from esper_core.host.load.selection import Selection
     from esper_core.host.session import Session, SessionReport
     from esper_core.ppo.agent import PPOAgent
     from esper_core.ppo.checkpoint import Checkpoint

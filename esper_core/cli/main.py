@@ -130,7 +130,7 @@ def _run(name: str, rest: list[str]) -> int:
 def _find(name: str) -> Command:
     if name in CORE_COMMANDS:
         return load_core(name)
-    from esper_core.host.discovery import installed_commands, load_command
+    from esper_core.host.load.discovery import installed_commands, load_command
 
     installed = installed_commands()
     if name in installed or name in PLUGIN_COMMANDS:
@@ -144,7 +144,7 @@ def _sentence(text: str) -> str:
 
 
 def _overview() -> str:
-    from esper_core.host.discovery import installed_commands
+    from esper_core.host.load.discovery import installed_commands
 
     lines = [_USAGE, "", "Trains a multi-head PPO agent and tells, in every update, how far its policy moved.", ""]
     lines.append("commands:")

@@ -52,7 +52,7 @@ class SinksCommand:
 
 
 def _table(resolved: Resolved) -> list[str]:
-    from esper_core.host.discovery import duplicate_sinks, installed_sinks
+    from esper_core.host.load.discovery import duplicate_sinks, installed_sinks
 
     installed = installed_sinks()
     selected = list(resolved.config.sinks)

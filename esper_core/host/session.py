@@ -22,18 +22,18 @@ from esper_core.emitter import TelemetryEmitter
 from esper_core.events import RunFinished, SinkLoss
 from esper_core.health import RunState
 from esper_core.hooks import CloseReason, SinkContext, hookimpl
-from esper_core.host.child import announce_run
-from esper_core.host.heartbeat import Heartbeat
-from esper_core.host.hub import ActiveSink, Hub
-from esper_core.host.logs import log_to
-from esper_core.host.masking import Mask
-from esper_core.host.options import create_sink
-from esper_core.host.providers import Providers
-from esper_core.host.report import SessionReport
-from esper_core.host.resource import run_resource
-from esper_core.host.selection import Selection, select_sinks
-from esper_core.host.signals import StopFlag, install_signals
-from esper_core.instrumentation_rl import rl_resource
+from esper_core.host.deliver.hub import ActiveSink, Hub
+from esper_core.host.deliver.report import SessionReport
+from esper_core.host.load.masking import Mask
+from esper_core.host.load.options import create_sink
+from esper_core.host.load.selection import Selection, select_sinks
+from esper_core.host.otel.providers import Providers
+from esper_core.host.otel.resource import run_resource
+from esper_core.host.process.child import announce_run
+from esper_core.host.process.heartbeat import Heartbeat
+from esper_core.host.process.logs import log_to
+from esper_core.host.process.signals import StopFlag, install_signals
+from esper_core.instrumentation.rl import rl_resource
 from esper_core.runs.resources import JournalResources
 from esper_core.runs.state import RunRecord
 
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from esper_core.config.schema import EsperConfig
     from esper_core.events import Payload, TelemetryEvent
     from esper_core.hooks import SinkMode
-    from esper_core.host.report import SinkReport
-    from esper_core.host.resource import ResourceValue
-    from esper_core.instrumentation import Instrumentation
+    from esper_core.host.deliver.report import SinkReport
+    from esper_core.host.otel.resource import ResourceValue
+    from esper_core.instrumentation.sink import Instrumentation
     from esper_core.runs.layout import RunDir
 
 __all__ = ["Session", "SessionReport"]
@@ -209,7 +209,7 @@ class Session:
             return
         self.hub.add_first("session", self._observed)
         if self.providers.active:
-            from esper_core.instrumentation import Instrumentation  # noqa: PLC0415  # only when something listens
+            from esper_core.instrumentation.sink import Instrumentation  # noqa: PLC0415  # only when something listens
 
             self._instrumentation = Instrumentation(
                 self.providers.meter_provider,
@@ -271,7 +271,7 @@ class Session:
         """Play an event that exists already: its hook, and its rebuilt spans to the sinks' processors (replay)."""
         getattr(self.hub.hooks, f"esper_{event.kind}")(event=event)
         if self.providers.processors:
-            from esper_core.host.played import ended_spans  # noqa: PLC0415  # needs the SDK
+            from esper_core.host.otel.played import ended_spans  # noqa: PLC0415  # needs the SDK
 
             for span in ended_spans(event, self._journaled.of(event) if self._journaled else self.resource):
                 for processor in self.providers.processors:

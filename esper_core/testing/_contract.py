@@ -13,9 +13,9 @@ import msgspec
 
 from esper_core.errors import ConfigError
 from esper_core.hooks import CloseReason, Secret, hookimpl
-from esper_core.host.hub import EVENT_HOOKS
-from esper_core.host.inspection import inspect_sink
-from esper_core.host.options import sink_options
+from esper_core.host.deliver.hub import EVENT_HOOKS
+from esper_core.host.load.inspection import inspect_sink
+from esper_core.host.load.options import sink_options
 from esper_core.testing._events import awkward_updates, make_event, make_update, one_of_each
 from esper_core.testing._harness import SinkHarness, _resolve
 

@@ -9,10 +9,10 @@ from esper_core.config.schema import DeliveryConfig
 from esper_core.errors import SinkError
 from esper_core.events import TelemetryEvent
 from esper_core.hooks import CloseReason, Delivery, SinkContext, hookimpl
-from esper_core.host.discovery import LoadedSink, load_sink
-from esper_core.host.hub import ActiveSink, Hub
-from esper_core.host.inspection import inspect_sink
-from esper_core.host.options import create_sink
+from esper_core.host.deliver.hub import ActiveSink, Hub
+from esper_core.host.load.discovery import LoadedSink, load_sink
+from esper_core.host.load.inspection import inspect_sink
+from esper_core.host.load.options import create_sink
 from esper_core.testing._events import make_event
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from esper_core.events import Payload, SinkStatusChanged
     from esper_core.hooks import SinkMode
-    from esper_core.host.report import SinkReport
+    from esper_core.host.deliver.report import SinkReport
 
 __all__ = ["RecordingSink", "SinkHarness"]
 

@@ -29,7 +29,7 @@ from esper_core.config.schema import OtelConfig
 from esper_core.emitter import TelemetryEmitter
 from esper_core.events import EarlyStop, HeadStats, PPOUpdatePayload, TelemetryEvent
 from esper_core.hooks import SinkHooks
-from esper_core.instrumentation import Instrumentation
+from esper_core.instrumentation.sink import Instrumentation
 from esper_core.runs.layout import create_run
 from esper_core.runs.writer import JournalWriter
 from esper_core.semconv._plan import plan_of

@@ -46,8 +46,8 @@ from esper_core import ids
 from esper_core.config.schema import OtelConfig
 from esper_core.events import HeadStats, PPOUpdatePayload, SpanRef, TelemetryEvent, TraceRef
 from esper_core.health import classify_kl
-from esper_core.host.played import ended_spans
-from esper_core.instrumentation import Instrumentation
+from esper_core.host.otel.played import ended_spans
+from esper_core.instrumentation.sink import Instrumentation
 from esper_core.semconv.gauges import gauge_points
 from esper_sink_otlp.points import add_gauge_points
 

@@ -11,7 +11,7 @@ import pytest
 from esper_core.cli._command import CORE_COMMANDS, Command, load_core
 from esper_core.cli._parser import EsperParser
 from esper_core.errors import UsageError
-from esper_core.host.discovery import installed_commands, load_command
+from esper_core.host.load.discovery import installed_commands, load_command
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "plugins").glob("*/README.md")]

@@ -10,7 +10,7 @@ import pytest
 
 from esper_core.events import PAYLOADS
 from esper_core.hooks import CloseReason, hookimpl
-from esper_core.host.hub import EVENT_HOOKS
+from esper_core.host.deliver.hub import EVENT_HOOKS
 from esper_core.testing import RecordingSink, SinkContract, SinkHarness, make_event, make_update, one_of_each
 
 if TYPE_CHECKING:

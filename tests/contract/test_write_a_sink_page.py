@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esper_core.config.schema import DeliveryConfig, RunConfig
-from esper_core.host.channel import FULL_WAIT_S
-from esper_core.host.guard import FIRST_BACKOFF_S, LONGEST_BACKOFF_S
+from esper_core.host.deliver.channel import FULL_WAIT_S
+from esper_core.host.deliver.guard import FIRST_BACKOFF_S, LONGEST_BACKOFF_S
 from esper_core.testing import SinkHarness, make_update
 
 if TYPE_CHECKING:

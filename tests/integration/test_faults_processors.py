@@ -16,10 +16,10 @@ from esper_core.config.schema import EsperConfig, RunConfig
 from esper_core.events import RunStarted, TelemetryEvent
 from esper_core.health import RunState
 from esper_core.hooks import SinkContext, SinkMode, hookimpl
-from esper_core.host.discovery import LoadedSink
-from esper_core.host.hub import ActiveSink
-from esper_core.host.inspection import inspect_sink
-from esper_core.host.selection import Selection
+from esper_core.host.deliver.hub import ActiveSink
+from esper_core.host.load.discovery import LoadedSink
+from esper_core.host.load.inspection import inspect_sink
+from esper_core.host.load.selection import Selection
 from esper_core.host.session import Session
 from esper_core.testing import RecordingSink, make_event, make_update, one_of_each
 
@@ -267,9 +267,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from esper_core.config.schema import EsperConfig
 from esper_core.hooks import hookimpl
-from esper_core.host.discovery import LoadedSink
-from esper_core.host.hub import ActiveSink
-from esper_core.host.selection import Selection
+from esper_core.host.load.discovery import LoadedSink
+from esper_core.host.deliver.hub import ActiveSink
+from esper_core.host.load.selection import Selection
 from esper_core.host.session import Session
 from esper_core.testing import RecordingSink, make_update
 

@@ -13,10 +13,10 @@ from esper_core.errors import SinkError
 from esper_core.events import EpisodeFinished, RunStarted
 from esper_core.health import RunState
 from esper_core.hooks import CloseReason, SinkContext, hookimpl
-from esper_core.host.discovery import LoadedSink
-from esper_core.host.hub import ActiveSink, Hub
-from esper_core.host.inspection import inspect_sink
-from esper_core.host.selection import Selection
+from esper_core.host.deliver.hub import ActiveSink, Hub
+from esper_core.host.load.discovery import LoadedSink
+from esper_core.host.load.inspection import inspect_sink
+from esper_core.host.load.selection import Selection
 from esper_core.host.session import Session
 from esper_core.testing import RecordingSink, make_event, make_update
 

@@ -18,9 +18,9 @@ import pytest
 from esper_core.config.schema import EsperConfig
 from esper_core.events import RunStarted
 from esper_core.health import RunState
-from esper_core.host.child import ChildFailedError, start_child
-from esper_core.host.heartbeat import Heartbeat
-from esper_core.host.selection import Selection
+from esper_core.host.load.selection import Selection
+from esper_core.host.process.child import ChildFailedError, start_child
+from esper_core.host.process.heartbeat import Heartbeat
 from esper_core.host.session import Session
 from esper_core.runs.layout import RunDir, create_run
 from esper_core.runs.state import RunRecord, read_record, run_state

@@ -110,6 +110,6 @@ def test_weights_and_generators_are_the_same_with_every_signal_and_with_none(tmp
 
 
 def _is_installed(name: str) -> bool:
-    from esper_core.host.discovery import installed_sinks
+    from esper_core.host.load.discovery import installed_sinks
 
     return name in installed_sinks()

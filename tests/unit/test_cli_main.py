@@ -21,7 +21,7 @@ from esper_core.cli._words import limits_text, next_commands, program, stop_text
 from esper_core.cli.main import main
 from esper_core.config.schema import EsperConfig, PPOConfig, RunConfig
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EXIT_USAGE, EsperError, UsageError
-from esper_core.host.discovery import InstalledCommand
+from esper_core.host.load.discovery import InstalledCommand
 
 if TYPE_CHECKING:
     import argparse
@@ -50,7 +50,7 @@ print(code, *[name for name in {HEAVY!r} if name in sys.modules], file=sys.stder
 @pytest.fixture
 def plugin_command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Command], None]:
     """Make one installed plugin command be there."""
-    from esper_core.host import discovery
+    from esper_core.host.load import discovery
 
     def install(command: Command) -> None:
         found = InstalledCommand(name=command.name, distribution="esper-sink-x", version="1", value="x:command")
@@ -155,7 +155,7 @@ def test_help_of_a_command_in_both_forms(capsys: pytest.CaptureFixture[str]) -> 
 def test_an_absent_plugin_is_named_with_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from esper_core.host import discovery
+    from esper_core.host.load import discovery
 
     monkeypatch.setattr(discovery, "installed_commands", dict)
     assert main(["sanctum"]) == EXIT_USAGE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esper_core.host.buffer import PriorityBuffer, priority_of
+from esper_core.host.deliver.buffer import PriorityBuffer, priority_of
 
 
 def _drain(buffer: PriorityBuffer) -> list[object]:

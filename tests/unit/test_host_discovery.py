@@ -10,9 +10,9 @@ import pytest
 from esper_core.config.schema import DeliveryConfig, EsperConfig
 from esper_core.errors import ConfigError, SinkError, UsageError
 from esper_core.hooks import Secret
-from esper_core.host.discovery import installed_commands, installed_sinks, load_command, load_sink
-from esper_core.host.options import create_sink, sink_options
-from esper_core.host.selection import CHILD_VARIABLE, foreground_sink, select_sinks
+from esper_core.host.load.discovery import installed_commands, installed_sinks, load_command, load_sink
+from esper_core.host.load.options import create_sink, sink_options
+from esper_core.host.load.selection import CHILD_VARIABLE, foreground_sink, select_sinks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +74,7 @@ def test_an_unknown_name_says_what_is_installed_and_the_nearest(install: Install
 def _without_installed(name: str) -> None:
     from unittest.mock import patch
 
-    with patch("esper_core.host.discovery.installed_sinks", return_value={}):
+    with patch("esper_core.host.load.discovery.installed_sinks", return_value={}):
         load_sink(name)
 
 
@@ -169,8 +169,8 @@ def test_a_file_that_is_not_there_and_a_class_that_is_not_in_it(tmp_path: Path) 
 
 
 def test_a_missing_default_is_one_line_and_a_missing_named_one_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("esper_core.host.discovery.installed_sinks", dict)
-    monkeypatch.setattr("esper_core.host.selection.installed_sinks", dict)
+    monkeypatch.setattr("esper_core.host.load.discovery.installed_sinks", dict)
+    monkeypatch.setattr("esper_core.host.load.selection.installed_sinks", dict)
     selection = select_sinks(EsperConfig())
     assert selection.sinks == ()
     assert selection.notices == (
@@ -280,6 +280,6 @@ def test_commands_of_plugins_by_name(install: Install, monkeypatch: pytest.Monke
     assert load_command("xcmd") is sys.modules["cmd_x"].command
     with pytest.raises(UsageError, match=r'command "ycmd" \(cmd-y 1.0\) cannot be imported'):
         load_command("ycmd")
-    monkeypatch.setattr("esper_core.host.discovery.installed_commands", dict)
+    monkeypatch.setattr("esper_core.host.load.discovery.installed_commands", dict)
     with pytest.raises(UsageError, match="comes with esper-sink-tui, which is not installed"):
         load_command("sanctum")

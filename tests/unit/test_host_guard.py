@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from esper_core.host.guard import Guard
+from esper_core.host.deliver.guard import Guard
 
 if TYPE_CHECKING:
     from esper_core.events import SinkStatusChanged

@@ -42,10 +42,11 @@ from esper_core.events import (
 )
 from esper_core.health import HealthLevel, RunState
 from esper_core.hooks import HOOK_NAMES, SinkHooks
-from esper_core.instrumentation import KL_BOUNDARIES, Instrumentation, gauge_points
+from esper_core.instrumentation.metrics import KL_BOUNDARIES, Pending
+from esper_core.instrumentation.sink import Instrumentation
 from esper_core.semconv.codec import decode_request, encode
+from esper_core.semconv.gauges import gauge_points
 from esper_core.semconv.names import GAUGES, METRICS
-from esper_core.semconv.observed import Pending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -525,7 +526,7 @@ import sys
 from esper_core.config.schema import OtelConfig
 from esper_core.emitter import TelemetryEmitter
 from esper_core.events import PPOUpdatePayload
-from esper_core.instrumentation import Instrumentation
+from esper_core.instrumentation.sink import Instrumentation
 instrumentation = Instrumentation(config=OtelConfig())
 TelemetryEmitter(instrumentation).emit_ppo_update(PPOUpdatePayload(update_id=1, kl_divergence=0.1))
 found = [m for m in sys.modules if m.startswith(("opentelemetry.sdk", "opentelemetry._logs", "torch", "textual"))]

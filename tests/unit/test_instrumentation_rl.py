@@ -13,8 +13,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from esper_core.config.schema import OtelConfig
 from esper_core.emitter import TelemetryEmitter
 from esper_core.events import PPOUpdatePayload, RunStarted
-from esper_core.instrumentation import Instrumentation
-from esper_core.instrumentation_rl import rl_resource
+from esper_core.instrumentation.rl import rl_resource
+from esper_core.instrumentation.sink import Instrumentation
 
 
 def run(config: OtelConfig) -> tuple[dict[str, list], dict[str, dict], MeterProvider]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from esper_core.host.guard import SinkReport
+    from esper_core.host.deliver.guard import SinkReport
 
 
 def session_in(base: Path, **tables: dict[str, object]) -> Session:

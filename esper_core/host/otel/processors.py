@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from esper_core.host.channel import QueueChannel
-from esper_core.host.hub import Closable
+from esper_core.host.deliver.channel import QueueChannel
+from esper_core.host.deliver.hub import Closable
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.metrics.export import MetricReader
     from opentelemetry.sdk.trace import Span
 
-    from esper_core.host.guard import Guard
-    from esper_core.host.report import SinkReport
+    from esper_core.host.deliver.guard import Guard
+    from esper_core.host.deliver.report import SinkReport
 
 __all__ = ["GuardedProcessor", "GuardedReader"]
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from esper_core.events import PPOUpdatePayload, RunStarted, TelemetryEvent
-    from esper_core.semconv.observed import Observed
+    from esper_core.instrumentation.metrics import Observed
 
 __all__ = ["SCOPE_NAME", "RLInstrumentation", "rl_resource"]
 

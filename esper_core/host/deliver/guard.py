@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from esper_core.events import SinkState, SinkStatusChanged
-from esper_core.host.report import SinkReport
+from esper_core.host.deliver.report import SinkReport
 
 if TYPE_CHECKING:
     import logging

@@ -17,7 +17,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from esper_core import __version__, ids
 from esper_core.errors import EsperError, SinkError
-from esper_core.host.resource import traceparent
+from esper_core.host.otel.resource import traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link, Tracer, TracerProvider
 
     from esper_core.config.schema import OtelConfig
-    from esper_core.host.hub import ActiveSink, Hub
-    from esper_core.host.processors import GuardedProcessor, GuardedReader
-    from esper_core.host.report import SinkReport
-    from esper_core.host.resource import ResourceValue
+    from esper_core.host.deliver.hub import ActiveSink, Hub
+    from esper_core.host.deliver.report import SinkReport
+    from esper_core.host.otel.processors import GuardedProcessor, GuardedReader
+    from esper_core.host.otel.resource import ResourceValue
 
 __all__ = ["Providers"]
 
@@ -152,7 +152,7 @@ class Providers:
     def _collect(
         self, wanting: Sequence[ActiveSink], hub: Hub, *, spans: bool, close_timeout_s: float, patient: bool
     ) -> None:
-        from esper_core.host.processors import GuardedProcessor, GuardedReader  # noqa: PLC0415  # needs the SDK
+        from esper_core.host.otel.processors import GuardedProcessor, GuardedReader  # noqa: PLC0415  # needs the SDK
 
         for sink in wanting:
             loaded = sink.loaded

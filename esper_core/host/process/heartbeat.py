@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from esper_core.health import RunState
-    from esper_core.host.report import SinkReport
+    from esper_core.host.deliver.report import SinkReport
     from esper_core.runs.layout import RunDir
 
 __all__ = ["HEARTBEAT_S", "Heartbeat"]

@@ -11,12 +11,12 @@ import msgspec
 
 from esper_core.errors import ConfigError, EsperError, SinkError, nearest
 from esper_core.hooks import Secret
-from esper_core.host.masking import Mask
+from esper_core.host.load.masking import Mask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from esper_core.host.discovery import LoadedSink
+    from esper_core.host.load.discovery import LoadedSink
 
 __all__ = ["create_sink", "sink_options"]
 

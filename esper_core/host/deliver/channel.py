@@ -12,13 +12,13 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from esper_core.hooks import CloseReason
-from esper_core.host.buffer import LIFECYCLE, PriorityBuffer, priority_of
+from esper_core.host.deliver.buffer import LIFECYCLE, PriorityBuffer, priority_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from esper_core.host.guard import Guard
-    from esper_core.host.report import SinkReport
+    from esper_core.host.deliver.guard import Guard
+    from esper_core.host.deliver.report import SinkReport
 
 __all__ = ["Channel", "InlineChannel", "LatestChannel", "QueueChannel"]
 

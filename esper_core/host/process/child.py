@@ -1,9 +1,9 @@
 """Training in a process of its own, for a sink that owns the terminal.
 
-The parent starts ``python -m esper_core.host.child`` and hands the command's words over a pipe: a secret among them
-stands in no ``/proc/PID/cmdline``. The child is the leader of a new session, so that Ctrl-C and a closed terminal
-reach the screen alone. Once its session has opened it sends everything it prints to ``trainer.log`` and names the run's
-directory on a pipe; until then the parent keeps what it printed, to show why a start failed.
+The parent starts ``python -m esper_core.host.process.child`` and hands the command's words over a pipe: a secret among
+them stands in no ``/proc/PID/cmdline``. The child is the leader of a new session, so that Ctrl-C and a closed terminal
+reach the screen alone. Once its session has opened it sends everything it prints to ``trainer.log`` and names the
+run's directory on a pipe; until then the parent keeps what it printed, to show why a start failed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esper_core.errors import EsperError
-from esper_core.host.selection import CHILD_VARIABLE
+from esper_core.host.load.selection import CHILD_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -104,7 +104,7 @@ def start_child(
     try:
         environment = dict(os.environ if env is None else env) | {CHILD_VARIABLE: str(send)}
         process = subprocess.Popen(
-            [sys.executable, "-m", "esper_core.host.child"],
+            [sys.executable, "-m", "esper_core.host.process.child"],
             stdin=subprocess.PIPE,
             stdout=printed,
             stderr=printed,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from esper_core.config.schema import EsperConfig
 from esper_core.errors import ConfigError, SinkError, nearest
-from esper_core.host.discovery import LoadedSink, installed_sinks, is_file_spec, load_sink
+from esper_core.host.load.discovery import LoadedSink, installed_sinks, is_file_spec, load_sink
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -20,17 +20,15 @@ from opentelemetry import trace as otel_trace
 from esper_core import __version__
 from esper_core.health import HEALTH_WINDOW, HealthLevel, RunState, verdict_level
 from esper_core.hooks import hookimpl
-from esper_core.semconv.attributes import common_attributes, shared_attributes, span_events
-from esper_core.semconv.gauges import GaugePoint, gauge_points
-from esper_core.semconv.names import SCHEMA_URL
-from esper_core.semconv.observed import (
-    DURATION_BOUNDARIES,
+from esper_core.instrumentation.metrics import (
     KL_BOUNDARIES,
     SinkCounts,
     create_histogram,
     observed_of,
     record_finite,
 )
+from esper_core.semconv.attributes import common_attributes, shared_attributes, span_events
+from esper_core.semconv.names import SCHEMA_URL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -50,7 +48,7 @@ if TYPE_CHECKING:
         TelemetryEvent,
     )
 
-__all__ = ["DURATION_BOUNDARIES", "KL_BOUNDARIES", "SCOPE_NAME", "GaugePoint", "Instrumentation", "gauge_points"]
+__all__ = ["SCOPE_NAME", "Instrumentation"]
 
 SCOPE_NAME: Final = "esper_core"
 _WEIGHTED: Final = {"esper.ppo.kl.scope": "weighted"}
@@ -86,12 +84,12 @@ class Instrumentation:
         self._on_span = config.events in {"span", "both"}
         self._log = None
         if config.events in {"log", "both"}:
-            from esper_core.semconv.log_events import LogEvents  # noqa: PLC0415  # the unstable part of the API
+            from esper_core.instrumentation.logs import LogEvents  # noqa: PLC0415  # the unstable part of the API
 
             self._log = LogEvents(sdk_logger_provider, SCOPE_NAME, __version__, SCHEMA_URL)
         self._rl = None
         if "rl" in config.semconv:
-            from esper_core.instrumentation_rl import RLInstrumentation  # noqa: PLC0415  # opt-in
+            from esper_core.instrumentation.rl import RLInstrumentation  # noqa: PLC0415  # opt-in
 
             self._rl = RLInstrumentation(provider, self._observed)
 

@@ -224,7 +224,7 @@ def _import_file(path: Path, spec: str) -> ModuleType:
 
 
 def _checked(factory: Any, *, name: str, spec: str, distribution: str, version: str, named: bool) -> LoadedSink:
-    from esper_core.host.inspection import inspect_sink  # noqa: PLC0415  # listing what is installed needs no pluggy
+    from esper_core.host.load.inspection import inspect_sink  # noqa: PLC0415  # listing what is installed needs no pluggy
 
     where = f'sink "{name}" ({distribution} {version})' if distribution else f"sink {spec}"
     seen = inspect_sink(factory, where)

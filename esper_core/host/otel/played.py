@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from esper_core.events import Payload, SpanRef, TelemetryEvent
-    from esper_core.host.resource import ResourceValue
+    from esper_core.host.otel.resource import ResourceValue
 
 __all__ = ["ended_spans"]
 

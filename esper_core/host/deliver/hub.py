@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from esper_core.config.schema import DeliveryConfig
 from esper_core.errors import SinkError
 from esper_core.hooks import HOOK_NAMES, CloseReason, SinkContext, SinkHooks, hookimpl
-from esper_core.host.channel import FULL_WAIT_S, Channel, InlineChannel, LatestChannel, QueueChannel
-from esper_core.host.discovery import LoadedSink
-from esper_core.host.guard import Guard
-from esper_core.host.inspection import new_manager
+from esper_core.host.deliver.channel import FULL_WAIT_S, Channel, InlineChannel, LatestChannel, QueueChannel
+from esper_core.host.deliver.guard import Guard
+from esper_core.host.load.discovery import LoadedSink
+from esper_core.host.load.inspection import new_manager
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from esper_core.events import SinkStatusChanged
-    from esper_core.host.report import SinkReport
+    from esper_core.host.deliver.report import SinkReport
 
 __all__ = ["ActiveSink", "Closable", "Hub", "close_together"]
 

@@ -1,0 +1,47 @@
+"""What a KL means: every limit, level, verdict and suggestion of Esper, as pure functions.
+
+This package is the one source of every limit: console, journal tools, Sanctum, alert rules and documentation
+take them from here. Nothing here reads a clock, a file or a tensor. KL is in nats throughout.
+"""
+
+from __future__ import annotations
+
+from esper_core.health.advice import Suggestion, state_suggestion, suggestion
+from esper_core.health.judgement import Verdict, VerdictInput, verdict
+from esper_core.health.kinds import VerdictKind
+from esper_core.health.levels import (
+    HealthLevel,
+    RunState,
+    classify_clip_fraction,
+    classify_entropy,
+    classify_explained_variance,
+    classify_kl,
+    classify_relative,
+    verdict_level,
+    worst,
+)
+from esper_core.health.limits import HEALTH_WINDOW, WARM_UP_UPDATES, TUIThresholds
+from esper_core.health.words import format_kl
+
+__all__ = [
+    "HEALTH_WINDOW",
+    "WARM_UP_UPDATES",
+    "HealthLevel",
+    "RunState",
+    "Suggestion",
+    "TUIThresholds",
+    "Verdict",
+    "VerdictInput",
+    "VerdictKind",
+    "classify_clip_fraction",
+    "classify_entropy",
+    "classify_explained_variance",
+    "classify_kl",
+    "classify_relative",
+    "format_kl",
+    "state_suggestion",
+    "suggestion",
+    "verdict",
+    "verdict_level",
+    "worst",
+]

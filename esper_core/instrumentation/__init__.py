@@ -1,0 +1,1 @@
+"""Events as OpenTelemetry telemetry, on the API alone: metrics, span attributes and events, log events, ``rl.*``."""
