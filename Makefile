@@ -31,16 +31,10 @@ check: venv ## ruff, mypy, and generated files up to date
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/python -m esper_core.semconv.generate --check
-	@$(BIN)/python -m esper_core.cli.docs --check
-	@$(BIN)/python docs/reference/generate.py --check
-	@$(BIN)/python collector-config/generate.py --check
+	@$(BIN)/python docs/generate --check
 
-docs: venv ## write the generated reference pages
-	@$(BIN)/python -m esper_core.semconv.generate
-	@$(BIN)/python -m esper_core.cli.docs
-	@$(BIN)/python docs/reference/generate.py
-	@$(BIN)/python collector-config/generate.py
+docs: venv ## write the generated files: reference pages, registry, rules, dashboard
+	@$(BIN)/python docs/generate
 
 bench: venv ## run the benchmarks and print their tables (minutes)
 	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done

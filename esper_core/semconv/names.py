@@ -1,6 +1,6 @@
 """Every name of Esper's telemetry. Generated from the registry; do not edit.
 
-``python -m esper_core.semconv.generate`` writes this module.
+``make docs`` writes this module.
 """
 # ruff: noqa: E501  # one generated line a name
 

@@ -68,8 +68,11 @@ def test_wheels_hold_their_package_and_nothing_else(wheels: Path) -> None:
         names = zipfile.ZipFile(path).namelist()
         assert {name.split("/")[0].split("-")[0] for name in names} == {package}
         assert f"{package}/py.typed" in names
-    core = zipfile.ZipFile(next(wheels.glob("esper_core-*.whl"))).namelist()
-    assert "esper_core/cli/sink_template/sink.py.txt" in core
+    core = zipfile.ZipFile(next(wheels.glob("esper_core-*.whl")))
+    assert "esper_core/cli/sink_template/sink.py.txt" in core.namelist()
+    sources = {name: core.read(name).decode() for name in core.namelist() if name.endswith(".py")}
+    developers = [name for name, text in sources.items() if "generate.py" in name or "import yaml" in text]
+    assert not developers, "the tool that writes pages and needs PyYAML stays in the repository: docs/generate"
 
 
 def test_the_core_alone_lists_no_sink_and_trains(environment: Path, tmp_path: Path) -> None:

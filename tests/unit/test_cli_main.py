@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from esper_core import __version__
-from esper_core.cli import docs
 from esper_core.cli._command import CORE_COMMANDS, Command, load_core
 from esper_core.cli._parser import EsperParser
 from esper_core.cli._words import limits_text, next_commands, program, stop_text
 from esper_core.cli.main import main
-from esper_core.config.schema import EsperConfig, PPOConfig, RunConfig
+from esper_core.config.schema import PPOConfig, RunConfig
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EXIT_USAGE, EsperError, UsageError
 from esper_core.host.load.discovery import InstalledCommand
 
@@ -335,32 +334,3 @@ def test_commands_are_printed_as_this_shell_can_run_them(monkeypatch: pytest.Mon
     assert [command.split("'")[0].split()[-1] for command, _ in printed] == ["sanctum", "replay", "export", "eval"]
     assert all("'runs/my run'" in command for command, _ in printed)
     assert next_commands("r", has_checkpoint=False, has_journal=False, commands=["sanctum"]) == []
-
-
-# --- generated pages ----------------------------------------------------------------------------------
-
-
-def test_every_key_and_every_option_stands_in_the_reference() -> None:
-    page = docs.config_page()
-    for table in ("ppo", "env", "run", "otel"):
-        for key in type(getattr(EsperConfig(), table)).__struct_fields__:
-            assert f"| `{key}` |" in page
-            assert f"`ESPER_{table.upper()}__{key.upper()}`" in page
-    commands = docs.cli_page()
-    for name in CORE_COMMANDS:
-        assert f"## `esper {name}`" in commands
-    for option in ("--episodes N", "--causal-mask MODULE:FUNCTION", "--set KEY=VALUE", "--to NAME"):
-        assert f"`{option}".replace("|", "\\|") in commands
-
-
-def test_check_finds_a_stale_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert docs.main(["--root", str(tmp_path)]) == EXIT_OK
-    assert docs.main(["--root", str(tmp_path), "--check"]) == EXIT_OK
-    page = tmp_path / "docs" / "reference" / "cli.md"
-    page.write_text(page.read_text() + "an edit by hand\n")
-    assert docs.main(["--root", str(tmp_path), "--check"]) == EXIT_FAILED
-    assert "cli.md is out of date" in capsys.readouterr().err
-
-
-def test_the_pages_of_this_repository_are_up_to_date() -> None:
-    assert docs.main(["--root", str(ROOT), "--check"]) == EXIT_OK

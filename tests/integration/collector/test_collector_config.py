@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 import urllib.request
 from typing import TYPE_CHECKING, Any
@@ -144,17 +143,6 @@ def test_the_rule_tests_notice_a_wrong_rule(name: str, helpers: Any, tmp_path: P
         [promtool, "test", "rules", "esper.rules.test.yml"], cwd=tmp_path, capture_output=True, timeout=60, check=False
     )
     assert done.returncode != 0
-
-
-def test_generated_files_are_up_to_date(helpers: Any) -> None:
-    done = subprocess.run(
-        [sys.executable, str(helpers.CONFIG / "generate.py"), "--check"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_dashboards_panels_have_their_own_places(helpers: Any) -> None:

@@ -1,0 +1,63 @@
+"""The page ``docs/reference/telemetry.md``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from registry import annotation
+from tables import template
+
+if TYPE_CHECKING:
+    from registry import Registry
+
+
+def _cell(text: object) -> str:
+    return str(text).replace("|", "\\|").replace("\n", " ").strip()
+
+
+def _attribute_row(registry: Registry, name: str) -> str:
+    item = registry.attributes[name]
+    kind = item["type"]
+    shown = kind if isinstance(kind, str) else "string: " + ", ".join(member["value"] for member in kind["members"])
+    unit = annotation(item, "unit")
+    return f"| `{name}` | {_cell(shown)} | {f'`{unit}`' if unit else ''} | {_cell(item['brief'])} |"
+
+
+def telemetry_page(registry: Registry) -> str:
+    """Every span, span event, metric and attribute, from the registry."""
+    lines = [template("telemetry.md.txt"), "## Spans", "", "| span | meaning | attributes |", "|---|---|---|"]
+    for group in registry.of_type("span"):
+        name = group["id"].removeprefix("span.")
+        brief = group["brief"].partition(": ")[2]
+        attributes = registry.attributes_of(group)
+        shown = ", ".join(f"`{item}`" for item in attributes)
+        if len(attributes) > 4:
+            shown = f"[{len(attributes)}](#{_anchor(name)})"
+        lines.append(f"| `{name}` | {_cell(brief[:1].upper() + brief[1:])} | {shown} |")
+    lines += ["", "Every span also carries `esper.run.id`, `esper.run.attempt` and `esper.rank`.", ""]
+    lines += ["## Span events", "", 'With `[otel] events = "log"` these are log events, with `"both"` both.', ""]
+    lines += ["| event | meaning | attributes |", "|---|---|---|"]
+    for group in registry.of_type("event"):
+        shown = ", ".join(f"`{item}`" for item in registry.attributes_of(group))
+        lines.append(f"| `{group['name']}` | {_cell(group['brief'])} | {shown} |")
+    lines += ["", "## Metrics", "", "| metric | type | unit | attributes | cardinality | meaning |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for group in registry.of_type("metric"):
+        kind = "counter" if group["instrument"] == "counter" else group["instrument"]
+        shown = ", ".join(f"`{item}`" for item in registry.attributes_of(group))
+        lines.append(
+            f"| `{group['metric_name']}` | {kind} | `{group['unit']}` | {shown} "
+            f"| {_cell(annotation(group, 'cardinality'))} | {_cell(group['brief'])} |"
+        )
+    lines += ["", "## Attributes", ""]
+    for group in registry.of_type("attribute_group"):
+        title = group["id"].removeprefix("attributes.")
+        lines += [f"### {title}", "", _cell(group["brief"]), "", "| attribute | type | unit | meaning |"]
+        lines += ["|---|---|---|---|"]
+        lines += [_attribute_row(registry, name) for name in registry.attributes_of(group)]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _anchor(title: str) -> str:
+    return title.replace(".", "").replace(" ", "-")
