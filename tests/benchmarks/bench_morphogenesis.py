@@ -154,7 +154,7 @@ def speed() -> None:
             f"{hosts / float(np.mean(walls)):.0f} per second, {1000 * float(np.median(walls)):.1f} ms a step"
         )
         stats = pstats.Stats(profile)
-        parts = {"train": "host.py:train", "validate": "host.py:validate", "backward": ":run_backward"}
+        parts = {"train": "network.py:train", "validate": "network.py:validate", "backward": ":run_backward"}
         whole, found = 0.0, dict.fromkeys(parts, 0.0)
         for (file, _, function), (_, _, _, cumulative, _) in stats.stats.items():  # type: ignore[attr-defined]
             place = f"{Path(file).name}:{function}"
