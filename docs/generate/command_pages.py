@@ -33,7 +33,7 @@ def config_page() -> str:
         "## `[sink.NAME]`\n",
         _SINK_TABLE,
         "## Presets\n",
-        "What each preset sets beneath the file (`esper_core/config/presets.py`).\n",
+        "What each preset of the core sets beneath the file. [Plugins](plugins.md) has those of environment plugins.\n",
     ]
     for name, tree in PRESETS.items():
         parts.append(f"### `{name}`\n\n```toml\n{dump_toml(tree)}```\n")

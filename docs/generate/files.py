@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from command_pages import cli_page, config_page
 from dashboard import dashboard
-from hook_pages import events_page, hooks_page, plugins_page
+from hook_pages import events_page, hooks_page
+from plugin_page import plugins_page
 from registry_files import registry_files
 from rule_tests import rule_tests
 from rules import rules

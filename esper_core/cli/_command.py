@@ -41,7 +41,7 @@ class CoreCommand:
 
 @dataclass(frozen=True, slots=True)
 class PluginCommand:
-    """A command that a first-party plugin brings; ``host/discovery.py`` knows which distribution has it."""
+    """A command that a first-party plugin brings; ``host/load/discovery.py`` knows which distribution has it."""
 
     help: str
 

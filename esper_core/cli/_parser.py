@@ -134,5 +134,6 @@ def runs_dir(args: argparse.Namespace) -> Path:
         no_file=getattr(args, "no_config", False),
         env=os.environ,
         sets=getattr(args, "sets", ()),
+        flags={"preset": "none"},  # none names a folder, and finding one would search every installed distribution
     )
     return Path(resolved.config.run.dir)

@@ -57,7 +57,7 @@ def check_sinks(resolved: Resolved) -> int:
             session.emitter.emit_ppo_update(PPOUpdatePayload(update_id=1, kl_divergence=0.01, kl_joint=0.01))
             session.hub.drain(DELIVERY_S)
             for sink in session.active:
-                answers[sink.loaded.name] = _ask(sink.instance, session.mask)
+                answers[sink.loaded.name] = _ask(sink.instance, session.redact)
             spent = time.monotonic() - begun
             session.finish(RunState.DONE, "check")
         hooks = {sink.loaded.name: sink.loaded.hooks for sink in session.active}
@@ -83,7 +83,7 @@ def _folder(runs: str) -> str | None:
     return runs if Path(runs).is_dir() else None
 
 
-def _ask(sink: Any, mask: Callable[[str], str]) -> _Answer:
+def _ask(sink: Any, redact: Callable[[str], str]) -> _Answer:
     """Call the sink's ``check_report`` in a thread, since it may wait for a network."""
     report: Callable[[], str] | None = getattr(sink, "check_report", None)
     if report is None:
@@ -92,9 +92,9 @@ def _ask(sink: Any, mask: Callable[[str], str]) -> _Answer:
 
     def ask() -> None:
         try:
-            words = mask(str(report()))
+            words = redact(str(report()))
         except BaseException as error:  # noqa: BLE001  # whatever it raises is the answer
-            answer.words = mask(str(error) or type(error).__name__)
+            answer.words = redact(str(error) or type(error).__name__)
         else:
             answer.words, answer.failed = words, False
 

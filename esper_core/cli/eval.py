@@ -36,9 +36,9 @@ class EvalCommand:
         parser.add_argument("--deterministic", action="store_true", help="take the likeliest choice, do not sample")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
         parser.add_argument("--dir", metavar="DIR", help="folder that holds the runs")
-        looks = parser.add_argument_group("to look at", "For environments that can draw themselves: morphogenesis.")
+        looks = parser.add_argument_group("to look at", "For environments whose plugin can show an episode.")
         looks.add_argument("--show", action="store_true", help="print one episode as a story")
-        looks.add_argument("--plot", type=Path, metavar="FILE.png", help="draw one episode (needs matplotlib)")
+        looks.add_argument("--plot", type=Path, metavar="FILE.png", help="draw one episode")
 
     def run(self, args: argparse.Namespace) -> int:
         """Play, print, and return the exit code."""
@@ -65,11 +65,13 @@ class EvalCommand:
     def _report(self, args: argparse.Namespace, directory: RunDir, agent: PPOAgent, env: EnvConfig) -> int:
         import msgspec
 
-        from esper_core.envs.adapter import environment_module, make_task
+        from esper_core.config.environments import load_environment
+        from esper_core.envs.adapter import make_task
         from esper_core.ppo.evaluation import evaluate
 
-        # Our own environments say what differs from training: whole episodes, all begun together.
-        kwargs = {**env.kwargs, **getattr(environment_module(env.id), "EVALUATION", {})}
+        # A plugin says what differs from training, for example whole episodes that all begin together.
+        plugin = load_environment(env.id)
+        kwargs = {**env.kwargs, **(plugin.evaluation if plugin is not None else {})}
         n_envs = min(env.n_envs, args.episodes)
         task = make_task(msgspec.structs.replace(env, n_envs=n_envs, kwargs=kwargs), seed=args.seed)
         try:
@@ -102,21 +104,24 @@ class EvalCommand:
         return EXIT_OK
 
     def _look(self, args: argparse.Namespace, agent: PPOAgent, env: EnvConfig) -> int:
-        """Hand over to the environment's own ``show`` and ``plot``."""
-        from esper_core.envs.adapter import environment_module
+        """Hand over to what the environment's plugin declares."""
+        from esper_core.config.environments import load_environment
 
-        module = environment_module(env.id)
-        wanted = [name for name, asked in (("show", args.show), ("plot", args.plot is not None)) if asked]
-        for name in wanted:
-            if not hasattr(module, name):
+        plugin = load_environment(env.id)
+        show = plugin.show if plugin is not None else None
+        plot = plugin.plot if plugin is not None else None
+        for name, asked, able in (("show", args.show, show), ("plot", args.plot is not None, plot)):
+            if asked and able is None:
                 raise UsageError(
                     f"{env.id} has nothing to {name}", hint=f"without --{name}, eval reports returns of any environment"
                 )
-        if args.show:
-            for line in module.show(agent, env, seed=args.seed):
+        if args.show and show is not None:
+            agent.sampling_generator.manual_seed(args.seed)  # before each: both play the same episode
+            for line in show(agent, env.kwargs, seed=args.seed):
                 print(line)
-        if args.plot is not None:
-            module.plot(agent, env, seed=args.seed, path=args.plot)
+        if args.plot is not None and plot is not None:
+            agent.sampling_generator.manual_seed(args.seed)
+            plot(agent, env.kwargs, seed=args.seed, path=args.plot)
             print(f"wrote {args.plot}")
         return EXIT_OK
 

@@ -22,7 +22,7 @@ class PPOCommand:
         """Declare the few real flags; every other key goes through ``--set``."""
         task = parser.add_argument_group("what to train")
         task.add_argument(
-            "--env", metavar="ID", help="morphogenesis, a registered Gymnasium id, or package.module:EnvId"
+            "--env", metavar="ID", help="an environment plugin, a registered Gymnasium id, or package.module:EnvId"
         )
         task.add_argument(
             "--preset", metavar="NAME", help="a named set of values beneath the file; default by environment"

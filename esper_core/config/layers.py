@@ -23,7 +23,8 @@ from esper_core.config._check import (
     strip_annotation,
     unknown_key,
 )
-from esper_core.config.presets import PRESETS, preset_for
+from esper_core.config.environments import default_is_absent
+from esper_core.config.presets import preset_for, presets_of
 from esper_core.config.schema import MASK, EnvConfig, EsperConfig
 from esper_core.errors import ConfigError, nearest
 
@@ -282,11 +283,11 @@ def _preset_settings(upper: Iterable[Setting]) -> Iterator[Setting]:
     values = {item.path: item for item in upper}
     limited = not _LIMIT_PATHS.isdisjoint(values)
     users = limited
-    name, origin = _preset_name(values)
-    if name is not None:
+    name, tables, origin = _preset(values)
+    if name:
         yield Setting(("preset",), name, origin, origin)
         label = f"preset {name}"
-        for item in flatten(PRESETS[name], origin=label, where=lambda table: f"{label}: [{'.'.join(table)}] "):
+        for item in flatten(tables, origin=label, where=lambda table: f"{label}: [{'.'.join(table)}] "):
             is_limit = item.path in _LIMIT_PATHS
             if is_limit and users:
                 continue  # the user's limit is the only one
@@ -296,22 +297,26 @@ def _preset_settings(upper: Iterable[Setting]) -> Iterator[Setting]:
         yield Setting(("run", "steps"), DEFAULT_STEPS, "no limit given", "no limit given")
 
 
-def _preset_name(values: Mapping[tuple[str, ...], Setting]) -> tuple[str | None, str]:
-    """The preset in force and who chose it; None for none."""
+def _preset(values: Mapping[tuple[str, ...], Setting]) -> tuple[str, Mapping[str, Any], str]:
+    """Name and tables of the preset in force, and who chose it; an empty name for none."""
     asked = values.get(("preset",))
+    chosen = values.get(("env", "id"))
+    env_id = str(chosen.value) if chosen is not None else EnvConfig().id
     if asked is None or not asked.value:
-        chosen = values.get(("env", "id"))
-        env_id = str(chosen.value) if chosen is not None else EnvConfig().id
-        return preset_for(env_id) or None, f"for {env_id}"
+        name = preset_for(env_id)
+        return name, presets_of(env_id)[name] if name else {}, f"for {env_id}"
     name = str(asked.value)
     if name == NO_PRESET:
-        return None, asked.origin
-    if name not in PRESETS:
-        known = (*PRESETS, NO_PRESET)
+        return "", {}, asked.origin
+    presets = presets_of(env_id)
+    if name not in presets:
+        known = (*presets, NO_PRESET)
+        absent = default_is_absent()
+        more = f"; those of the default environment come with `{absent}`" if absent else ""
         raise ConfigError(
-            f'{asked.place}: unknown preset "{name}"{nearest(name, known)}', hint=f"presets: {', '.join(known)}"
+            f'{asked.place}: unknown preset "{name}"{nearest(name, known)}', hint=f"presets: {', '.join(known)}{more}"
         )
-    return name, asked.origin
+    return name, presets[name], asked.origin
 
 
 # --- joining --------------------------------------------------------------------------------------

@@ -1,10 +1,20 @@
-"""Presets: named values beneath the configuration file, and the one that belongs to an environment."""
+"""Presets: named values beneath the configuration file, and the one that belongs to an environment.
+
+The core has one for CartPole. An environment that a plugin brings has presets of its own, see
+:class:`~esper_core.hooks.EnvironmentPlugin`.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-__all__ = ["PRESETS", "preset_for"]
+from esper_core.config.environments import DEFAULT_ENVIRONMENT, load_environment
+from esper_core.errors import EnvironmentUnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["PRESETS", "preset_for", "presets_of"]
 
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     # Reaches a mean return of 475 over 100 episodes within 100 000 steps (tests/benchmarks/bench_cartpole.py), with
@@ -24,37 +34,45 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
             "target_kl": 0.005,  # with minibatches of 32 a policy that has solved it is easily lost again
         },
     },
-    # Few hosts, out of step with each other, and short rollouts: 20 episodes make at least 10 updates, and each
-    # update sees every phase of an episode. Their epochs are longer than those of the full task: a first run shows
-    # hosts that learn well, and spends its time on training instead of on starting.
-    "morphogenesis": {
-        "run": {"episodes": 20},
-        "env": {"n_envs": 4, "kwargs": {"stagger": True, "batches": 16}},
-        "ppo": {"rollout_steps": 8, "epochs": 4, "minibatch_size": 8, "learning_rate": 5e-4},
-    },
-    # Whole episodes a rollout; docs/explanation/morphogenesis.md has what it reaches and how long it takes.
-    "morphogenesis-full": {
-        "run": {"updates": 150},
-        "env": {"id": "morphogenesis", "n_envs": 16},
-        "ppo": {
-            "rollout_steps": 24,
-            "epochs": 8,
-            "minibatch_size": 96,
-            "learning_rate": 1e-3,
-            "anneal_learning_rate": True,
-            "gae_lambda": 0.97,
-        },
-    },
 }
-"""Preset name -> tables; a limit in ``[run]`` holds only when nobody gave one."""
+"""The core's presets: name -> tables; a limit in ``[run]`` holds only when nobody gave one."""
 
 _BY_ENVIRONMENT: Final = {
     "CartPole-v0": "cartpole",
     "CartPole-v1": "cartpole",
-    "morphogenesis": "morphogenesis",
 }
 
 
 def preset_for(env_id: str) -> str:
-    """The preset of an environment, or an empty string."""
-    return _BY_ENVIRONMENT.get(env_id, "")
+    """The preset of an environment, or an empty string.
+
+    A plugin that is absent or broken has none: commands that train nothing work without it, and training refuses it
+    with its error.
+    """
+    if env_id in _BY_ENVIRONMENT:
+        return _BY_ENVIRONMENT[env_id]
+    try:
+        plugin = load_environment(env_id)
+    except EnvironmentUnsupportedError:
+        return ""
+    return plugin.default_preset if plugin is not None else ""
+
+
+def presets_of(env_id: str) -> dict[str, Mapping[str, Any]]:
+    """Every preset that can be named while an environment is selected: the core's, its own, the default task's.
+
+    The default task's are among them whatever is selected, as a preset may itself select the environment.
+
+    Raises:
+        EnvironmentUnsupportedError: the selected environment's plugin is broken.
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    for name in dict.fromkeys((DEFAULT_ENVIRONMENT, env_id)):
+        try:
+            plugin = load_environment(name)
+        except EnvironmentUnsupportedError:
+            if name == env_id != DEFAULT_ENVIRONMENT:
+                raise
+            continue
+        found |= plugin.presets if plugin is not None else {}
+    return found | PRESETS

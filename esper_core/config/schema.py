@@ -72,7 +72,9 @@ class PPOConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class EnvConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[env]``: what is trained on."""
 
-    id: Annotated[str, _doc("morphogenesis, a registered Gymnasium id, or package.module:EnvId")] = "morphogenesis"
+    id: Annotated[str, _doc("an environment plugin, a registered Gymnasium id, or package.module:EnvId")] = (
+        "morphogenesis"
+    )
     n_envs: Annotated[int, _doc("environments stepped side by side", ge=1)] = 8
     causal_mask: Annotated[
         str, _doc("module:function that maps actions (n, heads) to a bool mask (n, heads); empty for none")

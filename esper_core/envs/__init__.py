@@ -1,1 +1,1 @@
-"""Environments: an adapter for any Gymnasium one, the masks they may bring, and tasks of our own."""
+"""Environments: an adapter for any Gymnasium one, and the masks they may bring."""

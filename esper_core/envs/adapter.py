@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from esper_core.config.environments import installed_environments, load_environment
 from esper_core.envs.masks import CausalMask, CausalTable, MaskReader, load_causal_mask
 from esper_core.errors import EnvironmentUnsupportedError, nearest
 from esper_core.ppo.heads import HeadSpec
@@ -20,11 +21,7 @@ if TYPE_CHECKING:
 
     from esper_core.config.schema import EnvConfig
 
-__all__ = ["OWN_ENVIRONMENTS", "GymTask", "environment_module", "make_task"]
-
-OWN_ENVIRONMENTS: Final[dict[str, str]] = {"morphogenesis": "esper_core.envs.morphogenesis:make"}
-"""Environments of our own: id -> ``module:function``, called with ``num_envs``, ``seed`` and ``[env.kwargs]``; it
-returns a ``gymnasium.vector.VectorEnv`` that resets in the same step."""
+__all__ = ["GymTask", "make_task"]
 
 
 def make_task(config: EnvConfig, *, seed: int) -> Task:
@@ -38,20 +35,13 @@ def make_task(config: EnvConfig, *, seed: int) -> Task:
     return GymTask(_vector_env(config, seed), name=config.id, seed=seed, causal_mask=causal)
 
 
-def environment_module(env_id: str) -> Any:
-    """The module of one of our own environments, which may bring ``show`` and ``plot``; None for any other."""
-    own = OWN_ENVIRONMENTS.get(env_id)
-    return importlib.import_module(own.partition(":")[0]) if own is not None else None
-
-
 def _vector_env(config: EnvConfig, seed: int) -> gym.vector.VectorEnv[Any, Any, Any]:
-    own = OWN_ENVIRONMENTS.get(config.id)
-    if own is not None:
-        module_name, _, function = own.partition(":")
-        built: gym.vector.VectorEnv[Any, Any, Any] = getattr(importlib.import_module(module_name), function)(
-            num_envs=config.n_envs, seed=seed, **config.kwargs
-        )
-        return built
+    plugin = load_environment(config.id)
+    if plugin is not None:
+        try:
+            return plugin.make(num_envs=config.n_envs, seed=seed, **config.kwargs)
+        except TypeError as error:
+            raise EnvironmentUnsupportedError(f"{config.id}: {error}", hint="check [env.kwargs]") from error
     try:
         module, _, registered = config.id.rpartition(":")
         if module:
@@ -60,10 +50,10 @@ def _vector_env(config: EnvConfig, seed: int) -> gym.vector.VectorEnv[Any, Any, 
     except ImportError as error:
         raise EnvironmentUnsupportedError(f'env.id "{config.id}": {error}', hint="is its package installed?") from error
     except gym.error.Error as error:
-        close = nearest(config.id, [*gym.registry, *OWN_ENVIRONMENTS])
+        close = nearest(config.id, [*gym.registry, *installed_environments()])
         raise EnvironmentUnsupportedError(
             f'no environment "{config.id}"{close}',
-            hint="a registered Gymnasium id, or package.module:EnvId for one that its module registers",
+            hint="an installed environment plugin, a registered Gymnasium id, or package.module:EnvId",
         ) from error
     same_step = {"autoreset_mode": AutoresetMode.SAME_STEP}
     try:

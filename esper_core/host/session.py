@@ -24,8 +24,8 @@ from esper_core.health import RunState
 from esper_core.hooks import CloseReason, SinkContext, hookimpl
 from esper_core.host.deliver.hub import ActiveSink, Hub
 from esper_core.host.deliver.report import SessionReport
-from esper_core.host.load.masking import Mask
 from esper_core.host.load.options import create_sink
+from esper_core.host.load.redaction import Redaction
 from esper_core.host.load.selection import Selection, select_sinks
 from esper_core.host.otel.providers import Providers
 from esper_core.host.otel.resource import run_resource
@@ -118,11 +118,11 @@ class Session:
         self._signals = install_signal_handlers
         self._on_notice = on_notice or _print_notice
         self._selection = selection if selection is not None else select_sinks(config, origins=origins)
-        self.mask = Mask()
+        self.redact = Redaction()
         self.active = [
             ActiveSink(
                 loaded=loaded,
-                instance=create_sink(loaded, config.sink.get(loaded.name), origins=origins, mask=self.mask),
+                instance=create_sink(loaded, config.sink.get(loaded.name), origins=origins, redact=self.redact),
             )
             for loaded in self._selection.sinks
         ]
@@ -153,7 +153,7 @@ class Session:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             log = self.run.log_path if self.run is not None and self.mode == "live" else None
-            stack.enter_context(log_to(log, mask=self.mask))
+            stack.enter_context(log_to(log, redact=self.redact))
             if self._signals:
                 stack.enter_context(install_signals(self.stop))
             self._begun = time.monotonic()
@@ -170,7 +170,7 @@ class Session:
                 ),
                 self.config.delivery,
                 on_interrupt=self._interrupted,
-                mask=self.mask,
+                redact=self.redact,
             )
             self.providers = Providers.set_up(
                 self.active,
@@ -312,7 +312,7 @@ class Session:
         elif isinstance(error, SystemExit) and not error.code:
             self.finish(self._state or RunState.DONE, self._reason)
         else:
-            words = self.mask(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+            words = self.redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
             self.finish(RunState.FAILED, words)
             logging.getLogger("esper.host").error("the run ended with an error", exc_info=error)
             if self.run is not None and self.mode == "live":

@@ -5,7 +5,7 @@
   policy, the baselines and the best fixed schedules on the same worlds. FILE gets one line a seed.
 * ``... --table FILE``: the table of such lines.
 
-The schedules come from ``python -m esper_core.envs.morphogenesis.baselines``, which searches them.
+The schedules come from ``python -m esper_env_morphogenesis.baselines``, which searches them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ import torch
 from esper_core.config.layers import load_config
 from esper_core.emitter import TelemetryEmitter
 from esper_core.envs.adapter import make_task
-from esper_core.envs.morphogenesis import MorphogenesisEnv
-from esper_core.envs.morphogenesis.baselines import AlwaysWait, FixedSchedules, Graft, Policy, Random, Schedule, play
-from esper_core.envs.morphogenesis.story import agent_policy
 from esper_core.hooks import SinkHooks
 from esper_core.ppo import PPOAgent, Trainer
+from esper_env_morphogenesis.baselines import AlwaysWait, FixedSchedules, Graft, Policy, Random, Schedule, play
+from esper_env_morphogenesis.env import MorphogenesisEnv
+from esper_env_morphogenesis.story import trained
 
 EVALUATION_SEED: Final = 31_337
 HOSTS, EPISODES = 32, 8
@@ -88,7 +88,8 @@ def learn(seed: int) -> dict[str, Any]:
     wall, cpu = time.perf_counter(), time.process_time()
     Trainer(agent, task, config, emitter=TelemetryEmitter(curve)).run()
     spent = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
-    return {"seed": seed, **spent, **measure(agent_policy(agent, seed=seed)), "curve": curve.rows}
+    agent.sampling_generator.manual_seed(seed)
+    return {"seed": seed, **spent, **measure(trained(agent)), "curve": curve.rows}
 
 
 def baselines() -> dict[str, dict[str, float]]:
@@ -153,7 +154,7 @@ def speed() -> None:
             f"{hosts / float(np.mean(walls)):.0f} per second, {1000 * float(np.median(walls)):.1f} ms a step"
         )
         stats = pstats.Stats(profile)
-        parts = {"train": "host.py:train", "validate": "host.py:validate", "backward": ":run_backward"}
+        parts = {"train": "network.py:train", "validate": "network.py:validate", "backward": ":run_backward"}
         whole, found = 0.0, dict.fromkeys(parts, 0.0)
         for (file, _, function), (_, _, _, cumulative, _) in stats.stats.items():  # type: ignore[attr-defined]
             place = f"{Path(file).name}:{function}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,7 @@ PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.to
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "ids": set(),
+    "installed": set(),
     "health": set(),
     "events": {"health"},
     "hooks": {"events", "health"},
@@ -25,15 +28,22 @@ ALLOWED: dict[str, set[str]] = {
     "runs": {"semconv", "hooks", "events", "health", "ids", "config"},
     "emitter": {"semconv", "hooks", "events", "health", "ids"},
     "instrumentation": {"semconv", "hooks", "events", "health"},
-    "host": {"emitter", "instrumentation", "runs", "semconv", "hooks", "events", "health", "ids"},
+    "host": {"emitter", "instrumentation", "runs", "semconv", "hooks", "events", "health", "ids", "installed"},
     "ppo": {"emitter", "runs", "semconv", "hooks", "events", "health"},
-    "envs": {"ppo", "runs", "events", "health"},
-    "config": {"hooks"},
+    "envs": {"ppo", "config", "runs", "events", "health"},
+    "config": {"hooks", "installed"},
     "testing": {"host", "emitter", "instrumentation", "runs", "semconv", "hooks", "events", "health", "ids"},
 }
 OPEN_TO_ALL = {"errors", "config.schema"}
 PLUGIN_MAY_IMPORT = {"hooks", "events", "health", "semconv", "runs", "testing", "errors"}
-LIGHT_ROOMS = {"events", "health", "hooks", "semconv", "runs", "config", "errors", "ids"}
+LIGHT_ROOMS = {"events", "health", "hooks", "semconv", "runs", "config", "errors", "ids", "installed"}
+NAMES = {
+    "esper.sinks": "esper-sink-{}",
+    "esper.environments": "esper-env-{}",
+    "esper.adapters": "esper-{}",
+    "esper.commands": "esper-{}",
+}
+"""Group -> distribution of a plugin that brings one; the package is the same with underscores."""
 HEAVY = {"torch", "textual", "numpy", "gymnasium"}
 
 
@@ -102,17 +112,46 @@ def test_plugins_import_only_public_modules(plugin: Path) -> None:
         assert rooms <= PLUGIN_MAY_IMPORT, f"{path.relative_to(ROOT)} imports {rooms - PLUGIN_MAY_IMPORT}"
 
 
+def _groups(project: dict[str, Any]) -> dict[str, dict[str, str]]:
+    return {group: points for group, points in project["entry-points"].items() if group.startswith("esper.")}
+
+
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda path: path.name)
 def test_one_word_names_a_plugin_in_four_places(plugin: Path) -> None:
+    """Folder WORD, distribution and package by what it brings first, and the entry point WORD."""
     word = plugin.name
     project = tomllib.loads((plugin / "pyproject.toml").read_text())["project"]
-    assert project["name"] == f"esper-sink-{word}"
-    package = f"esper_sink_{word}"
+    groups = _groups(project)
+    kind = next(kind for kind in NAMES if kind in groups)
+    assert project["name"] == NAMES[kind].format(word)
+    package = project["name"].replace("-", "_")
     assert (plugin / "src" / package / "py.typed").is_file()
-    entry_points = project["entry-points"]["esper.sinks"]
-    assert set(entry_points) == {word}
-    assert entry_points[word].startswith(f"{package}:") or entry_points[word].startswith(f"{package}.")
+    assert set(groups[kind]) == {word}
+    for points in groups.values():
+        assert all(re.match(rf"{package}[.:]", value) for value in points.values())
     assert list((plugin / "tests").glob(f"test_{word}_*.py")), "each plugin has tests of its own"
+    assert (plugin / "README.md").read_text().startswith(f"# {project['name']}")
+
+
+def test_every_plugin_is_in_the_workspace_the_tools_and_the_development_environment() -> None:
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    names = {tomllib.loads((plugin / "pyproject.toml").read_text())["project"]["name"] for plugin in PLUGINS}
+    sources = {f"plugins/{plugin.name}/src" for plugin in PLUGINS}
+    assert set(whole["tool"]["uv"]["sources"]) == names | {"esper-core"}
+    assert sources <= set(whole["tool"]["mypy"]["files"])
+    assert sources <= set(whole["tool"]["mypy"]["mypy_path"])
+    pip = re.findall(r"^-e plugins/(\w+)", (ROOT / "requirements-dev.txt").read_text(), re.MULTILINE)
+    assert sorted(pip) == [plugin.name for plugin in PLUGINS]
+    extras = whole["project"]["optional-dependencies"]
+    group = [re.split(r"[\[>]", item)[0] for item in (*whole["dependency-groups"]["dev"], *extras["default"])]
+    assert set(group) == names | {"esper-core"}
+
+
+def test_the_core_names_no_environment_but_the_default() -> None:
+    """One string in ``config.schema``; what is the default's follows from it."""
+    named = [path for path in sorted(CORE.rglob("*.py")) if "morphogenesis" in path.read_text().lower()]
+    assert named == [CORE / "config" / "schema.py"]
+    assert named[0].read_text().count("morphogenesis") == 1
 
 
 @pytest.mark.parametrize("path", sorted((CORE / "cli").rglob("*.py")), ids=lambda path: path.name)

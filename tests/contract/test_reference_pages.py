@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
-RECORDS = (*events.PAYLOADS.values(), events.HeadStats, events.EarlyStop, events.SinkLoss, hooks.SinkContext)
+GIVEN = (hooks.SinkContext, hooks.EnvironmentPlugin)
+RECORDS = (*events.PAYLOADS.values(), events.HeadStats, events.EarlyStop, events.SinkLoss, *GIVEN)
 TABLES = {name: type(getattr(EsperConfig(), name)) for name in ("ppo", "env", "run", "otel")}
 TABLES["delivery.NAME"] = DeliveryConfig
 
@@ -73,7 +74,7 @@ def test_a_hook_is_documented_and_tested(name: str) -> None:
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda cls: cls.__name__)
 def test_an_event_field_is_documented_and_tested(record: type) -> None:
-    section = _section(_page("hooks.md" if record is hooks.SinkContext else "events.md"), record.__name__)
+    section = _section(_page("hooks.md" if record in GIVEN else "events.md"), record.__name__)
     meanings = dict(re.findall(r"^\| `(\w+)` \|.*\| (.*?) ?\|$", section, re.MULTILINE))
     for field in dataclasses.fields(record):
         assert len(meanings.get(field.name, "")) > 5, f"{field.name} has no meaning in the reference"

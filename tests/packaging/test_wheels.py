@@ -1,4 +1,4 @@
-"""Real wheels in a fresh environment: the core alone trains, a third party's sink receives, and uninstalling removes.
+"""Real wheels in a fresh environment: the core alone trains, plugins add what they bring, and uninstalling removes.
 
 The environment holds the wheels built here and links to the dependencies of this one, so that nothing is downloaded
 and no editable install shows through.
@@ -6,16 +6,19 @@ and no editable install shows through.
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 STATSD = ROOT / "docs" / "examples" / "esper-sink-statsd"
+PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
 _QUIET = ("-q", "--disable-pip-version-check", "--no-color")
 
 
@@ -29,10 +32,10 @@ def _run(*words: str | Path, cwd: Path, check: bool = True) -> subprocess.Comple
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Wheels of the core and of the example sink."""
+    """Wheels of the core, of every plugin of this repository and of the example sink."""
     target = tmp_path_factory.mktemp("wheels")
     _run(sys.executable, "-m", "pip", "wheel", *_QUIET, "--no-deps", "--no-build-isolation", "--no-index", "-w", target,
-         ROOT, STATSD, cwd=target)  # fmt: skip
+         ROOT, *PLUGINS, STATSD, cwd=target)  # fmt: skip
     return target
 
 
@@ -56,6 +59,11 @@ def _install(home: Path, wheels: Path, distribution: str) -> None:
          "--no-index", wheel, cwd=home)  # fmt: skip
 
 
+def _uninstall(home: Path, distribution: str, cwd: Path) -> None:
+    pip = (sys.executable, "-m", "pip", "--python", home / "bin" / "python")
+    _run(*pip, "uninstall", *_QUIET, "-y", distribution, cwd=cwd)
+
+
 def _esper(home: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return _run(home / "bin" / "esper", *words, cwd=folder, check=False)
 
@@ -63,8 +71,12 @@ def _esper(home: Path, folder: Path, *words: str) -> subprocess.CompletedProcess
 def test_wheels_hold_their_package_and_nothing_else(wheels: Path) -> None:
     import zipfile
 
-    for wheel, package in (("esper_core", "esper_core"), ("esper_sink_statsd", "esper_sink_statsd")):
-        (path,) = wheels.glob(f"{wheel}-*.whl")
+    projects = [tomllib.loads((folder / "pyproject.toml").read_text()) for folder in (ROOT, *PLUGINS, STATSD)]
+    packages = {project["project"]["name"].replace("-", "_") for project in projects}
+    assert {"esper_core", "esper_env_morphogenesis", "esper_verify", "esper_sink_statsd"} <= packages
+    assert {path.name.split("-")[0] for path in wheels.iterdir()} == packages
+    for package in packages:
+        (path,) = wheels.glob(f"{package}-*.whl")
         names = zipfile.ZipFile(path).namelist()
         assert {name.split("/")[0].split("-")[0] for name in names} == {package}
         assert f"{package}/py.typed" in names
@@ -73,6 +85,7 @@ def test_wheels_hold_their_package_and_nothing_else(wheels: Path) -> None:
     sources = {name: core.read(name).decode() for name in core.namelist() if name.endswith(".py")}
     developers = [name for name, text in sources.items() if "generate.py" in name or "import yaml" in text]
     assert not developers, "the tool that writes pages and needs PyYAML stays in the repository: docs/generate"
+    assert not [name for name in core.namelist() if "morphogenesis" in name or "verify" in name]
 
 
 def test_the_core_alone_lists_no_sink_and_trains(environment: Path, tmp_path: Path) -> None:
@@ -83,6 +96,41 @@ def test_the_core_alone_lists_no_sink_and_trains(environment: Path, tmp_path: Pa
     assert 'esper: default sink "console" is not installed, going on without it' in trained.stderr
     assert 'esper: default sink "journal" is not installed, going on without it' in trained.stderr
     assert "done: 2 of 2 updates" in trained.stdout
+
+
+def test_without_its_plugin_the_default_task_is_refused_and_with_it_it_trains(
+    environment: Path, wheels: Path, tmp_path: Path
+) -> None:
+    bare = _esper(environment, tmp_path, "ppo", "--updates", "1")
+    assert bare.returncode == 64
+    assert (
+        'env.id "morphogenesis", the default, comes with esper-env-morphogenesis, which is not installed' in bare.stderr
+    )
+    assert "`pip install esper-env-morphogenesis`, or train another environment: --env CartPole-v1" in bare.stderr
+    assert not (tmp_path / "runs").exists(), "a refused start leaves no run"
+    shown = _esper(environment, tmp_path, "config", "show")
+    assert shown.returncode == 0, shown.stderr
+    _install(environment, wheels, "esper_env_morphogenesis")
+    trained = _esper(environment, tmp_path, "ppo", "--updates", "1")
+    assert trained.returncode == 0, trained.stderr
+    _uninstall(environment, "esper-env-morphogenesis", tmp_path)
+    assert _esper(environment, tmp_path, "ppo", "--updates", "1").returncode == 64
+
+
+def test_a_command_comes_and_goes_with_its_plugin(environment: Path, wheels: Path, tmp_path: Path) -> None:
+    absent = _esper(environment, tmp_path, "verify")
+    assert absent.returncode == 64
+    assert "pip install esper-verify" in absent.stderr
+    for package in ("esper_sink_journal", "esper_sink_tui", "esper_verify"):
+        _install(environment, wheels, package)
+    words = ("verify", "TELE-111", "--records-dir", str(ROOT / "docs" / "telemetry"), "--json")
+    proved = _esper(environment, tmp_path, *words)
+    checks = {check["check"]: check for check in json.loads(proved.stdout)["checks"]}
+    assert len(checks) == 7
+    assert all(check["passed"] for check in checks.values()), checks
+    for name in ("esper-verify", "esper-sink-tui", "esper-sink-journal"):
+        _uninstall(environment, name, tmp_path)
+    assert _esper(environment, tmp_path, "verify").returncode == 64
 
 
 def test_the_tests_of_the_core_pass_with_no_plugin(environment: Path) -> None:
@@ -116,8 +164,7 @@ def test_a_third_party_sink_is_installed_selected_fed_and_really_removed(
         lines = [line for _ in range(3) for line in server.recv(2000).decode().split("\n")]
     assert [line.split(":")[0] for line in lines].count("esper.ppo.updates") == 3
     assert sum(line.startswith("esper.ppo.kl_divergence:") for line in lines) == 3
-    pip = (sys.executable, "-m", "pip", "--python", environment / "bin" / "python")
-    _run(*pip, "uninstall", *_QUIET, "-y", "esper-sink-statsd", cwd=tmp_path)
+    _uninstall(environment, "esper-sink-statsd", tmp_path)
     gone = _esper(environment, tmp_path, "ppo", "--env", "CartPole-v1", "--updates", "1")
     assert gone.returncode == 64
     assert 'no sink named "statsd" is installed' in gone.stderr

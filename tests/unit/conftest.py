@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
 
@@ -40,3 +41,21 @@ def toys() -> Any:
 
     torch.set_num_threads(1)
     return _load("toys")
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Install distributions that consist of one module and its entry points."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+
+    def add(distribution: str, code: str, *, version: str = "1.0", group: str = "esper.sinks", **points: str) -> None:
+        package = distribution.replace("-", "_")
+        (tmp_path / f"{package}.py").write_text(code)
+        monkeypatch.delitem(sys.modules, package, raising=False)
+        info = tmp_path / f"{package}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        lines = "".join(f"{name} = {value}\n" for name, value in points.items())
+        (info / "entry_points.txt").write_text(f"[{group}]\n{lines}")
+
+    return add

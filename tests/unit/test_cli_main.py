@@ -20,7 +20,7 @@ from esper_core.cli._words import limits_text, next_commands, program, stop_text
 from esper_core.cli.main import main
 from esper_core.config.schema import PPOConfig, RunConfig
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EXIT_USAGE, EsperError, UsageError
-from esper_core.host.load.discovery import InstalledCommand
+from esper_core.installed import Installed
 
 if TYPE_CHECKING:
     import argparse
@@ -52,7 +52,7 @@ def plugin_command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Command], None]
     from esper_core.host.load import discovery
 
     def install(command: Command) -> None:
-        found = InstalledCommand(name=command.name, distribution="esper-sink-x", version="1", value="x:command")
+        found = Installed(name=command.name, distribution="esper-sink-x", version="1", value="x:command")
         monkeypatch.setattr(discovery, "installed_commands", lambda: {command.name: found})
         monkeypatch.setattr(discovery, "load_command", lambda _: command)
 

@@ -12,7 +12,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from esper_core.config.schema import EnvConfig
-from esper_core.envs.adapter import GymTask, environment_module, make_task
+from esper_core.envs.adapter import GymTask, make_task
 from esper_core.envs.masks import MaskReader, load_causal_mask
 from esper_core.errors import ConfigError, EnvironmentUnsupportedError
 from esper_core.ppo import HeadSpec
@@ -128,10 +128,6 @@ def test_unknown_environment(env_id: str, message: str) -> None:
 def test_wrong_keyword_is_one_clear_error() -> None:
     with pytest.raises(EnvironmentUnsupportedError, match="colour"):
         make_task(EnvConfig(id="CartPole-v1", kwargs={"colour": 1}), seed=0)
-
-
-def test_other_environments_have_nothing_to_show() -> None:
-    assert environment_module("CartPole-v1") is None
 
 
 def test_registered_by_its_own_module(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,24 +28,6 @@ class Sink:
 """
 
 
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Install distributions that consist of one module and its entry points."""
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-
-    def add(distribution: str, code: str, *, version: str = "1.0", group: str = "esper.sinks", **points: str) -> None:
-        package = distribution.replace("-", "_")
-        (tmp_path / f"{package}.py").write_text(code)
-        monkeypatch.delitem(sys.modules, package, raising=False)
-        info = tmp_path / f"{package}-{version}.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
-        lines = "".join(f"{name} = {value}\n" for name, value in points.items())
-        (info / "entry_points.txt").write_text(f"[{group}]\n{lines}")
-
-    return add
-
-
 def test_listing_reads_metadata_and_imports_nothing(install: Install) -> None:
     install("sink-loud", "raise RuntimeError('imported')", version="2.3", loud="sink_loud:Sink")
     found = installed_sinks()["loud"]

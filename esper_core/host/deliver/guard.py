@@ -38,7 +38,7 @@ class Guard:
         logger: writes to ``trainer.log``.
         on_change: receives every change of state; called under no lock, from any thread.
         on_interrupt: called when a KeyboardInterrupt was contained, which may have been the user's.
-        mask: takes secrets out of what the sink says.
+        redact: takes secrets out of what the sink says.
         clock: monotonic seconds.
     """
 
@@ -52,7 +52,7 @@ class Guard:
         logger: logging.Logger | None = None,
         on_change: Callable[[SinkStatusChanged], None] | None = None,
         on_interrupt: Callable[[], None] | None = None,
-        mask: Callable[[str], str] = str,
+        redact: Callable[[str], str] = str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
@@ -62,7 +62,7 @@ class Guard:
         self._logger = logger
         self._on_change = on_change
         self._on_interrupt = on_interrupt
-        self._mask = mask
+        self._redact = redact
         self._clock = clock
         self._lock = threading.Lock()
         self._state: SinkState = "ok"
@@ -114,7 +114,7 @@ class Guard:
         self._tell(change)
 
     def _failed(self, error: BaseException, begun: float) -> CallResult:
-        words = self._mask(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+        words = self._redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
         retry = isinstance(error, OSError)
         change = None
         with self._lock:
@@ -190,7 +190,7 @@ class Guard:
                 return
             self._told = state == "failing"
             if state != self._state and (state != "recovered" or self._state == "failing"):
-                change = self._change(state, self._mask(message))
+                change = self._change(state, self._redact(message))
         self._tell(change)
 
     # --- ends ---------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ class Hub:
         context: what every sink is told; each gets a logger and a ``report`` of its own.
         delivery: ``[delivery.NAME]`` tables.
         on_interrupt: called when a KeyboardInterrupt reached a sink's code.
-        mask: takes secrets out of what sinks say.
+        redact: takes secrets out of what sinks say.
     """
 
     def __init__(
@@ -90,12 +90,12 @@ class Hub:
         delivery: Mapping[str, DeliveryConfig] | None = None,
         *,
         on_interrupt: Callable[[], None] | None = None,
-        mask: Callable[[str], str] = str,
+        redact: Callable[[str], str] = str,
     ) -> None:
         self._context = context
         self._delivery = dict(delivery or {})
         self._on_interrupt = on_interrupt
-        self._mask = mask
+        self._redact = redact
         self._lock = threading.Lock()
         self._changes: dict[str, SinkStatusChanged] = {}
         self._manager = new_manager()
@@ -121,7 +121,7 @@ class Hub:
             logger=logging.getLogger("esper.host"),
             on_change=self._changed,
             on_interrupt=self._on_interrupt,
-            mask=self._mask,
+            redact=self._redact,
         )
 
     def add_first(self, name: str, instance: object) -> None:
@@ -197,7 +197,7 @@ class Hub:
             error = channel.opened(max(0.0, end - time.monotonic()))
             if error is None:
                 continue
-            words = self._mask(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+            words = self._redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
             channel.guard.disable(f"did not open: {words}")
             origin = f"{channel.guard.distribution} {channel.guard.version}".strip()
             what = f'sink "{name}"{f" ({origin})" if origin else ""} did not open: {words}'

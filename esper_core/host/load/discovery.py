@@ -9,23 +9,19 @@ from __future__ import annotations
 import importlib.util
 import sys
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.errors import SinkError, UsageError, nearest
+from esper_core.installed import COMMAND_GROUP, SINK_GROUP, Installed, duplicates, installed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from types import ModuleType
 
     from esper_core.hooks import Delivery
 
 __all__ = [
-    "COMMAND_GROUP",
-    "SINK_GROUP",
-    "InstalledCommand",
-    "InstalledSink",
     "LoadedSink",
     "duplicate_sinks",
     "installed_commands",
@@ -35,38 +31,9 @@ __all__ = [
     "load_sink",
 ]
 
-SINK_GROUP: Final = "esper.sinks"
-COMMAND_GROUP: Final = "esper.commands"
-KNOWN_COMMANDS: Final = {"sanctum": "esper-sink-tui", "verify": "esper-sink-tui"}
+KNOWN_COMMANDS: Final = {"sanctum": "esper-sink-tui", "verify": "esper-verify"}
 """Commands that first-party plugins bring, so that an absent one can say what to install."""
 FIRST_PARTY: Final = frozenset({"console", "journal", "otlp", "tui"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InstalledSink:
-    """A sink as the metadata of its distribution announces it; nothing was imported.
-
-    Attributes:
-        name: what the configuration selects it by.
-        distribution: for example ``esper-sink-tui``.
-        version: of the distribution.
-        value: ``package.module:Class``.
-    """
-
-    name: str
-    distribution: str
-    version: str
-    value: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InstalledCommand:
-    """A command that a distribution announces in group ``esper.commands``."""
-
-    name: str
-    distribution: str
-    version: str
-    value: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,34 +70,14 @@ class LoadedSink:
         return f'"{self.name}" ({self.distribution} {self.version})' if self.distribution else f'"{self.name}"'
 
 
-def _points(group: str) -> Iterable[EntryPoint]:
-    return entry_points(group=group)
-
-
-def _described(point: EntryPoint) -> tuple[str, str]:
-    dist = point.dist
-    return (dist.name, dist.version) if dist is not None else ("", "")
-
-
-def installed_sinks() -> dict[str, InstalledSink]:
+def installed_sinks() -> dict[str, Installed]:
     """Every installed sink by name, from metadata alone; the first one where a name occurs twice."""
-    found: dict[str, InstalledSink] = {}
-    for point in _points(SINK_GROUP):
-        distribution, version = _described(point)
-        found.setdefault(
-            point.name,
-            InstalledSink(name=point.name, distribution=distribution, version=version, value=point.value),
-        )
-    return dict(sorted(found.items()))
+    return installed(SINK_GROUP)
 
 
 def duplicate_sinks() -> dict[str, tuple[str, ...]]:
     """Names that more than one distribution claims, with those distributions."""
-    claims: dict[str, set[str]] = {}
-    for point in _points(SINK_GROUP):
-        distribution, _ = _described(point)
-        claims.setdefault(point.name, set()).add(f"{distribution} ({point.value})")
-    return {name: tuple(sorted(who)) for name, who in claims.items() if len(who) > 1}
+    return duplicates(SINK_GROUP)
 
 
 def is_file_spec(spec: str) -> bool:
@@ -152,19 +99,18 @@ def load_sink(spec: str, *, named: bool = True) -> LoadedSink:
 
 
 def _load_installed(name: str, *, named: bool) -> LoadedSink:
-    installed = installed_sinks()
-    found = installed.get(name)
+    sinks = installed_sinks()
+    found = sinks.get(name)
     if found is None:
-        raise SinkError(f'no sink named "{name}" is installed{nearest(name, installed)}', hint=_how_to(name, installed))
+        raise SinkError(f'no sink named "{name}" is installed{nearest(name, sinks)}', hint=_how_to(name, sinks))
     rivals = duplicate_sinks().get(name)
     if rivals:
         raise SinkError(
             f'the sink name "{name}" is claimed by {len(rivals)} distributions: {", ".join(rivals)}',
             hint="uninstall all but one of them",
         )
-    point = EntryPoint(name=name, value=found.value, group=SINK_GROUP)
     try:
-        factory = point.load()
+        factory = found.load()
     except BaseException as error:  # an import may raise anything, SystemExit included
         if isinstance(error, KeyboardInterrupt):
             raise
@@ -177,8 +123,8 @@ def _load_installed(name: str, *, named: bool) -> LoadedSink:
     return _checked(factory, name=name, spec=name, distribution=found.distribution, version=found.version, named=named)
 
 
-def _how_to(name: str, installed: Mapping[str, object]) -> str:
-    known = f"installed: {', '.join(installed)}" if installed else "no sink is installed"
+def _how_to(name: str, sinks: Mapping[str, object]) -> str:
+    known = f"installed: {', '.join(sinks)}" if sinks else "no sink is installed"
     package = f"esper-sink-{name}"
     if name in FIRST_PARTY:
         return f"{known}; install it with `pip install {package}`"
@@ -245,16 +191,9 @@ def _checked(factory: Any, *, name: str, spec: str, distribution: str, version: 
 # --- commands -----------------------------------------------------------------------------------
 
 
-def installed_commands() -> dict[str, InstalledCommand]:
+def installed_commands() -> dict[str, Installed]:
     """Every command that an installed distribution brings, from metadata alone."""
-    found: dict[str, InstalledCommand] = {}
-    for point in _points(COMMAND_GROUP):
-        distribution, version = _described(point)
-        found.setdefault(
-            point.name,
-            InstalledCommand(name=point.name, distribution=distribution, version=version, value=point.value),
-        )
-    return dict(sorted(found.items()))
+    return installed(COMMAND_GROUP)
 
 
 def load_command(name: str) -> Any:
@@ -263,8 +202,8 @@ def load_command(name: str) -> Any:
     Raises:
         UsageError: its plugin is absent or cannot be imported; the hint says what to install.
     """
-    installed = installed_commands()
-    found = installed.get(name)
+    commands = installed_commands()
+    found = commands.get(name)
     if found is None:
         package = KNOWN_COMMANDS.get(name)
         if package is not None:
@@ -272,9 +211,9 @@ def load_command(name: str) -> Any:
                 f'command "{name}" comes with {package}, which is not installed',
                 hint=f"install it with `pip install {package}`",
             )
-        raise UsageError(f'no command named "{name}"{nearest(name, (*installed, *KNOWN_COMMANDS))}')
+        raise UsageError(f'no command named "{name}"{nearest(name, (*commands, *KNOWN_COMMANDS))}')
     try:
-        return EntryPoint(name=name, value=found.value, group=COMMAND_GROUP).load()
+        return found.load()
     except Exception as error:
         raise UsageError(
             f'command "{name}" ({found.distribution} {found.version}) cannot be imported: '

@@ -11,7 +11,7 @@ import msgspec
 
 from esper_core.errors import ConfigError, EsperError, SinkError, nearest
 from esper_core.hooks import Secret
-from esper_core.host.load.masking import Mask
+from esper_core.host.load.redaction import Redaction
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +28,7 @@ def create_sink(
     table: Mapping[str, Any] | None = None,
     *,
     origins: Mapping[str, str] | None = None,
-    mask: Mask | None = None,
+    redact: Redaction | None = None,
 ) -> Any:
     """Make one sink from its table.
 
@@ -36,15 +36,15 @@ def create_sink(
         loaded: the sink's class.
         table: its ``[sink.NAME]``.
         origins: where each key came from, as ``sink.NAME.key``; for the error.
-        mask: learns the secrets among the options.
+        redact: learns the secrets among the options.
 
     Raises:
         ConfigError: the table does not fit the sink's Config.
         SinkError: its constructor raised.
     """
     config = sink_options(loaded, table or {}, origins=origins)
-    mask = mask if mask is not None else Mask()
-    mask.learn(config)
+    redact = redact if redact is not None else Redaction()
+    redact.learn(config)
     try:
         if config is None and not _takes_argument(loaded.factory):
             return loaded.factory()
@@ -53,7 +53,7 @@ def create_sink(
         raise  # the sink's own words, meant to be read
     except Exception as error:
         raise SinkError(
-            f"sink {loaded.origin} cannot be created: {type(error).__name__}: {mask(str(error))}",
+            f"sink {loaded.origin} cannot be created: {type(error).__name__}: {redact(str(error))}",
             hint=f"check [sink.{loaded.name}], or leave it out with `--no-sink {loaded.name}`",
         ) from error
 

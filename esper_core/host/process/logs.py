@@ -28,20 +28,20 @@ class _QuietFileHandler(logging.FileHandler):
             super().emit(record)
 
 
-class _MaskedFormatter(logging.Formatter):
+class _RedactingFormatter(logging.Formatter):
     """Tracebacks and messages without secrets."""
 
-    def __init__(self, mask: Callable[[str], str]) -> None:
+    def __init__(self, redact: Callable[[str], str]) -> None:
         super().__init__(_FORMAT, _TIME)
-        self._mask = mask
+        self._redact = redact
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, and its traceback."""
-        return self._mask(super().format(record))
+        return self._redact(super().format(record))
 
 
 @contextlib.contextmanager
-def log_to(path: Path | None, *, mask: Callable[[str], str] = str) -> Iterator[None]:
+def log_to(path: Path | None, *, redact: Callable[[str], str] = str) -> Iterator[None]:
     """Send the loggers ``esper`` and ``opentelemetry`` to a file while inside; without a path nowhere.
 
     Without a handler Python prints warnings on stderr, which would tear a progress bar: the SDK does so for each
@@ -52,7 +52,7 @@ def log_to(path: Path | None, *, mask: Callable[[str], str] = str) -> Iterator[N
         handler = logging.NullHandler()
     else:
         handler = _QuietFileHandler(path, encoding="utf-8", delay=True)
-        handler.setFormatter(_MaskedFormatter(mask))
+        handler.setFormatter(_RedactingFormatter(redact))
     ours, theirs = logging.getLogger("esper"), logging.getLogger("opentelemetry")
     before = (ours.propagate, ours.level)
     ours.propagate = False

@@ -21,7 +21,6 @@ from esper_core.hooks import HOOK_NAMES
 from esper_core.runs import RunDir
 from esper_sink_tui import TuiConfig, TuiSink
 from esper_sink_tui.commands.sanctum import command
-from esper_sink_tui.commands.verify import command as verify_command
 from esper_sink_tui.foreground import show_child, stop_run
 from esper_sink_tui.plain import follow_lines, print_once
 from esper_sink_tui.terminal import has_terminal, wants_ascii
@@ -181,7 +180,7 @@ def test_ascii_is_chosen_by_the_encoding(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_help_loads_neither_textual_nor_numpy_nor_torch() -> None:
     script = (
         "import sys; from esper_core.cli.main import main\n"
-        "assert main(['sanctum', '--help']) == 0 and main(['verify', '--help']) == 0\n"
+        "assert main(['sanctum', '--help']) == 0\n"
         "heavy = {'textual', 'numpy', 'torch', 'opentelemetry.sdk', 'rich'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
@@ -189,7 +188,6 @@ def test_help_loads_neither_textual_nor_numpy_nor_torch() -> None:
     assert done.returncode == 0, done.stderr
     assert "--listen" in done.stdout
     assert command.name == "sanctum"
-    assert verify_command.name == "verify"
 
 
 def test_the_aggregator_and_the_sink_are_free_of_textual() -> None:

@@ -66,7 +66,6 @@ class Counts:
         failures: requests that failed, retries included.
         sent: items the receiver took.
         rejected: items the receiver refused (invalid, unauthorised, partial success).
-        dropped: items that the queue had no place for.
         unsent: items that were still waiting when the run's end allowed no more time.
     """
 
@@ -74,13 +73,12 @@ class Counts:
     failures: int = 0
     sent: int = 0
     rejected: int = 0
-    dropped: int = 0
     unsent: int = 0
 
     @property
     def lost(self) -> int:
-        """Items that did not arrive."""
-        return self.rejected + self.dropped + self.unsent
+        """Items that were taken from the queue and did not arrive."""
+        return self.rejected + self.unsent
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

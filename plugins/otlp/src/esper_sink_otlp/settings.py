@@ -119,7 +119,10 @@ def resolve(config: OtlpConfig, env: Mapping[str, str], signal: Signal) -> Signa
     compression = cast("Compression", reader.choice(config.compression, "COMPRESSION", get_args(Compression), "gzip"))
     if protocol == "grpc" and compression == "deflate":
         raise ConfigError("sink.otlp.compression = deflate is not known to gRPC", hint="use gzip or none")
-    endpoint, secure = (_grpc_endpoint if protocol == "grpc" else _http_endpoint)(config, env, signal, reader)
+    if protocol == "grpc":
+        endpoint, secure = _grpc_endpoint(config, signal, reader)
+    else:
+        endpoint, secure = _http_endpoint(config, env, signal)
     certificate = reader.text(config.certificate, "CERTIFICATE") or None
     client_certificate = reader.text(config.client_certificate, "CLIENT_CERTIFICATE") or None
     client_key = reader.text(config.client_key, "CLIENT_KEY") or None
@@ -177,7 +180,7 @@ def metric_settings(config: OtlpConfig, env: Mapping[str, str]) -> MetricSetting
     )
 
 
-def _http_endpoint(config: OtlpConfig, env: Mapping[str, str], signal: Signal, reader: _Reader) -> tuple[str, bool]:
+def _http_endpoint(config: OtlpConfig, env: Mapping[str, str], signal: Signal) -> tuple[str, bool]:
     """The table before the variables; within each, the signal's full URL before the base."""
     own = config.traces_endpoint if signal == "traces" else config.metrics_endpoint
     full = env.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT", "").strip()
@@ -188,7 +191,6 @@ def _http_endpoint(config: OtlpConfig, env: Mapping[str, str], signal: Signal, r
         url = f"{config.endpoint.removesuffix('/')}/v1/{signal}"
     else:
         url = full or f"{base.removesuffix('/')}/v1/{signal}"
-    del reader
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ConfigError(
@@ -198,8 +200,7 @@ def _http_endpoint(config: OtlpConfig, env: Mapping[str, str], signal: Signal, r
     return url, parts.scheme == "https"
 
 
-def _grpc_endpoint(config: OtlpConfig, env: Mapping[str, str], signal: Signal, reader: _Reader) -> tuple[str, bool]:
-    del env
+def _grpc_endpoint(config: OtlpConfig, signal: Signal, reader: _Reader) -> tuple[str, bool]:
     own = config.traces_endpoint if signal == "traces" else config.metrics_endpoint
     url = reader.text(own or config.endpoint, "ENDPOINT", "http://localhost:4317")
     parts = urlsplit(url if "://" in url else f"//{url}")

@@ -1,0 +1,54 @@
+"""Secrets that the configuration holds, kept out of logs, ``run.json``, the journal and error messages.
+
+A sink's exception may quote its own request, token included. Whatever the host writes about a sink passes through here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
+
+from esper_core.hooks import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Redaction"]
+
+_SHORTEST: Final = 4
+"""Shorter secrets would mask ordinary words; nobody's token is that short."""
+
+
+@dataclass(slots=True)
+class Redaction:
+    """Replaces known secrets by ``***``."""
+
+    _values: list[str] = field(default_factory=list)
+
+    def learn(self, options: Any) -> None:
+        """Take every ``Secret`` in a sink's options, at any depth."""
+        self._values += [value for value in _secrets(options) if len(value) >= _SHORTEST]
+        self._values.sort(key=len, reverse=True)  # a secret may hold another
+
+    def __call__(self, text: str) -> str:
+        """The text without secrets."""
+        for value in self._values:
+            if value in text:
+                text = text.replace(value, "***")
+        return text
+
+
+def _secrets(value: Any) -> Iterator[str]:
+    if isinstance(value, Secret):
+        yield value.reveal()
+    elif isinstance(value, Struct):
+        for name in value.__struct_fields__:
+            yield from _secrets(getattr(value, name))
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _secrets(item)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            yield from _secrets(item)

@@ -1,0 +1,32 @@
+"""The presets of the task."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+__all__ = ["PRESETS"]
+
+PRESETS: Final[dict[str, dict[str, Any]]] = {
+    # Few hosts, out of step with each other, and short rollouts: 20 episodes make at least 10 updates, and each
+    # update sees every phase of an episode. Their epochs are longer than those of the full task: a first run shows
+    # hosts that learn well, and spends its time on training instead of on starting.
+    "morphogenesis": {
+        "run": {"episodes": 20},
+        "env": {"n_envs": 4, "kwargs": {"stagger": True, "batches": 16}},
+        "ppo": {"rollout_steps": 8, "epochs": 4, "minibatch_size": 8, "learning_rate": 5e-4},
+    },
+    # Whole episodes a rollout; docs/explanation/morphogenesis.md has what it reaches and how long it takes.
+    "morphogenesis-full": {
+        "run": {"updates": 150},
+        "env": {"id": "morphogenesis", "n_envs": 16},
+        "ppo": {
+            "rollout_steps": 24,
+            "epochs": 8,
+            "minibatch_size": 96,
+            "learning_rate": 1e-3,
+            "anneal_learning_rate": True,
+            "gae_lambda": 0.97,
+        },
+    },
+}
+"""Preset name -> tables of the configuration."""
