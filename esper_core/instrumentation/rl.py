@@ -15,6 +15,7 @@ from weakref import WeakSet
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from esper_core import __version__
+from esper_core.semconv.attributes import int64
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -84,7 +85,7 @@ class RLInstrumentation:
                     "rl.run.id": event.run_id,
                     "rl.algorithm": "PPO",
                     "rl.environment.name": self._environment,
-                    "rl.loop.iteration": update.update_id,
+                    "rl.loop.iteration": int64(update.update_id),
                 }
             )
         sample, train = update.rollout_s, update.update_s

@@ -138,8 +138,9 @@ class Instrumentation:
             for item in found:
                 span.add_event(item.name, item.attributes, item.time_ns)
         if self._log is not None:
-            identity = common_attributes(run_id=event.run_id, attempt=event.attempt, rank=event.rank)
-            identity["esper.ppo.update_id"] = update.update_id
+            identity = common_attributes(
+                run_id=event.run_id, attempt=event.attempt, rank=event.rank, update_id=update.update_id
+            )
             for item in found:
                 self._log.emit(item, identity)
         if self._rl is not None:

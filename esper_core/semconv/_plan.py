@@ -29,7 +29,7 @@ from esper_core.semconv._errors import CodecError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["AttributeSpec", "AttributeValue", "PayloadPlan", "Scalar", "plan_of"]
+__all__ = ["AttributeSpec", "AttributeValue", "PayloadPlan", "Scalar", "int64", "plan_of", "read_int"]
 
 Scalar: TypeAlias = str | bool | int | float
 AttributeValue: TypeAlias = Scalar | tuple[Scalar | None, ...]
@@ -93,7 +93,7 @@ class AttributeSpec:
 # --- values -------------------------------------------------------------------------------------
 
 
-def _int64(value: int) -> int | str:
+def int64(value: int) -> int | str:
     """An int as OTLP can hold it: beyond 64 bits it travels as text instead of being dropped."""
     return int(value) if _INT64_MIN <= value <= _INT64_MAX else str(int(value))
 
@@ -108,7 +108,8 @@ def _read_float(value: object) -> float:
     return float(value)
 
 
-def _read_int(value: object) -> int:
+def read_int(value: object) -> int:
+    """The int that :func:`int64` wrote, or an integer that another writer holds as a double."""
     if isinstance(value, bool):
         raise CodecError(f"expected an integer, got {value!r}")
     if isinstance(value, int):
@@ -177,7 +178,7 @@ def _leaf(hint: Any) -> _Leaf:
 
 _LEAVES: Final[dict[type, _Leaf]] = {
     float: _Leaf("double", float, _read_float),
-    int: _Leaf("int", _int64, _read_int),
+    int: _Leaf("int", int64, read_int),
     bool: _Leaf("boolean", bool, _read_bool),
     str: _Leaf("string", str, _read_str),
 }

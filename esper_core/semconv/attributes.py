@@ -14,9 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
-from esper_core.events import PAYLOADS, EventKind, Payload, PPOUpdatePayload
+from esper_core.events import PAYLOADS, EarlyStop, EventKind, Payload, PPOUpdatePayload
 from esper_core.health import classify_kl
-from esper_core.semconv._plan import AttributeSpec, AttributeValue, plan_of
+from esper_core.semconv._plan import AttributeSpec, AttributeValue, PayloadPlan, int64, plan_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +35,7 @@ __all__ = [
     "attribute_specs",
     "common_attributes",
     "event_attributes",
+    "int64",
     "payload_from_attributes",
     "shared_attributes",
     "span_attributes",
@@ -74,9 +75,21 @@ class SpanEventData:
     attributes: dict[str, AttributeValue]
 
 
-def common_attributes(*, run_id: str, attempt: int, rank: int) -> dict[str, AttributeValue]:
-    """Attributes that stand on every span: under an application's own provider the resource lacks them."""
-    return {"esper.run.id": run_id, "esper.run.attempt": attempt, "esper.rank": rank}
+def common_attributes(
+    *, run_id: str, attempt: int, rank: int, update_id: int | None = None
+) -> dict[str, AttributeValue]:
+    """Attributes that stand on every span: under an application's own provider the resource lacks them.
+
+    ``update_id`` is added to the spans of an iteration.
+    """
+    out: dict[str, AttributeValue] = {
+        "esper.run.id": run_id,
+        "esper.run.attempt": int64(attempt),
+        "esper.rank": int64(rank),
+    }
+    if update_id is not None:
+        out["esper.ppo.update_id"] = int64(update_id)
+    return out
 
 
 def span_name(payload: Payload) -> str:
@@ -101,11 +114,7 @@ def shared_attributes(event: TelemetryEvent[Payload]) -> Mapping[str, AttributeV
     last = _last
     if last is not None and last[0] is event:
         return last[1]
-    out: dict[str, AttributeValue] = {
-        "esper.run.id": event.run_id,
-        "esper.run.attempt": event.attempt,
-        "esper.rank": event.rank,
-    }
+    out = common_attributes(run_id=event.run_id, attempt=event.attempt, rank=event.rank)
     if event.marked:
         out["esper.marked"] = True
     payload = event.payload
@@ -160,25 +169,13 @@ _last_events: tuple[object, tuple[SpanEventData, ...]] | None = None
 
 def _update_events(payload: PPOUpdatePayload, time_ns: int) -> tuple[SpanEventData, ...]:
     tail: list[SpanEventData] = []
-    stop = payload.early_stop
-    if stop is not None:
-        attributes: dict[str, AttributeValue] = {
-            "esper.ppo.early_stop.epoch": stop.epoch,
-            "esper.ppo.early_stop.minibatch": stop.minibatch,
-            "esper.ppo.early_stop.value": float(stop.value),
-            "esper.ppo.early_stop.threshold": float(stop.threshold),
-        }
-        if stop.head is not None:
-            attributes["esper.ppo.early_stop.head"] = stop.head
-        tail.append(SpanEventData(name="esper.ppo.early_stop", time_ns=time_ns, attributes=attributes))
-    if payload.non_finite:
+    if payload.early_stop is not None:
         tail.append(
-            SpanEventData(
-                name="esper.ppo.non_finite",
-                time_ns=time_ns,
-                attributes={"esper.ppo.non_finite": payload.non_finite},
-            )
+            SpanEventData(name=_EARLY_STOP, time_ns=time_ns, attributes=_written(_STOP_PLAN, payload.early_stop))
         )
+    if payload.non_finite:
+        counted: dict[str, AttributeValue] = {_NON_FINITE: int64(payload.non_finite)}
+        tail.append(SpanEventData(name=_NON_FINITE, time_ns=time_ns, attributes=counted))
     first = max(0, len(payload.kl_by_epoch) - (MAX_SPAN_EVENTS - len(tail)))
     epochs = [
         SpanEventData(
@@ -193,3 +190,14 @@ def _update_events(payload: PPOUpdatePayload, time_ns: int) -> tuple[SpanEventDa
         for epoch, value in enumerate(payload.kl_by_epoch[first:], start=first + 1)
     ]
     return (*epochs, *tail)
+
+
+def _written(plan: PayloadPlan, record: object) -> dict[str, AttributeValue]:
+    out: dict[str, AttributeValue] = {}
+    plan.write(out, record)
+    return out
+
+
+_EARLY_STOP: Final = "esper.ppo.early_stop"
+_NON_FINITE: Final = "esper.ppo.non_finite"
+_STOP_PLAN: Final = PayloadPlan(EarlyStop, f"{_EARLY_STOP}.")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from esper_core import __version__
 from esper_core.events import EventKind, Payload, SpanRef, TelemetryEvent, TraceRef
 from esper_core.semconv._errors import CodecError
+from esper_core.semconv._plan import int64, read_int
 from esper_core.semconv.attributes import (
     ITERATION_SPAN,
     KINDS_BY_SPAN,
@@ -68,7 +69,7 @@ def encode(event: TelemetryEvent[Any], resource: Mapping[str, AttributeValue]) -
 def _head(run_id: str, resource: tuple[tuple[str, type, AttributeValue], ...]) -> bytes:
     """Everything before the spans. Types are part of the cache's key: 1, 1.0 and True are equal but not the same."""
     attributes: dict[str, AttributeValue] = {"esper.run.id": run_id}
-    attributes.update({key: value for key, _, value in resource})
+    attributes.update({key: int64(value) if type(value) is int else value for key, _, value in resource})
     return b"".join(
         (
             b'{"resourceSpans":[{"resource":{"attributes":',
@@ -196,9 +197,10 @@ def _event(kind: EventKind, own: WireSpan, ancestors: list[WireSpan]) -> Telemet
 
 
 def _int(key: str, value: object) -> int:
-    if isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer():
-        return int(value)
-    raise CodecError(f"attribute {key}: expected an integer, got {value!r}")
+    try:
+        return read_int(value)
+    except CodecError as error:
+        raise CodecError(f"attribute {key}: {error.message}") from None
 
 
 def _ref(span: WireSpan) -> SpanRef:

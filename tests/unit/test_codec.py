@@ -24,7 +24,13 @@ from esper_core.events import (
     TelemetryEvent,
     TraceRef,
 )
-from esper_core.semconv.attributes import SPAN_NAMES, attribute_specs, event_attributes, payload_from_attributes
+from esper_core.semconv.attributes import (
+    SPAN_NAMES,
+    attribute_specs,
+    event_attributes,
+    payload_from_attributes,
+    span_events,
+)
 from esper_core.semconv.codec import CodecError, decode, decode_request, decode_traces, encode, resource_of
 
 RESOURCE = {"service.name": "esper", "service.version": "0.1.0", "process.pid": 17, "ratio": 1.0, "flag": True}
@@ -81,8 +87,8 @@ def event_strategy(draw: st.DrawFn, kind: str) -> TelemetryEvent:
     return TelemetryEvent(
         time_ns=end,
         run_id=draw(st.text(min_size=1, max_size=12)),
-        attempt=draw(st.integers(1, 99)),
-        rank=draw(st.integers(0, 99)),
+        attempt=draw(st.integers(1, 2**64)),
+        rank=draw(st.integers(0, 2**64)),
         marked=draw(st.booleans()),
         trace=TraceRef(trace_id=f"{draw(st.integers(1, 2**128 - 1)):032x}", spans=spans),
         payload=draw(record_strategy(PAYLOADS[kind])),
@@ -128,6 +134,28 @@ def test_every_value_comes_back_with_its_declared_type(event: TelemetryEvent) ->
 @given(any_event)
 def test_a_protobuf_request_decodes_to_the_same_event(event: TelemetryEvent) -> None:
     assert decode_request(protobuf_of(encode(event, RESOURCE)), "application/x-protobuf") == [event]
+
+
+def test_a_whole_number_beyond_int64_travels_as_text_in_every_place() -> None:
+    huge = 2**63
+    payload = PPOUpdatePayload(
+        update_id=huge,
+        env_steps=-huge,  # the least that fits
+        non_finite=huge,
+        heads=(HeadStats(name="a", decisions=huge),),
+        early_stop=EarlyStop(epoch=huge, minibatch=huge, value=0.1, threshold=0.03),
+    )
+    own = SpanRef(name="esper.ppo.update", span_id="1" * 16, parent_span_id="2" * 16, start_ns=1, end_ns=2)
+    iteration = dataclasses.replace(own, name="esper.iteration", span_id="2" * 16, parent_span_id=None)
+    trace = TraceRef(trace_id="3" * 32, spans=(iteration, own))
+    event = TelemetryEvent(time_ns=2, run_id="r", attempt=huge, rank=huge, trace=trace, payload=payload)
+    line = encode(event, {"size": huge, "least": -huge})
+    assert b'"intValue":"9223372036854775808"' not in line
+    assert b'"intValue":"-9223372036854775808"' in line
+    assert decode(line) == decode_request(protobuf_of(line), "application/x-protobuf") == [event]
+    moments = {item.name: item.attributes for item in span_events(event)}
+    assert moments["esper.ppo.non_finite"] == {"esper.ppo.non_finite": str(huge)}
+    assert moments["esper.ppo.early_stop"]["esper.ppo.early_stop.epoch"] == str(huge)
 
 
 def protobuf_of(line: bytes) -> bytes:
