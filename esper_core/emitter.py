@@ -34,7 +34,13 @@ from esper_core.events import (
 )
 from esper_core.health import HEALTH_WINDOW, HealthLevel, classify_kl, verdict_level
 from esper_core.hooks import SinkHooks
-from esper_core.semconv.attributes import common_attributes, span_name
+from esper_core.semconv.attributes import (
+    ITERATION_SPAN,
+    ROLLOUT_SPAN,
+    SPAN_NAMES,
+    common_attributes,
+    span_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -45,9 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["TelemetryEmitter"]
 
 PayloadT = TypeVar("PayloadT", bound=Payload)
-_ITERATION: Final = "esper.iteration"
-_ROLLOUT: Final = "esper.rollout"
-_UPDATE: Final = "esper.ppo.update"
+_UPDATE_SPAN: Final = SPAN_NAMES[PPOUpdatePayload.kind]
 
 
 class _inside:  # noqa: N801  # reads as a word in ``with _inside(span)``
@@ -148,8 +152,8 @@ class TelemetryEmitter:
         """Open the iteration's span and the rollout's beneath it. ``update_id`` is the update to come."""
         self._abandon()
         now = self._clock_ns()
-        self._iteration = self._open(_ITERATION, None, now, update_id)
-        self._rollout = self._open(_ROLLOUT, self._iteration, now, update_id)
+        self._iteration = self._open(ITERATION_SPAN, None, now, update_id)
+        self._rollout = self._open(ROLLOUT_SPAN, self._iteration, now, update_id)
 
     def begin_update(self, update_id: int) -> None:
         """End the rollout's span and open the update's. Works without ``begin_rollout`` in a loop of one's own."""
@@ -158,7 +162,7 @@ class TelemetryEmitter:
             self._rollout.end(now)
         if self._update is not None:
             self._update.end(now)
-        self._update = self._open(_UPDATE, self._iteration, now, update_id)
+        self._update = self._open(_UPDATE_SPAN, self._iteration, now, update_id)
 
     # --- events -------------------------------------------------------------------------------
 
@@ -293,7 +297,7 @@ class TelemetryEmitter:
             name,
             context=context,
             attributes=attributes,
-            links=self._links if name == _ITERATION else None,
+            links=self._links if name == ITERATION_SPAN else None,
             start_time=now,
         )
         current = span.get_span_context()

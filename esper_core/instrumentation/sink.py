@@ -28,7 +28,7 @@ from esper_core.instrumentation.metrics import (
     record_finite,
 )
 from esper_core.semconv.attributes import common_attributes, shared_attributes, span_events
-from esper_core.semconv.names import SCHEMA_URL
+from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -48,9 +48,8 @@ if TYPE_CHECKING:
         TelemetryEvent,
     )
 
-__all__ = ["SCOPE_NAME", "Instrumentation"]
+__all__ = ["Instrumentation"]
 
-SCOPE_NAME: Final = "esper_core"
 _WEIGHTED: Final = {"esper.ppo.kl.scope": "weighted"}
 _JOINT: Final = {"esper.ppo.kl.scope": "joint"}
 

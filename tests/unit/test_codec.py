@@ -8,6 +8,7 @@ import math
 import types
 import typing
 from enum import Enum
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -238,6 +239,24 @@ def test_text_that_utf8_cannot_hold_is_escaped_instead_of_losing_the_event() -> 
     event = event_of(SinkStatusChanged(sink="file", message="no such file: caf\udce9.py"))
     (found,) = decode(encode(event, {}))
     assert found.payload.message == "no such file: caf\\udce9.py"
+
+
+def test_a_recorded_run_is_written_again_to_the_byte() -> None:
+    """The example run was recorded when span events still carried the update's id and scope; all else is as it was."""
+    dropped = {"esper.ppo.update_id", "esper.ppo.kl.scope"}
+    folder = Path(__file__).parents[2] / "docs" / "examples" / "runs" / "drift" / "telemetry"
+    lines = [line for path in sorted(folder.glob("*.jsonl")) for line in path.read_bytes().splitlines()]
+    assert len(lines) > 20
+    for line in lines:
+        (event,) = decode(line)
+        resource = {key: tuple(value) if isinstance(value, list) else value for key, value in resource_of(line).items()}
+        recorded = json.loads(line)
+        (scope,) = recorded["resourceSpans"][0]["scopeSpans"]
+        for moment in (moment for span in scope["spans"] for moment in span.get("events", [])):
+            moment["attributes"] = [pair for pair in moment["attributes"] if pair["key"] not in dropped]
+        written = json.dumps(recorded, separators=(",", ":"), ensure_ascii=False)
+        again = json.dumps(json.loads(encode(event, resource)), separators=(",", ":"), ensure_ascii=False)
+        assert again == written
 
 
 # --- strangers and damage -----------------------------------------------------------------------

@@ -1,0 +1,54 @@
+"""The data contract: every event Esper emits, as frozen, keyword-only dataclasses of plain values.
+
+Floats, ints, strings and tuples only, never tensors: values are converted once, where they are measured. A field
+that was not measured is None, never a made-up 0. Equality treats NaN as equal to NaN, so that
+``decode(encode(event)) == event`` holds for every event. Fields are only ever added, with defaults.
+
+Each field says what it means, its unit and whether its last value is a gauge, as metadata of the dataclass field.
+Attributes, OTLP JSON, gauges, the registry in ``esper_core/semconv`` and the reference pages are made of that: a new
+metric is one field here and one line where it is measured.
+"""
+
+from __future__ import annotations
+
+from esper_core.events._record import EventKind, Payload
+from esper_core.events.envelope import SpanRef, TelemetryEvent, TraceRef
+from esper_core.events.fields import About, about, about_field, measured
+from esper_core.events.kinds import EVENTS, PAYLOADS, EventSpec, Priority
+from esper_core.events.run import (
+    EpisodeFinished,
+    PolicyHealthChanged,
+    RunFinished,
+    RunStarted,
+    SinkLoss,
+    SinkState,
+    SinkStatusChanged,
+)
+from esper_core.events.update import EarlyStop, HeadStats, Outcome, PPOUpdatePayload
+
+__all__ = [
+    "EVENTS",
+    "PAYLOADS",
+    "About",
+    "EarlyStop",
+    "EpisodeFinished",
+    "EventKind",
+    "EventSpec",
+    "HeadStats",
+    "Outcome",
+    "PPOUpdatePayload",
+    "Payload",
+    "PolicyHealthChanged",
+    "Priority",
+    "RunFinished",
+    "RunStarted",
+    "SinkLoss",
+    "SinkState",
+    "SinkStatusChanged",
+    "SpanRef",
+    "TelemetryEvent",
+    "TraceRef",
+    "about",
+    "about_field",
+    "measured",
+]
