@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -21,7 +20,9 @@ from opentelemetry import trace as otel_trace
 
 from esper_core import ids
 from esper_core.events import (
+    EVENTS,
     EpisodeFinished,
+    EventKind,
     Payload,
     PolicyHealthChanged,
     PPOUpdatePayload,
@@ -39,11 +40,10 @@ from esper_core.semconv.attributes import (
     ROLLOUT_SPAN,
     SPAN_NAMES,
     common_attributes,
-    span_name,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable
 
     from opentelemetry.context import Context
     from opentelemetry.trace import Link, Span, Tracer
@@ -112,6 +112,7 @@ class TelemetryEmitter:
         episode_spans: give every finished episode a span of its own (``[otel] episodes``).
         drain_status: returns sink status changes that other threads observed; emitted with the next update.
         marked: every event says that it is a test event (``esper sinks check``).
+        heard: the kinds that anyone hears; others are not built. None: all are. Updates are built always.
         clock_ns: unix time in nanoseconds.
     """
 
@@ -127,6 +128,7 @@ class TelemetryEmitter:
         episode_spans: bool = False,
         drain_status: Callable[[], Iterable[SinkStatusChanged]] | None = None,
         marked: bool = False,
+        heard: Container[EventKind] | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._hooks = hooks if hooks is not None else SinkHooks()
@@ -136,6 +138,7 @@ class TelemetryEmitter:
         self._drain_status = drain_status
         self._clock_ns = clock_ns
         self._marked = marked
+        self._heard = heard
         self.run_id = run_id
         self.attempt = attempt
         self.rank = rank
@@ -193,39 +196,33 @@ class TelemetryEmitter:
         self.emit_pending_status()
         return event
 
-    def emit_run_started(self, payload: RunStarted) -> TelemetryEvent[RunStarted]:
+    def emit(self, payload: PayloadT) -> TelemetryEvent[PayloadT] | None:
+        """Emit an event of any kind but an update, with a span of no length.
+
+        Returns:
+            The event as every sink received it; None when nobody hears its kind: it was not built.
+        """
+        return self._emit(payload)
+
+    def emit_run_started(self, payload: RunStarted) -> TelemetryEvent[RunStarted] | None:
         """Emit the first event of an attempt."""
-        with self._instant(payload) as event:
-            self._hooks.esper_run_started(event=event)
-        return event
+        return self.emit(payload)
 
-    def emit_episode_finished(self, payload: EpisodeFinished) -> TelemetryEvent[EpisodeFinished]:
+    def emit_episode_finished(self, payload: EpisodeFinished) -> TelemetryEvent[EpisodeFinished] | None:
         """Emit the end of one episode, with a span that an SDK exports only under ``episode_spans``."""
-        if self._episode_spans:
-            with self._instant(payload, parent=self._rollout) as recorded:
-                self._hooks.esper_episode_finished(event=recorded)
-            return recorded
-        now = self._clock_ns()
-        own = self._unrecorded(span_name(payload), self._rollout, now)
-        event = self._event(payload, [own], now)
-        self._hooks.esper_episode_finished(event=event)
-        return event
+        return self._emit(payload, parent=self._rollout)
 
-    def emit_sink_status(self, payload: SinkStatusChanged) -> TelemetryEvent[SinkStatusChanged]:
+    def emit_sink_status(self, payload: SinkStatusChanged) -> TelemetryEvent[SinkStatusChanged] | None:
         """Emit a change of a sink's status. Only from the emitting thread; others go through ``drain_status``."""
-        with self._instant(payload) as event:
-            self._hooks.esper_sink_status_changed(event=event)
-        return event
+        return self.emit(payload)
 
-    def emit_run_finished(self, payload: RunFinished) -> TelemetryEvent[RunFinished]:
+    def emit_run_finished(self, payload: RunFinished) -> TelemetryEvent[RunFinished] | None:
         """Emit the last event of an attempt. The policy's level is filled in when the payload has none."""
         self._abandon()
         self.emit_pending_status()
         if payload.health is HealthLevel.UNKNOWN:
             payload = replace(payload, health=self._policy_level)
-        with self._instant(payload) as event:
-            self._hooks.esper_run_finished(event=event)
-        return event
+        return self.emit(payload)
 
     def emit_pending_status(self) -> None:
         """Emit the sink status changes that other threads observed since the last call."""
@@ -264,19 +261,27 @@ class TelemetryEmitter:
             kl_divergence=payload.kl_divergence,
             head=leading.name if leading is not None else None,
         )
-        with self._instant(change, parent=parent, now=now) as event:
-            self._hooks.esper_policy_health_changed(event=event)
+        self._emit(change, parent=parent, now=now)
 
-    @contextmanager
-    def _instant(
+    def _emit(
         self, payload: PayloadT, *, parent: _OpenSpan | None = None, now: int | None = None
-    ) -> Iterator[TelemetryEvent[PayloadT]]:
-        """An event with a span of no length, current while the hook runs."""
+    ) -> TelemetryEvent[PayloadT] | None:
+        """An event with a span of no length below ``parent``, current while the hook runs."""
+        if self._heard is not None and payload.kind not in self._heard:
+            return None
+        spec = EVENTS[payload.kind]
         moment = self._clock_ns() if now is None else now
-        span = self._open(span_name(payload), parent, moment)
+        hook = getattr(self._hooks, spec.hook)
+        if spec.on_request and not self._episode_spans:
+            event = self._event(payload, [self._unrecorded(spec.span, parent, moment)], moment)
+            hook(event=event)
+            return event
+        span = self._open(spec.span, parent, moment)
+        event = self._event(payload, [span], moment)
         with _inside(span.span):
-            yield self._event(payload, [span], moment)
+            hook(event=event)
         span.end(moment)
+        return event
 
     def _event(self, payload: PayloadT, spans: list[_OpenSpan], now: int) -> TelemetryEvent[PayloadT]:
         trace = TraceRef(trace_id=spans[-1].trace_id, spans=tuple(span.ref(now) for span in spans))
