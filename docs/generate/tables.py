@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import re
+import textwrap
 import types
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
@@ -138,8 +140,14 @@ def summary(text: str | None) -> str:
 
 
 def markdown(text: str) -> str:
-    """ReStructuredText's double backquotes and roles as Markdown."""
-    return text.replace("``", "`").replace(":class:", "")
+    """ReStructuredText's double backquotes, roles, code blocks and ``versionadded`` as Markdown."""
+    text = re.sub(r"^\.\. versionadded:: (\S+)$", r"*Since \1.*", text, flags=re.MULTILINE)
+    text = text.replace("``", "`").replace(":class:", "")
+    return re.sub(r"::\n\n((?:    .*\n|\n)+)", _code_block, text)
+
+
+def _code_block(found: re.Match[str]) -> str:
+    return f":\n\n```python\n{textwrap.dedent(found[1]).strip()}\n```\n\n"
 
 
 def _attribute_texts(cls: type) -> dict[str, str]:

@@ -11,44 +11,17 @@ metric is one field here and one line where it is measured.
 
 from __future__ import annotations
 
+from esper_core.events import envelope, fields, kinds, run, update
 from esper_core.events._record import EventKind, Payload
-from esper_core.events.envelope import SpanRef, TelemetryEvent, TraceRef
-from esper_core.events.fields import About, about, about_field, measured
-from esper_core.events.kinds import EVENTS, PAYLOADS, EventSpec, Priority
-from esper_core.events.run import (
-    EpisodeFinished,
-    PolicyHealthChanged,
-    RunFinished,
-    RunStarted,
-    SinkLoss,
-    SinkState,
-    SinkStatusChanged,
-)
-from esper_core.events.update import EarlyStop, HeadStats, Outcome, PPOUpdatePayload
+from esper_core.events.envelope import *  # noqa: F403  # a new event is exported by its own module's __all__
+from esper_core.events.fields import *  # noqa: F403
+from esper_core.events.kinds import *  # noqa: F403
+from esper_core.events.run import *  # noqa: F403
+from esper_core.events.update import *  # noqa: F403
 
-__all__ = [
-    "EVENTS",
-    "PAYLOADS",
-    "About",
-    "EarlyStop",
-    "EpisodeFinished",
-    "EventKind",
-    "EventSpec",
-    "HeadStats",
-    "Outcome",
-    "PPOUpdatePayload",
-    "Payload",
-    "PolicyHealthChanged",
-    "Priority",
-    "RunFinished",
-    "RunStarted",
-    "SinkLoss",
-    "SinkState",
-    "SinkStatusChanged",
-    "SpanRef",
-    "TelemetryEvent",
-    "TraceRef",
-    "about",
-    "about_field",
-    "measured",
-]
+__all__ = ["EventKind", "Payload"]
+__all__ += envelope.__all__
+__all__ += fields.__all__
+__all__ += kinds.__all__
+__all__ += run.__all__
+__all__ += update.__all__

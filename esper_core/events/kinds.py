@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
-from esper_core.events.run import EpisodeFinished, PolicyHealthChanged, RunFinished, RunStarted, SinkStatusChanged
-from esper_core.events.update import PPOUpdatePayload
+from esper_core.events import run, update
 
 if TYPE_CHECKING:
     from esper_core.events._record import EventKind, Payload
@@ -54,16 +53,29 @@ class EventSpec:
         return f"esper_{self.kind}"
 
 
-# fmt: off
 _ROWS: Final = (
-    EventSpec(payload=RunStarted, span="esper.run.started", namespace="esper.run", priority=Priority.LIFECYCLE),
-    EventSpec(payload=EpisodeFinished, span="esper.episode", namespace="esper.episode", priority=Priority.FREQUENT, on_request=True),  # noqa: E501  # one row a kind
-    EventSpec(payload=PPOUpdatePayload, span="esper.ppo.update", namespace="esper.ppo", priority=Priority.UPDATE),
-    EventSpec(payload=PolicyHealthChanged, span="esper.policy.health_changed", namespace="esper.policy", priority=Priority.CHANGE),  # noqa: E501  # one row a kind
-    EventSpec(payload=SinkStatusChanged, span="esper.sink.status", namespace="esper.sink", priority=Priority.STATUS),
-    EventSpec(payload=RunFinished, span="esper.run.finished", namespace="esper.run", priority=Priority.LIFECYCLE),
+    EventSpec(payload=run.RunStarted, span="esper.run.started", namespace="esper.run", priority=Priority.LIFECYCLE),
+    EventSpec(
+        payload=run.EpisodeFinished,
+        span="esper.episode",
+        namespace="esper.episode",
+        priority=Priority.FREQUENT,
+        on_request=True,
+    ),
+    EventSpec(
+        payload=update.PPOUpdatePayload, span="esper.ppo.update", namespace="esper.ppo", priority=Priority.UPDATE
+    ),
+    EventSpec(
+        payload=run.PolicyHealthChanged,
+        span="esper.policy.health_changed",
+        namespace="esper.policy",
+        priority=Priority.CHANGE,
+    ),
+    EventSpec(
+        payload=run.SinkStatusChanged, span="esper.sink.status", namespace="esper.sink", priority=Priority.STATUS
+    ),
+    EventSpec(payload=run.RunFinished, span="esper.run.finished", namespace="esper.run", priority=Priority.LIFECYCLE),
 )
-# fmt: on
 EVENTS: Final[dict[EventKind, EventSpec]] = {spec.kind: spec for spec in _ROWS}
 """The kinds in the order of a run."""
 PAYLOADS: Final[dict[EventKind, type[Payload]]] = {kind: spec.payload for kind, spec in EVENTS.items()}

@@ -2,9 +2,7 @@
 
 A sink is a class ``Sink(config)`` registered in the entry-point group ``esper.sinks``. It implements any subset of
 :class:`SinkHooks` with ``@hookimpl``. A whole one, that ``esper ppo --sink ./lines.py:LinesSink`` runs once the file
-begins with ``from esper_core.hooks import hookimpl``:
-
-::
+begins with ``from esper_core.hooks import hookimpl``::
 
     class LinesSink:
         event_kinds = "recorded"

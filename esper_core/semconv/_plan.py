@@ -53,6 +53,23 @@ class AttributeSpec:
     about: About
     members: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        """Values such as the attribute may have."""
+        return self.about.examples or tuple(value for value, _ in self.members) or (_EXAMPLES[self.type],)
+
+
+_EXAMPLES: Final[dict[AttributeType, Any]] = {
+    "string": "text",
+    "int": 3,
+    "double": 0.25,
+    "boolean": True,
+    "string[]": ("a", "b"),
+    "int[]": (512, 128),
+    "double[]": (0.012, 0.007),
+    "boolean[]": (True, False),
+}
+
 
 # --- values -------------------------------------------------------------------------------------
 
