@@ -110,7 +110,7 @@ assert metric.data.data_points[0].value == value
 METRIC = (
     Hunk(
         "esper_core/events/update.py",
-        'heads: tuple[HeadStats, ...] = measured("One entry a head, in the policy\'s order.", default=(), name="head")\n',
+        'measured("One entry a head, in the policy\'s order.", default=(), name="head")\n',
         '    ratio_mean: float | None = measured("Mean joint probability ratio.", unit="{ratio}", gauge=True)\n',
     ),
     Hunk(

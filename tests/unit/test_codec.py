@@ -241,6 +241,34 @@ def test_text_that_utf8_cannot_hold_is_escaped_instead_of_losing_the_event() -> 
     assert found.payload.message == "no such file: caf\\udce9.py"
 
 
+def same(one: object, other: object) -> bool:
+    """Equal, with NaN equal to NaN."""
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other or (one != one and other != other)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, item.name) for kind, owner in PAYLOADS.items() for item in dataclasses.fields(owner)]
+)
+def test_each_field_is_on_the_wire_under_its_own_attributes(kind: str, name: str) -> None:
+    """Two payloads that differ in one field differ in that field's attributes and in no others, and both come back."""
+
+    @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+    @given(record_strategy(PAYLOADS[kind]), st.data())
+    def holds(payload: typing.Any, data: st.DataObject) -> None:
+        hint = typing.get_type_hints(PAYLOADS[kind])[name]
+        other = dataclasses.replace(payload, **{name: data.draw(value_strategy(hint))})
+        first, second = (event_attributes(event_of(item)) for item in (payload, other))
+        own = {spec.key for spec in attribute_specs(kind) if spec.field.partition(".")[0] == name}
+        differing = {key for key in first.keys() | second.keys() if not same(first.get(key), second.get(key))}
+        assert differing <= own
+        assert bool(differing) == (payload != other)
+        assert decode(encode(event_of(other), {})) == [event_of(other)]
+
+    holds()
+
+
 def test_a_recorded_run_is_written_again_to_the_byte() -> None:
     """The example run was recorded when span events still carried the update's id and scope; all else is as it was."""
     dropped = {"esper.ppo.update_id", "esper.ppo.kl.scope"}
