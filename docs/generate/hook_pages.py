@@ -77,6 +77,9 @@ def plugins_page() -> str:
         parts.append(
             f"Distribution `esper-sink-{folder}`; delivery `{getattr(sink, 'delivery', 'all')}`.{requires}\n\n"
         )
+        if (kinds := getattr(sink, "event_kinds", None)) is not None:
+            named = kinds if isinstance(kinds, str) else ", ".join(sorted(kinds))
+            parts.append(f"Hears every kind of event alike, through `esper_event`: {named}.\n\n")
         config = getattr(sink, "Config", None)
         parts.append(key_table(config, f"sink.{name}") if config is not None else "It takes no options.\n")
     for folder, name, command in _entry_points("esper.commands"):
