@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from opentelemetry import context as otel_context
@@ -39,7 +38,9 @@ from esper_core.semconv.attributes import (
     ITERATION_SPAN,
     ROLLOUT_SPAN,
     SPAN_NAMES,
+    UPDATE_ID,
     common_attributes,
+    int64,
 )
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class TelemetryEmitter:
         self.run_id = run_id
         self.attempt = attempt
         self.rank = rank
-        self._common_of = partial(common_attributes, run_id=run_id, attempt=attempt, rank=rank)
+        self._common = common_attributes(run_id=run_id, attempt=attempt, rank=rank)
         self._iteration: _OpenSpan | None = None
         self._rollout: _OpenSpan | None = None
         self._update: _OpenSpan | None = None
@@ -297,7 +298,9 @@ class TelemetryEmitter:
 
     def _open(self, name: str, parent: _OpenSpan | None, now: int, update_id: int | None = None) -> _OpenSpan:
         context: Context | None = otel_trace.set_span_in_context(parent.span) if parent is not None else None
-        attributes = self._common_of(update_id=update_id)
+        attributes = dict(self._common)
+        if update_id is not None:
+            attributes[UPDATE_ID] = int64(update_id)
         span = self._tracer.start_span(
             name,
             context=context,

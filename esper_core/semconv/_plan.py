@@ -372,7 +372,7 @@ class PayloadPlan:
         only: names of fields to write; empty for all. A plan of some fields cannot read.
     """
 
-    __slots__ = ("_getter", "_items", "_keys", "_puts", "_writes", "owner", "specs")
+    __slots__ = ("_getter", "_items", "_rows", "owner", "specs")
 
     def __init__(self, owner: type[Any], prefix: str, *, only: Collection[str] = ()) -> None:
         hints = typing.get_type_hints(owner)
@@ -380,9 +380,7 @@ class PayloadPlan:
         self._items = tuple(
             self._item(owner, item, hints[item.name], prefix) for item in fields(owner) if not only or item.name in only
         )
-        self._keys = tuple(item.specs[0].key for item in self._items)
-        self._puts = tuple(item.put for item in self._items)
-        self._writes = tuple(item.write for item in self._items)
+        self._rows = tuple((item.specs[0].key, item.put, item.write) for item in self._items)
         names = [item.name for item in self._items]
         many = attrgetter(*names)
         self._getter = many if len(names) > 1 else lambda record: (many(record),)
@@ -407,7 +405,11 @@ class PayloadPlan:
 
     def write(self, out: dict[str, AttributeValue], record: object) -> None:
         """Add the record's attributes to ``out``; None and empty values are left out."""
-        for key, put, write, value in zip(self._keys, self._puts, self._writes, self._getter(record), strict=True):
+        self.write_values(out, self._getter(record))
+
+    def write_values(self, out: dict[str, AttributeValue], values: Sequence[Any]) -> None:
+        """As :meth:`write`, of the fields' values in their order: for records that nobody else needs."""
+        for (key, put, write), value in zip(self._rows, values, strict=True):
             if value is None:
                 continue
             if put is not None:

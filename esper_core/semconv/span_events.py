@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from esper_core.events import EVENTS, EarlyStop, PPOUpdatePayload, about
 from esper_core.health import HealthLevel, classify_kl
@@ -47,8 +48,7 @@ class SpanEventSpec:
         return self.plan.specs
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpanEventData:
+class SpanEventData(NamedTuple):
     """One span event (or log event) of an update.
 
     Attributes:
@@ -102,19 +102,22 @@ _last: tuple[object, tuple[SpanEventData, ...]] | None = None
 def _update_events(payload: PPOUpdatePayload, time_ns: int) -> tuple[SpanEventData, ...]:
     tail: list[SpanEventData] = []
     if payload.early_stop is not None:
-        tail.append(_written(_STOP, payload.early_stop, time_ns))
+        tail.append(_written(_STOP, _stop_values(payload.early_stop), time_ns))
     if payload.non_finite:
-        tail.append(_written(_NON_FINITE, payload, time_ns))
+        tail.append(_written(_NON_FINITE, (payload.non_finite,), time_ns))
     by_epoch = payload.kl_by_epoch
     first = max(0, len(by_epoch) - (MAX_SPAN_EVENTS - len(tail)))
     epochs = [
-        _written(_EPOCH, EpochKL(epoch=epoch, value=value, health=classify_kl(value)), time_ns)
+        _written(_EPOCH, (epoch, value, classify_kl(value)), time_ns)
         for epoch, value in enumerate(by_epoch[first:], start=first + 1)
     ]
     return (*epochs, *tail)
 
 
-def _written(spec: SpanEventSpec, record: Any, time_ns: int) -> SpanEventData:
+_stop_values: Final = attrgetter(*(item.name for item in fields(EarlyStop)))
+
+
+def _written(spec: SpanEventSpec, values: tuple[Any, ...], time_ns: int) -> SpanEventData:
     attributes: dict[str, AttributeValue] = {}
-    spec.plan.write(attributes, record)
-    return SpanEventData(name=spec.name, time_ns=time_ns, attributes=attributes)
+    spec.plan.write_values(attributes, values)
+    return SpanEventData(spec.name, time_ns, attributes)
