@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -20,7 +19,9 @@ from opentelemetry import trace as otel_trace
 
 from esper_core import ids
 from esper_core.events import (
+    EVENTS,
     EpisodeFinished,
+    EventKind,
     Payload,
     PolicyHealthChanged,
     PPOUpdatePayload,
@@ -33,10 +34,17 @@ from esper_core.events import (
 )
 from esper_core.health import HEALTH_WINDOW, HealthLevel, classify_kl, verdict_level
 from esper_core.hooks import SinkHooks
-from esper_core.semconv.attributes import common_attributes, span_name
+from esper_core.semconv.attributes import (
+    ITERATION_SPAN,
+    ROLLOUT_SPAN,
+    SPAN_NAMES,
+    UPDATE_ID,
+    common_attributes,
+    int64,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable
 
     from opentelemetry.context import Context
     from opentelemetry.trace import Link, Span, Tracer
@@ -44,9 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["TelemetryEmitter"]
 
 PayloadT = TypeVar("PayloadT", bound=Payload)
-_ITERATION: Final = "esper.iteration"
-_ROLLOUT: Final = "esper.rollout"
-_UPDATE: Final = "esper.ppo.update"
+_UPDATE_SPAN: Final = SPAN_NAMES[PPOUpdatePayload.kind]
 
 
 class _inside:  # noqa: N801  # reads as a word in ``with _inside(span)``
@@ -107,6 +113,7 @@ class TelemetryEmitter:
         episode_spans: give every finished episode a span of its own (``[otel] episodes``).
         drain_status: returns sink status changes that other threads observed; emitted with the next update.
         marked: every event says that it is a test event (``esper sinks check``).
+        heard: the kinds that anyone hears; others are not built. None: all are. Updates are built always.
         clock_ns: unix time in nanoseconds.
     """
 
@@ -122,6 +129,7 @@ class TelemetryEmitter:
         episode_spans: bool = False,
         drain_status: Callable[[], Iterable[SinkStatusChanged]] | None = None,
         marked: bool = False,
+        heard: Container[EventKind] | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._hooks = hooks if hooks is not None else SinkHooks()
@@ -131,6 +139,7 @@ class TelemetryEmitter:
         self._drain_status = drain_status
         self._clock_ns = clock_ns
         self._marked = marked
+        self._heard = heard
         self.run_id = run_id
         self.attempt = attempt
         self.rank = rank
@@ -147,8 +156,8 @@ class TelemetryEmitter:
         """Open the iteration's span and the rollout's beneath it. ``update_id`` is the update to come."""
         self._abandon()
         now = self._clock_ns()
-        self._iteration = self._open(_ITERATION, None, now, update_id)
-        self._rollout = self._open(_ROLLOUT, self._iteration, now, update_id)
+        self._iteration = self._open(ITERATION_SPAN, None, now, update_id)
+        self._rollout = self._open(ROLLOUT_SPAN, self._iteration, now, update_id)
 
     def begin_update(self, update_id: int) -> None:
         """End the rollout's span and open the update's. Works without ``begin_rollout`` in a loop of one's own."""
@@ -157,7 +166,7 @@ class TelemetryEmitter:
             self._rollout.end(now)
         if self._update is not None:
             self._update.end(now)
-        self._update = self._open(_UPDATE, self._iteration, now, update_id)
+        self._update = self._open(_UPDATE_SPAN, self._iteration, now, update_id)
 
     # --- events -------------------------------------------------------------------------------
 
@@ -188,39 +197,33 @@ class TelemetryEmitter:
         self.emit_pending_status()
         return event
 
-    def emit_run_started(self, payload: RunStarted) -> TelemetryEvent[RunStarted]:
+    def emit(self, payload: PayloadT) -> TelemetryEvent[PayloadT] | None:
+        """Emit an event of any kind but an update, with a span of no length.
+
+        Returns:
+            The event as every sink received it; None when nobody hears its kind: it was not built.
+        """
+        return self._emit(payload)
+
+    def emit_run_started(self, payload: RunStarted) -> TelemetryEvent[RunStarted] | None:
         """Emit the first event of an attempt."""
-        with self._instant(payload) as event:
-            self._hooks.esper_run_started(event=event)
-        return event
+        return self.emit(payload)
 
-    def emit_episode_finished(self, payload: EpisodeFinished) -> TelemetryEvent[EpisodeFinished]:
+    def emit_episode_finished(self, payload: EpisodeFinished) -> TelemetryEvent[EpisodeFinished] | None:
         """Emit the end of one episode, with a span that an SDK exports only under ``episode_spans``."""
-        if self._episode_spans:
-            with self._instant(payload, parent=self._rollout) as recorded:
-                self._hooks.esper_episode_finished(event=recorded)
-            return recorded
-        now = self._clock_ns()
-        own = self._unrecorded(span_name(payload), self._rollout, now)
-        event = self._event(payload, [own], now)
-        self._hooks.esper_episode_finished(event=event)
-        return event
+        return self._emit(payload, parent=self._rollout)
 
-    def emit_sink_status(self, payload: SinkStatusChanged) -> TelemetryEvent[SinkStatusChanged]:
+    def emit_sink_status(self, payload: SinkStatusChanged) -> TelemetryEvent[SinkStatusChanged] | None:
         """Emit a change of a sink's status. Only from the emitting thread; others go through ``drain_status``."""
-        with self._instant(payload) as event:
-            self._hooks.esper_sink_status_changed(event=event)
-        return event
+        return self.emit(payload)
 
-    def emit_run_finished(self, payload: RunFinished) -> TelemetryEvent[RunFinished]:
+    def emit_run_finished(self, payload: RunFinished) -> TelemetryEvent[RunFinished] | None:
         """Emit the last event of an attempt. The policy's level is filled in when the payload has none."""
         self._abandon()
         self.emit_pending_status()
         if payload.health is HealthLevel.UNKNOWN:
             payload = replace(payload, health=self._policy_level)
-        with self._instant(payload) as event:
-            self._hooks.esper_run_finished(event=event)
-        return event
+        return self.emit(payload)
 
     def emit_pending_status(self) -> None:
         """Emit the sink status changes that other threads observed since the last call."""
@@ -259,19 +262,27 @@ class TelemetryEmitter:
             kl_divergence=payload.kl_divergence,
             head=leading.name if leading is not None else None,
         )
-        with self._instant(change, parent=parent, now=now) as event:
-            self._hooks.esper_policy_health_changed(event=event)
+        self._emit(change, parent=parent, now=now)
 
-    @contextmanager
-    def _instant(
+    def _emit(
         self, payload: PayloadT, *, parent: _OpenSpan | None = None, now: int | None = None
-    ) -> Iterator[TelemetryEvent[PayloadT]]:
-        """An event with a span of no length, current while the hook runs."""
+    ) -> TelemetryEvent[PayloadT] | None:
+        """An event with a span of no length below ``parent``, current while the hook runs."""
+        if self._heard is not None and payload.kind not in self._heard:
+            return None
+        spec = EVENTS[payload.kind]
         moment = self._clock_ns() if now is None else now
-        span = self._open(span_name(payload), parent, moment)
+        hook = getattr(self._hooks, spec.hook)
+        if spec.on_request and not self._episode_spans:
+            event = self._event(payload, [self._unrecorded(spec.span, parent, moment)], moment)
+            hook(event=event)
+            return event
+        span = self._open(spec.span, parent, moment)
+        event = self._event(payload, [span], moment)
         with _inside(span.span):
-            yield self._event(payload, [span], moment)
+            hook(event=event)
         span.end(moment)
+        return event
 
     def _event(self, payload: PayloadT, spans: list[_OpenSpan], now: int) -> TelemetryEvent[PayloadT]:
         trace = TraceRef(trace_id=spans[-1].trace_id, spans=tuple(span.ref(now) for span in spans))
@@ -289,12 +300,12 @@ class TelemetryEmitter:
         context: Context | None = otel_trace.set_span_in_context(parent.span) if parent is not None else None
         attributes = dict(self._common)
         if update_id is not None:
-            attributes["esper.ppo.update_id"] = update_id
+            attributes[UPDATE_ID] = int64(update_id)
         span = self._tracer.start_span(
             name,
             context=context,
             attributes=attributes,
-            links=self._links if name == _ITERATION else None,
+            links=self._links if name == ITERATION_SPAN else None,
             start_time=now,
         )
         current = span.get_span_context()

@@ -42,9 +42,12 @@ def _sink(distribution: str, name: str, sink: Any) -> str:
     requires = f" Needs the sink {needs}." if needs else ""
     config = getattr(sink, "Config", None)
     keys = key_table(config, f"sink.{name}") if config is not None else "It takes no options.\n"
+    kinds = getattr(sink, "event_kinds", None)
+    named = kinds if kinds is None or isinstance(kinds, str) else ", ".join(sorted(kinds))
+    alike = "" if named is None else f"Hears every kind of event alike, through `esper_event`: {named}.\n\n"
     return (
         f"\n## Sink `{name}`\n\n{summary(sink.__doc__).splitlines()[0]}\n\n"
-        f"Distribution `{distribution}`; delivery `{getattr(sink, 'delivery', 'all')}`.{requires}\n\n{keys}"
+        f"Distribution `{distribution}`; delivery `{getattr(sink, 'delivery', 'all')}`.{requires}\n\n{alike}{keys}"
     )
 
 

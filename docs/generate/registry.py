@@ -1,8 +1,8 @@
-"""Reads the telemetry registry, ``esper_core/semconv/registry``.
+"""The telemetry registry, ``esper_core/semconv/registry``, in the file format of OpenTelemetry Weaver.
 
-It is in the file format of OpenTelemetry Weaver (``weaver registry check -r esper_core/semconv/registry`` reads it).
-What the format has no word for stands under ``annotations.esper``: ``unit`` of an attribute, ``gauge`` (the last value
-is a gauge of that name), ``cardinality`` (series a run has at most), ``observable``.
+``weaver registry check -r esper_core/semconv/registry`` reads it. What the format has no word for stands under
+``annotations.esper``: ``unit`` of an attribute, ``gauge`` (the last value is a gauge of that name) and ``cardinality``
+(series a run has at most).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 REGISTRY: Final = Path(__file__).resolve().parents[2] / "esper_core" / "semconv" / "registry"
 Group: TypeAlias = "Mapping[str, Any]"
@@ -40,11 +40,13 @@ class Registry:
         return names + [item.get("id") or item["ref"] for item in group.get("attributes", ())]
 
 
-def load_registry(folder: Path = REGISTRY) -> Registry:
-    """Read every YAML file of the registry; a name that is defined twice or referred to in vain is an error."""
-    groups: list[Group] = []
-    for path in sorted(folder.glob("*.yaml")):
-        groups += (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("groups", [])
+def registry_of(found: Iterable[Group]) -> Registry:
+    """A registry of these groups.
+
+    Raises:
+        ValueError: an attribute is defined twice, or referred to and not defined.
+    """
+    groups = tuple(found)
     attributes: dict[str, Group] = {}
     for group in groups:
         for item in group.get("attributes", ()):
@@ -54,7 +56,15 @@ def load_registry(folder: Path = REGISTRY) -> Registry:
         for item in group.get("attributes", ()):
             if "ref" in item and item["ref"] not in attributes:
                 raise ValueError(f"{group['id']}: no attribute {item['ref']} in the registry")
-    return Registry(tuple(groups), attributes)
+    return Registry(groups, attributes)
+
+
+def load_registry(folder: Path = REGISTRY) -> Registry:
+    """Read every YAML file of the registry, as weaver does."""
+    groups: list[Group] = []
+    for path in sorted(folder.glob("*.yaml")):
+        groups += (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("groups", [])
+    return registry_of(groups)
 
 
 def annotation(item: Group, key: str) -> Any:

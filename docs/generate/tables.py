@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import re
+import textwrap
 import types
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
@@ -13,6 +15,7 @@ import msgspec
 
 from esper_core.config._check import strip_annotation
 from esper_core.config.show import dump_toml
+from esper_core.events import about_field
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 
@@ -137,8 +140,14 @@ def summary(text: str | None) -> str:
 
 
 def markdown(text: str) -> str:
-    """ReStructuredText's double backquotes and roles as Markdown."""
-    return text.replace("``", "`").replace(":class:", "")
+    """ReStructuredText's double backquotes, roles, code blocks and ``versionadded`` as Markdown."""
+    text = re.sub(r"^\.\. versionadded:: (\S+)$", r"*Since \1.*", text, flags=re.MULTILINE)
+    text = text.replace("``", "`").replace(":class:", "")
+    return re.sub(r"::\n\n((?:    .*\n|\n)+)", _code_block, text)
+
+
+def _code_block(found: re.Match[str]) -> str:
+    return f":\n\n```python\n{textwrap.dedent(found[1]).strip()}\n```\n\n"
 
 
 def _attribute_texts(cls: type) -> dict[str, str]:
@@ -155,6 +164,12 @@ def _attribute_texts(cls: type) -> dict[str, str]:
     return {name: markdown(text) for name, text in texts.items()}
 
 
+def _about(field: dataclasses.Field[Any]) -> str:
+    """What a field of an event says about itself, with its unit."""
+    about = about_field(field)
+    return f"{about.brief} Unit `{about.unit}`." if about.unit and about.unit != "1" else about.brief
+
+
 def _type_name(hint: object) -> str:
     return str(hint).replace("|", "\\|")  # annotations are strings: every module postpones them
 
@@ -169,9 +184,10 @@ def _default(field: dataclasses.Field[object]) -> str:
 
 
 def class_table(cls: type) -> str:
-    """One line a field of a dataclass: type, default and meaning from the docstring's Attributes."""
+    """One line a field of a dataclass: type, default and meaning, from its metadata or the docstring's Attributes."""
     hints = {field.name: field.type for field in dataclasses.fields(cls)}
-    texts = _attribute_texts(cls)
+    described = all(field.metadata for field in dataclasses.fields(cls))
+    texts = {field.name: _about(field) for field in dataclasses.fields(cls)} if described else _attribute_texts(cls)
     lines = ["| field | type | default | meaning |", "| --- | --- | --- | --- |"]
     for field in dataclasses.fields(cls):
         if field.name not in texts:

@@ -38,8 +38,20 @@ class HealthLevel(StrEnum):
         """Rank of the level, 0 (unknown) to 4 (non-finite)."""
         return _SEVERITY[self]
 
+    @property
+    def brief(self) -> str:
+        """What the level says about a KL under the default limits."""
+        return _BRIEFS[self]
+
 
 _SEVERITY: Final = {level: rank for rank, level in enumerate(HealthLevel)}
+_BRIEFS: Final = {
+    HealthLevel.UNKNOWN: "not measured",
+    HealthLevel.HEALTHY: f"below {TUIThresholds.KL_WARNING}",
+    HealthLevel.WARNING: f"{TUIThresholds.KL_WARNING} or more",
+    HealthLevel.CRITICAL: f"{TUIThresholds.KL_CRITICAL} or more",
+    HealthLevel.NON_FINITE: "NaN or Inf",
+}
 
 
 class RunState(StrEnum):

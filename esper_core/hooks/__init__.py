@@ -1,10 +1,29 @@
 """What plugin authors import: the hook specifications, their marker and context, and what an environment declares.
 
 A sink is a class ``Sink(config)`` registered in the entry-point group ``esper.sinks``. It implements any subset of
-:class:`SinkHooks` with ``@hookimpl`` and may declare:
+:class:`SinkHooks` with ``@hookimpl``. A whole one, that ``esper ppo --sink ./lines.py:LinesSink`` runs once the file
+begins with ``from esper_core.hooks import hookimpl``::
+
+    class LinesSink:
+        event_kinds = "recorded"
+
+        @hookimpl
+        def esper_sink_opened(self, context):
+            self.file = (context.run_dir / "events.txt").open("a")
+
+        @hookimpl
+        def esper_event(self, event):
+            print(event.time_ns, event.kind, event.payload, file=self.file)
+
+        @hookimpl
+        def esper_sink_closed(self, reason):
+            self.file.close()
+
+It may declare:
 
 * ``Config``: a ``msgspec.Struct``; its table is ``[sink.NAME]``. Without it the sink takes no options.
 * ``delivery``: ``"all"`` (default), ``"inline"`` or ``"latest"``.
+* ``event_kinds``: what the hook ``esper_event`` hears: ``"all"``, ``"recorded"`` or a collection of kinds.
 * ``requires``: names of other sinks that must be on.
 * ``check_report() -> str``: a line that ``esper sinks check`` prints after the marked event was delivered (an endpoint,
   an answer, a latency); raise to fail the check with that message.
@@ -19,6 +38,7 @@ from esper_core.hooks._context import (
     ChildRun,
     CloseReason,
     Delivery,
+    EventKinds,
     Secret,
     SinkContext,
     SinkMode,
@@ -35,6 +55,7 @@ __all__ = [
     "CloseReason",
     "Delivery",
     "EnvironmentPlugin",
+    "EventKinds",
     "PlotEpisode",
     "Secret",
     "ShowEpisode",

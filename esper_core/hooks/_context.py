@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -12,13 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["ChildRun", "CloseReason", "Delivery", "Secret", "SinkContext", "SinkMode", "StatusReport"]
+__all__ = ["ChildRun", "CloseReason", "Delivery", "EventKinds", "Secret", "SinkContext", "SinkMode", "StatusReport"]
 
 SinkMode: TypeAlias = Literal["live", "replay", "check"]
 """live: a run that trains now; replay: a journal is played; check: ``esper sinks check`` sends a marked event."""
 
 Delivery: TypeAlias = Literal["inline", "all", "latest"]
 """inline: in the emitter's thread; all: own bounded channel and thread; latest: the newest event of each hook."""
+
+
+EventKinds: TypeAlias = Literal["all", "recorded"] | Collection[str]
+"""What a sink with the hook ``esper_event`` hears: every kind; every kind that the run records (finished episodes only
+with ``[otel] episodes``); or those it names."""
 
 
 class CloseReason(StrEnum):

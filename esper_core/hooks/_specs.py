@@ -8,7 +8,7 @@ emitted and never concurrently; between sinks no order is promised. Write no def
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pluggy
 
@@ -76,6 +76,18 @@ class SinkHooks:
     @hookspec
     def esper_run_finished(self, event: TelemetryEvent[RunFinished]) -> None:
         """The run ended in an orderly way. The last event of an attempt."""
+
+    @hookspec
+    def esper_event(self, event: TelemetryEvent[Any]) -> None:
+        """Any event of the kinds that the class's ``event_kinds`` declares: for a sink that treats all kinds alike.
+
+        ``event_kinds`` is ``"all"``, ``"recorded"`` (all, finished episodes only with ``[otel] episodes``) or a
+        collection of kinds, for example ``{"run_started", "ppo_updated"}``. Kinds that a later version adds come too
+        with the first two. One sink hears a kind through this hook or through the kind's own, not through both.
+        Priorities in a full queue, and ``latest`` delivery, follow the kind.
+
+        .. versionadded:: 0.1.0
+        """
 
     # --- OpenTelemetry SDK --------------------------------------------------------------------
 

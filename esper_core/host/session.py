@@ -19,7 +19,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from esper_core.emitter import TelemetryEmitter
-from esper_core.events import RunFinished, SinkLoss
+from esper_core.events import EVENTS, RunFinished, SinkLoss
 from esper_core.health import RunState
 from esper_core.hooks import CloseReason, SinkContext, hookimpl
 from esper_core.host.deliver.hub import ActiveSink, Hub
@@ -191,6 +191,7 @@ class Session:
                 drain_status=self.hub.drain_status,
                 marked=self.mode == "check",
                 episode_spans=self.config.otel.episodes,
+                heard=self.hub.heard,
             )
             opened = self.hub.open(strict=self.mode != "check")
             if self.mode == "check":
@@ -269,7 +270,7 @@ class Session:
 
     def deliver(self, event: TelemetryEvent[Payload]) -> None:
         """Play an event that exists already: its hook, and its rebuilt spans to the sinks' processors (replay)."""
-        getattr(self.hub.hooks, f"esper_{event.kind}")(event=event)
+        getattr(self.hub.hooks, EVENTS[event.kind].hook)(event=event)
         if self.providers.processors:
             from esper_core.host.otel.played import ended_spans  # noqa: PLC0415  # needs the SDK
 

@@ -19,6 +19,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 from esper_core.events import Outcome, PPOUpdatePayload
 from esper_core.health import HealthLevel, RunState
+from esper_core.semconv.attributes import attribute_specs
 from esper_core.semconv.gauges import gauge_values
 from esper_core.semconv.names import GAUGES, METRICS, Gauge
 
@@ -92,8 +93,9 @@ class Totals:
             self.non_finite_fields[name] = self.non_finite_fields.get(name, 0) + 1
 
 
+_GAUGED: Final = {gauge.field for gauge in GAUGES if not gauge.head}
 _FLOAT_FIELDS: Final = tuple(
-    gauge.field for gauge in GAUGES if not gauge.head and "float" in str(PPOUpdatePayload.__annotations__[gauge.field])
+    spec.field for spec in attribute_specs(PPOUpdatePayload.kind) if spec.type == "double" and spec.field in _GAUGED
 )
 _FLOAT_HEAD_FIELDS: Final = tuple(gauge.field.partition(".")[2] for gauge in GAUGES if gauge.head)
 _floats_of: Final = attrgetter(*_FLOAT_FIELDS)

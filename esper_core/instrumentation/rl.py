@@ -15,6 +15,8 @@ from weakref import WeakSet
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from esper_core import __version__
+from esper_core.semconv import identity
+from esper_core.semconv.attributes import int64
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCOPE_NAME", "RLInstrumentation", "rl_resource"]
 
-SCOPE_NAME: Final = "esper_core.rl"
+SCOPE_NAME: Final = f"{identity.SCOPE_NAME}.rl"
 DURATION_BOUNDARIES: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 _LOSSES: Final = (
     ("policy", "policy_loss"),
@@ -84,7 +86,7 @@ class RLInstrumentation:
                     "rl.run.id": event.run_id,
                     "rl.algorithm": "PPO",
                     "rl.environment.name": self._environment,
-                    "rl.loop.iteration": update.update_id,
+                    "rl.loop.iteration": int64(update.update_id),
                 }
             )
         sample, train = update.rollout_s, update.update_s

@@ -12,12 +12,13 @@ plain floats and ints; payloads hold no tensors.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from opentelemetry import metrics as otel_metrics
 from opentelemetry import trace as otel_trace
 
 from esper_core import __version__
+from esper_core.events import PPOUpdatePayload, RunStarted
 from esper_core.health import HEALTH_WINDOW, HealthLevel, RunState, verdict_level
 from esper_core.hooks import hookimpl
 from esper_core.instrumentation.metrics import (
@@ -28,7 +29,7 @@ from esper_core.instrumentation.metrics import (
     record_finite,
 )
 from esper_core.semconv.attributes import common_attributes, shared_attributes, span_events
-from esper_core.semconv.names import SCHEMA_URL
+from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,19 +39,11 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from esper_core.config.schema import OtelConfig
-    from esper_core.events import (
-        EpisodeFinished,
-        PolicyHealthChanged,
-        PPOUpdatePayload,
-        RunFinished,
-        RunStarted,
-        SinkStatusChanged,
-        TelemetryEvent,
-    )
+    from esper_core.events import TelemetryEvent
+    from esper_core.hooks import EventKinds
 
-__all__ = ["SCOPE_NAME", "Instrumentation"]
+__all__ = ["Instrumentation"]
 
-SCOPE_NAME: Final = "esper_core"
 _WEIGHTED: Final = {"esper.ppo.kl.scope": "weighted"}
 _JOINT: Final = {"esper.ppo.kl.scope": "joint"}
 
@@ -66,6 +59,8 @@ class Instrumentation:
         config: ``[otel]``.
         sink_status: current counts of every sink, called when a reader collects, in its thread.
     """
+
+    event_kinds: ClassVar[EventKinds] = "recorded"
 
     def __init__(
         self,
@@ -124,9 +119,17 @@ class Instrumentation:
     # --- hooks --------------------------------------------------------------------------------
 
     @hookimpl
-    def esper_ppo_updated(self, event: TelemetryEvent[PPOUpdatePayload]) -> None:
-        """Record the update's metrics and complete its span."""
-        update = event.payload
+    def esper_event(self, event: TelemetryEvent[Any]) -> None:
+        """Complete the event's span, and record an update's metrics."""
+        payload = event.payload
+        if isinstance(payload, PPOUpdatePayload):
+            self._updated(event, payload)
+            return
+        span = self._complete_span(event)
+        if self._rl is not None and isinstance(payload, RunStarted):
+            self._rl.run_started(event, span)
+
+    def _updated(self, event: TelemetryEvent[PPOUpdatePayload], update: PPOUpdatePayload) -> None:
         if self._observed.owner is self:
             self._levels.append(update.health)
             self._observed.update = update
@@ -138,39 +141,13 @@ class Instrumentation:
             for item in found:
                 span.add_event(item.name, item.attributes, item.time_ns)
         if self._log is not None:
-            identity = common_attributes(run_id=event.run_id, attempt=event.attempt, rank=event.rank)
-            identity["esper.ppo.update_id"] = update.update_id
+            identity = common_attributes(
+                run_id=event.run_id, attempt=event.attempt, rank=event.rank, update_id=update.update_id
+            )
             for item in found:
                 self._log.emit(item, identity)
         if self._rl is not None:
             self._rl.record(event, span)
-
-    @hookimpl
-    def esper_run_started(self, event: TelemetryEvent[RunStarted]) -> None:
-        """Complete the span."""
-        span = self._complete_span(event)
-        if self._rl is not None:
-            self._rl.run_started(event, span)
-
-    @hookimpl
-    def esper_episode_finished(self, event: TelemetryEvent[EpisodeFinished]) -> None:
-        """Complete the span, when the emitter opened one (``[otel] episodes``)."""
-        self._complete_span(event)
-
-    @hookimpl
-    def esper_policy_health_changed(self, event: TelemetryEvent[PolicyHealthChanged]) -> None:
-        """Complete the span."""
-        self._complete_span(event)
-
-    @hookimpl
-    def esper_sink_status_changed(self, event: TelemetryEvent[SinkStatusChanged]) -> None:
-        """Complete the span."""
-        self._complete_span(event)
-
-    @hookimpl
-    def esper_run_finished(self, event: TelemetryEvent[RunFinished]) -> None:
-        """Complete the span."""
-        self._complete_span(event)
 
     # --- inside -------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from esper_core.health import HealthLevel
 from esper_core.runs.layout import JournalFile, RunDir, journal_files
 from esper_core.runs.reader import open_journal
 from esper_core.semconv.codec import CodecError, decode
+from esper_core.semconv.identity import MARKED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +28,7 @@ _END: Final = b"]}]}]}"
 _UPDATE: Final = b'"name":"esper.ppo.update"'
 _UPDATE_LOOSE: Final = b'esper.ppo.update"'
 _STARTED_LOOSE: Final = b'esper.run.started"'
-_MARKED: Final = b'"esper.marked"'
+_MARKED: Final = f'"{MARKED}"'.encode()
 _UPDATE_ID: Final = b'"esper.ppo.update_id","value":{"intValue":"'
 _KL: Final = b'"esper.ppo.kl_divergence","value":{"doubleValue":'
 _HEALTH: Final = b'"esper.ppo.health","value":{"stringValue":"'

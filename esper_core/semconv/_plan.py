@@ -1,35 +1,26 @@
-"""How a payload's dataclass becomes flat attributes: derived once per class from its fields and their types.
+"""How a payload's dataclass becomes flat attributes: derived once per class from its fields, types and metadata.
 
-Nothing here knows a metric by name, except the few fields whose attribute is shared with another kind of event or
-would read badly (``_RENAMED``, ``_GROUPS``). A new field of a payload needs no change in this module.
+Nothing here knows a metric or a kind of event by name.
 """
 
 from __future__ import annotations
 
 import types
 import typing
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from enum import StrEnum
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
-from esper_core.events import (
-    PAYLOADS,
-    EpisodeFinished,
-    Payload,
-    PolicyHealthChanged,
-    PPOUpdatePayload,
-    RunFinished,
-    RunStarted,
-    SinkLoss,
-    SinkStatusChanged,
-)
+from esper_core.events import EVENTS, About, about_field
 from esper_core.semconv._errors import CodecError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
-__all__ = ["AttributeSpec", "AttributeValue", "PayloadPlan", "Scalar", "plan_of"]
+    from esper_core.events import Payload
+
+__all__ = ["AttributeSpec", "AttributeValue", "PayloadPlan", "Scalar", "int64", "plan_of", "read_int"]
 
 Scalar: TypeAlias = str | bool | int | float
 AttributeValue: TypeAlias = Scalar | tuple[Scalar | None, ...]
@@ -37,37 +28,6 @@ AttributeValue: TypeAlias = Scalar | tuple[Scalar | None, ...]
 
 AttributeType: TypeAlias = Literal["string", "int", "double", "boolean", "string[]", "int[]", "double[]", "boolean[]"]
 """Type names as weaver's registry format writes them."""
-
-_NAMESPACE: Final[dict[type[Payload], str]] = {
-    RunStarted: "esper.run.",
-    EpisodeFinished: "esper.episode.",
-    PPOUpdatePayload: "esper.ppo.",
-    PolicyHealthChanged: "esper.policy.",
-    SinkStatusChanged: "esper.sink.",
-    RunFinished: "esper.run.",
-}
-
-_RENAMED: Final[dict[tuple[type[Any], str], str]] = {
-    # The same thing has the same name on every span.
-    (RunStarted, "target_kl"): "esper.ppo.target_kl",
-    (RunStarted, "stop_threshold"): "esper.ppo.stop_threshold",
-    (RunStarted, "stop_on"): "esper.ppo.stop_on",
-    (PolicyHealthChanged, "update_id"): "esper.ppo.update_id",
-    (PolicyHealthChanged, "kl_divergence"): "esper.ppo.kl_divergence",
-    (RunFinished, "kl_divergence"): "esper.ppo.kl_divergence",
-    (RunFinished, "return_mean_100"): "esper.ppo.return_mean_100",
-    (RunFinished, "health"): "esper.policy.health.current",
-    # No word twice in a name.
-    (RunStarted, "run_name"): "esper.run.name",
-    (PolicyHealthChanged, "previous"): "esper.policy.health.previous",
-    (PolicyHealthChanged, "current"): "esper.policy.health.current",
-    (EpisodeFinished, "episode"): "esper.episode.number",
-    (EpisodeFinished, "episode_return"): "esper.episode.return",
-    (SinkStatusChanged, "sink"): "esper.sink.name",
-    (SinkLoss, "lost"): "esper.run.lost.events",
-}
-_GROUPS: Final = {"heads": "head"}
-"""Fields that hold several records, and the word their attributes carry."""
 
 _INT64_MIN: Final = -(2**63)
 _INT64_MAX: Final = 2**63 - 1
@@ -82,18 +42,39 @@ class AttributeSpec:
         field: path of the field, for example ``heads.kl``.
         type: its type, as the registry names it.
         optional: True when the field may be None, which is left out (inside parallel arrays: kept as an empty value).
+        about: what the field says about itself.
+        members: the values of an enumeration, each with its meaning; empty for other types.
     """
 
     key: str
     field: str
     type: AttributeType
     optional: bool
+    about: About
+    members: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        """Values such as the attribute may have."""
+        return self.about.examples or tuple(value for value, _ in self.members) or (_EXAMPLES[self.type],)
+
+
+_EXAMPLES: Final[dict[AttributeType, Any]] = {
+    "string": "text",
+    "int": 3,
+    "double": 0.25,
+    "boolean": True,
+    "string[]": ("a", "b"),
+    "int[]": (512, 128),
+    "double[]": (0.012, 0.007),
+    "boolean[]": (True, False),
+}
 
 
 # --- values -------------------------------------------------------------------------------------
 
 
-def _int64(value: int) -> int | str:
+def int64(value: int) -> int | str:
     """An int as OTLP can hold it: beyond 64 bits it travels as text instead of being dropped."""
     return int(value) if _INT64_MIN <= value <= _INT64_MAX else str(int(value))
 
@@ -108,7 +89,8 @@ def _read_float(value: object) -> float:
     return float(value)
 
 
-def _read_int(value: object) -> int:
+def read_int(value: object) -> int:
+    """The int that :func:`int64` wrote, or an integer that another writer holds as a double."""
     if isinstance(value, bool):
         raise CodecError(f"expected an integer, got {value!r}")
     if isinstance(value, int):
@@ -162,22 +144,29 @@ class _Leaf:
     name: Literal["string", "int", "double", "boolean"]
     write: Callable[[Any], Scalar]
     read: Callable[[object], object]
+    members: tuple[tuple[str, str], ...] = ()
 
 
 def _leaf(hint: Any) -> _Leaf:
     if typing.get_origin(hint) is Literal:
-        return _Leaf("string", str, _read_choice(typing.get_args(hint)))
+        choices = typing.get_args(hint)
+        return _Leaf("string", str, _read_choice(choices), tuple((choice, _words(choice)) for choice in choices))
     if isinstance(hint, type):
         if issubclass(hint, StrEnum):
-            return _Leaf("string", str, _read_enum(hint))
+            members = tuple((item.value, getattr(item, "brief", _words(item.value))) for item in hint)
+            return _Leaf("string", str, _read_enum(hint), members)
         if hint in _LEAVES:
             return _LEAVES[hint]
     raise TypeError(f"no attribute form for {hint!r}; use float, int, bool, str, a StrEnum or a Literal of strings")
 
 
+def _words(value: str) -> str:
+    return value.replace("_", " ")
+
+
 _LEAVES: Final[dict[type, _Leaf]] = {
     float: _Leaf("double", float, _read_float),
-    int: _Leaf("int", _int64, _read_int),
+    int: _Leaf("int", int64, read_int),
     bool: _Leaf("boolean", bool, _read_bool),
     str: _Leaf("string", str, _read_str),
 }
@@ -231,7 +220,9 @@ def _scalar(owner: type[Any], item: Field[Any], key: str, hint: Any, *, optional
         found = attributes.get(key)
         return absent(key) if found is None else _at(key, take, found)
 
-    spec = AttributeSpec(key=key, field=item.name, type=leaf.name, optional=optional)
+    spec = AttributeSpec(
+        key=key, field=item.name, type=leaf.name, optional=optional, about=about_field(item), members=leaf.members
+    )
     return _Item(item.name, (spec,), read, put=put)
 
 
@@ -246,7 +237,7 @@ def _array(owner: type[Any], item: Field[Any], key: str, hint: Any) -> _Item:
         found = attributes.get(key)
         return absent(key) if found is None else tuple(_at(key, take, part) for part in _sequence(key, found))
 
-    spec = AttributeSpec(key=key, field=item.name, type=_many(leaf), optional=False)
+    spec = AttributeSpec(key=key, field=item.name, type=_many(leaf), optional=False, about=about_field(item))
     return _Item(item.name, (spec,), read, put=put_all)
 
 
@@ -260,10 +251,7 @@ def _record(item: Field[Any], prefix: str, inner: type[Any]) -> _Item:
     def read(attributes: Mapping[str, object]) -> object:
         return plan.read(attributes) if any(spec.key in attributes for spec in plan.specs) else None
 
-    specs = tuple(
-        AttributeSpec(key=spec.key, field=f"{item.name}.{spec.field}", type=spec.type, optional=True)
-        for spec in plan.specs
-    )
+    specs = tuple(replace(spec, field=f"{item.name}.{spec.field}", optional=True) for spec in plan.specs)
     return _Item(item.name, specs, read, write=write)
 
 
@@ -276,6 +264,7 @@ class _Column:
     leaf: _Leaf
     optional: bool
     default: object
+    about: About
     get: Callable[[object], Any]
 
     def write(self, records: Sequence[object]) -> tuple[Scalar | None, ...] | None:
@@ -307,7 +296,13 @@ def _records(item: Field[Any], prefix: str, inner: type[Any]) -> _Item:
         hint, optional = _unwrap(hints[part.name])
         columns.append(
             _Column(
-                _key(inner, part.name, prefix), part.name, _leaf(hint), optional, part.default, attrgetter(part.name)
+                key=_key(part, prefix),
+                name=part.name,
+                leaf=_leaf(hint),
+                optional=optional,
+                default=part.default,
+                about=about_field(part),
+                get=attrgetter(part.name),
             )
         )
     first = columns[0].key
@@ -332,7 +327,11 @@ def _records(item: Field[Any], prefix: str, inner: type[Any]) -> _Item:
 
     specs = tuple(
         AttributeSpec(
-            key=column.key, field=f"{item.name}.{column.name}", type=_many(column.leaf), optional=column.optional
+            key=column.key,
+            field=f"{item.name}.{column.name}",
+            type=_many(column.leaf),
+            optional=column.optional,
+            about=column.about,
         )
         for column in columns
     )
@@ -358,8 +357,10 @@ def _unwrap(hint: Any) -> tuple[Any, bool]:
     return hint, False
 
 
-def _key(owner: type[Any], name: str, prefix: str) -> str:
-    return _RENAMED.get((owner, name), prefix + name)
+def _key(item: Field[Any], prefix: str) -> str:
+    """The attribute's name: another event's, or the field's or its other name below the prefix."""
+    about = about_field(item)
+    return about.key or f"{prefix}.{about.name or item.name}"
 
 
 class PayloadPlan:
@@ -367,37 +368,48 @@ class PayloadPlan:
 
     Args:
         owner: a frozen dataclass of plain values.
-        prefix: namespace of its attributes, with the final dot.
+        prefix: namespace of its attributes, without a final dot.
+        only: names of fields to write; empty for all. A plan of some fields cannot read.
     """
 
-    __slots__ = ("_getter", "_items", "_keys", "_puts", "_writes", "owner", "specs")
+    __slots__ = ("_getter", "_items", "_rows", "owner", "specs")
 
-    def __init__(self, owner: type[Any], prefix: str) -> None:
+    def __init__(self, owner: type[Any], prefix: str, *, only: Collection[str] = ()) -> None:
         hints = typing.get_type_hints(owner)
         self.owner = owner
-        self._items = tuple(self._item(owner, item, hints[item.name], prefix) for item in fields(owner))
-        self._keys = tuple(item.specs[0].key for item in self._items)
-        self._puts = tuple(item.put for item in self._items)
-        self._writes = tuple(item.write for item in self._items)
-        self._getter = attrgetter(*(item.name for item in self._items))
+        self._items = tuple(
+            self._item(owner, item, hints[item.name], prefix) for item in fields(owner) if not only or item.name in only
+        )
+        self._rows = tuple((item.specs[0].key, item.put, item.write) for item in self._items)
+        names = [item.name for item in self._items]
+        many = attrgetter(*names)
+        self._getter = many if len(names) > 1 else lambda record: (many(record),)
         self.specs = tuple(spec for item in self._items for spec in item.specs)
 
     @staticmethod
     def _item(owner: type[Any], item: Field[Any], hint: Any, prefix: str) -> _Item:
         bare, optional = _unwrap(hint)
-        key = _key(owner, item.name, prefix)
+        key = _key(item, prefix)
         if typing.get_origin(bare) is tuple:
             inner = typing.get_args(bare)[0]
             if is_dataclass(inner):
-                return _records(item, f"{prefix}{_GROUPS.get(item.name, item.name)}.", cast("type[Any]", inner))
+                return _records(item, key, cast("type[Any]", inner))
             return _array(owner, item, key, inner)
         if is_dataclass(bare):
-            return _record(item, f"{prefix}{item.name}.", cast("type[Any]", bare))
+            return _record(item, key, cast("type[Any]", bare))
         return _scalar(owner, item, key, bare, optional=optional)
+
+    def key(self, name: str) -> str:
+        """The attribute that a field becomes."""
+        return next(spec.key for spec in self.specs if spec.field == name)
 
     def write(self, out: dict[str, AttributeValue], record: object) -> None:
         """Add the record's attributes to ``out``; None and empty values are left out."""
-        for key, put, write, value in zip(self._keys, self._puts, self._writes, self._getter(record), strict=True):
+        self.write_values(out, self._getter(record))
+
+    def write_values(self, out: dict[str, AttributeValue], values: Sequence[Any]) -> None:
+        """As :meth:`write`, of the fields' values in their order: for records that nobody else needs."""
+        for (key, put, write), value in zip(self._rows, values, strict=True):
             if value is None:
                 continue
             if put is not None:
@@ -416,7 +428,7 @@ class PayloadPlan:
         return self.owner(**{item.name: item.read(attributes) for item in self._items})
 
 
-_PLANS: Final = {owner: PayloadPlan(owner, _NAMESPACE[owner]) for owner in PAYLOADS.values()}
+_PLANS: Final = {spec.payload: PayloadPlan(spec.payload, spec.namespace) for spec in EVENTS.values()}
 
 
 def plan_of(owner: type[Payload]) -> PayloadPlan:

@@ -11,12 +11,12 @@ empty values is left out. NaN and Inf are values and travel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
-from esper_core.events import PAYLOADS, EventKind, Payload, PPOUpdatePayload
-from esper_core.health import classify_kl
-from esper_core.semconv._plan import AttributeSpec, AttributeValue, plan_of
+from esper_core.events import EVENTS, PAYLOADS, EventKind, Payload, PPOUpdatePayload
+from esper_core.semconv._plan import AttributeSpec, AttributeValue, int64, plan_of
+from esper_core.semconv.identity import ATTEMPT, ITERATION_SPAN, MARKED, RANK, ROLLOUT_SPAN, RUN_ID
+from esper_core.semconv.span_events import MAX_SPAN_EVENTS, SpanEventData, span_events
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,12 +29,14 @@ __all__ = [
     "MAX_SPAN_EVENTS",
     "ROLLOUT_SPAN",
     "SPAN_NAMES",
+    "UPDATE_ID",
     "AttributeSpec",
     "AttributeValue",
     "SpanEventData",
     "attribute_specs",
     "common_attributes",
     "event_attributes",
+    "int64",
     "payload_from_attributes",
     "shared_attributes",
     "span_attributes",
@@ -42,41 +44,28 @@ __all__ = [
     "span_name",
 ]
 
-ITERATION_SPAN: Final = "esper.iteration"
-ROLLOUT_SPAN: Final = "esper.rollout"
-SPAN_NAMES: Final[dict[EventKind, str]] = {
-    "run_started": "esper.run.started",
-    "episode_finished": "esper.episode",
-    "ppo_updated": "esper.ppo.update",
-    "policy_health_changed": "esper.policy.health_changed",
-    "sink_status_changed": "esper.sink.status",
-    "run_finished": "esper.run.finished",
-}
+SPAN_NAMES: Final[dict[EventKind, str]] = {kind: spec.span for kind, spec in EVENTS.items()}
 """The name of each event's own span; it alone says the kind."""
 KINDS_BY_SPAN: Final = {name: kind for kind, name in SPAN_NAMES.items()}
+UPDATE_ID: Final = plan_of(PPOUpdatePayload).key("update_id")
+"""Also on the spans of its iteration and rollout."""
 
-MAX_SPAN_EVENTS: Final = 128
-"""The SDK's default limit (``OTEL_SPAN_EVENT_COUNT_LIMIT``); beyond it the oldest are dropped."""
 
+def common_attributes(
+    *, run_id: str, attempt: int, rank: int, update_id: int | None = None
+) -> dict[str, AttributeValue]:
+    """Attributes that stand on every span: under an application's own provider the resource lacks them.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpanEventData:
-    """One span event (or log event) of an update.
-
-    Attributes:
-        name: event name.
-        time_ns: unix nanoseconds; the update's end, when the payload was complete.
-        attributes: flat attributes.
+    ``update_id`` is added to the spans of an iteration.
     """
-
-    name: str
-    time_ns: int
-    attributes: dict[str, AttributeValue]
-
-
-def common_attributes(*, run_id: str, attempt: int, rank: int) -> dict[str, AttributeValue]:
-    """Attributes that stand on every span: under an application's own provider the resource lacks them."""
-    return {"esper.run.id": run_id, "esper.run.attempt": attempt, "esper.rank": rank}
+    out: dict[str, AttributeValue] = {
+        RUN_ID: run_id,
+        ATTEMPT: int64(attempt),
+        RANK: int64(rank),
+    }
+    if update_id is not None:
+        out[UPDATE_ID] = int64(update_id)
+    return out
 
 
 def span_name(payload: Payload) -> str:
@@ -101,13 +90,9 @@ def shared_attributes(event: TelemetryEvent[Payload]) -> Mapping[str, AttributeV
     last = _last
     if last is not None and last[0] is event:
         return last[1]
-    out: dict[str, AttributeValue] = {
-        "esper.run.id": event.run_id,
-        "esper.run.attempt": event.attempt,
-        "esper.rank": event.rank,
-    }
+    out = common_attributes(run_id=event.run_id, attempt=event.attempt, rank=event.rank)
     if event.marked:
-        out["esper.marked"] = True
+        out[MARKED] = True
     payload = event.payload
     plan_of(type(payload)).write(out, payload)
     _last = (event, out)
@@ -122,7 +107,7 @@ def span_attributes(event: TelemetryEvent[Payload], name: str) -> Mapping[str, A
     return {key: own[key] for key in _ANCESTOR_KEYS if key in own}
 
 
-_ANCESTOR_KEYS: Final = ("esper.run.id", "esper.run.attempt", "esper.rank", "esper.ppo.update_id")
+_ANCESTOR_KEYS: Final = (RUN_ID, ATTEMPT, RANK, UPDATE_ID)
 
 
 def payload_from_attributes(kind: EventKind, attributes: Mapping[str, object]) -> Payload:
@@ -137,59 +122,3 @@ def payload_from_attributes(kind: EventKind, attributes: Mapping[str, object]) -
 def attribute_specs(kind: EventKind) -> tuple[AttributeSpec, ...]:
     """Every attribute that payloads of this kind can carry, for registry checks and documentation."""
     return plan_of(PAYLOADS[kind]).specs
-
-
-def span_events(event: TelemetryEvent[Payload]) -> tuple[SpanEventData, ...]:
-    """Span events of the event's own span: an update's KL by epoch, its early stop, its non-finite values.
-
-    Run and update stand on the span itself, so they do not stand here again. At most 128; of more epochs than fit,
-    the last ones (the attribute ``esper.ppo.kl_by_epoch`` has all). Shared between callers: read it, don't write.
-    """
-    payload = event.payload
-    if not isinstance(payload, PPOUpdatePayload):
-        return ()
-    global _last_events  # noqa: PLW0603  # as _last
-    last = _last_events
-    if last is None or last[0] is not event:
-        last = _last_events = (event, _update_events(payload, event.time_ns))
-    return last[1]
-
-
-_last_events: tuple[object, tuple[SpanEventData, ...]] | None = None
-
-
-def _update_events(payload: PPOUpdatePayload, time_ns: int) -> tuple[SpanEventData, ...]:
-    tail: list[SpanEventData] = []
-    stop = payload.early_stop
-    if stop is not None:
-        attributes: dict[str, AttributeValue] = {
-            "esper.ppo.early_stop.epoch": stop.epoch,
-            "esper.ppo.early_stop.minibatch": stop.minibatch,
-            "esper.ppo.early_stop.value": float(stop.value),
-            "esper.ppo.early_stop.threshold": float(stop.threshold),
-        }
-        if stop.head is not None:
-            attributes["esper.ppo.early_stop.head"] = stop.head
-        tail.append(SpanEventData(name="esper.ppo.early_stop", time_ns=time_ns, attributes=attributes))
-    if payload.non_finite:
-        tail.append(
-            SpanEventData(
-                name="esper.ppo.non_finite",
-                time_ns=time_ns,
-                attributes={"esper.ppo.non_finite": payload.non_finite},
-            )
-        )
-    first = max(0, len(payload.kl_by_epoch) - (MAX_SPAN_EVENTS - len(tail)))
-    epochs = [
-        SpanEventData(
-            name="esper.ppo.kl",
-            time_ns=time_ns,
-            attributes={
-                "esper.ppo.kl.epoch": epoch,
-                "esper.ppo.kl.value": float(value),
-                "esper.ppo.kl.health": str(classify_kl(value)),
-            },
-        )
-        for epoch, value in enumerate(payload.kl_by_epoch[first:], start=first + 1)
-    ]
-    return (*epochs, *tail)

@@ -13,8 +13,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from esper_core import __version__
-from esper_core.events import EventKind, Payload, SpanRef, TelemetryEvent, TraceRef
+from esper_core.events import EventKind, Payload, PPOUpdatePayload, SpanRef, TelemetryEvent, TraceRef
 from esper_core.semconv._errors import CodecError
+from esper_core.semconv._plan import int64, read_int
 from esper_core.semconv.attributes import (
     ITERATION_SPAN,
     KINDS_BY_SPAN,
@@ -23,6 +24,7 @@ from esper_core.semconv.attributes import (
     span_attributes,
     span_events,
 )
+from esper_core.semconv.identity import ATTEMPT, MARKED, RANK, RUN_ID, SCOPE_NAME
 from esper_core.semconv.otlp_json import (
     SPAN_KIND_INTERNAL,
     EventJson,
@@ -44,8 +46,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SCOPE_NAME", "CodecError", "decode", "decode_request", "decode_traces", "encode", "resource_of"]
 
-SCOPE_NAME: Final = "esper_core"
-"""Name of the instrumentation scope; its version is esper-core's."""
 _WANTED: Final = frozenset({*KINDS_BY_SPAN, ITERATION_SPAN, ROLLOUT_SPAN})
 
 
@@ -67,8 +67,8 @@ def encode(event: TelemetryEvent[Any], resource: Mapping[str, AttributeValue]) -
 @lru_cache(maxsize=64)
 def _head(run_id: str, resource: tuple[tuple[str, type, AttributeValue], ...]) -> bytes:
     """Everything before the spans. Types are part of the cache's key: 1, 1.0 and True are equal but not the same."""
-    attributes: dict[str, AttributeValue] = {"esper.run.id": run_id}
-    attributes.update({key: value for key, _, value in resource})
+    attributes: dict[str, AttributeValue] = {RUN_ID: run_id}
+    attributes.update({key: int64(value) if type(value) is int else value for key, _, value in resource})
     return b"".join(
         (
             b'{"resourceSpans":[{"resource":{"attributes":',
@@ -159,12 +159,12 @@ def _events(spans: Iterable[WireSpan], on_error: Callable[[CodecError], None] | 
             iterations[span.trace_id, span.span_id] = span
         elif span.name == ROLLOUT_SPAN:
             rollouts[span.trace_id, span.parent_span_id or ""].append(span)
-        elif "esper.run.id" in span.attributes or "esper.run.id" in span.resource:
+        elif RUN_ID in span.attributes or RUN_ID in span.resource:
             own.append((KINDS_BY_SPAN[span.name], span))
     found = []
     for kind, span in own:
         ancestors: list[WireSpan] = []
-        if kind == "ppo_updated" and span.parent_span_id is not None:
+        if kind == PPOUpdatePayload.kind and span.parent_span_id is not None:
             key = span.trace_id, span.parent_span_id
             if key in iterations:
                 ancestors.append(iterations[key])
@@ -186,19 +186,20 @@ def _event(kind: EventKind, own: WireSpan, ancestors: list[WireSpan]) -> Telemet
 
     return TelemetryEvent(
         time_ns=own.end_ns,
-        run_id=str(common("esper.run.id", "")),
-        attempt=_int("esper.run.attempt", common("esper.run.attempt", 1)),
-        rank=_int("esper.rank", common("esper.rank", 0)),
-        marked=common("esper.marked", default=False) is True,
+        run_id=str(common(RUN_ID, "")),
+        attempt=_int(ATTEMPT, common(ATTEMPT, 1)),
+        rank=_int(RANK, common(RANK, 0)),
+        marked=common(MARKED, default=False) is True,
         trace=TraceRef(trace_id=own.trace_id, spans=tuple(_ref(span) for span in (*ancestors, own))),
         payload=payload_from_attributes(kind, own.attributes),
     )
 
 
 def _int(key: str, value: object) -> int:
-    if isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer():
-        return int(value)
-    raise CodecError(f"attribute {key}: expected an integer, got {value!r}")
+    try:
+        return read_int(value)
+    except CodecError as error:
+        raise CodecError(f"attribute {key}: {error.message}") from None
 
 
 def _ref(span: WireSpan) -> SpanRef:

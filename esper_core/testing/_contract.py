@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from esper_core.errors import ConfigError
+from esper_core.events import EVENTS, PPOUpdatePayload
 from esper_core.hooks import CloseReason, Secret, hookimpl
 from esper_core.host.deliver.hub import EVENT_HOOKS
 from esper_core.host.load.inspection import inspect_sink
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["SinkContract"]
 
 _UPDATES = 50
+_UPDATE_HOOK = EVENTS[PPOUpdatePayload.kind].hook
 
 
 class SinkContract:
@@ -193,20 +195,32 @@ def _fail(what: str) -> None:
 
 def _flaky(sink: type) -> type:
     """The same sink, whose first update raises before it reaches it."""
-    if "esper_ppo_updated" not in inspect_sink(sink, sink.__name__).hooks:
+    seen = inspect_sink(sink, sink.__name__)
+    if _UPDATE_HOOK not in seen.hooks:
         raise unittest.SkipTest(f"the sink hears no update; event hooks: {', '.join(sorted(EVENT_HOOKS))}")
 
     class Flaky(sink):  # type: ignore[misc]  # the base is the sink under test
         raised = False
 
-        @hookimpl
-        def esper_ppo_updated(self, event: Any) -> None:
+        def fail_once(self) -> None:
             if not self.raised:
                 self.raised = True
                 raise RuntimeError("made to fail by the contract")
+
+    class FlakyInOne(Flaky):
+        @hookimpl
+        def esper_ppo_updated(self, event: Any) -> None:
+            self.fail_once()
             super().esper_ppo_updated(event=event)
 
-    return Flaky
+    class FlakyInAll(Flaky):
+        @hookimpl
+        def esper_event(self, event: Any) -> None:
+            if isinstance(event.payload, PPOUpdatePayload):
+                self.fail_once()
+            super().esper_event(event=event)
+
+    return FlakyInAll if _UPDATE_HOOK in seen.catch_all else FlakyInOne
 
 
 def _in_forked_child(harness: SinkHarness) -> int:

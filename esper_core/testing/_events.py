@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from esper_core import ids
 from esper_core.events import (
+    PAYLOADS,
     EarlyStop,
     EpisodeFinished,
     HeadStats,
@@ -21,10 +22,18 @@ from esper_core.events import (
     TraceRef,
 )
 from esper_core.health import HealthLevel, RunState, classify_kl
-from esper_core.semconv.attributes import ITERATION_SPAN, ROLLOUT_SPAN, span_name
+from esper_core.semconv.attributes import (
+    ITERATION_SPAN,
+    ROLLOUT_SPAN,
+    attribute_specs,
+    payload_from_attributes,
+    span_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from esper_core.events import EventKind
 
 __all__ = ["HEADS", "awkward_updates", "make_event", "make_heads", "make_update", "one_of_each"]
 
@@ -160,7 +169,18 @@ def _span_id() -> str:
 
 def one_of_each(*, marked: bool = False) -> tuple[TelemetryEvent[Any], ...]:
     """One event of every kind, in the order of a run."""
-    payloads: tuple[Payload, ...] = (
+    made = {payload.kind: payload for payload in _ordinary()}
+    return tuple(make_event(made.get(kind) or _example(kind), marked=marked) for kind in PAYLOADS)
+
+
+def _example(kind: EventKind) -> Payload:
+    """A payload of the examples that its fields give."""
+    return payload_from_attributes(kind, {spec.key: spec.examples[0] for spec in attribute_specs(kind)})
+
+
+def _ordinary() -> tuple[Payload, ...]:
+    """Payloads that fit together."""
+    return (
         RunStarted(environment="CartPole-v1", heads=HEADS, updates_planned=1, target_kl=0.02, stop_threshold=0.03),
         EpisodeFinished(episode=1, episode_return=21.0, length=21, env_steps=21),
         make_update(1, 0.02),
@@ -176,7 +196,6 @@ def one_of_each(*, marked: bool = False) -> tuple[TelemetryEvent[Any], ...]:
             state=RunState.DONE, reason="1 update", updates=1, env_steps=1024, lost=(SinkLoss(sink="other", lost=1),)
         ),
     )
-    return tuple(make_event(payload, marked=marked) for payload in payloads)
 
 
 def awkward_updates() -> tuple[PPOUpdatePayload, ...]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from esper_core.config.schema import DeliveryConfig
 from esper_core.errors import SinkError
-from esper_core.events import TelemetryEvent
-from esper_core.hooks import CloseReason, Delivery, SinkContext, hookimpl
+from esper_core.events import EVENTS, TelemetryEvent
+from esper_core.hooks import CloseReason, Delivery, EventKinds, SinkContext, hookimpl
 from esper_core.host.deliver.hub import ActiveSink, Hub
 from esper_core.host.load.discovery import LoadedSink, load_sink
 from esper_core.host.load.inspection import inspect_sink
@@ -38,6 +38,7 @@ class RecordingSink:
     """
 
     delivery: ClassVar[Delivery] = "all"
+    event_kinds: ClassVar[EventKinds] = "all"
 
     def __init__(self, config: object = None) -> None:
         self.config = config
@@ -61,32 +62,7 @@ class RecordingSink:
         self.closed = reason
 
     @hookimpl
-    def esper_run_started(self, event: TelemetryEvent[Any]) -> None:
-        """Keep the event."""
-        self.events.append(event)
-
-    @hookimpl
-    def esper_episode_finished(self, event: TelemetryEvent[Any]) -> None:
-        """Keep the event."""
-        self.events.append(event)
-
-    @hookimpl
-    def esper_ppo_updated(self, event: TelemetryEvent[Any]) -> None:
-        """Keep the event."""
-        self.events.append(event)
-
-    @hookimpl
-    def esper_policy_health_changed(self, event: TelemetryEvent[Any]) -> None:
-        """Keep the event."""
-        self.events.append(event)
-
-    @hookimpl
-    def esper_sink_status_changed(self, event: TelemetryEvent[Any]) -> None:
-        """Keep the event."""
-        self.events.append(event)
-
-    @hookimpl
-    def esper_run_finished(self, event: TelemetryEvent[Any]) -> None:
+    def esper_event(self, event: TelemetryEvent[Any]) -> None:
         """Keep the event."""
         self.events.append(event)
 
@@ -151,7 +127,7 @@ class SinkHarness:
         """Deliver payloads or events, in order. Returns as the emitter would: queued, not yet delivered."""
         for item in items:
             event = item if isinstance(item, TelemetryEvent) else make_event(item)
-            getattr(self._hub.hooks, f"esper_{event.kind}")(event=event)
+            getattr(self._hub.hooks, EVENTS[event.kind].hook)(event=event)
 
     def drain(self, timeout_s: float = 5.0) -> bool:
         """Wait until the sink took everything; False when it stood still for longer than the time."""

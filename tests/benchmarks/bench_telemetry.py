@@ -156,9 +156,9 @@ def main() -> int:
         writer = JournalWriter(create_run(Path(folder)), attempt=1, rank=0, resource=RESOURCE)
         event = TelemetryEmitter(run_id="bench").emit_ppo_update(payload)
         line = encode(event, RESOURCE)
-        whole = Hooks(instrumentation.esper_ppo_updated, writer.append)
+        whole = Hooks(instrumentation.esper_event, writer.append)
         silent = Instrumentation(config=OtelConfig())
-        unsampled = Hooks(silent.esper_ppo_updated, writer.append)
+        unsampled = Hooks(silent.esper_event, writer.append)
         rows = [
             ("emitter alone, no SDK, nobody listens", updates(TelemetryEmitter(), payload)),
             ("emitter with the SDK's three spans", updates(TelemetryEmitter(tracer=tracer), payload)),

@@ -212,7 +212,7 @@ def metrics_template(event: TelemetryEvent[PPOUpdatePayload], described: dict[st
     provider = MeterProvider(metric_readers=[reader], resource=Resource(described), shutdown_on_exit=False)
     instrumentation = Instrumentation(provider, config=OtelConfig())
     instrumentation.set_run_status(heartbeat_s=time.time(), progress_s=time.time())
-    instrumentation.esper_ppo_updated(event)
+    instrumentation.esper_event(event)
     data = reader.get_metrics_data()
     assert data is not None
     request = encode_metrics(data)

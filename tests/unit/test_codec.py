@@ -8,6 +8,7 @@ import math
 import types
 import typing
 from enum import Enum
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,7 +25,13 @@ from esper_core.events import (
     TelemetryEvent,
     TraceRef,
 )
-from esper_core.semconv.attributes import SPAN_NAMES, attribute_specs, event_attributes, payload_from_attributes
+from esper_core.semconv.attributes import (
+    SPAN_NAMES,
+    attribute_specs,
+    event_attributes,
+    payload_from_attributes,
+    span_events,
+)
 from esper_core.semconv.codec import CodecError, decode, decode_request, decode_traces, encode, resource_of
 
 RESOURCE = {"service.name": "esper", "service.version": "0.1.0", "process.pid": 17, "ratio": 1.0, "flag": True}
@@ -81,8 +88,8 @@ def event_strategy(draw: st.DrawFn, kind: str) -> TelemetryEvent:
     return TelemetryEvent(
         time_ns=end,
         run_id=draw(st.text(min_size=1, max_size=12)),
-        attempt=draw(st.integers(1, 99)),
-        rank=draw(st.integers(0, 99)),
+        attempt=draw(st.integers(1, 2**64)),
+        rank=draw(st.integers(0, 2**64)),
         marked=draw(st.booleans()),
         trace=TraceRef(trace_id=f"{draw(st.integers(1, 2**128 - 1)):032x}", spans=spans),
         payload=draw(record_strategy(PAYLOADS[kind])),
@@ -128,6 +135,28 @@ def test_every_value_comes_back_with_its_declared_type(event: TelemetryEvent) ->
 @given(any_event)
 def test_a_protobuf_request_decodes_to_the_same_event(event: TelemetryEvent) -> None:
     assert decode_request(protobuf_of(encode(event, RESOURCE)), "application/x-protobuf") == [event]
+
+
+def test_a_whole_number_beyond_int64_travels_as_text_in_every_place() -> None:
+    huge = 2**63
+    payload = PPOUpdatePayload(
+        update_id=huge,
+        env_steps=-huge,  # the least that fits
+        non_finite=huge,
+        heads=(HeadStats(name="a", decisions=huge),),
+        early_stop=EarlyStop(epoch=huge, minibatch=huge, value=0.1, threshold=0.03),
+    )
+    own = SpanRef(name="esper.ppo.update", span_id="1" * 16, parent_span_id="2" * 16, start_ns=1, end_ns=2)
+    iteration = dataclasses.replace(own, name="esper.iteration", span_id="2" * 16, parent_span_id=None)
+    trace = TraceRef(trace_id="3" * 32, spans=(iteration, own))
+    event = TelemetryEvent(time_ns=2, run_id="r", attempt=huge, rank=huge, trace=trace, payload=payload)
+    line = encode(event, {"size": huge, "least": -huge})
+    assert b'"intValue":"9223372036854775808"' not in line
+    assert b'"intValue":"-9223372036854775808"' in line
+    assert decode(line) == decode_request(protobuf_of(line), "application/x-protobuf") == [event]
+    moments = {item.name: item.attributes for item in span_events(event)}
+    assert moments["esper.ppo.non_finite"] == {"esper.ppo.non_finite": str(huge)}
+    assert moments["esper.ppo.early_stop"]["esper.ppo.early_stop.epoch"] == str(huge)
 
 
 def protobuf_of(line: bytes) -> bytes:
@@ -210,6 +239,52 @@ def test_text_that_utf8_cannot_hold_is_escaped_instead_of_losing_the_event() -> 
     event = event_of(SinkStatusChanged(sink="file", message="no such file: caf\udce9.py"))
     (found,) = decode(encode(event, {}))
     assert found.payload.message == "no such file: caf\\udce9.py"
+
+
+def same(one: object, other: object) -> bool:
+    """Equal, with NaN equal to NaN."""
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other or repr(one) == repr(other) == "nan"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, item.name) for kind, owner in PAYLOADS.items() for item in dataclasses.fields(owner)]
+)
+def test_each_field_is_on_the_wire_under_its_own_attributes(kind: str, name: str) -> None:
+    """Two payloads that differ in one field differ in that field's attributes and in no others, and both come back."""
+
+    @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+    @given(record_strategy(PAYLOADS[kind]), st.data())
+    def holds(payload: typing.Any, data: st.DataObject) -> None:
+        hint = typing.get_type_hints(PAYLOADS[kind])[name]
+        other = dataclasses.replace(payload, **{name: data.draw(value_strategy(hint))})
+        first, second = (event_attributes(event_of(item)) for item in (payload, other))
+        own = {spec.key for spec in attribute_specs(kind) if spec.field.partition(".")[0] == name}
+        differing = {key for key in first.keys() | second.keys() if not same(first.get(key), second.get(key))}
+        assert differing <= own
+        assert bool(differing) == (payload != other)
+        assert decode(encode(event_of(other), {})) == [event_of(other)]
+
+    holds()
+
+
+def test_a_recorded_run_is_written_again_to_the_byte() -> None:
+    """The example run was recorded when span events still carried the update's id and scope; all else is as it was."""
+    dropped = {"esper.ppo.update_id", "esper.ppo.kl.scope"}
+    folder = Path(__file__).parents[2] / "docs" / "examples" / "runs" / "drift" / "telemetry"
+    lines = [line for path in sorted(folder.glob("*.jsonl")) for line in path.read_bytes().splitlines()]
+    assert len(lines) > 20
+    for line in lines:
+        (event,) = decode(line)
+        resource = {key: tuple(value) if isinstance(value, list) else value for key, value in resource_of(line).items()}
+        recorded = json.loads(line)
+        (scope,) = recorded["resourceSpans"][0]["scopeSpans"]
+        for moment in (moment for span in scope["spans"] for moment in span.get("events", [])):
+            moment["attributes"] = [pair for pair in moment["attributes"] if pair["key"] not in dropped]
+        written = json.dumps(recorded, separators=(",", ":"), ensure_ascii=False)
+        again = json.dumps(json.loads(encode(event, resource)), separators=(",", ":"), ensure_ascii=False)
+        assert again == written
 
 
 # --- strangers and damage -----------------------------------------------------------------------

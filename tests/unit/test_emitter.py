@@ -15,6 +15,7 @@ from opentelemetry.trace import Link, SpanContext, TraceFlags
 
 from esper_core.emitter import TelemetryEmitter
 from esper_core.events import (
+    EVENTS,
     EpisodeFinished,
     HeadStats,
     PolicyHealthChanged,
@@ -25,7 +26,7 @@ from esper_core.events import (
     TelemetryEvent,
 )
 from esper_core.health import HealthLevel, RunState
-from esper_core.hooks import HOOK_NAMES, SinkHooks
+from esper_core.hooks import SinkHooks
 
 H = HealthLevel
 
@@ -43,15 +44,8 @@ def _note(self: Witness, event: TelemetryEvent) -> None:
     self.current.append(f"{otel_trace.get_current_span().get_span_context().span_id:016x}")
 
 
-for _name in HOOK_NAMES:
-    if _name not in {
-        "esper_sink_opened",
-        "esper_sink_closed",
-        "esper_span_processors",
-        "esper_metric_readers",
-        "esper_foreground",
-    }:
-        setattr(Witness, _name, _note)
+for _spec in EVENTS.values():
+    setattr(Witness, _spec.hook, _note)
 
 
 class Sdk:

@@ -16,6 +16,7 @@ from esper_core.events import (
     SpanRef,
     TelemetryEvent,
     TraceRef,
+    about_field,
 )
 from esper_core.hooks import HOOK_NAMES
 
@@ -36,7 +37,9 @@ def test_records_are_frozen_keyword_only_and_documented(owner: type) -> None:
     assert owner.__dataclass_params__.frozen
     assert all(item.kw_only for item in dataclasses.fields(owner))
     for item in dataclasses.fields(owner):
-        assert f"{item.name}:" in (owner.__doc__ or ""), f"{owner.__name__}.{item.name} has no line in the docstring"
+        assert about_field(item).brief.endswith("."), f"{owner.__name__}.{item.name} is described by a sentence"
+    assert owner.__doc__
+    assert "Attributes:" not in owner.__doc__, "fields describe themselves, once"
 
 
 def test_nan_equals_nan_in_scalars_heads_and_epochs() -> None:

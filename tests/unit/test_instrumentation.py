@@ -41,7 +41,8 @@ from esper_core.events import (
     TraceRef,
 )
 from esper_core.health import HealthLevel, RunState
-from esper_core.hooks import HOOK_NAMES, SinkHooks
+from esper_core.hooks import SinkContext, SinkHooks, hookimpl
+from esper_core.host.deliver.hub import Hub
 from esper_core.instrumentation.metrics import KL_BOUNDARIES, Pending
 from esper_core.instrumentation.sink import Instrumentation
 from esper_core.semconv.codec import decode_request, encode
@@ -85,8 +86,22 @@ def update_payload(update_id: int = 1, **changes: object) -> PPOUpdatePayload:
     return PPOUpdatePayload(update_id=update_id, **(values | changes))
 
 
-class Pipeline(SinkHooks):
-    """The instrumentation, and a witness of what every sink was given, behind one caller."""
+def hearing(observer: object) -> SinkHooks:
+    """The caller of a hub that hands everything to one observer."""
+    hub = Hub([], SinkContext(run_id="run-1", episodes=True))
+    hub.add_first("observer", observer)
+    return hub.hooks
+
+
+class Pipeline:
+    """The instrumentation, and a witness of what every sink was given, behind the host's hub."""
+
+    event_kinds = "all"
+
+    @hookimpl
+    def esper_event(self, event: TelemetryEvent) -> None:
+        self.events.append(event)
+        self.instrumentation.esper_event(event)
 
     def __init__(self, config: OtelConfig) -> None:
         self.spans = InMemorySpanExporter()
@@ -103,7 +118,7 @@ class Pipeline(SinkHooks):
         )
         self.sinks: list[object] = []
         self.emitter = TelemetryEmitter(
-            self,
+            hearing(self),
             run_id="run-1",
             attempt=2,
             rank=1,
@@ -131,19 +146,6 @@ class Pipeline(SinkHooks):
             if dict(point.attributes) == wanted:
                 return point.value
         return None
-
-
-def _forward(name: str) -> object:
-    def call(self: Pipeline, event: TelemetryEvent) -> None:
-        self.events.append(event)
-        getattr(self.instrumentation, name)(event)
-
-    return call
-
-
-for _name in HOOK_NAMES:
-    if hasattr(Instrumentation, _name):
-        setattr(Pipeline, _name, _forward(_name))
 
 
 @pytest.fixture
@@ -260,7 +262,7 @@ def test_episodes_have_no_span_unless_asked_for(pipeline: Pipeline) -> None:
 
 def test_an_applications_own_span_is_never_written_to() -> None:
     pipeline = Pipeline(OtelConfig())
-    silent = TelemetryEmitter(pipeline, run_id="r")  # no tracer: its spans are no-ops
+    silent = TelemetryEmitter(hearing(pipeline), run_id="r")  # no tracer: its spans are no-ops
     with pipeline.tracers.get_tracer("app").start_as_current_span("app") as span:
         event = silent.emit_ppo_update(update_payload())
     assert dict(span.attributes) == {}
@@ -454,7 +456,7 @@ def test_the_last_updates_are_in_the_export_at_shutdown() -> None:
             return True
 
     meters = MeterProvider([PeriodicExportingMetricReader(Keep())], shutdown_on_exit=False)
-    TelemetryEmitter(Instrumentation(meters, config=OtelConfig())).emit_ppo_update(update_payload())
+    TelemetryEmitter(hearing(Instrumentation(meters, config=OtelConfig()))).emit_ppo_update(update_payload())
     meters.shutdown()
     (data,) = exported
     found = {metric.name: metric for scope in data.resource_metrics[0].scope_metrics for metric in scope.metrics}
@@ -526,9 +528,13 @@ import sys
 from esper_core.config.schema import OtelConfig
 from esper_core.emitter import TelemetryEmitter
 from esper_core.events import PPOUpdatePayload
+from esper_core.hooks import SinkContext
+from esper_core.host.deliver.hub import Hub
 from esper_core.instrumentation.sink import Instrumentation
 instrumentation = Instrumentation(config=OtelConfig())
-TelemetryEmitter(instrumentation).emit_ppo_update(PPOUpdatePayload(update_id=1, kl_divergence=0.1))
+hub = Hub([], SinkContext(run_id="r"))
+hub.add_first("instrumentation", instrumentation)
+TelemetryEmitter(hub.hooks).emit_ppo_update(PPOUpdatePayload(update_id=1, kl_divergence=0.1))
 found = [m for m in sys.modules if m.startswith(("opentelemetry.sdk", "opentelemetry._logs", "torch", "textual"))]
 sys.exit(", ".join(found) or 0)
 """

@@ -13,6 +13,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from esper_core.config.schema import OtelConfig
 from esper_core.emitter import TelemetryEmitter
 from esper_core.events import PPOUpdatePayload, RunStarted
+from esper_core.hooks import SinkContext
+from esper_core.host.deliver.hub import Hub
 from esper_core.instrumentation.rl import rl_resource
 from esper_core.instrumentation.sink import Instrumentation
 
@@ -24,7 +26,9 @@ def run(config: OtelConfig) -> tuple[dict[str, list], dict[str, dict], MeterProv
     tracers.add_span_processor(SimpleSpanProcessor(spans))
     meters = MeterProvider([reader], shutdown_on_exit=False)
     instrumentation = Instrumentation(meters, config=config)
-    emitter = TelemetryEmitter(instrumentation, run_id="r", tracer=tracers.get_tracer("t"))
+    hub = Hub([], SinkContext(run_id="r"))
+    hub.add_first("instrumentation", instrumentation)
+    emitter = TelemetryEmitter(hub.hooks, run_id="r", tracer=tracers.get_tracer("t"))
     emitter.emit_run_started(RunStarted(environment="CartPole-v1"))
     emitter.begin_rollout(1)
     emitter.begin_update(1)

@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Final
 
+from esper_core.events import EVENTS, Priority
+
 __all__ = ["LIFECYCLE", "PriorityBuffer", "priority_of"]
 
-_PRIORITY: Final = {
-    "esper_episode_finished": 0,
-    "esper_sink_status_changed": 1,
-    "esper_policy_health_changed": 2,
-    "esper_ppo_updated": 3,
-    "esper_run_started": 4,
-    "esper_run_finished": 4,
-}
-"""What a full queue gives up first. An event displaces only its own kind or lesser ones."""
-_LEVELS: Final = 5
-_DEFAULT: Final = 3
-LIFECYCLE: Final = 4
+_PRIORITY: Final = {spec.hook: int(spec.priority) for spec in EVENTS.values()}
+_LEVELS: Final = len(Priority)
+_DEFAULT: Final = int(Priority.UPDATE)
+LIFECYCLE: Final = int(Priority.LIFECYCLE)
 """The priority of a run's first and last event."""
 
 

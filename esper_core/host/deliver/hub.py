@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from esper_core.config.schema import DeliveryConfig
 from esper_core.errors import SinkError
-from esper_core.hooks import HOOK_NAMES, CloseReason, SinkContext, SinkHooks, hookimpl
+from esper_core.events import EVENTS
+from esper_core.hooks import CloseReason, SinkContext, SinkHooks, hookimpl
 from esper_core.host.deliver.channel import FULL_WAIT_S, Channel, InlineChannel, LatestChannel, QueueChannel
 from esper_core.host.deliver.guard import Guard
 from esper_core.host.load.discovery import LoadedSink
-from esper_core.host.load.inspection import new_manager
+from esper_core.host.load.inspection import inspect_sink, new_manager
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,19 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ActiveSink", "Closable", "Hub", "close_together"]
 
-EVENT_HOOKS: Final = frozenset(
-    name
-    for name in HOOK_NAMES
-    if name
-    not in {
-        "esper_sink_opened",
-        "esper_sink_closed",
-        "esper_span_processors",
-        "esper_metric_readers",
-        "esper_foreground",
-    }
-)
-"""The hooks that carry an event."""
+EVENT_HOOKS: Final = frozenset(spec.hook for spec in EVENTS.values())
+"""The hooks that carry one kind of event each."""
+_ON_REQUEST: Final = frozenset(spec.hook for spec in EVENTS.values() if spec.on_request)
 OPEN_TIMEOUT_S: Final = 10.0
 REPLAY_PATIENCE_S: Final = 30.0
 
@@ -81,6 +72,10 @@ class Hub:
         delivery: ``[delivery.NAME]`` tables.
         on_interrupt: called when a KeyboardInterrupt reached a sink's code.
         redact: takes secrets out of what sinks say.
+
+    Attributes:
+        hooks: the typed caller.
+        heard: the kinds of event that any sink or observer hears; others need not be built.
     """
 
     def __init__(
@@ -104,6 +99,7 @@ class Hub:
         self._callers: dict[str, Any] = {}
         self._contexts: dict[str, SinkContext] = {}
         self.hooks: SinkHooks = cast("SinkHooks", self._manager.hook)
+        self.heard: set[str] = set()
         # pluggy calls the last registered first.
         for sink in reversed(sinks):
             self._add(sink)
@@ -126,7 +122,7 @@ class Hub:
 
     def add_first(self, name: str, instance: object) -> None:
         """Register an inline observer of the core's own that hears each event before the sinks do."""
-        hooks = frozenset(item for item in EVENT_HOOKS if hasattr(instance, item))
+        hooks = inspect_sink(type(instance), name).hooks
         loaded = LoadedSink(name=name, spec=name, factory=type(instance), hooks=hooks, delivery="inline")
         self._add(ActiveSink(loaded=loaded, instance=instance))
         self._channels[name].open()
@@ -138,16 +134,27 @@ class Hub:
         caller.register(sink.instance, name=loaded.name)
         context = replace(self._context, logger=logging.getLogger(f"esper.sink.{loaded.name}"), report=guard.report)
         channel = self._channel(loaded, guard, caller.hook, context)
-        self._manager.register(_Relays(channel, loaded.hooks & EVENT_HOOKS), name=loaded.name)
+        heard = self._heard_by(loaded)
+        self._manager.register(_Relays(channel, heard), name=loaded.name)
+        self.heard |= {spec.kind for spec in EVENTS.values() if spec.hook in heard}
         self._channels[loaded.name] = channel
         self._callers[loaded.name] = caller.hook
         self._contexts[loaded.name] = context
         self._named[loaded.name] = loaded.named
 
+    def _heard_by(self, loaded: LoadedSink) -> frozenset[str]:
+        """The event hooks that a sink hears, its own and those of the kinds behind ``esper_event``."""
+        heard = loaded.hooks & EVENT_HOOKS
+        if getattr(loaded.factory, "event_kinds", None) == "recorded" and not self._context.episodes:
+            heard -= _ON_REQUEST
+        return heard
+
     def _channel(self, loaded: LoadedSink, guard: Guard, hook: Any, context: SinkContext) -> Channel:
         options = self._delivery.get(loaded.name, DeliveryConfig())
         mode = loaded.delivery if options.mode == "default" else options.mode
-        callers = {name: getattr(hook, name) for name in EVENT_HOOKS}
+        callers = {
+            name: own if (own := getattr(hook, name)).get_hookimpls() else hook.esper_event for name in EVENT_HOOKS
+        }
 
         def deliver(name: str, event: Any) -> None:
             callers[name](event=event)

@@ -7,6 +7,7 @@ has a default: each would be a sink that hears nothing.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,24 +15,36 @@ import pluggy
 from msgspec import Struct
 
 from esper_core.errors import SinkError, nearest
+from esper_core.events import EVENTS
 from esper_core.hooks import HOOK_NAMES, PROJECT, SinkHooks
 
 if TYPE_CHECKING:
-    from esper_core.hooks import Delivery
+    from esper_core.hooks import Delivery, EventKinds
 
 __all__ = ["InspectedSink", "inspect_sink", "new_manager"]
 
 _DELIVERIES = ("inline", "all", "latest")
+_ALL_KINDS = ("all", "recorded")
+_KINDS_HINT = 'write event_kinds = "all", "recorded", or a set of kinds such as {"run_started", "ppo_updated"}'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InspectedSink:
-    """What a sink's class declares."""
+    """What a sink's class declares.
+
+    Attributes:
+        hooks: the hooks it implements, and those of the kinds that it hears through ``esper_event``.
+        config_type: its ``Config``, or None.
+        delivery: how it wants its events.
+        requires: names of other sinks that must be on.
+        catch_all: the hooks of the kinds that it hears through ``esper_event``.
+    """
 
     hooks: frozenset[str]
     config_type: type[Any] | None
     delivery: Delivery
     requires: tuple[str, ...]
+    catch_all: frozenset[str] = frozenset()
 
 
 def new_manager() -> pluggy.PluginManager:
@@ -59,6 +72,7 @@ def inspect_sink(factory: Any, where: str) -> InspectedSink:
             f"{where}: class {factory.__name__} implements no hook",
             hint="decorate at least one method with @hookimpl, for example esper_ppo_updated(self, event)",
         )
+    catch_all = _catch_all(factory, hooks, where)
     config_type = getattr(factory, "Config", None)
     if config_type is not None and not (isinstance(config_type, type) and issubclass(config_type, Struct)):
         raise SinkError(f"{where}: Config is no msgspec.Struct", hint="write `class Config(msgspec.Struct): ...`")
@@ -72,10 +86,11 @@ def inspect_sink(factory: Any, where: str) -> InspectedSink:
     if isinstance(requires, str) or not all(isinstance(item, str) for item in requires):
         raise SinkError(f"{where}: requires is no sequence of sink names", hint='write requires = ("journal",)')
     return InspectedSink(
-        hooks=hooks,
+        hooks=hooks | catch_all,
         config_type=config_type,
         delivery=cast("Delivery", delivery),
         requires=tuple(requires),
+        catch_all=catch_all,
     )
 
 
@@ -104,6 +119,46 @@ def _hooks(factory: type, where: str) -> frozenset[str]:
         _check_arguments(getattr(factory, name), hook, name, where)
         found.add(hook)
     return frozenset(found)
+
+
+def _catch_all(factory: type, hooks: frozenset[str], where: str) -> frozenset[str]:
+    """The hooks of the kinds that ``event_kinds`` declares; empty without ``esper_event``."""
+    declared: EventKinds | None = getattr(factory, "event_kinds", None)
+    if "esper_event" not in hooks:
+        if declared is not None:
+            raise SinkError(
+                f"{where}: declares event_kinds but implements no esper_event",
+                hint="add esper_event(self, event) with @hookimpl, or remove event_kinds",
+            )
+        return frozenset()
+    kinds = _kinds(declared, where)
+    twice = sorted(kind for kind in kinds if EVENTS[kind].hook in hooks)
+    if twice:
+        raise SinkError(
+            f"{where}: hears {', '.join(twice)} twice: through esper_event and through {EVENTS[twice[0]].hook}",
+            hint="leave the kind out of event_kinds, or remove its own method",
+        )
+    return frozenset(EVENTS[kind].hook for kind in kinds)
+
+
+def _kinds(declared: EventKinds | None, where: str) -> frozenset[str]:
+    if declared is None:
+        raise SinkError(f"{where}: esper_event needs event_kinds: what it hears", hint=_KINDS_HINT)
+    if isinstance(declared, str):
+        if declared not in _ALL_KINDS:
+            raise SinkError(
+                f'{where}: event_kinds "{declared}" is not known{nearest(declared, _ALL_KINDS)}', hint=_KINDS_HINT
+            )
+        return frozenset(EVENTS)
+    if not isinstance(declared, Collection) or not declared or not all(isinstance(item, str) for item in declared):
+        raise SinkError(f"{where}: event_kinds is no collection of kinds", hint=_KINDS_HINT)
+    for kind in declared:
+        if kind not in EVENTS:
+            raise SinkError(
+                f'{where}: event_kinds names "{kind}", which is no kind{nearest(kind, EVENTS)}',
+                hint=f"one of {', '.join(EVENTS)}",
+            )
+    return frozenset(declared)
 
 
 def _refuse_unmarked(name: str, where: str) -> None:

@@ -11,6 +11,7 @@ from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 
 from esper_core import __version__
 from esper_core.semconv.attributes import span_attributes, span_events
+from esper_core.semconv.identity import SCOPE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +32,7 @@ def ended_spans(event: TelemetryEvent[Payload], resource: Mapping[str, ResourceV
         resource: of the run that it belongs to.
     """
     described = Resource(dict(resource))
-    scope = InstrumentationScope("esper_core", __version__)
+    scope = InstrumentationScope(SCOPE_NAME, __version__)
     trace_id = int(event.trace.trace_id, 16)
     moments = tuple(
         Event(item.name, attributes=dict(item.attributes), timestamp=item.time_ns) for item in span_events(event)

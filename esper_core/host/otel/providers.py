@@ -18,6 +18,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from esper_core import __version__, ids
 from esper_core.errors import EsperError, SinkError
 from esper_core.host.otel.resource import traceparent
+from esper_core.semconv.identity import SCOPE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Providers"]
 
-SCOPE: Final = "esper_core"
 _SPAN_HOOK: Final = "esper_span_processors"
 _METRIC_HOOK: Final = "esper_metric_readers"
 
@@ -68,7 +68,7 @@ class Providers:
     @property
     def tracer(self) -> Tracer | None:
         """The run's tracer, or None."""
-        return None if self.tracer_provider is None else self.tracer_provider.get_tracer(SCOPE, __version__)
+        return None if self.tracer_provider is None else self.tracer_provider.get_tracer(SCOPE_NAME, __version__)
 
     @property
     def links(self) -> tuple[Link, ...]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from esper_core import __version__, ids
+from esper_core.semconv.attributes import int64
+from esper_core.semconv.identity import ATTEMPT, RANK, RUN_ID
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,9 +55,9 @@ def run_resource(
     if env.get("OTEL_SERVICE_NAME"):
         resource["service.name"] = env["OTEL_SERVICE_NAME"]
     resource |= {
-        "esper.run.id": run_id,
-        "esper.run.attempt": attempt,
-        "esper.rank": rank,
+        RUN_ID: run_id,
+        ATTEMPT: int64(attempt),
+        RANK: int64(rank),
         "esper.algorithm": algorithm,
     }
     if environment:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
 from msgspec import Meta, Struct
 
@@ -11,16 +11,8 @@ from esper_core.hooks import CloseReason, Delivery, SinkContext, hookimpl
 from esper_core.runs import JournalWriter, RunDir
 
 if TYPE_CHECKING:
-    from esper_core.events import (
-        EpisodeFinished,
-        Payload,
-        PolicyHealthChanged,
-        PPOUpdatePayload,
-        RunFinished,
-        RunStarted,
-        SinkStatusChanged,
-        TelemetryEvent,
-    )
+    from esper_core.events import Payload, TelemetryEvent
+    from esper_core.hooks import EventKinds
 
 __all__ = ["JournalConfig", "JournalSink"]
 
@@ -45,11 +37,11 @@ class JournalSink:
 
     Config = JournalConfig
     delivery: Delivery = "inline"
+    event_kinds: ClassVar[EventKinds] = "recorded"
 
     def __init__(self, config: JournalConfig | None = None) -> None:
         self._config = config if config is not None else JournalConfig()
         self._writer: JournalWriter | None = None
-        self._episodes = False
 
     @hookimpl
     def esper_sink_opened(self, context: SinkContext) -> None:
@@ -63,7 +55,6 @@ class JournalSink:
             if context.mode == "check":
                 return
             raise SinkError('sink "journal" needs a run directory', hint="give the session a run, or leave it out")
-        self._episodes = context.episodes
         self._writer = JournalWriter(
             RunDir(context.run_dir, context.run_id),
             attempt=context.attempt,
@@ -73,42 +64,13 @@ class JournalSink:
         )
 
     @hookimpl
-    def esper_run_started(self, event: TelemetryEvent[RunStarted]) -> None:
-        """Append it."""
-        self._append(event)
-
-    @hookimpl
-    def esper_episode_finished(self, event: TelemetryEvent[EpisodeFinished]) -> None:
-        """Append it, when asked to with ``[otel] episodes``: an update carries their statistics anyway."""
-        if self._episodes:
-            self._append(event)
-
-    @hookimpl
-    def esper_ppo_updated(self, event: TelemetryEvent[PPOUpdatePayload]) -> None:
-        """Append it."""
-        self._append(event)
-
-    @hookimpl
-    def esper_policy_health_changed(self, event: TelemetryEvent[PolicyHealthChanged]) -> None:
-        """Append it."""
-        self._append(event)
-
-    @hookimpl
-    def esper_sink_status_changed(self, event: TelemetryEvent[SinkStatusChanged]) -> None:
-        """Append it."""
-        self._append(event)
-
-    @hookimpl
-    def esper_run_finished(self, event: TelemetryEvent[RunFinished]) -> None:
-        """Append it."""
-        self._append(event)
+    def esper_event(self, event: TelemetryEvent[Payload]) -> None:
+        """Append it. Finished episodes come only with ``[otel] episodes``: an update carries their statistics."""
+        if self._writer is not None:
+            self._writer.append(event)
 
     @hookimpl
     def esper_sink_closed(self, reason: CloseReason) -> None:  # noqa: ARG002  # the hook's signature
         """Force the last file to the disk and close it."""
         if self._writer is not None:
             self._writer.close()
-
-    def _append(self, event: TelemetryEvent[Payload]) -> None:
-        if self._writer is not None:
-            self._writer.append(event)

@@ -20,6 +20,7 @@ from opentelemetry.sdk.metrics import Counter, Histogram, ObservableCounter
 from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricReader, MetricsData
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 
+from esper_core.semconv.identity import SCOPE_NAME
 from esper_core.semconv.names import GAUGES
 from esper_sink_otlp.points import add_gauge_points
 
@@ -130,7 +131,7 @@ class MetricSource:
     settings: MetricSettings
     points: Callable[[TelemetryEvent[Any]], Sequence[GaugePoint]]
     resource: Callable[[TelemetryEvent[Any]], Mapping[str, str | int | float | bool]]
-    scope: tuple[str, str] = ("esper_core", "")
+    scope: tuple[str, str] = (SCOPE_NAME, "")
     queue_size: int = 4096
     update_interval_s: float = 0.5
     window_s: float = 7200.0

@@ -1,0 +1,215 @@
+"""One PPO update and its parts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, TypeAlias
+
+from esper_core.events._record import EventKind, Payload, Record
+from esper_core.events.fields import about, measured
+from esper_core.health import HealthLevel
+
+__all__ = ["EarlyStop", "HeadStats", "Outcome", "PPOUpdatePayload"]
+
+Outcome: TypeAlias = Literal["completed", "early_stopped", "skipped", "interrupted"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class HeadStats(Record):
+    """One head's part of an update, over its active decisions (causal mask 1, unforced steps)."""
+
+    name: str = field(
+        metadata=about(
+            "Name of the head, in the policy's order; the other `esper.ppo.head.*` arrays are parallel to it.",
+            examples=(("operations", "slot"),),
+        )
+    )
+    kl: float | None = measured(
+        "Mean KL(old || new) per active decision of each head; empty for a head without active decisions.",
+        unit="{nat}",
+        gauge=True,
+    )
+    decisions: int = measured("Active decisions of each head, `n_h`.", default=0, unit="{decision}", gauge=True)
+    weight: float | None = measured(
+        "Share of unforced steps on which each head is active, `n_h / T`, 0..1; empty when there are none.",
+        unit="1",
+        gauge=True,
+    )
+    share: float | None = measured(
+        "Each head's share of the summed KL, `num_h / sum(num)`, 0..1; empty when the sum is 0.", unit="1", gauge=True
+    )
+    entropy: float | None = measured("Mean entropy per active decision of each head.", unit="{nat}", gauge=True)
+    entropy_normalised: float | None = measured(
+        "Mean of each head's entropy over log(number of legal choices), 0..1, over decisions with a choice.",
+        unit="1",
+        gauge=True,
+    )
+    clip_fraction: float | None = measured(
+        "Share of each head's active decisions with `|ratio_h - 1| > clip_range`, 0..1.", unit="1", gauge=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class EarlyStop(Record):
+    """Where and why an update stopped early."""
+
+    epoch: int = field(metadata=about("Epoch of the early stop, counted from 1."))
+    minibatch: int = field(
+        metadata=about(
+            "Minibatch within that epoch, counted from 1; the optimizer step of this one was not taken (rule "
+            "`epoch`: the last one of the epoch, whose step was taken)."
+        )
+    )
+    value: float = field(metadata=about("The pooled KL that exceeded the limit.", unit="{nat}"))
+    threshold: float = field(metadata=about("The limit that it exceeded.", unit="{nat}"))
+    head: str | None = measured(
+        "The head with the largest share of the pooled KL at the early stop.", examples=("slot",)
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class PPOUpdatePayload(Payload):
+    """One PPO update: what was planned, what was done, and how far the policy moved; below the iteration.
+
+    KL fields are in nats, estimated as KL(old || new) with Schulman's k3 = expm1(r) - r over the rollout's samples.
+    ``kl_divergence`` is per head-decision (sum of numerators over sum of active decisions), ``kl_joint`` per unforced
+    environment step (what other libraries' ``target_kl`` means). Both are measured in one pass over the whole
+    rollout after the last optimizer step. See docs/explanation/kl.md.
+    """
+
+    kind: ClassVar[EventKind] = "ppo_updated"
+
+    update_id: int = field(
+        metadata=about("Number of the update, from 1, over all attempts of a run.", unit="{update}", gauge=True)
+    )
+    env_steps: int = measured(
+        "Environment steps taken in the run when the update began.", default=0, unit="{step}", gauge=True
+    )
+    outcome: Outcome = measured(
+        "How the update ended: completed, early_stopped, skipped (no step was possible) or interrupted (by a signal).",
+        default="completed",
+    )
+    reason: str = measured(
+        "Why the update was not completed; empty when it was.", default="", examples=("every minibatch was masked",)
+    )
+    device: str = measured(
+        "Torch device the update ran on, for example `cpu`.",
+        default="cpu",
+        examples=("cpu", "cuda:0"),
+    )
+    # KL
+    kl_divergence: float | None = measured(
+        "KL(old || new) per head-decision after the last optimizer step: sum of the heads' numerators "
+        "over the sum of their active decisions. The number of TELE-111, compared with 0.015 and 0.03.",
+        unit="{nat}",
+        gauge=True,
+        examples=(0.0123,),
+    )
+    kl_joint: float | None = measured(
+        "KL(old || new) per unforced environment step after the last optimizer step: what other "
+        "libraries' `target_kl` means.",
+        unit="{nat}",
+        gauge=True,
+    )
+    kl_first_minibatch: float | None = measured(
+        "Weighted KL of the first minibatch, before any step: about 0 when the old log-probabilities "
+        "match, else the self-test failed.",
+        unit="{nat}",
+        gauge=True,
+    )
+    kl_mean: float | None = measured("Mean of the in-loop weighted KL over minibatches.", unit="{nat}", gauge=True)
+    kl_max: float | None = measured("Largest in-loop weighted KL of one minibatch.", unit="{nat}", gauge=True)
+    kl_last: float | None = measured("Last in-loop weighted KL of one minibatch.", unit="{nat}", gauge=True)
+    kl_by_epoch: tuple[float, ...] = measured(
+        "Pooled in-loop weighted KL of each epoch begun.", default=(), unit="{nat}"
+    )
+    kl_estimator: str = measured("How the reported KL was estimated: `k3` or `exact`.", default="k3")
+    target_kl: float | None = measured(
+        "The configured KL target; None when early stopping is off.", unit="{nat}", gauge=True
+    )
+    stop_threshold: float | None = measured(
+        "The limit of early stopping in force, 1.5 times the target.", unit="{nat}", gauge=True
+    )
+    stop_on: str = measured("`weighted` or `joint`: which KL the limit is on.", default="weighted")
+    stop_rule: str = measured("What the limit is compared with: `pooled`, `minibatch` or `epoch`.", default="pooled")
+    stop_window: int | None = measured("Minibatches pooled by the early stop's rule.", unit="{minibatch}", gauge=True)
+    early_stop: EarlyStop | None = measured("Where the update stopped early, or None.")
+    ratio_max: float | None = measured(
+        "Largest joint probability ratio seen, after the last step.", unit="{ratio}", gauge=True
+    )
+    clamped: int = measured(
+        "Active log-ratios beyond +-20 that were clamped, in the final pass.", default=0, unit="{ratio}"
+    )
+    non_finite: int = measured(
+        "Active log-ratios, losses or gradients that were NaN or Inf during the update.", default=0, unit="{value}"
+    )
+    health: HealthLevel = measured("The update's own level.", default=HealthLevel.UNKNOWN, unit="{level}", gauge=True)
+    heads: tuple[HeadStats, ...] = measured("One entry a head, in the policy's order.", default=(), name="head")
+    # work
+    epochs: int = measured("Epochs begun.", default=0, unit="{epoch}", gauge=True)
+    epochs_planned: int = measured("Epochs planned.", default=0, unit="{epoch}", gauge=True)
+    minibatches: int = measured("Optimizer steps taken.", default=0, unit="{minibatch}", gauge=True)
+    minibatches_planned: int = measured("Optimizer steps planned.", default=0, unit="{minibatch}", gauge=True)
+    steps: int = measured("Unforced environment steps T in the rollout.", default=0, unit="{step}", gauge=True)
+    steps_forced: int = measured("Steps with exactly one legal joint action.", default=0, unit="{step}", gauge=True)
+    # learning
+    policy_loss: float | None = measured(
+        "Mean clipped surrogate loss over the minibatches taken.", unit="{loss}", gauge=True
+    )
+    value_loss: float | None = measured(
+        "Mean value loss (0.5 * squared error) over the minibatches taken.", unit="{loss}", gauge=True
+    )
+    entropy: float | None = measured("Entropy per step, summed over active heads.", unit="{nat}", gauge=True)
+    entropy_normalised: float | None = measured(
+        "Mean normalised entropy over active head-decisions, 0..1.", unit="1", gauge=True
+    )
+    clip_fraction: float | None = measured(
+        "Share of unforced steps with `|joint ratio - 1| > clip_range`, mean over minibatches, 0..1.",
+        unit="1",
+        gauge=True,
+    )
+    explained_variance: float | None = measured(
+        "1 - Var(return - value) / Var(return); None when the returns do not vary.", unit="1", gauge=True
+    )
+    grad_norm: float | None = measured("Mean global gradient norm before clipping.", unit="{norm}", gauge=True)
+    grad_norm_max: float | None = measured("Largest global gradient norm before clipping.", unit="{norm}", gauge=True)
+    advantage_mean: float | None = measured(
+        "Mean advantage of the rollout before normalisation.", unit="{reward}", gauge=True
+    )
+    advantage_std: float | None = measured(
+        "Standard deviation of the rollout's advantages before normalisation.", unit="{reward}", gauge=True
+    )
+    learning_rate: float | None = measured("Learning rate of the last optimizer step.", unit="{rate}", gauge=True)
+    clip_range: float | None = measured("Clip range of the surrogate.", unit="{ratio}", gauge=True)
+    # returns of finished episodes
+    episodes: int = measured("Episodes finished in this rollout.", default=0, unit="{episode}")
+    return_mean: float | None = measured(
+        "Mean undiscounted return of the episodes finished in the rollout.", unit="{reward}", gauge=True
+    )
+    return_min: float | None = measured(
+        "Smallest return of the episodes finished in the rollout.", unit="{reward}", gauge=True
+    )
+    return_max: float | None = measured(
+        "Largest return of the episodes finished in the rollout.", unit="{reward}", gauge=True
+    )
+    episode_length_mean: float | None = measured(
+        "Mean length of the episodes finished in the rollout, in environment steps.", unit="{step}", gauge=True
+    )
+    return_mean_100: float | None = measured(
+        "Mean return of the last 100 episodes of the run.", unit="{reward}", gauge=True
+    )
+    # time
+    rollout_s: float | None = measured("Seconds spent collecting the rollout.", unit="s", gauge="rollout.duration")
+    update_s: float | None = measured("Seconds spent in the update.", unit="s", gauge="update.duration")
+    steps_per_s: float | None = measured(
+        "Environment steps of the rollout per second of rollout and update together.",
+        unit="{step}/s",
+        gauge="throughput",
+    )
+
+    @property
+    def leading_head(self) -> HeadStats | None:
+        """The head with the largest share of the KL, or None when no head has one."""
+        shares = [head for head in self.heads if head.share is not None and not math.isnan(head.share)]
+        return max(shares, key=lambda head: head.share or 0.0, default=None)

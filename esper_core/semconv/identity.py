@@ -1,0 +1,34 @@
+"""Names that everything carries: the instrumentation scope, the schema, and whose span it is."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Final
+
+from esper_core.events import TelemetryEvent, about_field
+
+__all__ = [
+    "ATTEMPT",
+    "IDENTITY",
+    "ITERATION_SPAN",
+    "MARKED",
+    "RANK",
+    "ROLLOUT_SPAN",
+    "RUN_ID",
+    "SCHEMA_URL",
+    "SCOPE_NAME",
+]
+
+SCOPE_NAME: Final = "esper_core"
+"""Name of the instrumentation scope; its version is esper-core's."""
+SCHEMA_URL: Final = "https://github.com/esper-core/esper/schemas/0.1.0"
+
+ITERATION_SPAN: Final = "esper.iteration"
+ROLLOUT_SPAN: Final = "esper.rollout"
+
+IDENTITY: Final = {item.name: key for item in fields(TelemetryEvent) if (key := about_field(item).key)}
+"""The attributes that the envelope's fields become, by field."""
+RUN_ID: Final = IDENTITY["run_id"]
+ATTEMPT: Final = IDENTITY["attempt"]
+RANK: Final = IDENTITY["rank"]
+MARKED: Final = IDENTITY["marked"]
