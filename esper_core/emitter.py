@@ -32,7 +32,7 @@ from esper_core.events import (
     TelemetryEvent,
     TraceRef,
 )
-from esper_core.health import HEALTH_WINDOW, HealthLevel, classify_kl, verdict_level
+from esper_core.health import HEALTH_WINDOW, HealthLevel, verdict_level
 from esper_core.hooks import SinkHooks
 from esper_core.semconv.attributes import (
     ITERATION_SPAN,
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Link, Span, Tracer
 
-__all__ = ["TelemetryEmitter"]
+__all__ = ["TelemetryEmitter", "UpdateTimes"]
 
 PayloadT = TypeVar("PayloadT", bound=Payload)
 _UPDATE_SPAN: Final = SPAN_NAMES[PPOUpdatePayload.kind]
@@ -84,6 +84,8 @@ class _OpenSpan:
     parent_span_id: str | None
     start_ns: int
     end_ns: int | None = None
+    """Fixed before the span ends, so that its own payload can carry it."""
+    ended: bool = False
 
     def ref(self, end_ns: int) -> SpanRef:
         return SpanRef(
@@ -95,9 +97,30 @@ class _OpenSpan:
         )
 
     def end(self, end_ns: int) -> None:
-        if self.end_ns is None:
-            self.end_ns = end_ns
-            self.span.end(end_time=end_ns)
+        """End it, at ``end_ns`` unless its end was fixed before."""
+        if not self.ended:
+            self.ended = True
+            if self.end_ns is None:
+                self.end_ns = end_ns
+            self.span.end(end_time=self.end_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateTimes:
+    """How long an iteration took.
+
+    Attributes:
+        rollout_s: seconds spent collecting; None when no rollout was begun.
+        update_s: seconds spent in the update.
+    """
+
+    rollout_s: float | None
+    update_s: float
+
+    def rate(self, steps: int) -> float | None:
+        """Environment steps per second of rollout and update together; None without steps."""
+        total_s = self.update_s + (self.rollout_s or 0.0)
+        return steps / total_s if steps and total_s > 0 else None
 
 
 class TelemetryEmitter:
@@ -168,26 +191,25 @@ class TelemetryEmitter:
             self._update.end(now)
         self._update = self._open(_UPDATE_SPAN, self._iteration, now, update_id)
 
+    def end_update(self, update_id: int) -> UpdateTimes:
+        """Fix the update's end, and tell the times that its payload carries. Its span ends when it is emitted."""
+        own = self._own_update(update_id)
+        end_ns = self._fixed_end(own)
+        rollout_s = None
+        if self._rollout is not None:
+            rollout_s = ((self._rollout.end_ns or end_ns) - self._rollout.start_ns) / 1e9
+        return UpdateTimes(rollout_s=rollout_s, update_s=(end_ns - own.start_ns) / 1e9)
+
     # --- events -------------------------------------------------------------------------------
 
-    def emit_ppo_update(
-        self, measured: PPOUpdatePayload, *, rollout_steps: int = 0
-    ) -> TelemetryEvent[PPOUpdatePayload]:
-        """Complete an update's payload with its level and times, emit it, and end the iteration.
-
-        Args:
-            measured: everything the agent measured; level and times are filled in here.
-            rollout_steps: environment steps of the rollout, for ``steps_per_s``.
+    def emit_ppo_update(self, payload: PPOUpdatePayload) -> TelemetryEvent[PPOUpdatePayload]:
+        """Emit an update as it is, and end the iteration. ``UpdateRecorder`` builds its payload.
 
         Returns:
             The event as every sink received it.
         """
-        if self._update is None:
-            self.begin_update(measured.update_id)
-        own = self._update
-        assert own is not None  # opened two lines above  # noqa: S101
-        now = self._clock_ns()
-        payload = self._completed(measured, own, now, rollout_steps)
+        own = self._own_update(payload.update_id)
+        now = self._fixed_end(own)
         spans = [span for span in (self._iteration, self._rollout, own) if span is not None]
         event = self._event(payload, spans, now)
         with _inside(own.span):
@@ -233,20 +255,17 @@ class TelemetryEmitter:
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _completed(
-        self, measured: PPOUpdatePayload, own: _OpenSpan, end_ns: int, rollout_steps: int
-    ) -> PPOUpdatePayload:
-        """Fill in the update's own level and its times."""
-        health = classify_kl(measured.kl_divergence)
-        if measured.non_finite or classify_kl(measured.kl_joint) is HealthLevel.NON_FINITE:
-            health = HealthLevel.NON_FINITE
-        update_s = (end_ns - own.start_ns) / 1e9
-        rollout_s = None
-        if self._rollout is not None:
-            rollout_s = ((self._rollout.end_ns or end_ns) - self._rollout.start_ns) / 1e9
-        total_s = update_s + (rollout_s or 0.0)
-        steps_per_s = rollout_steps / total_s if rollout_steps and total_s > 0 else None
-        return replace(measured, health=health, rollout_s=rollout_s, update_s=update_s, steps_per_s=steps_per_s)
+    def _own_update(self, update_id: int) -> _OpenSpan:
+        """The open update's span; one that nobody began is opened now."""
+        if self._update is None:
+            self.begin_update(update_id)
+        assert self._update is not None  # opened one line above  # noqa: S101
+        return self._update
+
+    def _fixed_end(self, own: _OpenSpan) -> int:
+        if own.end_ns is None:
+            own.end_ns = self._clock_ns()
+        return own.end_ns
 
     def _emit_health_change(self, payload: PPOUpdatePayload, parent: _OpenSpan, now: int) -> None:
         self._levels.append(payload.health)

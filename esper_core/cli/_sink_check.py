@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.errors import EXIT_FAILED, EXIT_OK
 from esper_core.events import PPOUpdatePayload
-from esper_core.health import RunState
+from esper_core.health import HealthLevel, RunState
 from esper_core.host.session import Session
 from esper_core.runs.layout import RunDir
 
@@ -54,7 +54,9 @@ def check_sinks(resolved: Resolved) -> int:
         answers: dict[str, _Answer] = {}
         with session:
             begun = time.monotonic()
-            session.emitter.emit_ppo_update(PPOUpdatePayload(update_id=1, kl_divergence=0.01, kl_joint=0.01))
+            session.emitter.emit_ppo_update(
+                PPOUpdatePayload(update_id=1, kl_divergence=0.01, kl_joint=0.01, health=HealthLevel.HEALTHY)
+            )
             session.hub.drain(DELIVERY_S)
             for sink in session.active:
                 answers[sink.loaded.name] = _ask(sink.instance, session.redact)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esper_core.health import RunState, Verdict, format_kl
+from esper_core.kl import STOP_FACTOR, stop_threshold
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from esper_core.ppo.trainer import TrainResult
 
 __all__ = ["end_lines", "limits_text", "next_commands", "program", "shown_path", "start_lines", "stop_text"]
-
-STOP_FACTOR = 1.5
-"""The stop is at this multiple of ``target_kl`` (design of the early stop; the agent's own constant is equal)."""
 
 
 def program() -> str:
@@ -61,11 +59,11 @@ def stop_text(ppo: PPOConfig, heads: int, active: float | None = None) -> str:
         heads: of the policy.
         active: heads active in a step, when the task knows: the mean over its choices.
     """
-    if not ppo.target_kl:
+    limit = stop_threshold(ppo.target_kl)
+    if limit is None:
         return "early stop: off (target_kl = 0)"
-    limit = STOP_FACTOR * ppo.target_kl
     usual = active if active is not None else float(heads)
-    source = f"1.5 x target_kl {ppo.target_kl:g}"
+    source = f"{STOP_FACTOR} x target_kl {ppo.target_kl:g}"
     if heads == 1:
         return f"early stop: KL above {limit:g} nats ({source}); with one head, per decision and per step are the same"
     about = f"{usual:.1f} of {heads} heads usually active" if active is not None else f"all {heads} heads active"

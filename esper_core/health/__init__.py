@@ -17,6 +17,7 @@ from esper_core.health.levels import (
     classify_explained_variance,
     classify_kl,
     classify_relative,
+    update_level,
     verdict_level,
     worst,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "format_kl",
     "state_suggestion",
     "suggestion",
+    "update_level",
     "verdict",
     "verdict_level",
     "worst",

@@ -19,6 +19,7 @@ __all__ = [
     "classify_explained_variance",
     "classify_kl",
     "classify_relative",
+    "update_level",
     "verdict_level",
     "worst",
 ]
@@ -99,6 +100,19 @@ def _below(value: float | None, warning: float, critical: float) -> HealthLevel:
 def classify_kl(kl: float | None) -> HealthLevel:
     """Level of an unrounded KL in nats: ``>= 0.015`` WARNING, ``>= 0.03`` CRITICAL."""
     return _above(kl, TUIThresholds.KL_WARNING, TUIThresholds.KL_CRITICAL)
+
+
+def update_level(kl_divergence: float | None, *, kl_joint: float | None, non_finite: int) -> HealthLevel:
+    """One update's own level: that of its KL, unrounded; NON_FINITE when anything in the update was.
+
+    Args:
+        kl_divergence: nats, after the last step; None when not measured.
+        kl_joint: likewise; the limits are not on it, but a NaN in it counts.
+        non_finite: values that were NaN or Inf.
+    """
+    if non_finite or classify_kl(kl_joint) is HealthLevel.NON_FINITE:
+        return HealthLevel.NON_FINITE
+    return classify_kl(kl_divergence)
 
 
 def classify_clip_fraction(clip_fraction: float | None) -> HealthLevel:

@@ -15,15 +15,15 @@ from esper_core.config.schema import PPOConfig
 from esper_core.emitter import TelemetryEmitter
 from esper_core.errors import EnvironmentUnsupportedError
 from esper_core.ppo.checkpoint import load_checkpoint, restore
-from esper_core.ppo.episodes import EpisodeSummary
 from esper_core.ppo.heads import HeadLayout, HeadSpec
-from esper_core.ppo.kl import StopMonitor
-from esper_core.ppo.measure import all_log_probs, measure, prepare, report_minibatch
+from esper_core.ppo.measure import all_log_probs, measure, prepare, see_minibatch
+from esper_core.ppo.metrics import metrics_of
 from esper_core.ppo.policy import MultiHeadPolicy, masked_log_softmax
 from esper_core.ppo.reducer import Identity, Reducer
-from esper_core.ppo.report import MinibatchReport, UpdateRecord, metrics_of
 from esper_core.ppo.sampling import condition, gumbel_noise
+from esper_core.ppo.sums import Sums
 from esper_core.runs.layout import find_run
+from esper_core.updates import EpisodeSummary, UpdateRecorder, UpdateSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from esper_core.events import PPOUpdatePayload
     from esper_core.ppo.rollout import Batch, Rollout
+    from esper_core.updates import FinalPass, MinibatchSeen
 
 __all__ = ["Decision", "PPOAgent", "resolve_device"]
 
@@ -252,36 +253,67 @@ class PPOAgent:
         Returns:
             The numbers measured, ``approx_kl`` among them (the payload's ``kl_divergence``).
         """
-        record, monitor = self._begin(len(rollout.batch))
+        recorder = self._begin(len(rollout.batch))
         batch = rollout.batch.to(self.device)
-        fault = self._fault(batch)
+        fault, final = self._fault(batch), None
         if fault is not None:
-            record.skip(fault[0], non_finite=fault[1])
+            recorder.skip(fault[0], non_finite=fault[1])
         else:
-            batch, record.rollout = prepare(batch, normalise=self.config.normalise_advantage, reducer=self.reducer)
+            batch, shown = prepare(batch, normalise=self.config.normalise_advantage, reducer=self.reducer)
+            recorder.measured(shown)
             old = all_log_probs(self.policy, batch) if self.config.kl_estimator == "exact" else None
-            self._optimise(batch, record, monitor, should_stop)
-            record.final = measure(
+            self._optimise(batch, recorder, should_stop)
+            final = measure(
                 self.policy, batch, old_log_probs=old, clip_range=self.config.clip_range, reducer=self.reducer
             )
-        return self._emit(record, monitor, rollout.env_steps, rollout.episodes, len(rollout.batch))
+        return self._finish(
+            recorder, final, env_steps=rollout.env_steps, samples=len(rollout.batch), episodes=rollout.episodes
+        )
 
     def skip_update(
         self, reason: str, *, env_steps: int = 0, episodes: EpisodeSummary | None = None, non_finite: int = 0
     ) -> dict[str, float]:
         """Emit an update that cannot take place, so that no gap is silent."""
-        record, monitor = self._begin(0)
-        record.skip(reason, non_finite=non_finite)
-        return self._emit(record, monitor, env_steps, episodes or EpisodeSummary(), 0)
+        recorder = self._begin(0)
+        recorder.skip(reason, non_finite=non_finite)
+        return self._finish(recorder, None, env_steps=env_steps, samples=0, episodes=episodes or EpisodeSummary())
 
-    def _begin(self, samples: int) -> tuple[UpdateRecord, StopMonitor]:
+    def _begin(self, samples: int) -> UpdateRecorder:
         config = self.config
         self.updates += 1
-        self.emitter.begin_update(self.updates)
-        planned = config.epochs * max(1, math.ceil(samples / config.minibatch_size))
-        record = UpdateRecord(self.updates, self.layout.names, config.epochs, planned)
-        monitor = StopMonitor(target_kl=config.target_kl, on=config.stop_on, rule=config.stop_rule, planned=planned)
-        return record, monitor
+        settings = UpdateSettings(
+            heads=self.layout.names,
+            target_kl=config.target_kl,
+            stop_on=config.stop_on,
+            stop_rule=config.stop_rule,
+            kl_estimator=config.kl_estimator,
+            clip_range=config.clip_range,
+            device=str(self.device),
+        )
+        return UpdateRecorder.begin(
+            self.emitter,
+            settings,
+            update_id=self.updates,
+            epochs=config.epochs,
+            minibatches=self._minibatches(samples),
+        )
+
+    def _minibatches(self, samples: int) -> int:
+        """Minibatches of one epoch."""
+        return max(1, math.ceil(samples / self.config.minibatch_size))
+
+    def _finish(
+        self,
+        recorder: UpdateRecorder,
+        final: FinalPass | None,
+        *,
+        env_steps: int,
+        samples: int,
+        episodes: EpisodeSummary,
+    ) -> dict[str, float]:
+        recorder.measured({"learning_rate": float(self.optimizer.param_groups[0]["lr"])})
+        self.last = recorder.finish(final, env_steps=env_steps, rollout_steps=samples, episodes=episodes)
+        return metrics_of(self.last)
 
     def _fault(self, batch: Batch) -> tuple[str, int] | None:
         """Why no step may be taken on this batch, and how many values are NaN or Inf."""
@@ -303,39 +335,33 @@ class PPOAgent:
         faults = [f"{count} non-finite {name}" for name, count in counts.items() if count]
         return (", ".join(faults), sum(counts.values())) if faults else None
 
-    def _optimise(
-        self, batch: Batch, record: UpdateRecord, monitor: StopMonitor, should_stop: Callable[[], bool] | None
-    ) -> None:
+    def _optimise(self, batch: Batch, recorder: UpdateRecorder, should_stop: Callable[[], bool] | None) -> None:
         """The paper's inner loop: epochs of minibatches, until done or until the policy has moved far enough."""
-        parts = record.minibatches_planned // record.epochs_planned
-        for epoch in range(1, record.epochs_planned + 1):
-            record.begin_epoch()
-            for index, minibatch in enumerate(batch.shuffled(parts, self.order_generator), start=1):
-                seen = self._gradient(minibatch, interrupted=should_stop is not None and should_stop())
-                record.saw(seen)
-                monitor.add(seen.kl)
-                if seen.interrupted:
-                    record.interrupt(f"asked to stop at epoch {epoch}, minibatch {index}")
+        for _ in range(self.config.epochs):
+            recorder.begin_epoch()
+            for minibatch in batch.shuffled(self._minibatches(len(batch)), self.order_generator):
+                seen, interrupted = self._gradient(minibatch, interrupted=should_stop is not None and should_stop())
+                recorder.saw(seen)
+                if interrupted:
+                    recorder.interrupt("asked to stop")
                     return
                 if seen.non_finite:
-                    record.interrupt(f"non-finite loss or gradient at epoch {epoch}, minibatch {index}")
+                    recorder.interrupt("non-finite loss or gradient")
                     return
-                if (value := monitor.before_step()) is not None:
-                    record.stop(epoch=epoch, minibatch=index, value=value, monitor=monitor)
+                if recorder.stop_before_step():
                     return
                 self.optimizer.step()
-                record.stepped(seen)
-            if (value := monitor.after_epoch()) is not None:
-                record.stop(epoch=epoch, minibatch=parts, value=value, monitor=monitor)
+                recorder.stepped()
+            if recorder.stop_after_epoch():
                 return
 
-    def _gradient(self, minibatch: Batch, *, interrupted: bool) -> MinibatchReport:
+    def _gradient(self, minibatch: Batch, *, interrupted: bool) -> tuple[MinibatchSeen, bool]:
         """Loss and gradient of one minibatch, and what they showed, in one transfer to the host."""
         config = self.config
         now = self.policy.evaluate(minibatch.observations, minibatch.actions, minibatch.legal)
         log_ratio = now.log_prob - minibatch.log_prob
-        counts = self.reducer.sum(minibatch.counts())
-        steps, samples = counts[0].clamp_min(1.0), counts[1]
+        counts = Sums.of(minibatch.counts()).over_ranks(self.reducer)
+        steps, samples = counts.one("steps").clamp_min(1.0), counts.one("samples")
 
         # The joint ratio multiplies the heads that had an effect, and no others.
         ratio = torch.where(minibatch.active, log_ratio, 0.0).sum(-1).exp()
@@ -349,12 +375,12 @@ class PPOAgent:
             parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]  # torch ships it without annotations
         grad_norm = self._clip_gradients()
-        return report_minibatch(
+        return see_minibatch(
             log_ratio=log_ratio.detach(),
             active=minibatch.active,
             counts=counts,
-            clipped=(ratio - 1.0).abs() > config.clip_range,
-            losses=(policy_loss.detach(), value_loss.detach()),
+            clipped=(ratio.detach() - 1.0).abs() > config.clip_range,
+            losses={"policy_loss": policy_loss.detach(), "value_loss": value_loss.detach()},
             grad_norm=grad_norm,
             interrupted=interrupted,
             reducer=self.reducer,
@@ -367,19 +393,3 @@ class PPOAgent:
                 if parameter.grad is not None:
                     parameter.grad = self.reducer.sum(parameter.grad)
         return torch.nn.utils.clip_grad_norm_(self._parameters, self.config.max_grad_norm)
-
-    def _emit(
-        self, record: UpdateRecord, monitor: StopMonitor, env_steps: int, episodes: EpisodeSummary, samples: int
-    ) -> dict[str, float]:
-        measured = record.payload(
-            env_steps=env_steps,
-            device=str(self.device),
-            kl_estimator=self.config.kl_estimator,
-            monitor=monitor,
-            target_kl=self.config.target_kl,
-            learning_rate=float(self.optimizer.param_groups[0]["lr"]),
-            clip_range=self.config.clip_range,
-            episodes=episodes,
-        )
-        self.last = self.emitter.emit_ppo_update(measured, rollout_steps=samples).payload
-        return metrics_of(self.last)

@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from esper_core.events import EpisodeFinished
+from esper_core.updates import EpisodeSummary, finite_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from esper_core.ppo.task import BoolArray, FloatArray
 
-__all__ = ["EpisodeSummary", "EpisodeTracker", "mean"]
+__all__ = ["EpisodeTracker"]
 
 RECENT: Final = 100
 """Episodes behind ``return_mean_100``."""
-
-
-def mean(values: Iterable[float]) -> float | None:
-    """Mean of the finite values; None for none. NaN returns are reported by the update's own counter."""
-    finite = [value for value in values if math.isfinite(value)]
-    return sum(finite) / len(finite) if finite else None
-
-
-@dataclass(frozen=True, slots=True)
-class EpisodeSummary:
-    """Episodes that finished during one rollout.
-
-    Attributes:
-        returns: undiscounted return of each.
-        lengths: environment steps of each.
-        mean_100: mean return of the last 100 episodes of the run; None before the first.
-    """
-
-    returns: tuple[float, ...] = ()
-    lengths: tuple[int, ...] = ()
-    mean_100: float | None = None
 
 
 class EpisodeTracker:
@@ -90,7 +68,7 @@ class EpisodeTracker:
     @property
     def mean_100(self) -> float | None:
         """Mean return of the last 100 finished episodes."""
-        return mean(self.recent)
+        return finite_mean(self.recent)
 
     def drain(self) -> EpisodeSummary:
         """The episodes finished since the last call."""

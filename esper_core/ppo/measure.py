@@ -1,106 +1,127 @@
-"""Measurements on the device: few sums, one transfer each, and everything else is arithmetic on the host."""
+"""Measurements on the device: few sums, one transfer each, and everything else is arithmetic on the host.
+
+Sums and what is made of them are joined by name. Names in ``shown``, ``by_head`` and ``measured`` are the payload's
+own fields, so one line here reports a new one.
+"""
 
 from __future__ import annotations
 
 import math
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Final
 
 import torch
 
-from esper_core.ppo.kl import KLStats, exact_sums, k3_sums, outlier_sums
-from esper_core.ppo.report import FinalPass, MinibatchReport, RolloutReport
+from esper_core.kl import KLStats
+from esper_core.kl.torch import exact_categorical_sums, k3_sums, outlier_sums
+from esper_core.ppo.sums import HostSums, Sums
+from esper_core.updates import FinalPass, Mean, Measured, MinibatchSeen
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from torch import Tensor
 
     from esper_core.ppo.policy import MultiHeadPolicy
     from esper_core.ppo.reducer import Reducer
     from esper_core.ppo.rollout import Batch
 
-__all__ = ["all_log_probs", "measure", "prepare", "report_minibatch"]
+__all__ = ["all_log_probs", "measure", "prepare", "see_minibatch"]
 
 CHUNK: Final = 16384
 """Samples judged at once in a pass over a whole rollout: bounds its memory."""
 
 
-def prepare(batch: Batch, *, normalise: bool, reducer: Reducer) -> tuple[Batch, RolloutReport]:
+def prepare(batch: Batch, *, normalise: bool, reducer: Reducer) -> tuple[Batch, dict[str, Measured]]:
     """Describe a rollout, and normalise its advantages over the unforced steps of all ranks.
 
     Over the rollout and not over each minibatch: a head that is active on few steps would otherwise see a mean
     that is not 0, and a minibatch of one sample has no deviation at all.
+
+    Returns:
+        The batch with the advantages that the loss takes, and the payload's fields that the rollout shows.
     """
     unforced = batch.unforced.double()
     advantages, returns = batch.advantages.double(), batch.returns.double()
     residuals = returns - batch.values.double()
-    sums = torch.cat((batch.counts(), torch.stack(((advantages * unforced).sum(), returns.sum(), residuals.sum()))))
-    steps, samples, advantage_sum, return_sum, residual_sum = reducer.sum(sums).tolist()
-    mean = advantage_sum / max(steps, 1.0)
-    squares = torch.stack(
-        (
-            ((advantages - mean).square() * unforced).sum(),
-            (returns - return_sum / samples).square().sum(),
-            (residuals - residual_sum / samples).square().sum(),
-        )
-    )
-    advantage_var, return_var, residual_var = reducer.sum(squares).tolist()
-    std = math.sqrt(advantage_var / max(steps, 1.0))
-    varies = return_var > 1e-12 * samples
-    report = RolloutReport(
-        steps=int(steps),
-        steps_forced=int(samples - steps),
-        advantage_mean=mean if steps else None,
-        advantage_std=std if steps else None,
-        explained_variance=1.0 - residual_var / return_var if varies else None,
-    )
+    sums = {
+        **batch.counts(),
+        "advantage": (advantages * unforced).sum(),
+        "return": returns.sum(),
+        "residual": residuals.sum(),
+    }
+    total = Sums.of(sums).over_ranks(reducer).to_host()
+    steps, samples = total.one("steps"), total.one("samples")
+    mean = total.one("advantage") / max(steps, 1.0)
+    squares = {
+        "advantage": ((advantages - mean).square() * unforced).sum(),
+        "return": (returns - total.one("return") / samples).square().sum(),
+        "residual": (residuals - total.one("residual") / samples).square().sum(),
+    }
+    spread = Sums.of(squares).over_ranks(reducer).to_host()
+    std = math.sqrt(spread.one("advantage") / max(steps, 1.0))
+    varies = spread.one("return") > 1e-12 * samples
+    shown: dict[str, Measured] = {
+        "steps": int(steps),
+        "steps_forced": int(samples - steps),
+        "advantage_mean": mean if steps else None,
+        "advantage_std": std if steps else None,
+        "explained_variance": 1.0 - spread.one("residual") / spread.one("return") if varies else None,
+    }
     if normalise:
         advantages = (advantages - mean) / (std + 1e-8)
     # A forced step teaches the policy nothing: without an advantage it drops out of the surrogate.
-    return batch.with_advantages((advantages * unforced).float()), report
+    return batch.with_advantages((advantages * unforced).float()), shown
 
 
-def report_minibatch(
+def see_minibatch(
     *,
     log_ratio: Tensor,
     active: Tensor,
-    counts: Tensor,
+    counts: Sums,
     clipped: Tensor,
-    losses: tuple[Tensor, Tensor],
+    losses: dict[str, Tensor],
     grad_norm: Tensor,
     interrupted: bool,
     reducer: Reducer,
-) -> MinibatchReport:
+) -> tuple[MinibatchSeen, bool]:
     """What one minibatch showed: sums reduced over ranks, then one transfer.
 
     Args:
         log_ratio: float (B, heads), nats, without gradient.
         active: bool (B, heads).
-        counts: float64 (2), unforced steps and samples, already reduced.
+        counts: ``steps`` and ``samples``, already reduced.
         clipped: bool (B), joint ratio outside the clip range.
-        losses: policy and value loss, this rank's summands of the mean over all ranks.
+        losses: under the payload's names, this rank's summands of the mean over all ranks.
         grad_norm: of the reduced gradients.
         interrupted: whether this rank was asked to stop; one rank asked stops all.
         reducer: joins the ranks.
+
+    Returns:
+        The minibatch, and whether any rank was asked to stop.
     """
-    heads = active.shape[1]
-    local = torch.stack((*losses, clipped.sum().float(), log_ratio.new_tensor(float(interrupted))))
-    reduced = reducer.sum(torch.cat((k3_sums(log_ratio, active), local)))
-    numbers = torch.cat((reduced, counts, grad_norm.unsqueeze(0))).tolist()
-    policy_loss, value_loss, moved, asked, steps, _, norm = numbers[2 * heads :]
-    return MinibatchReport(
-        kl=KLStats(tuple(numbers[:heads]), tuple(numbers[heads : 2 * heads]), steps),
-        policy_loss=policy_loss,
-        value_loss=value_loss,
-        clip_fraction=moved / steps if steps else None,
-        grad_norm=norm,
-        interrupted=asked > 0,
+    local = Sums.of(
+        {
+            **_kl_sums(log_ratio, active),
+            **losses,
+            "clipped": clipped.sum(),
+            "interrupted": grad_norm.new_full((), float(interrupted), dtype=torch.float64),
+        }
     )
+    seen = Sums.joined(local.over_ranks(reducer), counts, Sums.of({"grad_norm": grad_norm})).to_host()
+    shown = {name: seen.one(name) for name in losses}
+    shown["grad_norm"] = seen.one("grad_norm")
+    clip_fraction = Mean(seen.one("clipped"), seen.one("steps")).value
+    return MinibatchSeen(_kl_stats(seen), {**shown, "clip_fraction": clip_fraction}), seen.one("interrupted") > 0
 
 
 @torch.no_grad()
 def all_log_probs(policy: MultiHeadPolicy, batch: Batch) -> Tensor:
     """Log-probabilities of every choice under the policy as it is: float32 (N, heads, width)."""
-    parts = batch.split(math.ceil(len(batch) / CHUNK))
-    return torch.cat([policy.evaluate(part.observations, part.actions, part.legal).log_probs for part in parts])
+    return torch.cat(
+        [policy.evaluate(part.observations, part.actions, part.legal).log_probs for part in _chunks(batch)]
+    )
 
 
 @torch.no_grad()
@@ -121,49 +142,86 @@ def measure(
         clip_range: beyond which a head's ratio counts as clipped.
         reducer: joins the ranks.
     """
-    totals, extremes, start = [], [], 0
-    for part in batch.split(math.ceil(len(batch) / CHUNK)):
+    sums: list[Sums] = []
+    extremes: list[Sums] = []
+    start = 0
+    for part in _chunks(batch):
         old = None if old_log_probs is None else old_log_probs[start : start + len(part)]
-        sums, ratio_max = _part_sums(policy, part, old, clip_range)
-        totals.append(sums)
-        extremes.append(ratio_max)
+        added, largest = _final_sums(policy, part, old, clip_range)
+        sums.append(added)
+        extremes.append(largest)
         start += len(part)
-    total = reducer.sum(torch.stack(totals).sum(0))
-    extreme = reducer.max(torch.stack(extremes).amax(0, keepdim=True))
-    numbers = torch.cat((total, extreme)).tolist()
-    heads = policy.layout.count
-    rows = [tuple(numbers[index * heads : (index + 1) * heads]) for index in range(6)]
-    steps, clamped, non_finite, ratio_max_seen = numbers[6 * heads :]
+    total, most = reduce(add, sums).over_ranks(reducer), reduce(Sums.most, extremes).most_of_ranks(reducer)
+    seen = Sums.joined(total, most).to_host()
+    steps, counted = seen.one("steps"), seen.group("head_count")
     return FinalPass(
-        kl=KLStats(rows[0], rows[1], steps),
-        entropy=rows[2],
-        entropy_normalised=rows[3],
-        choices=rows[4],
-        clipped=rows[5],
-        ratio_max=ratio_max_seen if steps else None,
-        clamped=int(clamped),
-        non_finite=int(non_finite),
+        kl=_kl_stats(seen),
+        by_head={name: tuple(map(Mean, sums, counted[name])) for name, sums in seen.group("head_sum").items()},
+        measured={
+            **{name: Mean(value, steps) for name, (value,) in seen.group("step_sum").items()},
+            **{name: int(value) for name, (value,) in seen.group("count").items()},
+            **{name: value if steps else None for name, (value,) in seen.group("most").items()},
+        },
+        non_finite=int(seen.one("non_finite")),
     )
 
 
-def _part_sums(policy: MultiHeadPolicy, part: Batch, old: Tensor | None, clip_range: float) -> tuple[Tensor, Tensor]:
-    """Float64 (6 * heads + 3) sums over some samples, and their largest joint ratio."""
+def _final_sums(policy: MultiHeadPolicy, part: Batch, old: Tensor | None, clip_range: float) -> tuple[Sums, Sums]:
+    """Sums over some samples, and their extremes. A new number of the final pass is one line in one of four tables."""
     now = policy.evaluate(part.observations, part.actions, part.legal)
+    active = part.active
     log_ratio = now.log_prob - part.log_prob
-    sums = k3_sums(log_ratio, part.active)
-    if old is not None:
-        sums[: policy.layout.count] = exact_sums(old, now.log_probs, part.active)
-    legal = policy.layout.valid.to(part.active.device) if part.legal is None else part.legal
+    joint_ratio = torch.where(active, log_ratio, 0.0).sum(-1).exp()
+    clamped, non_finite = outlier_sums(log_ratio, active)
+    legal = policy.layout.valid.to(active.device) if part.legal is None else part.legal
     choices = legal.sum(-1)
-    several = part.active & (choices > 1)
-    entropies = torch.stack(
-        (
-            torch.where(part.active, now.entropy, 0.0),
-            torch.where(several, now.entropy / choices.clamp_min(2).log(), 0.0),
-            several,
-            part.active & ((log_ratio.exp() - 1.0).abs() > clip_range),
-        )
+    # Field of HeadStats: values (B, heads), and the decisions that its mean is over.
+    by_head = {
+        "entropy": (now.entropy, active),
+        "entropy_normalised": (now.entropy / choices.clamp_min(2).log(), active & (choices > 1)),
+        "clip_fraction": ((log_ratio.exp() - 1.0).abs() > clip_range, active),
+    }
+    # Fields of the payload: values (B) whose mean is over unforced steps; counts (); largest values ().
+    by_step: dict[str, Tensor] = {}
+    counts = {"clamped": clamped}
+    extremes = {"ratio_max": joint_ratio.amax()}
+
+    kl = _kl_sums(log_ratio, active)
+    if old is not None:
+        kl["kl"] = exact_categorical_sums(old, now.log_probs, active)
+    # Selected before they are summed: what an inactive head holds may be anything.
+    selected = torch.stack([torch.where(where, values, 0.0) for values, where in by_head.values()])
+    deciding = torch.stack([where for _, where in by_head.values()])
+    sums = Sums.of(
+        {
+            **kl,
+            "steps": part.unforced.sum(),
+            "non_finite": non_finite,
+            **_named("head_sum", by_head, selected.sum(1, dtype=torch.float64)),
+            **_named("head_count", by_head, deciding.sum(1, dtype=torch.float64)),
+            **_named(
+                "step_sum",
+                by_step,
+                [torch.where(part.unforced, item, 0.0).sum(dtype=torch.float64) for item in by_step.values()],
+            ),
+            **_named("count", counts, counts.values()),
+        }
     )
-    steps = part.unforced.sum(dtype=torch.float64).unsqueeze(0)
-    packed = (sums, entropies.sum(1, dtype=torch.float64).flatten(), steps, outlier_sums(log_ratio, part.active))
-    return torch.cat(packed), torch.where(part.active, log_ratio, 0.0).sum(-1).exp().amax().double()
+    return sums, Sums.of(_named("most", extremes, extremes.values()))
+
+
+def _kl_sums(log_ratio: Tensor, active: Tensor) -> dict[str, Tensor]:
+    """Numerators (k3) and decisions of every head, float64 (heads) each."""
+    return {"kl": k3_sums(log_ratio, active), "decisions": active.sum(0, dtype=torch.float64)}
+
+
+def _kl_stats(seen: HostSums) -> KLStats:
+    return KLStats(seen.each("kl"), seen.each("decisions"), seen.one("steps"))
+
+
+def _named(prefix: str, names: Iterable[str], values: Iterable[Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}/{name}": value for name, value in zip(names, values, strict=True)}
+
+
+def _chunks(batch: Batch) -> Iterator[Batch]:
+    return batch.split(math.ceil(len(batch) / CHUNK))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from esper_core.ppo.episodes import EpisodeSummary
+from esper_core.updates import EpisodeSummary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,9 +68,10 @@ class Batch:
     def __len__(self) -> int:
         return len(self.advantages)
 
-    def counts(self) -> Tensor:
-        """float64 (2): unforced steps, and samples: the denominators of the losses."""
-        return torch.stack((self.unforced.sum(), self.unforced.new_tensor(len(self), dtype=torch.int64))).double()
+    def counts(self) -> dict[str, Tensor]:
+        """The denominators of the losses, float64 (): unforced ``steps``, and ``samples``."""
+        samples = self.advantages.new_full((), len(self), dtype=torch.float64)
+        return {"steps": self.unforced.sum(dtype=torch.float64), "samples": samples}
 
     def take(self, index: Tensor) -> Batch:
         """The samples at ``index``: one gather per field."""

@@ -17,10 +17,10 @@ from esper_core.config.schema import EsperConfig
 from esper_core.errors import EsperError
 from esper_core.events import PPOUpdatePayload, RunStarted
 from esper_core.health import RunState, TUIThresholds
+from esper_core.kl import stop_threshold
 from esper_core.ppo.checkpoint import restore, save_checkpoint
 from esper_core.ppo.collector import Collector
 from esper_core.ppo.episodes import EpisodeTracker
-from esper_core.ppo.kl import STOP_FACTOR
 from esper_core.ppo.rollout import Rollout
 
 if TYPE_CHECKING:
@@ -300,7 +300,7 @@ class Trainer:
             first_update_id=self.agent.updates + 1,
             resumed_from=self._resumed_from,
             target_kl=ppo.target_kl or None,
-            stop_threshold=STOP_FACTOR * ppo.target_kl if ppo.target_kl else None,
+            stop_threshold=stop_threshold(ppo.target_kl),
             stop_on=ppo.stop_on,
             kl_warning=TUIThresholds.KL_WARNING,
             kl_critical=TUIThresholds.KL_CRITICAL,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import esper_core.ppo.agent
-from esper_core.ppo.measure import report_minibatch
+from esper_core.ppo.measure import see_minibatch
 
 if TYPE_CHECKING:
     from esper_core.ppo import PPOAgent
@@ -43,9 +43,9 @@ class Watch:
         self.joint: list[torch.Tensor] = []
 
     def __call__(self, **seen: Any) -> Any:
-        """Stand in for ``report_minibatch``."""
+        """Stand in for ``see_minibatch``."""
         self.joint.append(torch.where(seen["active"], seen["log_ratio"], 0.0).sum(-1))
-        return report_minibatch(**seen)
+        return see_minibatch(**seen)
 
 
 def k3(joint: torch.Tensor) -> float:
@@ -56,7 +56,7 @@ def k3(joint: torch.Tensor) -> float:
 def one_update() -> None:
     """The same update, told in four ways."""
     watch = Watch()
-    esper_core.ppo.agent.report_minibatch = watch
+    esper_core.ppo.agent.see_minibatch = watch
     epochs, parts = 4, 64
     agent: PPOAgent = BANDIT.agent(
         seed=1, spread=0.5, epochs=epochs, minibatch_size=64, learning_rate=6e-4, target_kl=0, entropy_coef=0.0
@@ -64,7 +64,7 @@ def one_update() -> None:
     old = BANDIT.log_probs(agent)
     rollout = BANDIT.rollout(agent, 64 * parts)
     agent.update(rollout)
-    esper_core.ppo.agent.report_minibatch = report_minibatch
+    esper_core.ppo.agent.see_minibatch = see_minibatch
     truth, payload = BANDIT.true_kl(old, BANDIT.log_probs(agent)), agent.last
     if payload is None:
         raise SystemExit("no update")

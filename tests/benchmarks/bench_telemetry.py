@@ -119,7 +119,8 @@ def updates(emitter: TelemetryEmitter, payload: PPOUpdatePayload) -> Callable[[]
     def call() -> object:
         emitter.begin_rollout(1)
         emitter.begin_update(1)
-        return emitter.emit_ppo_update(payload, rollout_steps=1024)
+        emitter.end_update(1)
+        return emitter.emit_ppo_update(payload)
 
     return call
 

@@ -251,6 +251,7 @@ import time
 from pathlib import Path
 from esper_core.config.schema import EsperConfig
 from esper_core.events import PPOUpdatePayload, RunStarted
+from esper_core.health import HealthLevel
 from esper_core.host.session import Session
 from esper_core.runs import create_run
 
@@ -258,7 +259,9 @@ with Session(EsperConfig(sinks=("journal",)), run=create_run(Path("runs"), name=
     session.emitter.emit_run_started(RunStarted(environment="none"))
     for number in range(1, COUNT + 1):
         session.emitter.begin_update(number)
-        session.emitter.emit_ppo_update(PPOUpdatePayload(update_id=number, kl_divergence=0.001))
+        session.emitter.emit_ppo_update(
+            PPOUpdatePayload(update_id=number, kl_divergence=0.001, health=HealthLevel.HEALTHY)
+        )
         session.progress(updates=number, env_steps=number)
         print(number, flush=True)
         time.sleep(0.02)

@@ -302,11 +302,14 @@ def test_the_stop_is_told_as_both_kls() -> None:
     assert stop_text(PPOConfig(target_kl=0), 5) == "early stop: off (target_kl = 0)"
 
 
-def test_the_factor_of_the_stop_is_the_agents() -> None:
+def test_the_factor_of_the_stop_is_the_agents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The words derive from the one constant."""
     from esper_core.cli import _words
-    from esper_core.ppo.kl import STOP_FACTOR
+    from esper_core.kl import stop
 
-    assert _words.STOP_FACTOR == STOP_FACTOR
+    monkeypatch.setattr(stop, "STOP_FACTOR", 2.5)
+    monkeypatch.setattr(_words, "STOP_FACTOR", stop.STOP_FACTOR)
+    assert "early stop: KL above 0.05 nats (2.5 x target_kl 0.02)" in _words.stop_text(PPOConfig(target_kl=0.02), 1)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,8 @@
-"""The emitter opens the right spans, ends them at the event's time, and completes what the agent measured."""
+"""The emitter opens the right spans, ends them at the event's time, and emits what it is given."""
 
 from __future__ import annotations
 
 import itertools
-import math
 
 import pytest
 from opentelemetry import trace as otel_trace
@@ -25,7 +24,7 @@ from esper_core.events import (
     SinkStatusChanged,
     TelemetryEvent,
 )
-from esper_core.health import HealthLevel, RunState
+from esper_core.health import HealthLevel, RunState, classify_kl
 from esper_core.hooks import SinkHooks
 
 H = HealthLevel
@@ -67,7 +66,8 @@ def ticking(step_ns: int = 1_000_000_000) -> object:
 def emit(emitter: TelemetryEmitter, number: int = 1, kl: float | None = 0.001, **more: object) -> TelemetryEvent:
     emitter.begin_rollout(number)
     emitter.begin_update(number)
-    return emitter.emit_ppo_update(PPOUpdatePayload(update_id=number, kl_divergence=kl, **more), rollout_steps=100)
+    fields = {"kl_divergence": kl, "health": classify_kl(kl)} | more
+    return emitter.emit_ppo_update(PPOUpdatePayload(update_id=number, **fields))
 
 
 # --- without an SDK -----------------------------------------------------------------------------
@@ -99,17 +99,30 @@ def test_ids_are_hex_unique_and_never_zero() -> None:
     assert all(len(event.trace.trace_id) == 32 and int(event.trace.trace_id, 16) for event in events)
 
 
-def test_times_and_throughput_are_filled_in() -> None:
-    payload = emit(TelemetryEmitter(Witness(), clock_ns=ticking())).payload
-    assert (payload.rollout_s, payload.update_s, payload.steps_per_s) == (1.0, 1.0, 50.0)
+def test_the_times_are_known_before_the_event_and_are_its_spans() -> None:
+    emitter = TelemetryEmitter(Witness(), clock_ns=ticking())
+    emitter.begin_rollout(1)
+    emitter.begin_update(1)
+    times = emitter.end_update(1)
+    assert (times.rollout_s, times.update_s, times.rate(100), times.rate(0)) == (1.0, 1.0, 50.0, None)
+    event = emitter.emit_ppo_update(PPOUpdatePayload(update_id=1))
+    _, rollout, own = event.trace.spans
+    assert (rollout.end_ns - rollout.start_ns, own.end_ns - own.start_ns) == (1_000_000_000, 1_000_000_000)
+    assert event.time_ns == own.end_ns
+
+
+def test_a_payload_is_emitted_as_it_is() -> None:
+    payload = PPOUpdatePayload(update_id=1, kl_divergence=0.05, health=H.HEALTHY, update_s=7.0)
+    assert TelemetryEmitter(Witness()).emit_ppo_update(payload).payload is payload
 
 
 def test_an_update_in_a_loop_of_ones_own_needs_no_rollout() -> None:
-    witness = Witness()
-    event = TelemetryEmitter(witness, clock_ns=ticking()).emit_ppo_update(PPOUpdatePayload(update_id=1))
+    emitter = TelemetryEmitter(Witness(), clock_ns=ticking())
+    times = emitter.end_update(1)
+    event = emitter.emit_ppo_update(PPOUpdatePayload(update_id=1))
     assert [span.name for span in event.trace.spans] == ["esper.ppo.update"]
     assert event.trace.own.parent_span_id is None
-    assert (event.payload.rollout_s, event.payload.update_s, event.payload.steps_per_s) == (None, 1.0, None)
+    assert (times.rollout_s, times.update_s) == (None, 1.0)
 
 
 def test_without_hooks_nothing_happens_and_the_event_is_returned() -> None:
@@ -218,23 +231,6 @@ def test_an_episode_has_an_sdk_span_only_on_request_and_an_event_always(*, wante
 
 
 # --- health -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("payload", "level"),
-    [
-        ({"kl": None}, H.UNKNOWN),
-        ({"kl": 0.014996}, H.HEALTHY),
-        ({"kl": 0.015}, H.WARNING),
-        ({"kl": 0.03}, H.CRITICAL),
-        ({"kl": math.nan}, H.NON_FINITE),
-        ({"kl": 0.001, "kl_joint": math.inf}, H.NON_FINITE),
-        ({"kl": 0.001, "kl_joint": 0.5}, H.HEALTHY),  # the limits are on the weighted KL
-        ({"kl": 0.001, "non_finite": 1}, H.NON_FINITE),
-    ],
-)
-def test_the_updates_own_level(payload: dict[str, object], level: HealthLevel) -> None:
-    assert emit(TelemetryEmitter(Witness()), **payload).payload.health is level
 
 
 def test_a_change_of_the_policys_level_follows_the_update_that_made_it() -> None:

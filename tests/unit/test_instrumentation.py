@@ -40,7 +40,7 @@ from esper_core.events import (
     TelemetryEvent,
     TraceRef,
 )
-from esper_core.health import HealthLevel, RunState
+from esper_core.health import HealthLevel, RunState, update_level
 from esper_core.hooks import SinkContext, SinkHooks, hookimpl
 from esper_core.host.deliver.hub import Hub
 from esper_core.instrumentation.metrics import KL_BOUNDARIES, Pending
@@ -93,6 +93,18 @@ def hearing(observer: object) -> SinkHooks:
     return hub.hooks
 
 
+def whole(emitter: TelemetryEmitter, payload: PPOUpdatePayload, rollout_steps: int = 0) -> PPOUpdatePayload:
+    """The payload with the level and the times that its recorder would give it."""
+    times = emitter.end_update(payload.update_id)
+    return dataclasses.replace(
+        payload,
+        health=update_level(payload.kl_divergence, kl_joint=payload.kl_joint, non_finite=payload.non_finite),
+        rollout_s=times.rollout_s,
+        update_s=times.update_s,
+        steps_per_s=times.rate(rollout_steps),
+    )
+
+
 class Pipeline:
     """The instrumentation, and a witness of what every sink was given, behind the host's hub."""
 
@@ -129,7 +141,7 @@ class Pipeline:
     def update(self, payload: PPOUpdatePayload, rollout_steps: int = 64) -> TelemetryEvent:
         self.emitter.begin_rollout(payload.update_id)
         self.emitter.begin_update(payload.update_id)
-        return self.emitter.emit_ppo_update(payload, rollout_steps=rollout_steps)
+        return self.emitter.emit_ppo_update(whole(self.emitter, payload, rollout_steps))
 
     def points(self) -> dict[str, list[object]]:
         data = self.reader.get_metrics_data()
@@ -161,7 +173,8 @@ def emit_everything(pipeline: Pipeline) -> None:
     emitter.begin_rollout(1)
     emitter.emit_episode_finished(EpisodeFinished(episode=1, episode_return=9.0, length=9, truncated=True))
     emitter.begin_update(1)
-    emitter.emit_ppo_update(update_payload(1, kl_divergence=0.05, grad_norm=math.nan, non_finite=0), rollout_steps=64)
+    payload = update_payload(1, kl_divergence=0.05, grad_norm=math.nan, non_finite=0)
+    emitter.emit_ppo_update(whole(emitter, payload, 64))
     emitter.emit_sink_status(SinkStatusChanged(sink="journal", state="failing", lost=2, message="disk full"))
     emitter.emit_run_finished(RunFinished(state=RunState.DONE, updates=1, lost=(SinkLoss(sink="journal", lost=2),)))
 

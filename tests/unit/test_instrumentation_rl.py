@@ -32,9 +32,12 @@ def run(config: OtelConfig) -> tuple[dict[str, list], dict[str, dict], MeterProv
     emitter.emit_run_started(RunStarted(environment="CartPole-v1"))
     emitter.begin_rollout(1)
     emitter.begin_update(1)
+    times = emitter.end_update(1)
     emitter.emit_ppo_update(
         PPOUpdatePayload(
             update_id=1,
+            rollout_s=times.rollout_s,
+            update_s=times.update_s,
             steps=60,
             steps_forced=4,
             episodes=3,

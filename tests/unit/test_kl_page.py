@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from esper_core import kl
 from esper_core.config.schema import PPOConfig
 from esper_core.health import TUIThresholds
-from esper_core.ppo import kl
 
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "kl.md"
 TEXT = PAGE.read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ import pytest
 
 from esper_core.emitter import TelemetryEmitter
 from esper_core.events import PPOUpdatePayload, RunFinished, RunStarted
-from esper_core.health import RunState
+from esper_core.health import RunState, classify_kl
 from esper_core.hooks import CloseReason, SinkContext, SinkHooks
 from esper_sink_console import ConsoleConfig, ConsoleSink
 from esper_sink_console._screen import BarScreen, _Eta, wants_ascii
@@ -38,7 +38,9 @@ def play(sink: Wired, *, mode: Any = "live", kls: tuple[float, ...] = (0.01, 0.0
     emitter = TelemetryEmitter(sink, run_id="r-1")
     emitter.emit_run_started(RunStarted(environment="CartPole-v1", heads=("action",), updates_planned=4))
     for number, kl in enumerate(kls, start=1):
-        emitter.emit_ppo_update(PPOUpdatePayload(update_id=number, kl_divergence=kl, epochs_planned=4))
+        emitter.emit_ppo_update(
+            PPOUpdatePayload(update_id=number, kl_divergence=kl, health=classify_kl(kl), epochs_planned=4)
+        )
     if finish:
         emitter.emit_run_finished(RunFinished(state=RunState.DONE, reason="4 updates", updates=4))
         sink.esper_sink_closed(CloseReason.DONE)

@@ -13,7 +13,7 @@ import pytest
 from esper_core.config.schema import EsperConfig, OtelConfig
 from esper_core.errors import ConfigError, SinkError
 from esper_core.events import EpisodeFinished, PPOUpdatePayload, RunStarted
-from esper_core.health import HealthLevel, RunState
+from esper_core.health import HealthLevel, RunState, classify_kl
 from esper_core.hooks import CloseReason, SinkContext
 from esper_core.host.session import Session
 from esper_core.runs import JournalReader, RunDir, create_run, open_run
@@ -33,7 +33,9 @@ def session_in(base: Path, **tables: dict[str, object]) -> Session:
 
 def emit(session: Session, number: int, kl: float = 0.001) -> None:
     session.emitter.begin_update(number)
-    session.emitter.emit_ppo_update(PPOUpdatePayload(update_id=number, kl_divergence=kl, reason="x" * 200))
+    session.emitter.emit_ppo_update(
+        PPOUpdatePayload(update_id=number, kl_divergence=kl, health=classify_kl(kl), reason="x" * 200)
+    )
     session.progress(updates=number, env_steps=number)
 
 

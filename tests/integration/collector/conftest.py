@@ -431,6 +431,7 @@ def play(
     """
     from esper_core.config.schema import EsperConfig
     from esper_core.events import HeadStats, PPOUpdatePayload, RunStarted
+    from esper_core.health import classify_kl
     from esper_core.host.session import Session
     from esper_core.runs.layout import create_run
 
@@ -452,10 +453,15 @@ def play(
                 HeadStats(name="slot", kl=value * 1.5, decisions=60, weight=0.6, share=0.9),
                 HeadStats(name="tempo", kl=value * 0.25, decisions=40, weight=0.4, share=0.1),
             )
+            times = emitter.end_update(number)
             payload = PPOUpdatePayload(
                 update_id=number,
                 kl_divergence=value,
                 kl_joint=value * 1.1,
+                health=classify_kl(value),
+                rollout_s=times.rollout_s,
+                update_s=times.update_s,
+                steps_per_s=times.rate(100),
                 kl_by_epoch=(value / 2, value),
                 heads=heads,
                 steps=100,
@@ -464,7 +470,7 @@ def play(
                 minibatches=8,
                 minibatches_planned=8,
             )
-            emitter.emit_ppo_update(payload, rollout_steps=100)
+            emitter.emit_ppo_update(payload)
             session.progress(updates=number, env_steps=number * 100)
             if pause_s:
                 time.sleep(pause_s)

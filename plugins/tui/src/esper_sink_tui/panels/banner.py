@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from esper_core.health import TUIThresholds, format_kl
+from esper_core.kl import STOP_FACTOR
 from esper_sink_tui.eventlog import early_stop_text
 from esper_sink_tui.glyphs import STATES, STOP, VERDICTS
 from esper_sink_tui.lines import clean, fit, joined, line, pad, width_of
@@ -162,4 +163,4 @@ def _limit_text(model: ScreenModel) -> str:
     on = last.stop_on if last is not None else plan.stop_on
     if threshold is None or target is None or not target:
         return "early stop is off (target_kl = 0)" if last is not None or plan.started_ns is not None else "no run yet"
-    return f"stops if {on} KL > {plain(threshold, 4)} (1.5 x target_kl {plain(target, 4)})"
+    return f"stops if {on} KL > {plain(threshold, 4)} ({STOP_FACTOR} x target_kl {plain(target, 4)})"

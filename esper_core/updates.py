@@ -1,0 +1,399 @@
+"""UpdateRecorder: from sums to a ``PPOUpdatePayload``. The one door for our agent and for any other loop.
+
+A loop says what happened (an epoch began, a minibatch was seen, its step was taken) and hands over sums; everything
+that follows from them is worked out here, once: means, the stop, the plan, the level, the times. The payload is built
+whole and emitted whole. Plain Python: whoever has tensors brings numbers.
+
+A new metric is one field in ``events.py`` and one line where it is measured: a caller names the payload's field, and
+a name that is no field of it is a ``TypeError``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from esper_core.events import EarlyStop, HeadStats, Outcome, PPOUpdatePayload
+from esper_core.health import update_level
+from esper_core.kl import KLStats, StopMonitor, StopOn, StopRule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from esper_core.emitter import TelemetryEmitter, UpdateTimes
+
+__all__ = [
+    "EpisodeSummary",
+    "FinalPass",
+    "Mean",
+    "Measured",
+    "MinibatchSeen",
+    "UpdateRecorder",
+    "UpdateSettings",
+    "finite_mean",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean before its division: add totals and counts over minibatches, chunks and ranks.
+
+    Attributes:
+        total: the sum.
+        count: how many it is a sum of.
+    """
+
+    total: float
+    count: float
+
+    @property
+    def value(self) -> float | None:
+        """The mean; None of nothing."""
+        return self.total / self.count if self.count else None
+
+    @classmethod
+    def pooled(cls, parts: Sequence[Mean]) -> Mean:
+        """All parts added up."""
+        return cls(sum(part.total for part in parts), sum(part.count for part in parts))
+
+
+Measured: TypeAlias = Mean | float | None
+"""What a field of the payload is given: a mean, a number (ints stay ints), or None when it was not measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateSettings:
+    """What all updates of a loop have in common.
+
+    Attributes:
+        heads: names, in the policy's order.
+        target_kl: nats; 0 switches early stopping off.
+        stop_on: the KL that the limit is on.
+        stop_rule: which minibatches are compared, and when; see ``StopMonitor``.
+        kl_estimator: ``k3`` or ``exact``, of the reported KL.
+        clip_range: of the surrogate.
+        device: that the update runs on.
+    """
+
+    heads: tuple[str, ...]
+    target_kl: float = 0.0
+    stop_on: StopOn = "weighted"
+    stop_rule: StopRule = "pooled"
+    kl_estimator: str = "k3"
+    clip_range: float | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class MinibatchSeen:
+    """What one minibatch showed before its optimizer step.
+
+    Attributes:
+        kl: its statistics.
+        shown: values under the names of the payload's fields; reported is each one's mean over the minibatches whose
+            step was taken. NaN and Inf among them are counted.
+    """
+
+    kl: KLStats
+    shown: Mapping[str, float | None] = field(default_factory=dict)
+
+    @property
+    def non_finite(self) -> int:
+        """Values shown that were NaN or Inf."""
+        return sum(value is not None and not math.isfinite(value) for value in self.shown.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalPass:
+    """The whole rollout under the policy after the last optimizer step, over samples of all ranks.
+
+    Attributes:
+        kl: the reported KL's statistics.
+        by_head: one mean a head, under the names of the fields of ``HeadStats``.
+        measured: everything else, under the names of the payload's fields.
+        non_finite: active log-ratios that were NaN or Inf.
+    """
+
+    kl: KLStats
+    by_head: Mapping[str, Sequence[Mean]] = field(default_factory=dict)
+    measured: Mapping[str, Measured] = field(default_factory=dict)
+    non_finite: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeSummary:
+    """Episodes that finished during one rollout.
+
+    Attributes:
+        returns: undiscounted return of each.
+        lengths: environment steps of each.
+        mean_100: mean return of the last 100 episodes of the run; None before the first.
+    """
+
+    returns: tuple[float, ...] = ()
+    lengths: tuple[int, ...] = ()
+    mean_100: float | None = None
+
+    def measured(self) -> dict[str, Measured]:
+        """The payload's fields."""
+        return {
+            "episodes": len(self.returns),
+            "return_mean": finite_mean(self.returns),
+            "return_min": min(self.returns, default=None),
+            "return_max": max(self.returns, default=None),
+            "episode_length_mean": finite_mean(self.lengths),
+            "return_mean_100": self.mean_100,
+        }
+
+
+class UpdateRecorder:
+    """One update, from its beginning to its event. Made by :meth:`begin`; one thread, the emitter's.
+
+    Whatever became of the update, :meth:`finish` emits it: completed, stopped by the KL, interrupted, or skipped.
+
+    Args:
+        emitter: is told at the end.
+        settings: of the loop.
+        update_id: counts from 1 over all attempts of a run.
+        epochs: passes over the rollout planned.
+        minibatches: optimizer steps planned in each of them.
+    """
+
+    def __init__(
+        self, emitter: TelemetryEmitter, settings: UpdateSettings, *, update_id: int, epochs: int, minibatches: int
+    ) -> None:
+        self._emitter = emitter
+        self._settings = settings
+        self._update_id = update_id
+        self._epochs_planned = epochs
+        self._planned = epochs * minibatches
+        self._monitor = StopMonitor(
+            target_kl=settings.target_kl, on=settings.stop_on, rule=settings.stop_rule, planned=self._planned
+        )
+        self._outcome: Outcome = "completed"
+        self._reason = ""
+        self._early_stop: EarlyStop | None = None
+        self._non_finite = 0
+        self._measured: dict[str, Measured] = {}
+        self._by_epoch: list[KLStats] = []
+        self._epoch_open = False
+        self._minibatch = 0
+        self._in_loop: list[float] = []
+        self._first: float | None = None
+        self._seen: MinibatchSeen | None = None
+        self._steps_taken = 0
+        self._shown: defaultdict[str, list[float]] = defaultdict(list)
+
+    @classmethod
+    def begin(
+        cls,
+        emitter: TelemetryEmitter,
+        settings: UpdateSettings,
+        *,
+        update_id: int,
+        epochs: int = 1,
+        minibatches: int = 1,
+    ) -> UpdateRecorder:
+        """An update begins: its span opens and its time runs. Arguments are the class's own."""
+        emitter.begin_update(update_id)
+        return cls(emitter, settings, update_id=update_id, epochs=epochs, minibatches=minibatches)
+
+    # --- while it runs ------------------------------------------------------------------------
+
+    def measured(self, fields: Mapping[str, Measured]) -> None:
+        """Take values under the names of the payload's fields; the last one given counts."""
+        self._measured |= fields
+
+    def begin_epoch(self) -> None:
+        """Another pass over the rollout begins."""
+        self._epoch_open = False
+
+    def saw(self, seen: MinibatchSeen) -> None:
+        """One minibatch was measured, before its step."""
+        self._seen = seen
+        value = seen.kl.weighted
+        if not self._by_epoch:
+            self._first = value
+        if value is not None:
+            self._in_loop.append(value)
+        if self._epoch_open:
+            self._by_epoch[-1] += seen.kl
+            self._minibatch += 1
+        else:
+            self._by_epoch.append(seen.kl)
+            self._minibatch = 1
+            self._epoch_open = True
+        self._non_finite += seen.non_finite
+        self._monitor.add(seen.kl)
+
+    def stepped(self) -> None:
+        """The optimizer step of the minibatch seen last was taken."""
+        self._steps_taken += 1
+        if self._seen is not None:
+            for name, value in self._seen.shown.items():
+                if value is not None:
+                    self._shown[name].append(value)
+
+    def stop_before_step(self) -> bool:
+        """Whether the KL forbids the coming optimizer step; then the stop is recorded."""
+        return self._stopped(self._monitor.before_step())
+
+    def stop_after_epoch(self) -> bool:
+        """Whether the KL forbids another epoch; then the stop is recorded."""
+        return self._stopped(self._monitor.after_epoch())
+
+    def stop(self, value: float) -> None:
+        """The KL went beyond the limit at the minibatch seen last.
+
+        Args:
+            value: what was compared, nats.
+        """
+        pooled = self._monitor.pooled
+        head = pooled.leading_head(self._settings.heads) if pooled is not None else None
+        limit = self._monitor.threshold if self._monitor.threshold is not None else math.nan
+        epoch = len(self._by_epoch)
+        self._early_stop = EarlyStop(epoch=epoch, minibatch=self._minibatch, value=value, threshold=limit, head=head)
+        self._outcome = "early_stopped"
+        self._reason = f"KL ({self._monitor.on}) {value:.6g} > {limit:.6g} at {self._place}"
+
+    def interrupt(self, reason: str) -> None:
+        """Something other than the KL ended the update at the minibatch seen last, whose step was not taken."""
+        self._outcome = "interrupted" if self._steps_taken else "skipped"
+        self._reason = f"{reason} at {self._place}"
+
+    def skip(self, reason: str, *, non_finite: int = 0) -> None:
+        """No optimizer step is possible.
+
+        Args:
+            reason: why, in words.
+            non_finite: NaN or Inf found.
+        """
+        self._outcome, self._reason = "skipped", reason
+        self._non_finite += non_finite
+
+    # --- its end ------------------------------------------------------------------------------
+
+    def finish(
+        self,
+        final: FinalPass | None = None,
+        *,
+        env_steps: int = 0,
+        rollout_steps: int = 0,
+        episodes: EpisodeSummary | None = None,
+    ) -> PPOUpdatePayload:
+        """Build the payload and emit it.
+
+        Args:
+            final: the pass after the last step; None when the update was skipped. Only this one sets a level.
+            env_steps: environment steps taken in the run when the update began.
+            rollout_steps: environment steps of this rollout, for ``steps_per_s``.
+            episodes: that finished meanwhile.
+
+        Returns:
+            The payload as it was emitted.
+        """
+        self.measured((episodes or EpisodeSummary()).measured())
+        times = self._emitter.end_update(self._update_id)
+        payload = self._payload(final, times, env_steps=env_steps, rollout_steps=rollout_steps)
+        return self._emitter.emit_ppo_update(payload).payload
+
+    def _payload(
+        self, final: FinalPass | None, times: UpdateTimes, *, env_steps: int, rollout_steps: int
+    ) -> PPOUpdatePayload:
+        settings, monitor = self._settings, self._monitor
+        kl_divergence = final.kl.weighted if final is not None else None
+        kl_joint = final.kl.joint if final is not None else None
+        non_finite = self._non_finite + (final.non_finite if final is not None else 0)
+        given = self._measured | {name: _mean(values) for name, values in self._shown.items()} | _of_final(final)
+        return PPOUpdatePayload(
+            update_id=self._update_id,
+            env_steps=env_steps,
+            outcome=self._outcome,
+            reason=self._reason,
+            device=settings.device,
+            kl_divergence=kl_divergence,
+            kl_joint=kl_joint,
+            kl_first_minibatch=self._first,
+            kl_mean=_mean(self._in_loop),
+            kl_max=_max(self._in_loop),
+            kl_last=self._in_loop[-1] if self._in_loop else None,
+            kl_by_epoch=tuple(value for item in self._by_epoch if (value := item.weighted) is not None),
+            kl_estimator=settings.kl_estimator,
+            target_kl=settings.target_kl or None,
+            stop_threshold=monitor.threshold,
+            stop_on=monitor.on,
+            stop_rule=monitor.rule,
+            stop_window=monitor.window,
+            early_stop=self._early_stop,
+            non_finite=non_finite,
+            health=update_level(kl_divergence, kl_joint=kl_joint, non_finite=non_finite),
+            heads=_heads(settings.heads, final),
+            epochs=len(self._by_epoch),
+            epochs_planned=self._epochs_planned,
+            minibatches=self._steps_taken,
+            minibatches_planned=self._planned,
+            grad_norm_max=_max(self._shown.get("grad_norm", ())),
+            clip_range=settings.clip_range,
+            rollout_s=times.rollout_s,
+            update_s=times.update_s,
+            steps_per_s=times.rate(rollout_steps),
+            **{name: item.value if isinstance(item, Mean) else item for name, item in given.items()},  # type: ignore[arg-type]  # the class itself refuses an unknown name
+        )
+
+    def _stopped(self, value: float | None) -> bool:
+        if value is not None:
+            self.stop(value)
+        return value is not None
+
+    @property
+    def _place(self) -> str:
+        return f"epoch {len(self._by_epoch)}, minibatch {self._minibatch}"
+
+
+def _of_final(final: FinalPass | None) -> dict[str, Measured]:
+    """The payload's fields that come from the final pass; entropies follow from the heads' own."""
+    if final is None:
+        return {}
+    found: dict[str, Measured] = dict(final.measured)
+    if entropy := final.by_head.get("entropy"):
+        found["entropy"] = Mean(Mean.pooled(entropy).total, final.kl.steps)
+    if normalised := final.by_head.get("entropy_normalised"):
+        found["entropy_normalised"] = Mean.pooled(normalised)
+    return found
+
+
+def _heads(names: Sequence[str], final: FinalPass | None) -> tuple[HeadStats, ...]:
+    """One entry a head; what was not measured stays None."""
+    if final is None:
+        return tuple(HeadStats(name=name) for name in names)
+    kl = final.kl
+    return tuple(
+        HeadStats(
+            name=name,
+            kl=kl.by_head[index],
+            decisions=int(kl.decisions[index]),
+            weight=kl.weights[index],
+            share=kl.shares[index],
+            **{field_name: means[index].value for field_name, means in final.by_head.items()},
+        )
+        for index, name in enumerate(names)
+    )
+
+
+def finite_mean(values: Iterable[float]) -> float | None:
+    """Mean of the finite values; None for none. NaN returns are reported by the update's own counter."""
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else None
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _max(values: Sequence[float]) -> float | None:
+    """The largest value; NaN if any is NaN, since max() would depend on the order."""
+    if any(math.isnan(value) for value in values):
+        return math.nan
+    return max(values, default=None)
