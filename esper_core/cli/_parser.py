@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from esper_core.config.layers import Resolved
-    from esper_core.runs import Run
+    from esper_core.reading import Run
 
 __all__ = ["EsperParser", "add_config_arguments", "add_sink_arguments", "resolve_config", "runs_dir"]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from esper_core.config.layers import Resolved
-    from esper_core.host.deliver.report import SinkReport
+    from esper_core.reading.account import SinkAccount
 
 __all__ = ["check_sinks"]
 
@@ -106,7 +106,7 @@ def _ask(sink: Any, redact: Callable[[str], str]) -> _Answer:
     return answer
 
 
-def _judge(reports: list[SinkReport], answer: _Answer, *, hears: bool) -> tuple[bool, list[str]]:
+def _judge(reports: list[SinkAccount], answer: _Answer, *, hears: bool) -> tuple[bool, list[str]]:
     lines = answer.words.splitlines()
     own = reports[0]
     bad = [item for item in reports if item.lost or item.failures or item.cut_off or item.state == "disabled"]

@@ -27,9 +27,11 @@ from esper_core.errors import (
     UsageError,
 )
 from esper_core.events import RunFinished
-from esper_core.health import HEALTH_WINDOW, HealthLevel, RunState, Verdict, VerdictInput, verdict
+from esper_core.health import HEALTH_WINDOW, HealthLevel, RunState
 from esper_core.host.load.discovery import installed_commands
 from esper_core.host.load.selection import foreground_sink, select_sinks
+from esper_core.reading.account import to_summary
+from esper_core.reading.judged import judge
 from esper_core.runs import RunDir, create_run, run_state
 from esper_core.runs.layout import journal_files
 from esper_core.runs.process import ProcessPresence, probe_process
@@ -38,13 +40,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from esper_core.config.layers import Resolved
+    from esper_core.health import Verdict
     from esper_core.host.load.selection import Selection
     from esper_core.host.session import Session, SessionReport
     from esper_core.ppo.agent import PPOAgent
     from esper_core.ppo.checkpoint import Checkpoint
     from esper_core.ppo.task import Task
     from esper_core.ppo.trainer import TrainResult
-    from esper_core.runs import Run
+    from esper_core.reading import Run
 
 __all__ = ["train"]
 
@@ -273,22 +276,13 @@ class _Attempt:
     # --- after --------------------------------------------------------------------------------
 
     def _verdict(self, result: TrainResult, report: SessionReport, levels: deque[HealthLevel]) -> Verdict:
-        last = result.last
-        leading = last.leading_head if last is not None else None
-        return verdict(
-            VerdictInput(
-                state=result.state,
-                levels=tuple(levels),
-                updates=result.updates,
-                kl=last.kl_divergence if last is not None else None,
-                head=leading.name if leading is not None else None,
-                share=leading.share if leading is not None else None,
-                journal_lost=sum(sink.lost for sink in report.sinks if sink.name == "journal"),
-                sink_lost=tuple(
-                    (sink.name, sink.lost) for sink in report.sinks if sink.lost and sink.name != "journal"
-                ),
-                message=result.reason if result.state is RunState.FAILED else "",
-            )
+        return judge(
+            result.state,
+            levels=levels,
+            last=result.last,
+            updates=result.updates,
+            accounts=report.sinks,
+            message=result.reason,
         )
 
     def _summary(
@@ -320,20 +314,7 @@ class _Attempt:
             "health": last.health.value if last is not None else None,
             "duration_s": time.monotonic() - begun,
             "lost": report.lost_total,
-            "sinks": [
-                {
-                    "name": sink.name,
-                    "distribution": sink.distribution,
-                    "version": sink.version,
-                    "state": sink.state,
-                    "delivered": sink.delivered,
-                    "lost": sink.lost,
-                    "failures": sink.failures,
-                    "cut_off": sink.cut_off,
-                    "message": sink.message,
-                }
-                for sink in report.sinks
-            ],
+            "sinks": [to_summary(sink) for sink in report.sinks],
         }
 
     def _say_end(self, run: RunDir, result: TrainResult, report: SessionReport, judged: Verdict, begun: float) -> None:

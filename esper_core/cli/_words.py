@@ -172,11 +172,12 @@ def end_lines(
 def _kl_text(last: PPOUpdatePayload | None) -> str:
     if last is None:
         return "no update was made"
-    text = f"{format_kl(last.kl_divergence)} in the last update ({last.health.value.replace('_', '-')})"
+    from esper_core.reading.sentences import carries, level_word
+
+    text = f"{format_kl(last.kl_divergence)} in the last update ({level_word(last.health)})"
     if len(last.heads) > 1:
         active = sum(head.weight for head in last.heads if head.weight is not None)
         text += f", joint {format_kl(last.kl_joint)} with {active:.1f} heads active"
-        leading = last.leading_head
-        if leading is not None and leading.share:
-            text += f"; head {leading.name} carries {leading.share:.0%}"
+        if carrier := carries(last):
+            text += f"; {carrier}"
     return text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -13,12 +12,10 @@ from esper_core.errors import EXIT_OK, EsperError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
 
-    from esper_core.events import PPOUpdatePayload, TelemetryEvent
-    from esper_core.runs import Run
+    from esper_core.reading import Run
 
-__all__ = ["ExportCommand", "columns", "command"]
+__all__ = ["ExportCommand", "command"]
 
 
 class ExportCommand:
@@ -41,7 +38,7 @@ class ExportCommand:
 
     def run(self, args: argparse.Namespace) -> int:
         """Write them."""
-        from esper_core.runs import open_run
+        from esper_core.reading import open_run
 
         base = runs_dir(args)
         runs = [open_run(spec, base) for spec in args.runs]
@@ -65,119 +62,21 @@ def _opened(path: Path | None) -> contextlib.AbstractContextManager[TextIO]:
     return path.open("w", encoding="utf-8", newline="")
 
 
-def columns() -> dict[str, Callable[[PPOUpdatePayload], object]]:
-    """Columns of an update, by name: every scalar field of the payload, and those of its early stop.
-
-    Derived from the dataclass, so that a new field is a new column. Head columns depend on the run's heads and are
-    made beside the rows; series (``kl_by_epoch``) have no place in a table and stay in the journal.
-    """
-    import typing
-    from dataclasses import fields
-
-    from esper_core.events import EarlyStop, PPOUpdatePayload
-
-    def own(name: str) -> Callable[[PPOUpdatePayload], object]:
-        return lambda payload: getattr(payload, name)
-
-    def stop(name: str) -> Callable[[PPOUpdatePayload], object]:
-        return lambda payload: None if payload.early_stop is None else getattr(payload.early_stop, name)
-
-    found: dict[str, Callable[[PPOUpdatePayload], object]] = {}
-    hints = typing.get_type_hints(PPOUpdatePayload)
-    for item in fields(PPOUpdatePayload):
-        hint = hints[item.name]
-        if EarlyStop in typing.get_args(hint):
-            found.update({f"{item.name}.{part.name}": stop(part.name) for part in fields(EarlyStop)})
-        elif typing.get_origin(hint) is not tuple:
-            found[item.name] = own(item.name)
-    return found
-
-
-def _rows(run: Run) -> Iterator[dict[str, object]]:
-    """One flat row an update; what was not measured is None."""
-    own, parts = columns(), _head_parts()
-    for event in run.updates():
-        yield _row(event, own, parts)
-
-
-def _row(
-    event: TelemetryEvent[PPOUpdatePayload], own: dict[str, Callable[[PPOUpdatePayload], object]], parts: list[str]
-) -> dict[str, object]:
-    row: dict[str, object] = {"run": event.run_id, "attempt": event.attempt, "time": _iso(event)}
-    row.update({name: value(event.payload) for name, value in own.items()})
-    for head in event.payload.heads:
-        row.update({f"head.{head.name}.{part}": getattr(head, part) for part in parts})
-    return row
-
-
-def _head_parts() -> list[str]:
-    from dataclasses import fields
-
-    from esper_core.events import HeadStats
-
-    return [item.name for item in fields(HeadStats) if item.name != "name"]
-
-
-def _iso(event: TelemetryEvent[PPOUpdatePayload]) -> str:
-    """The event's time in UTC, to the microsecond."""
-    import datetime as dt
-
-    moment = dt.datetime.fromtimestamp(event.time_ns // 1_000_000_000, tz=dt.UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{event.time_ns % 1_000_000_000 // 1000:06d}Z"
-
-
 def _write_csv(runs: list[Run], out: TextIO) -> int:
-    """Empty cells for what was not measured; ``nan`` and ``inf`` as any reader of CSV takes them."""
-    import csv
+    from itertools import chain
 
-    heading = dict.fromkeys(["run", "attempt", "time", *columns()])
-    for run in runs:
-        heading.update(dict.fromkeys(_head_columns(run)))
-    writer = csv.DictWriter(out, list(heading), restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    count = 0
-    for run in runs:
-        for row in _rows(run):
-            writer.writerow(row)
-            count += 1
-    return count
+    from esper_core.reading.table import heading, write_csv
 
-
-def _head_columns(run: Run) -> list[str]:
-    """Columns of a run's heads: they stay the same within an attempt, so the first update of each says them."""
-    from esper_core.events import PPOUpdatePayload
-    from esper_core.runs import JournalReader
-    from esper_core.runs.history import attempt_starts
-
-    found: dict[str, None] = {}
-    for attempt in attempt_starts(run.directory):
-        for event in JournalReader(run.directory, attempt=attempt).stream():
-            if isinstance(event.payload, PPOUpdatePayload):
-                names = [f"head.{head.name}.{part}" for head in event.payload.heads for part in _head_parts()]
-                found.update(dict.fromkeys(names))
-                break
-    return list(found)
+    names = heading(update for run in runs for update in run.first_updates())
+    return write_csv(chain.from_iterable(run.updates() for run in runs), names, out)
 
 
 def _write_jsonl(runs: list[Run], out: TextIO) -> int:
-    """What was not measured is left out; NaN and infinities are the strings ``NaN``, ``Infinity``, ``-Infinity``."""
-    import json
+    from itertools import chain
 
-    count = 0
-    for run in runs:
-        for row in _rows(run):
-            known = {name: _json_value(value) for name, value in row.items() if value is not None}
-            out.write(json.dumps(known, ensure_ascii=False) + "\n")
-            count += 1
-    return count
+    from esper_core.reading.table import write_jsonl
 
-
-def _json_value(value: object) -> object:
-    if not isinstance(value, float) or math.isfinite(value):
-        return value
-    if math.isnan(value):
-        return "NaN"
-    return "Infinity" if value > 0 else "-Infinity"
+    return write_jsonl(chain.from_iterable(run.updates() for run in runs), out)
 
 
 command = ExportCommand()

@@ -66,7 +66,7 @@ class PPOCommand:
         resolved = resolve_config(args, flags)
         resumed = None
         if args.resume is not None:
-            from esper_core.runs import open_run
+            from esper_core.reading import open_run
 
             resumed = open_run(args.resume, resolved.config.run.dir)
             resolved = resolve_config(args, flags, resumed=resumed)

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
-    from esper_core.events import Payload, TelemetryEvent
-    from esper_core.runs import JournalReader, Run
+    from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
+    from esper_core.reading import Run
+    from esper_core.runs import JournalReader
 
     Event = TelemetryEvent[Payload]
 
@@ -51,7 +52,8 @@ class ReplayCommand:
 
     def run(self, args: argparse.Namespace) -> int:
         """Play it."""
-        from esper_core.runs import JournalReader, open_run
+        from esper_core.reading import open_run
+        from esper_core.runs import JournalReader
 
         if args.speed is not None and not 0 < args.speed < float("inf"):
             raise UsageError(
@@ -65,12 +67,11 @@ class ReplayCommand:
 
 
 def _print(run: Run, reader: JournalReader, args: argparse.Namespace) -> int:
-    from esper_core.cli._runlines import event_line
-
+    tell = _Teller()
     count = 0
     for event in _events(run, reader, args, stopped=lambda: False):
-        line = event_line(event)
-        if line is not None and not event.marked:
+        line = None if event.marked else tell(event)
+        if line is not None:
             print(line, flush=args.follow)
             count += event.kind == "ppo_updated"
     if not count:
@@ -79,6 +80,42 @@ def _print(run: Run, reader: JournalReader, args: argparse.Namespace) -> int:
     judged = run.verdict()
     print(f"{count} updates; {run.state}; verdict {judged.label}: {judged.reason}")
     return EXIT_OK
+
+
+class _Teller:
+    """Tells events in the lines that the console had: updates in columns, the rest in sentences."""
+
+    def __init__(self) -> None:
+        from esper_core.reading.aggregator import SanctumAggregator
+        from esper_core.reading.glyphs import encodable, to_ascii
+
+        self._run = SanctumAggregator()
+        self._draw: Callable[[str], str] = str if encodable(sys.stdout.encoding) else to_ascii
+
+    def __call__(self, event: Event) -> str | None:
+        """The event's line; None for those that a listing leaves out."""
+        from esper_core.events import PPOUpdatePayload, RunFinished, RunStarted
+        from esper_core.reading.sentences import sentence
+
+        self._run.handle(event)
+        if isinstance(event.payload, PPOUpdatePayload):
+            return self._update(event.payload)
+        text = sentence(event)
+        if text is None or isinstance(event.payload, RunStarted | RunFinished):
+            return text
+        return f"  {text}"
+
+    def _update(self, update: PPOUpdatePayload) -> str:
+        from esper_core.health import HealthLevel
+        from esper_core.reading.sentences import carries
+        from esper_core.reading.trend import trend
+        from esper_core.reading.updateline import update_line
+
+        pieces = update_line(update, trend(self._run.tamiyo.kl_divergence_history), draw=self._draw)
+        tail = carries(update) if update.health.severity >= HealthLevel.WARNING.severity else ""
+        if update.early_stop is None and update.outcome != "completed":
+            tail = update.reason
+        return f"{''.join(text for text, _ in pieces)}   {tail}".rstrip()
 
 
 def _play(run: Run, reader: JournalReader, args: argparse.Namespace) -> int:
@@ -125,15 +162,13 @@ def _events(
 ) -> Iterator[Event]:
     """The journal's events in the order they happened, each update of an attempt once, at the pace asked for."""
     from esper_core.events import PPOUpdatePayload
+    from esper_core.reading.attempts import Once
 
-    last: dict[int, int] = {}
+    once = Once()
     pace = _Pace(args.speed) if args.speed is not None else None
     for event in _followed(run, reader, stopped) if args.follow else reader.stream():
-        if isinstance(event.payload, PPOUpdatePayload):
-            number = event.payload.update_id
-            if number <= last.get(event.attempt, 0):
-                continue
-            last[event.attempt] = number
+        if isinstance(event.payload, PPOUpdatePayload) and not once.passes(event.attempt, event.payload.update_id):
+            continue
         if pace is not None:
             pace.wait(event.time_ns, stopped)
         if stopped():

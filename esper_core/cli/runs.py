@@ -79,7 +79,9 @@ class RunsCommand:
 
 
 def _row(directory: RunDir, now: int) -> _Row:
-    from esper_core.runs import Run, read_record, run_state, run_verdict
+    from esper_core.reading import Run, run_verdict
+    from esper_core.reading.returns import return_to_show
+    from esper_core.runs import read_record, run_state
 
     record = read_record(directory)
     unreadable = ""
@@ -91,9 +93,6 @@ def _row(directory: RunDir, now: int) -> _Row:
     judged = run_verdict(record, recent, now_ns=now)
     started = _started_ns(directory, record.started_ns if record is not None else 0)
     payload = last.payload if last is not None else None
-    returned = None
-    if payload is not None:
-        returned = payload.return_mean_100 if payload.return_mean_100 is not None else payload.return_mean
     updates, steps = (payload.update_id, payload.env_steps) if payload is not None else (0, 0)
     if record is not None:
         updates, steps = max(updates, record.updates), max(steps, record.env_steps)
@@ -109,7 +108,7 @@ def _row(directory: RunDir, now: int) -> _Row:
         updates=updates,
         env_steps=steps,
         kl_divergence=payload.kl_divergence if payload is not None else None,
-        return_mean=returned,
+        return_mean=return_to_show(payload),
         started_ns=started,
         age_s=(now - started) / 1e9 if started is not None else None,
     )
@@ -123,8 +122,9 @@ def _started_ns(directory: RunDir, recorded: int) -> int | None:
 
 
 def _table(rows: list[_Row]) -> list[str]:
-    from esper_core.cli._runlines import aligned, duration, number
+    from esper_core.cli._columns import aligned
     from esper_core.health import format_kl
+    from esper_core.reading.numbers import age, plain
 
     cells = [
         (
@@ -133,8 +133,8 @@ def _table(rows: list[_Row]) -> list[str]:
             row.verdict,
             str(row.updates),
             format_kl(row.kl_divergence),
-            number(row.return_mean),
-            duration(row.age_s) if row.age_s is not None else "—",
+            plain(row.return_mean, 1),
+            age(row.age_s),
         )
         for row in rows
     ]

@@ -25,6 +25,7 @@ It may declare:
 * ``delivery``: ``"all"`` (default), ``"inline"`` or ``"latest"``.
 * ``event_kinds``: what the hook ``esper_event`` hears: ``"all"``, ``"recorded"`` or a collection of kinds.
 * ``requires``: names of other sinks that must be on.
+* ``keeps_record``: True when the sink keeps the run's record on disk: what it loses makes every number doubtful.
 * ``check_report() -> str``: a line that ``esper sinks check`` prints after the marked event was delivered (an endpoint,
   an answer, a latency); raise to fail the check with that message.
 * ``replay_report() -> str``: lines that ``esper replay --to NAME`` prints at its end: what was sent, what never can be.

@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from esper_core.config.schema import EsperConfig
     from esper_core.events import Payload, TelemetryEvent
     from esper_core.hooks import SinkMode
-    from esper_core.host.deliver.report import SinkReport
     from esper_core.host.otel.resource import ResourceValue
     from esper_core.instrumentation.sink import Instrumentation
+    from esper_core.reading.account import SinkAccount
     from esper_core.runs.layout import RunDir
 
 __all__ = ["Session", "SessionReport"]
@@ -258,7 +258,7 @@ class Session:
         if self._heartbeat is not None:
             self._heartbeat.progress(updates=updates, env_steps=env_steps)
 
-    def statuses(self) -> tuple[SinkReport, ...]:
+    def statuses(self) -> tuple[SinkAccount, ...]:
         """The counters of every sink, span processor and metric reader, now."""
         own = {"session", "instrumentation"}
         sinks = (item for item in self.hub.statuses() if item.name not in own or item.failures)

@@ -61,6 +61,7 @@ class SinkRecord(Struct, kw_only=True):
         capacity: events the channel holds; 0 for an inline sink.
         lag_s: seconds the oldest waiting event has waited; None for an inline sink.
         message: the last failure, in words.
+        keeps_record: whether it keeps the run's record; None in files of 0.1, which did not say.
     """
 
     name: str
@@ -74,6 +75,7 @@ class SinkRecord(Struct, kw_only=True):
     capacity: int = 0
     lag_s: float | None = None
     message: str = ""
+    keeps_record: bool | None = None
 
 
 class RunRecord(Struct, kw_only=True):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from esper_core.events import Payload, SinkStatusChanged
     from esper_core.hooks import SinkMode
-    from esper_core.host.deliver.report import SinkReport
+    from esper_core.reading.account import SinkAccount
 
 __all__ = ["RecordingSink", "SinkHarness"]
 
@@ -112,7 +112,7 @@ class SinkHarness:
         )
         self._name = loaded.name
         self._hub = Hub([ActiveSink(loaded=loaded, instance=self.sink)], context, {loaded.name: options})
-        self._final: SinkReport | None = None
+        self._final: SinkAccount | None = None
 
     def __enter__(self) -> Self:
         self._hub.open()
@@ -141,14 +141,14 @@ class SinkHarness:
         """Changes of the sink's state since the last call."""
         return self._hub.drain_status()
 
-    def close(self, reason: CloseReason = CloseReason.DONE) -> SinkReport:
+    def close(self, reason: CloseReason = CloseReason.DONE) -> SinkAccount:
         """Close the sink within the deadline; a second call changes nothing."""
         if self._final is None:
             (self._final,) = self._hub.close(reason, self._deadline_s)
         return self._final
 
     @property
-    def report(self) -> SinkReport:
+    def report(self) -> SinkAccount:
         """The sink's counters: now, or at the end once it is closed."""
         if self._final is not None:
             return self._final
@@ -172,5 +172,6 @@ def _resolve(sink: object, name: str) -> tuple[LoadedSink, object | None]:
         config_type=seen.config_type,
         delivery=getattr(sink, "delivery", seen.delivery),
         requires=seen.requires,
+        keeps_record=seen.keeps_record,
     )
     return loaded, instance

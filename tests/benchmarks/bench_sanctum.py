@@ -28,10 +28,11 @@ from pathlib import Path
 
 from esper_core.events import HeadStats, PPOUpdatePayload, RunStarted, SpanRef, TelemetryEvent, TraceRef
 from esper_core.health import classify_kl, format_kl
-from esper_core.runs import JournalWriter, RunDir, RunRecord, process_identity, scan_index, write_record
+from esper_core.reading import scan_index
+from esper_core.reading.aggregator import SanctumAggregator
+from esper_core.reading.source import MemorySource
+from esper_core.runs import JournalWriter, RunDir, RunRecord, process_identity, write_record
 from esper_core.semconv.attributes import span_name
-from esper_sink_tui.aggregator import SanctumAggregator
-from esper_sink_tui.source import MemorySource
 from esper_sink_tui.watch import Watch
 
 SECOND = 1_000_000_000

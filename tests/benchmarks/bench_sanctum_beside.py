@@ -23,7 +23,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from bench_sanctum import Viewer
 
-from esper_core.runs import list_runs, open_run
+from esper_core.reading import open_run
+from esper_core.runs import list_runs
 
 
 def train(base: Path, words: list[str], *, watched: bool) -> dict[str, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from esper_core.runs import open_run
+from esper_core.reading import open_run
 
 pytest.importorskip("esper_sink_journal", reason="a run on disk needs the journal")
 

@@ -17,7 +17,8 @@ import pytest
 from esper_core.cli.main import main
 from esper_core.errors import EXIT_FAILED, EXIT_LOSSY, EXIT_OK, EXIT_USAGE
 from esper_core.health import RunState
-from esper_core.runs import RunRecord, create_run, open_run, write_record
+from esper_core.reading import open_run
+from esper_core.runs import RunRecord, create_run, write_record
 from esper_core.runs.process import process_identity
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from esper_core.health import RunState
-from esper_core.runs import open_run
+from esper_core.reading import open_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,8 @@ from pathlib import Path
 from opentelemetry import trace
 from esper_core.config.schema import EsperConfig
 from esper_core.host.session import Session
-from esper_core.runs import create_run, open_run
+from esper_core.reading import open_run
+from esper_core.runs import create_run
 from esper_core.testing import make_update
 
 run = create_run(Path("runs"), name="set")

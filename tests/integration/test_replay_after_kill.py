@@ -12,7 +12,7 @@ import pytest
 
 from esper_core.cli.main import main
 from esper_core.health import RunState
-from esper_core.runs import open_run
+from esper_core.reading import open_run
 
 if TYPE_CHECKING:
     from pathlib import Path

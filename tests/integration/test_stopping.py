@@ -17,7 +17,7 @@ import pytest
 from esper_core.cli.main import main
 from esper_core.errors import EXIT_SIGNAL
 from esper_core.health import RunState
-from esper_core.runs import open_run
+from esper_core.reading import open_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -23,11 +23,12 @@ pytest.importorskip("esper_sink_tui", reason="the viewer is a plugin")
 pytest.importorskip("esper_sink_journal", reason="the viewer reads the journal")
 
 from esper_core.health import HealthLevel, RunState, VerdictKind, format_kl
-from esper_core.runs import find_run, open_run, read_events, read_record
-from esper_sink_tui.aggregator import SanctumAggregator
+from esper_core.reading import open_run
+from esper_core.reading.aggregator import SanctumAggregator
+from esper_core.reading.document import document
+from esper_core.reading.rows import KL_RANGE
+from esper_core.runs import find_run, read_events, read_record
 from esper_sink_tui.app import SanctumApp
-from esper_sink_tui.document import document
-from esper_sink_tui.metrics import KL_RANGE
 from esper_sink_tui.spark import glyph
 from esper_sink_tui.watch import Watch
 from esper_sink_tui.widgets import EventsPanel, HealthStatusPanel, StatusBanner
@@ -126,10 +127,10 @@ def test_live_through_the_hub_and_from_the_journal_the_same(tmp_path: Path) -> N
     sink.write_text(
         "import json\n"
         "from esper_core.hooks import hookimpl\n"
-        "from esper_sink_tui.aggregator import SanctumAggregator\n"
-        "from esper_sink_tui.document import document\n"
-        "from esper_sink_tui.life import Life\n"
-        "from esper_sink_tui.model import build\n"
+        "from esper_core.reading.aggregator import SanctumAggregator\n"
+        "from esper_core.reading.document import document\n"
+        "from esper_core.reading.life import Life\n"
+        "from esper_core.reading.model import build\n"
         "class Mirror:\n"
         "    def __init__(self, config=None):\n"
         "        self.aggregator = SanctumAggregator()\n"
@@ -155,8 +156,8 @@ def test_live_through_the_hub_and_from_the_journal_the_same(tmp_path: Path) -> N
     run = find_run("latest", tmp_path / "runs")
     import json
 
-    from esper_sink_tui.life import Life
-    from esper_sink_tui.model import build
+    from esper_core.reading.life import Life
+    from esper_core.reading.model import build
 
     live = json.loads((run.path / "mirror.json").read_text(encoding="utf-8"))
     aggregator = SanctumAggregator()

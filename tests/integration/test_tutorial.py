@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from esper_core.health import HealthLevel
-from esper_core.runs import list_runs, open_run
+from esper_core.reading import open_run
+from esper_core.runs import list_runs
 
 pytest.importorskip("esper_sink_journal", reason="a run on disk needs the journal")
 pytest.importorskip("esper_sink_console", reason="the lines of updates are the console's")

@@ -61,7 +61,8 @@ def test_loaded_agent_acts_like_the_saved_one(toys: Any, tmp_path: Path) -> None
 
 
 def test_run_directory_is_loaded_by_its_path(toys: Any, tmp_path: Path) -> None:
-    from esper_core.runs import create_run, open_run
+    from esper_core.reading import open_run
+    from esper_core.runs import create_run
 
     run = create_run(tmp_path, name="try")
     agent, _ = trained(toys, run.checkpoint, updates=1)

@@ -13,20 +13,8 @@ import pytest
 
 from esper_core.events import HeadStats, Payload, PPOUpdatePayload, RunStarted, SpanRef, TelemetryEvent, TraceRef
 from esper_core.health import HealthLevel, RunState, VerdictKind, classify_kl
-from esper_core.runs import (
-    JournalWriter,
-    Run,
-    RunDir,
-    RunRecord,
-    SinkRecord,
-    UpdateIndex,
-    create_run,
-    effective_updates,
-    open_run,
-    scan_index,
-    stream_updates,
-    write_record,
-)
+from esper_core.reading import Run, UpdateIndex, effective_updates, open_run, scan_index, stream_updates
+from esper_core.runs import JournalWriter, RunDir, RunRecord, SinkRecord, create_run, write_record
 from esper_core.semconv.codec import encode
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from esper_core.events import (
     TraceRef,
 )
 from esper_core.health import RunState
-from esper_core.runs import JournalReader, JournalWriter, RunDir, create_run, read_events, scan_index, tail_events
+from esper_core.reading import scan_index
+from esper_core.runs import JournalReader, JournalWriter, RunDir, create_run, read_events, tail_events
 from esper_core.runs.reader import MAX_LINE_BYTES
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from esper_core.host.deliver.guard import Guard
-    from esper_core.host.deliver.report import SinkReport
+    from esper_core.reading.account import SinkAccount
 
 __all__ = ["Channel", "InlineChannel", "LatestChannel", "QueueChannel"]
 
@@ -55,7 +55,7 @@ class Channel(Protocol):
     def pending(self) -> int:
         """Events taken and not yet delivered."""
 
-    def report(self) -> SinkReport:
+    def report(self) -> SinkAccount:
         """Its counters now."""
 
 
@@ -126,8 +126,9 @@ class _Base:
         kept = f", {held} events in hand" if held else ""
         self.guard.close("cut_off", lost=held, message=f"cut off at the deadline{kept}")
 
-    def report(self) -> SinkReport:
-        return self.guard.snapshot(delivery=self.delivery, queued=self.pending())
+    def report(self) -> SinkAccount:
+        lag_s = None if self.delivery == "inline" else 0.0
+        return self.guard.snapshot(delivery=self.delivery, queued=self.pending(), lag_s=lag_s)
 
 
 class InlineChannel(_Base):
@@ -208,7 +209,7 @@ class _ThreadChannel(_Base):
     def pending(self) -> int:
         return self._held() + self._in_hand
 
-    def report(self) -> SinkReport:
+    def report(self) -> SinkAccount:
         return self.guard.snapshot(
             delivery=self.delivery,
             queued=self.pending(),

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from esper_core.events import SinkState, SinkStatusChanged
-from esper_core.host.deliver.report import SinkReport
+from esper_core.reading.account import SinkAccount
 
 if TYPE_CHECKING:
     import logging
@@ -34,6 +34,7 @@ class Guard:
         name: the sink's name.
         distribution: where it came from.
         version: of the distribution.
+        keeps_record: whether the sink keeps the run's record.
         max_failures: failures in a row after which it is disabled.
         logger: writes to ``trainer.log``.
         on_change: receives every change of state; called under no lock, from any thread.
@@ -48,6 +49,7 @@ class Guard:
         *,
         distribution: str = "",
         version: str = "",
+        keeps_record: bool = False,
         max_failures: int = 5,
         logger: logging.Logger | None = None,
         on_change: Callable[[SinkStatusChanged], None] | None = None,
@@ -58,6 +60,7 @@ class Guard:
         self.name = name
         self.distribution = distribution
         self.version = version
+        self.keeps_record = keeps_record
         self._max_failures = max_failures
         self._logger = logger
         self._on_change = on_change
@@ -218,11 +221,11 @@ class Guard:
         return max(0.0, self._retry_at - self._clock()) if self._io_in_a_row else 0.0
 
     def snapshot(
-        self, *, delivery: str, queued: int = 0, capacity: int = 0, lag_s: float = 0.0, coalesced: int = 0
-    ) -> SinkReport:
+        self, *, delivery: str, queued: int = 0, capacity: int = 0, lag_s: float | None = 0.0, coalesced: int = 0
+    ) -> SinkAccount:
         """The counters at one moment."""
         with self._lock:
-            return SinkReport(
+            return SinkAccount(
                 name=self.name,
                 distribution=self.distribution,
                 version=self.version,
@@ -236,8 +239,8 @@ class Guard:
                 capacity=capacity,
                 lag_s=lag_s,
                 slowest_s=self._slowest_s,
-                cut_off=self._state == "cut_off",
                 message=self._message,
+                keeps_record=self.keeps_record,
             )
 
     # --- inside -------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from esper_core.events import SinkStatusChanged
-    from esper_core.host.deliver.report import SinkReport
+    from esper_core.reading.account import SinkAccount
 
 __all__ = ["ActiveSink", "Closable", "Hub", "close_together"]
 
@@ -106,13 +106,14 @@ class Hub:
 
     # --- building -----------------------------------------------------------------------------
 
-    def guard(self, name: str, *, distribution: str = "", version: str = "") -> Guard:
+    def guard(self, name: str, *, distribution: str = "", version: str = "", keeps_record: bool = False) -> Guard:
         """A guard whose changes of state this hub reports."""
         options = self._delivery.get(name.split("/", maxsplit=1)[0], DeliveryConfig())
         return Guard(
             name,
             distribution=distribution,
             version=version,
+            keeps_record=keeps_record,
             max_failures=options.max_failures,
             logger=logging.getLogger("esper.host"),
             on_change=self._changed,
@@ -129,7 +130,12 @@ class Hub:
 
     def _add(self, sink: ActiveSink) -> None:
         loaded = sink.loaded
-        guard = self.guard(loaded.name, distribution=loaded.distribution, version=loaded.version)
+        guard = self.guard(
+            loaded.name,
+            distribution=loaded.distribution,
+            version=loaded.version,
+            keeps_record=loaded.keeps_record,
+        )
         caller = new_manager()
         caller.register(sink.instance, name=loaded.name)
         context = replace(self._context, logger=logging.getLogger(f"esper.sink.{loaded.name}"), report=guard.report)
@@ -238,7 +244,7 @@ class Hub:
             changes, self._changes = tuple(self._changes.values()), {}
         return changes
 
-    def statuses(self) -> tuple[SinkReport, ...]:
+    def statuses(self) -> tuple[SinkAccount, ...]:
         """Every sink's counters now, in the order of the configuration."""
         return tuple(channel.report() for channel in reversed(self._channels.values()))
 
@@ -257,7 +263,7 @@ class Hub:
 
     # --- closing ------------------------------------------------------------------------------
 
-    def close(self, reason: CloseReason, deadline_s: float, also: Iterable[Closable] = ()) -> tuple[SinkReport, ...]:
+    def close(self, reason: CloseReason, deadline_s: float, also: Iterable[Closable] = ()) -> tuple[SinkAccount, ...]:
         """Close every sink, and what else is given, side by side within one deadline.
 
         Args:

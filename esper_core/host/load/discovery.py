@@ -50,6 +50,7 @@ class LoadedSink:
         config_type: its ``Config``, or None.
         delivery: what it declares.
         requires: names of other sinks that must be on.
+        keeps_record: whether it keeps the run's record: its losses make every number of the run doubtful.
         named: False for a default that nobody asked for: it may be missing.
     """
 
@@ -62,6 +63,7 @@ class LoadedSink:
     config_type: type[Any] | None = None
     delivery: Delivery = "all"
     requires: tuple[str, ...] = ()
+    keeps_record: bool = False
     named: bool = field(default=True)
 
     @property
@@ -184,6 +186,7 @@ def _checked(factory: Any, *, name: str, spec: str, distribution: str, version: 
         config_type=seen.config_type,
         delivery=seen.delivery,
         requires=seen.requires,
+        keeps_record=seen.keeps_record,
         named=named,
     )
 

@@ -45,6 +45,7 @@ class InspectedSink:
     delivery: Delivery
     requires: tuple[str, ...]
     catch_all: frozenset[str] = frozenset()
+    keeps_record: bool = False
 
 
 def new_manager() -> pluggy.PluginManager:
@@ -85,12 +86,16 @@ def inspect_sink(factory: Any, where: str) -> InspectedSink:
     requires = getattr(factory, "requires", ())
     if isinstance(requires, str) or not all(isinstance(item, str) for item in requires):
         raise SinkError(f"{where}: requires is no sequence of sink names", hint='write requires = ("journal",)')
+    keeps_record = getattr(factory, "keeps_record", False)
+    if not isinstance(keeps_record, bool):
+        raise SinkError(f"{where}: keeps_record is no bool", hint="write keeps_record = True, or leave it out")
     return InspectedSink(
         hooks=hooks | catch_all,
         config_type=config_type,
         delivery=cast("Delivery", delivery),
         requires=tuple(requires),
         catch_all=catch_all,
+        keeps_record=keeps_record,
     )
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import Span
 
     from esper_core.host.deliver.guard import Guard
-    from esper_core.host.deliver.report import SinkReport
+    from esper_core.reading.account import SinkAccount
 
 __all__ = ["GuardedProcessor", "GuardedReader"]
 
@@ -91,7 +91,7 @@ class GuardedProcessor(SpanProcessor, Closable):
         """Spans not yet handed over."""
         return self._channel.pending()
 
-    def report(self) -> SinkReport:
+    def report(self) -> SinkAccount:
         """Its counters now."""
         return self._channel.report()
 
@@ -134,6 +134,6 @@ class GuardedReader(Closable):
         """Give up on it."""
         self.guard.close("cut_off", message="cut off at the deadline")
 
-    def report(self) -> SinkReport:
+    def report(self) -> SinkAccount:
         """Its counters now."""
         return self.guard.snapshot(delivery="metric reader")

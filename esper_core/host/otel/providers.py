@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from esper_core.config.schema import OtelConfig
     from esper_core.host.deliver.hub import ActiveSink, Hub
-    from esper_core.host.deliver.report import SinkReport
     from esper_core.host.otel.processors import GuardedProcessor, GuardedReader
     from esper_core.host.otel.resource import ResourceValue
+    from esper_core.reading.account import SinkAccount
 
 __all__ = ["Providers"]
 
@@ -84,7 +84,7 @@ class Providers:
         """Everything to close within the deadline."""
         return (*self.processors, *self.readers)
 
-    def statuses(self) -> tuple[SinkReport, ...]:
+    def statuses(self) -> tuple[SinkAccount, ...]:
         """The counters of processors and readers."""
         return tuple(item.report() for item in self.closables)
 

@@ -7,14 +7,15 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from esper_core.reading.account import to_record
 from esper_core.runs.process import process_identity
-from esper_core.runs.state import RunRecord, SinkRecord, write_record
+from esper_core.runs.state import RunRecord, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from esper_core.health import RunState
-    from esper_core.host.deliver.report import SinkReport
+    from esper_core.reading.account import SinkAccount
     from esper_core.runs.layout import RunDir
 
 __all__ = ["HEARTBEAT_S", "Heartbeat"]
@@ -28,7 +29,7 @@ class Heartbeat:
     Args:
         run: the run whose ``run.json`` is kept; None writes nothing.
         record: its first record; identity and times are filled in here.
-        reports: the sinks' counters.
+        reports: the sinks' accounts.
         tell: receives heartbeat and progress (unix seconds) and the state, for metrics.
         interval_s: promised seconds between two heartbeats.
     """
@@ -37,7 +38,7 @@ class Heartbeat:
         self,
         run: RunDir | None,
         record: RunRecord,
-        reports: Callable[[], Iterable[SinkReport]],
+        reports: Callable[[], Iterable[SinkAccount]],
         *,
         tell: Callable[..., None] | None = None,
         interval_s: float = HEARTBEAT_S,
@@ -93,7 +94,7 @@ class Heartbeat:
                 )
             if self._run is None:
                 return
-            record.sinks = [_sink_record(report) for report in self._reports()]
+            record.sinks = [to_record(account) for account in self._reports()]
             try:
                 write_record(self._run, record, durable=durable)
             except OSError as error:
@@ -102,19 +103,3 @@ class Heartbeat:
                 self._failed = True
             else:
                 self._failed = False
-
-
-def _sink_record(report: SinkReport) -> SinkRecord:
-    return SinkRecord(
-        name=report.name,
-        distribution=report.distribution,
-        version=report.version,
-        state=report.state,
-        delivered=report.delivered,
-        lost=report.lost,
-        failures=report.failures,
-        queued=report.queued,
-        capacity=report.capacity,
-        lag_s=None if report.delivery == "inline" else report.lag_s,
-        message=report.message,
-    )

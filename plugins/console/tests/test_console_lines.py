@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from esper_core.events import EarlyStop, HeadStats, PPOUpdatePayload, SinkStatusChanged
+from esper_core.events import EarlyStop, HeadStats, PPOUpdatePayload
 from esper_core.health import HealthLevel, classify_kl
-from esper_sink_console._lines import ASCII, UNICODE, advice, plain, short_count, status_line, trend, update_line
+from esper_core.reading.glyphs import to_ascii
+from esper_core.reading.updateline import update_line
+from esper_sink_console._lines import COMPACT_BELOW, advice, plain
+
+if TYPE_CHECKING:
+    from esper_core.reading.trend import Trend
 
 HEADS = (HeadStats(name="slot", share=0.38), HeadStats(name="blueprint", share=0.62))
 
@@ -28,18 +33,18 @@ def update(kl: float | None = 0.0123, **fields: Any) -> PPOUpdatePayload:
     return PPOUpdatePayload(**{**base, **fields})
 
 
-def line(payload: PPOUpdatePayload, *, before: float | None = None, width: int | None = None) -> str:
-    return plain(update_line(payload, before=before, glyphs=UNICODE, width=width))
+def line(payload: PPOUpdatePayload, direction: Trend = "", *, width: int = 120) -> str:
+    return plain(update_line(payload, direction, compact=width < COMPACT_BELOW))
 
 
 def second(payload: PPOUpdatePayload) -> str | None:
-    found = advice(payload, UNICODE)
+    found = advice(payload)
     return None if found is None else plain(found)
 
 
 def test_a_line_tells_update_return_kl_direction_state_and_speed() -> None:
-    assert line(update(), before=0.01) == (
-        "update   12   return   187.3   KL 0.0123 ↑ ● healthy                         8.1k steps/s"
+    assert line(update(), "rising") == (
+        "update   12   return   187.3   KL 0.0123 ↑ ● healthy                         8.12k steps/s"
     )
 
 
@@ -60,36 +65,20 @@ def test_a_line_fits_its_terminal_and_its_columns_stand(kl: float | None, width:
 
 
 def test_a_number_near_a_limit_shows_its_side() -> None:
-    assert "KL 0.014996 ↓ ● healthy" in line(update(0.014996), before=0.02)
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "expected"),
-    [
-        (None, 0.01, " "),
-        (0.01, None, " "),
-        (math.nan, 0.01, " "),
-        (0.01, 0.0102, "→"),
-        (0.010, 0.012, "↑"),
-        (0.012, 0.010, "↓"),
-        (0.00001, 0.0004, "→"),
-    ],
-)
-def test_the_arrow_is_the_direction_of_the_number_alone(before: float | None, now: float | None, expected: str) -> None:
-    assert trend(before, now, UNICODE) == expected
+    assert "KL 0.014996 ↓ ● healthy" in line(update(0.014996), "falling")
 
 
 def test_nothing_measured_is_a_dash_and_never_a_zero() -> None:
     text = line(update(None, return_mean=None, steps_per_s=None))
     assert "return       —" in text
-    assert "KL      —   ◌ unknown" in text
+    assert "KL      —   … unknown" in text
     assert "0" not in text
 
 
 def test_ascii_glyphs_hold_no_other_character() -> None:
     stop = EarlyStop(epoch=3, minibatch=2, value=1, threshold=1)
     for payload in (update(), update(None, return_mean=None), update(0.05, early_stop=stop), update(math.nan)):
-        text = plain(update_line(payload, before=0.01, glyphs=ASCII)) + plain(advice(payload, ASCII) or ())
+        text = plain(update_line(payload, "rising", draw=to_ascii)) + plain(advice(payload, ascii_only=True) or ())
         assert text.isascii()
 
 
@@ -135,21 +124,3 @@ def test_a_skipped_update_says_why() -> None:
 def test_non_finite_is_said_in_words() -> None:
     text = line(update(math.nan, health=HealthLevel.NON_FINITE))
     assert "KL non-finite   × non-finite" in text  # noqa: RUF001  # the glyph
-
-
-def test_a_sink_in_trouble_is_named_with_its_origin() -> None:
-    status = SinkStatusChanged(
-        sink="otlp", distribution="esper-sink-otlp", version="0.1.0", state="cut_off", lost=3, message="slow"
-    )
-    shown = status_line(status)
-    assert shown is not None
-    assert plain(shown) == "sink otlp (esper-sink-otlp 0.1.0) cut off, 3 events lost: slow"
-    assert status_line(SinkStatusChanged(sink="otlp", state="closed")) is None
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [(None, "—"), (math.inf, "—"), (950, "950"), (8123, "8.1k"), (12_345, "12k"), (1_500_000, "1.5M")],
-)
-def test_counts_are_short(number: float | None, text: str) -> None:
-    assert short_count(number) == text

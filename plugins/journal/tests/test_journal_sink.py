@@ -16,14 +16,15 @@ from esper_core.events import EpisodeFinished, PPOUpdatePayload, RunStarted
 from esper_core.health import HealthLevel, RunState, classify_kl
 from esper_core.hooks import CloseReason, SinkContext
 from esper_core.host.session import Session
-from esper_core.runs import JournalReader, RunDir, create_run, open_run
+from esper_core.reading import open_run
+from esper_core.runs import JournalReader, RunDir, create_run
 from esper_sink_journal import JournalConfig, JournalSink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from esper_core.host.deliver.guard import SinkReport
+    from esper_core.reading.account import SinkAccount
 
 
 def session_in(base: Path, **tables: dict[str, object]) -> Session:
@@ -39,7 +40,7 @@ def emit(session: Session, number: int, kl: float = 0.001) -> None:
     session.progress(updates=number, env_steps=number)
 
 
-def journal(session: Session) -> SinkReport:
+def journal(session: Session) -> SinkAccount:
     return next(item for item in session.statuses() if item.name == "journal")
 
 

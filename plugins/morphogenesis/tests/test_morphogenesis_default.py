@@ -6,7 +6,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from esper_core.runs import open_run
+from esper_core.reading import open_run
 
 if TYPE_CHECKING:
     from pathlib import Path

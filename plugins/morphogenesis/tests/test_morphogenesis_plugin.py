@@ -12,7 +12,7 @@ import pytest
 
 from esper_core.cli.main import main
 from esper_core.config.layers import load_config
-from esper_core.runs import open_run
+from esper_core.reading import open_run
 
 OLD = Path(__file__).with_name("run-0.1")
 """Configuration and checkpoint of a run of esper-core 0.1 before the plugin: 6 updates, 8 episodes, hidden = [4]."""

@@ -79,7 +79,7 @@ def test_the_end_of_a_run_is_bounded_whatever_the_collector_does(
 
 def _own_spans(session: Session) -> list[str]:
     """Instant spans of the run: started, finished, sink status."""
-    from esper_core.runs import open_run
+    from esper_core.reading import open_run
 
     assert session.run is not None
     return [event.kind for event in open_run(str(session.run.path)).events() if event.kind != "ppo_updated"]
@@ -97,7 +97,7 @@ def test_failure_and_recovery_are_one_status_each(receiver: Any, tmp_path: Path,
                 receiver.answer = 200
             session.emitter.emit_ppo_update(PPOUpdatePayload(update_id=number, kl_divergence=0.01))
             time.sleep(0.05)
-    from esper_core.runs import open_run
+    from esper_core.reading import open_run
 
     assert session.run is not None
     told = [

@@ -21,13 +21,13 @@ from esper_core.events import (
     TraceRef,
 )
 from esper_core.health import RunState, classify_kl
+from esper_core.reading.account import SinkAccount
+from esper_core.reading.aggregator import SanctumAggregator
+from esper_core.reading.life import Life
+from esper_core.reading.model import ScreenModel, build
+from esper_core.reading.source import MemorySource
 from esper_core.runs import JournalWriter, RunDir, RunRecord, SinkRecord, process_identity, write_record
 from esper_core.semconv.attributes import span_name
-from esper_sink_tui.aggregator import SanctumAggregator
-from esper_sink_tui.life import Life
-from esper_sink_tui.model import ScreenModel, build
-from esper_sink_tui.schema import SinkStatus
-from esper_sink_tui.source import MemorySource
 from esper_sink_tui.watch import Watch
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Kit:
     ) -> ScreenModel:
         snapshot = self.fed(events).snapshot()
         sign = max((event.time_ns for event in events), default=0)
-        sinks = values.pop("sinks", (SinkStatus(name="journal", delivered=30),))
+        sinks = values.pop("sinks", (SinkAccount(name="journal", delivered=30),))
         life = Life(state=state, sign_ns=sign, pid=4711, updates=snapshot.updates, sinks=sinks)
         return build(snapshot, life, now_ns=sign + int(age * SECOND), **values)
 

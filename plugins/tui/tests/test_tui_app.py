@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,9 @@ from textual.widgets import DataTable, Input
 
 from esper_core.events import HeadStats
 from esper_core.health import format_kl
+from esper_core.reading import open_run
+from esper_core.reading.source import MemorySource
+from esper_core.reading.table import heading, write_csv
 from esper_sink_tui.app import SanctumApp
 from esper_sink_tui.keys import KEYS, help_markdown, help_text
 from esper_sink_tui.screens.alerts import AlertsScreen
@@ -18,7 +22,6 @@ from esper_sink_tui.screens.confirm_stop import ConfirmStop
 from esper_sink_tui.screens.help import HelpScreen
 from esper_sink_tui.screens.plots import PlotsScreen, legend_lines
 from esper_sink_tui.screens.runs import RunsScreen
-from esper_sink_tui.source import MemorySource
 from esper_sink_tui.watch import Watch
 from esper_sink_tui.widgets import HeadsPanel, HealthStatusPanel, StatusBanner, TextPanel
 
@@ -283,7 +286,10 @@ async def test_series_and_screen_are_exported(kit: Kit, tmp_path: Path) -> None:
     rows = (tmp_path / "sanctum-run-a-kl_divergence.csv").read_text(encoding="utf-8").splitlines()
     assert rows[0] == "update_id,env_steps,kl_divergence"
     assert len(rows) == 31
-    assert (tmp_path / "sanctum-run-a-all.csv").read_text(encoding="utf-8").startswith("update_id,env_steps,outcome")
+    out = StringIO()
+    updates = list(open_run(run.path).updates())
+    write_csv(updates, heading(event.payload for event in updates), out)
+    assert (tmp_path / "sanctum-run-a-all.csv").read_text(encoding="utf-8") == out.getvalue()
 
 
 async def test_an_export_that_cannot_be_written_is_one_message(kit: Kit, tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from esper_core.health import HealthLevel, RunState, TUIThresholds, VerdictInput, VerdictKind, verdict
+from esper_core.reading.document import document
+from esper_core.reading.model import ScreenModel
+from esper_core.reading.rows import METRICS
 from esper_sink_tui.commands.sanctum import command
-from esper_sink_tui.document import document
 from esper_sink_tui.keys import help_markdown
-from esper_sink_tui.metrics import METRICS
-from esper_sink_tui.model import ScreenModel
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "docs"

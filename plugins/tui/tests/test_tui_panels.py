@@ -16,22 +16,22 @@ from hypothesis import strategies as st
 
 from esper_core.events import HeadStats, PolicyHealthChanged, SinkStatusChanged
 from esper_core.health import HealthLevel, RunState, VerdictKind
+from esper_core.reading.account import SinkAccount
+from esper_core.reading.model import Frozen, RunRow
 from esper_sink_tui.layout import Cell, cell_lines, layout, mode_of, screen_lines
 from esper_sink_tui.lines import plain_text, width_of
-from esper_sink_tui.model import Frozen, RunRow
 from esper_sink_tui.panels import PANELS
-from esper_sink_tui.schema import SinkStatus
 
 if TYPE_CHECKING:
     from conftest import Kit
 
-    from esper_sink_tui.model import ScreenModel
+    from esper_core.reading.model import ScreenModel
 
 GOLDENS = Path(__file__).parent / "goldens"
 SINKS = (
-    SinkStatus(name="journal", delivered=30),
-    SinkStatus(name="otlp", state="failing", queued=812, capacity=1024, lost=17, lag_s=0.41),
-    SinkStatus(name="console", queued=0, capacity=1024, lag_s=0.0),
+    SinkAccount(name="journal", delivered=30),
+    SinkAccount(name="otlp", state="failing", queued=812, capacity=1024, lost=17, lag_s=0.41),
+    SinkAccount(name="console", queued=0, capacity=1024, lag_s=0.0),
 )
 RUNS = (
     RunRow(run_id="run-a", label="drift", state=RunState.LIVE, kind=VerdictKind.WARNING, updates=30, kl=0.0182),

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from esper_sink_tui.glyphs import LEVELS
+from esper_core.reading.glyphs import LEVELS
+from esper_core.reading.rows import METRICS, metric
 from esper_sink_tui.lines import plain_text
-from esper_sink_tui.metrics import METRICS, metric
 from esper_sink_tui.panels.health import metric_row
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esper_core.health import HealthLevel, RunState, VerdictKind
-from esper_sink_tui import glyphs
-from esper_sink_tui.glyphs import NON_FINITE, to_ascii
+from esper_core.reading import glyphs
+from esper_core.reading.glyphs import NON_FINITE, to_ascii
+from esper_core.reading.numbers import age, clock, count, duration, percent, plain, rate
+from esper_core.reading.trend import arrow, trend
 from esper_sink_tui.lines import ascii_line, clean, fit, frame, line, pad, plain_text, width_of
-from esper_sink_tui.numbers import age, byte_size, clock, count, duration, percent, plain, rate
 from esper_sink_tui.spark import columns, glyph, marks, spark
-from esper_sink_tui.trend import arrow, trend
 
 NAN, INF = math.nan, math.inf
 TOP = 0.045
@@ -114,8 +114,6 @@ def test_the_trend_is_the_direction_of_the_number(values: list[float | None], fo
         (age(59.9), "59 s"),
         (age(NAN), "non-finite"),
         (clock(12 * 3600 * 10**9), "12:00:00"),
-        (byte_size(512), "512 B"),
-        (byte_size(6 * 1024**3), "6.0 GiB"),
     ],
 )
 def test_numbers_as_text(text: str, shown: str) -> None:

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from esper_core.health import HealthLevel, RunState, VerdictKind
-from esper_core.runs import find_run, open_run
+from esper_core.reading import open_run
+from esper_core.reading.account import SinkAccount, merged
+from esper_core.reading.document import document
+from esper_core.reading.judged import judge_snapshot
+from esper_core.reading.life import Life, life_from_events
+from esper_core.reading.progress import progress_of
+from esper_core.reading.source import MemorySource
+from esper_core.runs import find_run
 from esper_core.runs.layout import journal_files
-from esper_sink_tui.document import document
-from esper_sink_tui.life import Life, life_from_events, merged_sinks
-from esper_sink_tui.model import judge, progress_of
-from esper_sink_tui.schema import SinkStatus
-from esper_sink_tui.source import MemorySource
 from esper_sink_tui.watch import Watch
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def test_live_through_the_hub_and_from_the_journal_snapshots_are_equal(
 
 
 def document_of(snapshot: Any) -> Any:
-    from esper_sink_tui.model import build
+    from esper_core.reading.model import build
 
     return document(build(snapshot, Life(), now_ns=0))
 
@@ -324,17 +326,17 @@ def test_a_run_heard_of_ends_as_it_says(kit: Kit) -> None:
     snapshot = kit.fed(events).snapshot()
     life = life_from_events(snapshot, 10**18)
     assert life.state is RunState.FAILED
-    verdict = judge(snapshot, life)
+    verdict = judge_snapshot(snapshot, life)
     assert (verdict.kind, verdict.reason) == (VerdictKind.FAILED, "out of memory")
     assert life_from_events(kit.fed([]).snapshot(), 0).state is RunState.UNKNOWN
 
 
 def test_sinks_of_events_and_host_are_one_list() -> None:
-    told = [SinkStatus(name="otlp", lost=20, message="refused"), SinkStatus(name="old", lost=1)]
-    host = [SinkStatus(name="otlp", queued=3, capacity=8, lost=17), SinkStatus(name="journal")]
-    merged = merged_sinks(told, host)
-    assert [item.name for item in merged] == ["journal", "old", "otlp"]
-    assert (merged[2].lost, merged[2].queued, merged[2].message) == (20, 3, "refused")
+    told = [SinkAccount(name="otlp", lost=20, message="refused"), SinkAccount(name="old", lost=1)]
+    host = [SinkAccount(name="otlp", queued=3, capacity=8, lost=17), SinkAccount(name="journal")]
+    found = merged(told, host)
+    assert [item.name for item in found] == ["journal", "old", "otlp"]
+    assert (found[2].lost, found[2].queued, found[2].message) == (20, 3, "refused")
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ import pytest
 from esper_core import health
 from esper_core.errors import UsageError
 from esper_core.health import TUIThresholds, classify_clip_fraction
+from esper_core.reading.aggregator import SanctumAggregator
 from esper_core.semconv import codec
 from esper_sink_tui import schema
-from esper_sink_tui.aggregator import SanctumAggregator
 from esper_sink_tui.widgets import HealthStatusPanel
 from esper_verify import checks
 from esper_verify.checks import CHECKS, Context, run_checks
@@ -168,7 +168,7 @@ def test_schema_fails_on_another_field_type_default_or_length(kl: Record, monkey
         values.setdefault("kl_divergence_history", deque(maxlen=None))
         return state(**values)
 
-    monkeypatch.setattr("esper_sink_tui.aggregator.TamiyoState", longer)
+    monkeypatch.setattr("esper_core.reading.aggregator.TamiyoState", longer)
     assert "holds 12 after 12 updates, not 10" in outcome("schema", kl).evidence
 
 
@@ -180,9 +180,9 @@ def test_consumer_fails_when_the_handler_does_nothing(kl: Record, monkeypatch: p
 
 
 def test_consumer_fails_when_the_history_is_not_fed(kl: Record, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("esper_sink_tui.aggregator._rounded", lambda value: None)
+    monkeypatch.setattr("esper_core.reading.aggregator._rounded", lambda value: None)
     assert outcome("consumer", kl).evidence == "kl_divergence_history ends with [None]"
-    assert not outcome("consumer", changed(kl, "display", consumer="esper_sink_tui.aggregator:Nothing.here")).passed
+    assert not outcome("consumer", changed(kl, "display", consumer="esper_core.reading.aggregator:Nothing.here")).passed
 
 
 def test_display_fails_when_a_widget_no_longer_shows_it(kl: Record, monkeypatch: pytest.MonkeyPatch) -> None:

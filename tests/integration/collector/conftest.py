@@ -398,7 +398,7 @@ class Played:
     seconds: float
 
     def events(self) -> list[Any]:
-        from esper_core.runs import open_run
+        from esper_core.reading import open_run
 
         return list(open_run(str(self.path)).events())
 

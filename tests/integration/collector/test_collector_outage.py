@@ -353,7 +353,7 @@ def test_a_killed_trainer_loses_a_second_of_spans_and_the_alert_says_vanished(
     import subprocess
     import sys
 
-    from esper_core.runs import open_run
+    from esper_core.reading import open_run
 
     prometheus = stage.prometheus()
     traces = tmp_path / "traces.jsonl"

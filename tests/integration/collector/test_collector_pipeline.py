@@ -88,7 +88,7 @@ def story(module_stage: Any, certificates: Any, tmp_path_factory: pytest.TempPat
         cwd=home,
     )
     ended = time.time()
-    from esper_core.runs import open_run
+    from esper_core.reading import open_run
 
     run = open_run("latest", str(home / "runs"))
     events = list(run.events())

@@ -14,7 +14,7 @@ import yaml
 pytest.importorskip("esper_sink_otlp", reason="sends by OTLP")
 pytest.importorskip("esper_sink_tui", reason="the viewer is a plugin")
 
-from esper_core.runs import open_run
+from esper_core.reading import open_run
 from esper_sink_tui.listen import Receiver
 from esper_sink_tui.watch import Watch
 

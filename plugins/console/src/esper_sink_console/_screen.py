@@ -10,7 +10,8 @@ import textwrap
 import time
 from typing import IO, TYPE_CHECKING, Final, Protocol
 
-from esper_sink_console._lines import UNICODE, Line, plain
+from esper_core.reading.glyphs import Role, encodable
+from esper_sink_console._lines import Line, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,10 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["BarScreen", "PlainScreen", "Screen", "animates", "wants_ascii"]
 
 _REFRESH_HZ: Final = 2.0
-_GLYPHS: Final = "".join(
-    (*UNICODE.levels.values(), UNICODE.up, UNICODE.down, UNICODE.level, UNICODE.follow, UNICODE.none)
-)
-_STYLES: Final = {"": "", "dim": "dim", "warning": "#E69F00", "critical": "bold #D55E00"}
+_STYLES: Final[dict[Role, str]] = {"dim": "dim", "warn": "#E69F00", "crit": "bold #D55E00", "bad": "bold #D55E00"}
 """Blue- and orange-safe hues (Okabe and Ito); a level always has its word and glyph too."""
 
 
@@ -53,11 +51,7 @@ def animates(stream: IO[str]) -> bool:
 
 def wants_ascii(stream: IO[str]) -> bool:
     """Whether the stream cannot encode the glyphs."""
-    try:
-        _GLYPHS.encode(getattr(stream, "encoding", None) or "utf-8")
-    except (UnicodeEncodeError, LookupError):
-        return True
-    return False
+    return not encodable(getattr(stream, "encoding", None))
 
 
 class PlainScreen:
@@ -159,9 +153,9 @@ class BarScreen:
             wrapped = textwrap.wrap(
                 text, width, initial_indent=" " * indent, subsequent_indent=" " * (indent + 2), break_long_words=False
             )
-            style = _STYLES[line[-1][1]] if len(line) == 1 else ""
+            style = _STYLES.get(line[-1][1]) if len(line) == 1 else None
             for row in wrapped:
-                self._console.print(self._text(((row, ""),), 0), style=style or None)
+                self._console.print(self._text(((row, ""),), 0), style=style)
             return
         self._console.print(self._text(line, indent))
 
@@ -169,7 +163,7 @@ class BarScreen:
     def _text(line: Line, indent: int) -> Text:
         from rich.text import Text  # noqa: PLC0415  # as above
 
-        return Text.assemble(" " * indent, *((piece, _STYLES[style]) for piece, style in line))
+        return Text.assemble(" " * indent, *((piece, _STYLES.get(role, "")) for piece, role in line))
 
     def progress(self, fraction: float, text: str) -> None:
         """Move the bar."""

@@ -9,21 +9,19 @@ from msgspec import Meta, Struct
 
 from esper_core.health import HealthLevel
 from esper_core.hooks import hookimpl
-from esper_sink_console._lines import (
-    ASCII,
-    UNICODE,
-    advice,
-    finished_line,
-    short_count,
-    started_line,
-    status_line,
-    update_line,
-)
+from esper_core.reading.aggregator import SanctumAggregator
+from esper_core.reading.glyphs import to_ascii
+from esper_core.reading.numbers import plain, rate
+from esper_core.reading.sentences import sentence
+from esper_core.reading.trend import trend
+from esper_core.reading.updateline import update_line
+from esper_sink_console._lines import COMPACT_BELOW, advice
 from esper_sink_console._screen import BarScreen, PlainScreen, Screen, animates, wants_ascii
 
 if TYPE_CHECKING:
-    from esper_core.events import PPOUpdatePayload, RunFinished, RunStarted, SinkStatusChanged, TelemetryEvent
+    from esper_core.events import Payload, PPOUpdatePayload, RunFinished, RunStarted, SinkStatusChanged, TelemetryEvent
     from esper_core.hooks import CloseReason, Delivery, SinkContext
+    from esper_core.reading.glyphs import Role
 
 __all__ = ["ConsoleConfig", "ConsoleSink"]
 
@@ -56,8 +54,8 @@ class ConsoleSink:
     def __init__(self, config: ConsoleConfig | None = None) -> None:
         self._config = config if config is not None else ConsoleConfig()
         self._screen: Screen | None = None
-        self._glyphs = UNICODE
-        self._before: float | None = None
+        self._ascii = False
+        self._run = SanctumAggregator()
         self._started: RunStarted | None = None
         self._episodes = 0
         self._replay = False
@@ -67,8 +65,7 @@ class ConsoleSink:
         """Choose the screen. The stream is looked up now, so that a redirection before the run counts."""
         stream = sys.stdout if self._config.stream == "stdout" else sys.stderr
         self._replay = context.mode != "live"
-        if self._config.ascii or wants_ascii(stream):
-            self._glyphs = ASCII
+        self._ascii = self._config.ascii or wants_ascii(stream)
         if animates(stream):
             self._screen = BarScreen(stream, bar=self._config.bar and not self._replay)
         else:
@@ -84,9 +81,9 @@ class ConsoleSink:
     def esper_run_started(self, event: TelemetryEvent[RunStarted]) -> None:
         """Learn what is planned, for the bar."""
         self._started = event.payload
-        self._before = None
-        if self._replay and self._screen is not None:
-            self._screen.show(started_line(event.run_id, event.attempt, event.payload))
+        self._run.handle(event)
+        if self._replay:
+            self._say(event, "dim")
 
     @hookimpl
     def esper_ppo_updated(self, event: TelemetryEvent[PPOUpdatePayload]) -> None:
@@ -95,21 +92,26 @@ class ConsoleSink:
         if screen is None:
             return
         self._episodes += update.episodes
-        second = advice(update, self._glyphs) if self._config.advice else None
+        self._run.handle(event)
+        second = advice(update, ascii_only=self._ascii) if self._config.advice else None
         notable = update.health.severity >= HealthLevel.WARNING.severity or update.outcome != "completed"
         if notable or update.update_id % self._config.every == 0:
-            screen.show(update_line(update, before=self._before, glyphs=self._glyphs, width=screen.width))
+            screen.show(
+                update_line(
+                    update,
+                    trend(self._run.tamiyo.kl_divergence_history),
+                    compact=screen.width is not None and screen.width < COMPACT_BELOW,
+                    draw=to_ascii if self._ascii else str,
+                )
+            )
             if second is not None:
                 screen.show(second, indent=_INDENT)
-        self._before = update.kl_divergence
         screen.progress(*self._progress(update))
 
     @hookimpl
     def esper_sink_status_changed(self, event: TelemetryEvent[SinkStatusChanged]) -> None:
         """A sink in trouble is named."""
-        line = status_line(event.payload)
-        if line is not None and self._screen is not None:
-            self._screen.show(line)
+        self._say(event, "" if event.payload.state == "recovered" else "warn")
 
     @hookimpl
     def esper_run_finished(self, event: TelemetryEvent[RunFinished]) -> None:
@@ -118,20 +120,26 @@ class ConsoleSink:
             return
         self._screen.close()
         if self._replay:
-            self._screen.show(finished_line(event.payload))
+            self._say(event, "dim")
+
+    def _say(self, event: TelemetryEvent[Payload], role: Role) -> None:
+        """What happened in a sentence, if it is worth one."""
+        text = sentence(event)
+        if text is not None and self._screen is not None:
+            self._screen.show(((text, role),))
 
     def _progress(self, update: PPOUpdatePayload) -> tuple[float, str]:
         """How much of the run is done, 0..1, and in which words. The limit that is nearest leads."""
         started = self._started
-        recent = "" if update.return_mean_100 is None else f", return {update.return_mean_100:.1f} (last 100)"
+        recent = "" if update.return_mean_100 is None else f", return {plain(update.return_mean_100, 1)} (last 100)"
         done = update.env_steps + update.steps + update.steps_forced
         known: list[tuple[float, str]] = []
         if started is not None:
             if started.updates_planned:
                 known.append((update.update_id / started.updates_planned, f"{started.updates_planned} updates"))
             if started.steps_planned:
-                known.append((done / started.steps_planned, f"{short_count(started.steps_planned)} steps"))
+                known.append((done / started.steps_planned, f"{rate(started.steps_planned)} steps"))
             if started.episodes_planned:
                 known.append((self._episodes / started.episodes_planned, f"{started.episodes_planned} episodes"))
         fraction, limit = max(known, default=(0.0, "no limit"))
-        return min(1.0, fraction), f"of {limit}{recent}" if known else f"{short_count(done)} steps, no limit{recent}"
+        return min(1.0, fraction), f"of {limit}{recent}" if known else f"{rate(done)} steps, no limit{recent}"

@@ -38,6 +38,7 @@ class JournalSink:
     Config = JournalConfig
     delivery: Delivery = "inline"
     event_kinds: ClassVar[EventKinds] = "recorded"
+    keeps_record: ClassVar[bool] = True
 
     def __init__(self, config: JournalConfig | None = None) -> None:
         self._config = config if config is not None else JournalConfig()

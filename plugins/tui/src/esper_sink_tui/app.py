@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from pathlib import Path
@@ -12,9 +13,9 @@ from textual.binding import Binding
 from textual.css.query import NoMatches
 from textual.widgets import Footer
 
-from esper_sink_tui.alerts import Alerts
+from esper_core.reading.alerts import Alerts
+from esper_core.reading.glyphs import VERDICTS
 from esper_sink_tui.feeder import TICK_S, Feeder
-from esper_sink_tui.glyphs import VERDICTS
 from esper_sink_tui.keys import KEYS, shown
 from esper_sink_tui.layout import Cell, cell_lines, layout, mode_of
 from esper_sink_tui.lines import clean, plain_text
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from textual.geometry import Size
     from textual.screen import Screen
 
-    from esper_sink_tui.model import ScreenModel
+    from esper_core.reading.model import ScreenModel
     from esper_sink_tui.watch import Watch
     from esper_sink_tui.widgets.kl_plot import KLPlot
 
@@ -376,13 +377,16 @@ class SanctumApp(App[None]):
             self.run_worker(lambda: self._export_csv(path, what), thread=True)
 
     def _export_csv(self, path: Path, what: str) -> None:
-        from esper_sink_tui.series import COLUMNS, csv_text, read_updates  # noqa: PLC0415  # only exports need it
+        from esper_core.reading.table import heading, write_csv  # noqa: PLC0415  # only exports need it
 
         watched = self.watch_runs.watched()
         if watched is None:
             return
-        columns = COLUMNS if what == "all" else ("env_steps", what)
-        self.call_from_thread(self._write, path, csv_text(read_updates(watched), columns))
+        updates = list(watched.updates())
+        columns = heading(event.payload for event in updates) if what == "all" else ["update_id", "env_steps", what]
+        out = io.StringIO()
+        write_csv(updates, columns, out)
+        self.call_from_thread(self._write, path, out.getvalue())
 
     def _write(self, path: Path, text: str) -> None:
         try:

@@ -8,9 +8,9 @@ import signal
 from typing import TYPE_CHECKING
 
 from esper_core.errors import UsageError, nearest
+from esper_core.reading.source import JournalSource
 from esper_core.runs import ProcessPresence, RunDir, probe_process, read_record
 from esper_sink_tui.plain import follow_lines
-from esper_sink_tui.source import JournalSource
 from esper_sink_tui.terminal import has_terminal, wants_ascii
 from esper_sink_tui.watch import Watch
 

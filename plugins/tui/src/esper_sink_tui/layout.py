@@ -16,7 +16,7 @@ from esper_sink_tui.panels.sinks import sinks_line
 from esper_sink_tui.panels.throughput import throughput_line
 
 if TYPE_CHECKING:
-    from esper_sink_tui.model import ScreenModel
+    from esper_core.reading.model import ScreenModel
 
 __all__ = ["Cell", "Mode", "cell_lines", "layout", "mode_of", "screen_lines", "strip_lines"]
 

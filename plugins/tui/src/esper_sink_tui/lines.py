@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from rich.cells import cell_len, set_cell_size
 
-from esper_sink_tui.glyphs import Role, to_ascii
+from esper_core.reading.glyphs import Role, to_ascii
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -7,8 +7,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final, TextIO
 
-from esper_sink_tui.document import document
-from esper_sink_tui.glyphs import VERDICTS
+from esper_core.reading.document import document
+from esper_core.reading.glyphs import VERDICTS
 from esper_sink_tui.layout import screen_lines
 from esper_sink_tui.lines import ascii_line, plain_text
 from esper_sink_tui.panels.banner import state_line
@@ -17,9 +17,9 @@ from esper_sink_tui.panels.events import event_line
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from esper_core.reading.model import ScreenModel
+    from esper_core.reading.snapshot import EventEntry
     from esper_sink_tui.lines import Line
-    from esper_sink_tui.model import ScreenModel
-    from esper_sink_tui.schema import EventEntry
     from esper_sink_tui.watch import Watch
 
 __all__ = ["follow_lines", "print_once", "read_all"]

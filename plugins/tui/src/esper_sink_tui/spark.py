@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from esper_sink_tui.glyphs import MISSING, NON_FINITE, SPARK, STOP
+from esper_core.reading.glyphs import MISSING, NON_FINITE, SPARK, STOP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -9,7 +9,7 @@ from typing import Final, get_args
 
 from textual.theme import BUILTIN_THEMES, Theme
 
-from esper_sink_tui.glyphs import Role
+from esper_core.reading.glyphs import Role
 
 __all__ = ["DARK", "LIGHT", "MONO", "ROLE_CLASSES", "ROLE_CSS", "THEMES", "rich_colour", "role_class", "role_defaults"]
 

@@ -10,22 +10,23 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from esper_core.reading.aggregator import SanctumAggregator
+from esper_core.reading.attempts import stream_updates
+from esper_core.reading.life import Life
+from esper_core.reading.model import Frozen, RunRow, ScreenModel, build, run_row
+from esper_core.reading.snapshot import SanctumSnapshot
+from esper_core.reading.source import JournalSource, MemorySource
+from esper_core.reading.timeline import Timeline
 from esper_core.runs import find_run, list_runs
-from esper_sink_tui.aggregator import SanctumAggregator
-from esper_sink_tui.life import Life
-from esper_sink_tui.model import Frozen, RunRow, ScreenModel, build, run_row
-from esper_sink_tui.schema import SanctumSnapshot
-from esper_sink_tui.source import JournalSource, MemorySource
-from esper_sink_tui.timeline import Timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from esper_core.events import Payload, TelemetryEvent
+    from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
+    from esper_core.reading.model import EventFilter, HeadView
+    from esper_core.reading.source import Source
     from esper_core.runs import RunDir
-    from esper_sink_tui.model import EventFilter, HeadView
-    from esper_sink_tui.source import Source
 
 __all__ = ["LISTED", "Watch", "Watched"]
 
@@ -55,6 +56,12 @@ class Watched:
     marked: bool = False
     group: str = ""
     row: RunRow | None = None
+
+    def updates(self) -> Iterator[TelemetryEvent[PPOUpdatePayload]]:
+        """Every effective update of the run that can still be read, ascending."""
+        if isinstance(self.source, JournalSource):
+            return stream_updates(self.source.run)
+        return iter(self.timeline.updates())
 
 
 class Watch:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.health import HealthLevel, TUIThresholds
 from esper_core.hooks import HOOK_NAMES
+from esper_core.reading.aggregator import SanctumAggregator
 from esper_core.semconv import codec
-from esper_sink_tui.aggregator import SanctumAggregator
 from esper_verify.driven import driven_events, driven_update, event_of, rendered
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from esper_core.events import (
     TraceRef,
 )
 from esper_core.health import classify_kl
+from esper_core.reading.source import MemorySource
 from esper_core.semconv.attributes import span_name
-from esper_sink_tui.source import MemorySource
 from esper_sink_tui.watch import Watch
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from esper_core.runs import list_runs, open_run
+from esper_core.reading import open_run
+from esper_core.runs import list_runs
 from esper_core.runs.layout import journal_files
 
 if TYPE_CHECKING:

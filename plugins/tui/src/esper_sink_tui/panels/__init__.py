@@ -19,8 +19,8 @@ from esper_sink_tui.panels.throughput import throughput_panel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from esper_core.reading.model import ScreenModel
     from esper_sink_tui.lines import Line
-    from esper_sink_tui.model import ScreenModel
 
 __all__ = ["PANELS", "banner", "one_line"]
 

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 from esper_core.health import TUIThresholds, format_kl
 from esper_core.kl import STOP_FACTOR
-from esper_sink_tui.eventlog import early_stop_text
-from esper_sink_tui.glyphs import STATES, STOP, VERDICTS
+from esper_core.reading.glyphs import STATES, STOP, VERDICTS
+from esper_core.reading.numbers import age, count, duration, percent, plain, rate
+from esper_core.reading.sentences import early_stop_text
+from esper_core.reading.tamiyo import HISTORY
+from esper_core.reading.trend import arrow, trend
 from esper_sink_tui.lines import clean, fit, joined, line, pad, width_of
-from esper_sink_tui.numbers import age, count, duration, percent, plain, rate
-from esper_sink_tui.schema import HISTORY
-from esper_sink_tui.trend import arrow, trend
 
 if TYPE_CHECKING:
-    from esper_sink_tui.glyphs import Role
+    from esper_core.reading.glyphs import Role
+    from esper_core.reading.model import ScreenModel
     from esper_sink_tui.lines import Line, Span
-    from esper_sink_tui.model import ScreenModel
 
 __all__ = ["banner", "one_line", "state_line"]
 

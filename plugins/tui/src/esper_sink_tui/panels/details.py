@@ -6,9 +6,9 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Final
 
 from esper_core.events import PPOUpdatePayload
+from esper_core.reading.numbers import MISSING
+from esper_core.reading.rows import METRICS
 from esper_sink_tui.lines import clean, line, pad
-from esper_sink_tui.metrics import METRICS
-from esper_sink_tui.numbers import MISSING
 
 if TYPE_CHECKING:
     from esper_sink_tui.lines import Line, Span

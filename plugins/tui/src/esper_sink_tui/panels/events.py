@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from esper_sink_tui.glyphs import NON_FINITE, STOP
+from esper_core.reading.glyphs import NON_FINITE, STOP
+from esper_core.reading.numbers import clock
 from esper_sink_tui.lines import clean, fit_all, frame, line, pad
-from esper_sink_tui.numbers import clock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from esper_sink_tui.glyphs import Role
+    from esper_core.reading.glyphs import Role
+    from esper_core.reading.model import EventFilter, ScreenModel
+    from esper_core.reading.snapshot import EventEntry, EventTone
     from esper_sink_tui.lines import Line
-    from esper_sink_tui.model import EventFilter, ScreenModel
-    from esper_sink_tui.schema import EventEntry, EventTone
 
 __all__ = ["event_line", "events_panel", "shown_events"]
 

@@ -6,17 +6,17 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from esper_core.health import HealthLevel, classify_entropy, classify_kl, format_kl
-from esper_sink_tui.glyphs import LEVELS
+from esper_core.reading.glyphs import LEVELS
+from esper_core.reading.numbers import count, percent, plain
+from esper_core.reading.rows import KL_RANGE
 from esper_sink_tui.lines import clean, fit, frame, line, pad, row
-from esper_sink_tui.metrics import KL_RANGE
-from esper_sink_tui.numbers import count, percent, plain
 from esper_sink_tui.spark import spark
 
 if TYPE_CHECKING:
-    from esper_sink_tui.glyphs import Role
+    from esper_core.reading.glyphs import Role
+    from esper_core.reading.model import ScreenModel
+    from esper_core.reading.snapshot import HeadState
     from esper_sink_tui.lines import Line
-    from esper_sink_tui.model import ScreenModel
-    from esper_sink_tui.schema import HeadState
 
 __all__ = ["heads_panel"]
 

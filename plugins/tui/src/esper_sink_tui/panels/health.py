@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from esper_sink_tui.glyphs import LEVELS, STOP
+from esper_core.reading.glyphs import LEVELS, STOP
+from esper_core.reading.rows import METRICS
+from esper_core.reading.tamiyo import HISTORY
+from esper_core.reading.trend import arrow
 from esper_sink_tui.lines import frame, line, pad
-from esper_sink_tui.metrics import METRICS
 from esper_sink_tui.panels.details import detail_lines
-from esper_sink_tui.schema import HISTORY
 from esper_sink_tui.spark import marks, spark
-from esper_sink_tui.trend import arrow
 
 if TYPE_CHECKING:
-    from esper_sink_tui.glyphs import Role
+    from esper_core.reading.glyphs import Role
+    from esper_core.reading.model import ScreenModel
+    from esper_core.reading.rows import Metric
+    from esper_core.reading.snapshot import SanctumSnapshot
+    from esper_core.reading.tamiyo import TamiyoState
     from esper_sink_tui.lines import Line, Span
-    from esper_sink_tui.metrics import Metric
-    from esper_sink_tui.model import ScreenModel
-    from esper_sink_tui.schema import SanctumSnapshot, TamiyoState
 
 __all__ = ["health_panel", "metric_row"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from esper_core.health import TUIThresholds, format_kl
+from esper_core.reading.rows import KL_RANGE
 from esper_sink_tui.lines import frame, line
-from esper_sink_tui.metrics import KL_RANGE
 from esper_sink_tui.spark import columns
 
 if TYPE_CHECKING:
+    from esper_core.reading.model import ScreenModel
     from esper_sink_tui.lines import Line
-    from esper_sink_tui.model import ScreenModel
 
 __all__ = ["plot_panel", "plot_title"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from esper_core.health import format_kl
-from esper_sink_tui.glyphs import STATES, VERDICTS
+from esper_core.reading.glyphs import STATES, VERDICTS
+from esper_core.reading.numbers import count, plain, rate
 from esper_sink_tui.lines import clean, frame, joined, line, pad, row
-from esper_sink_tui.numbers import count, plain, rate
 
 if TYPE_CHECKING:
+    from esper_core.reading.model import RunRow, ScreenModel
     from esper_sink_tui.lines import Line
-    from esper_sink_tui.model import RunRow, ScreenModel
 
 __all__ = ["run_cells", "runs_line", "runs_panel"]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from esper_core.reading.numbers import MISSING, count, duration
 from esper_sink_tui.lines import clean, frame, line, pad, row
-from esper_sink_tui.numbers import MISSING, count, duration
 
 if TYPE_CHECKING:
-    from esper_sink_tui.glyphs import Role
+    from esper_core.reading.account import SinkAccount
+    from esper_core.reading.glyphs import Role
+    from esper_core.reading.model import ScreenModel
     from esper_sink_tui.lines import Line, Span
-    from esper_sink_tui.model import ScreenModel
-    from esper_sink_tui.schema import SinkStatus
 
 __all__ = ["sinks_line", "sinks_panel"]
 
@@ -34,7 +34,7 @@ def sinks_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
     name = width - 4 - (12 + 11 + 9 + 8 if wide else 12 + 7)
     head = row(("SINK", name), ("STATE", 12), *((("QUEUE", -11),) if wide else ()), ("LOST", -9 if wide else -7))
     head += pad("LAG", 8, "right") if wide else ""
-    sinks = sorted(model.sinks, key=lambda item: (not _troubled(item), item.name))
+    sinks = sorted(model.sinks, key=lambda item: (not item.troubled, item.name))
     body = [line((head, "dim")), *(_row(item, name, wide=wide) for item in sinks[:room])]
     if not sinks:
         body.append(line(("the run has told of none yet", "dim")))
@@ -42,11 +42,7 @@ def sinks_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
     return frame("SINKS", f"{len(sinks)} on{unread}" if sinks or unread else "", body, width, height)
 
 
-def _troubled(item: SinkStatus) -> bool:
-    return bool(item.lost) or item.state in {"failing", "disabled", "cut_off"}
-
-
-def _row(item: SinkStatus, name: int, *, wide: bool) -> Line:
+def _row(item: SinkAccount, name: int, *, wide: bool) -> Line:
     text, role = _sign(item)
     queue = MISSING if not item.capacity else f"{item.queued or 0}/{item.capacity}"
     lag = MISSING if item.lag_s is None else duration(item.lag_s)
@@ -57,14 +53,14 @@ def _row(item: SinkStatus, name: int, *, wide: bool) -> Line:
     return line(*start, pad(queue, 11, "right"), lost, pad(lag, 8, "right"))
 
 
-def _sign(item: SinkStatus) -> tuple[str, Role]:
+def _sign(item: SinkAccount) -> tuple[str, Role]:
     text, role = _SIGNS[item.state]
     return ("▲ lossy", "warn") if role in {"ok", "info"} and item.lost else (text, role)
 
 
 def sinks_line(model: ScreenModel) -> Line:
     """All sinks in one line: the ones in trouble by name."""
-    troubled = [item for item in model.sinks if _troubled(item)]
+    troubled = [item for item in model.sinks if item.troubled]
     if not troubled:
         sign: Span = ("● ok", "ok") if model.sinks else ("—", "dim")
         return line(f" sinks {len(model.sinks)} ", sign)

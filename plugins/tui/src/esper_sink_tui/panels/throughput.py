@@ -6,15 +6,15 @@ import math
 from typing import TYPE_CHECKING
 
 from esper_core.health import WARM_UP_UPDATES
+from esper_core.reading.numbers import count, duration, percent, plain, rate
+from esper_core.reading.trend import arrow
 from esper_sink_tui.lines import clean, fit, frame, line, pad
-from esper_sink_tui.numbers import count, duration, percent, plain, rate
 from esper_sink_tui.spark import spark
-from esper_sink_tui.trend import arrow
 
 if TYPE_CHECKING:
     from esper_core.events import PPOUpdatePayload
+    from esper_core.reading.model import ScreenModel
     from esper_sink_tui.lines import Line
-    from esper_sink_tui.model import ScreenModel
 
 __all__ = ["throughput_line", "throughput_panel"]
 

@@ -8,9 +8,9 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from esper_sink_tui.glyphs import VERDICTS, to_ascii
+from esper_core.reading.glyphs import VERDICTS, to_ascii
+from esper_core.reading.numbers import clock
 from esper_sink_tui.lines import clean
-from esper_sink_tui.numbers import clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import BindingType
 
-    from esper_sink_tui.alerts import Alert
+    from esper_core.reading.alerts import Alert
 
 __all__ = ["AlertsScreen", "alert_lines"]
 

@@ -10,7 +10,7 @@ from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from esper_sink_tui.metrics import METRICS
+from esper_core.reading.rows import METRICS
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult

@@ -8,7 +8,7 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from esper_sink_tui.glyphs import to_ascii
+from esper_core.reading.glyphs import to_ascii
 from esper_sink_tui.keys import help_text
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from textual_hires_canvas import HiResMode
 from textual_plot import PlotWidget
 
 from esper_core.health import TUIThresholds, format_kl
+from esper_core.reading.numbers import plain
+from esper_core.reading.rows import KL_RANGE
+from esper_core.reading.series import Series, bands, read_series
 from esper_sink_tui.lines import clean
-from esper_sink_tui.metrics import KL_RANGE
-from esper_sink_tui.numbers import plain
-from esper_sink_tui.series import Series, bands, read_series
 from esper_sink_tui.theme import MONO, rich_colour
 from esper_sink_tui.widgets.kl_plot import KLAxis, NarrowPlot, WholeAxis
 
@@ -106,7 +106,7 @@ class PlotsScreen(Screen[None]):
         self.run_worker(self._read, thread=True, exclusive=True)
 
     def _read(self) -> None:
-        series = [read_series(item) for item in self._runs]
+        series = [read_series(item.source, item.snapshot, group=item.group) for item in self._runs]
         self.app.call_from_thread(self._draw, series)
 
     def action_group(self) -> None:

@@ -10,7 +10,7 @@ from textual.screen import ModalScreen
 from textual.widgets import DataTable, Input, Static
 
 from esper_core.errors import EsperError
-from esper_sink_tui.glyphs import to_ascii
+from esper_core.reading.glyphs import to_ascii
 from esper_sink_tui.panels.runs import run_cells
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from textual_hires_canvas import HiResMode
 from textual_plot import NumericAxisFormatter, PlotWidget
 
 from esper_core.health import TUIThresholds
-from esper_sink_tui.metrics import KL_RANGE
-from esper_sink_tui.numbers import plain
+from esper_core.reading.numbers import plain
+from esper_core.reading.rows import KL_RANGE
 from esper_sink_tui.panels.plot import plot_title
 from esper_sink_tui.theme import rich_colour
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
 
     from esper_core.events import PPOUpdatePayload
+    from esper_core.reading.model import ScreenModel
     from esper_sink_tui.layout import Cell
-    from esper_sink_tui.model import ScreenModel
 
 __all__ = ["KLAxis", "KLPlot", "NarrowPlot", "WholeAxis"]
 

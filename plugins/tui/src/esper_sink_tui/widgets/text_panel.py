@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from rich.style import Style
 
-    from esper_sink_tui.glyphs import Role
+    from esper_core.reading.glyphs import Role
+    from esper_core.reading.model import ScreenModel
     from esper_sink_tui.lines import Line
-    from esper_sink_tui.model import ScreenModel
 
 __all__ = ["TextPanel"]
 

@@ -1,18 +1,20 @@
-"""A run's sign of life as every source reports it, and the merge with what its events say. Pure."""
+"""A run's sign of life, from its record on disk or from its events alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from esper_core.health import RunState
+from esper_core.reading.account import from_record
+from esper_core.runs.state import run_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from esper_core.reading.account import SinkAccount
+    from esper_core.reading.snapshot import SanctumSnapshot
+    from esper_core.runs.state import RunRecord
 
-    from esper_sink_tui.schema import SanctumSnapshot, SinkStatus
-
-__all__ = ["STALE_FACTOR", "STALE_LEAST_S", "Life", "life_from_events", "merged_sinks"]
+__all__ = ["STALE_FACTOR", "STALE_LEAST_S", "Life", "life_from_events", "life_from_record"]
 
 STALE_LEAST_S: Final = 10.0
 STALE_FACTOR: Final = 3.0
@@ -38,7 +40,7 @@ class Life:
     host: str = ""
     message: str = ""
     updates: int = 0
-    sinks: tuple[SinkStatus, ...] = ()
+    sinks: tuple[SinkAccount, ...] = ()
 
 
 def life_from_events(snapshot: SanctumSnapshot, now_ns: int) -> Life:
@@ -62,13 +64,14 @@ def life_from_events(snapshot: SanctumSnapshot, now_ns: int) -> Life:
     return Life(state=state, sign_ns=snapshot.last_event_ns, updates=snapshot.updates)
 
 
-def merged_sinks(from_events: Iterable[SinkStatus], from_host: Iterable[SinkStatus]) -> tuple[SinkStatus, ...]:
-    """One row a sink: the host's account of queue and lag, and the larger count of losses of the two."""
-    merged = {item.name: item for item in from_events}
-    for item in from_host:
-        known = merged.get(item.name)
-        if known is None:
-            merged[item.name] = item
-            continue
-        merged[item.name] = replace(item, lost=max(item.lost, known.lost), message=item.message or known.message)
-    return tuple(merged[name] for name in sorted(merged))
+def life_from_record(record: RunRecord, now_ns: int) -> Life:
+    """A run on disk: what ``run.json`` says, and whether that is still so."""
+    return Life(
+        state=run_state(record, now_ns=now_ns),
+        sign_ns=record.heartbeat_ns or None,
+        pid=record.pid or None,
+        host=record.host,
+        message=record.message,
+        updates=record.updates,
+        sinks=tuple(from_record(item) for item in record.sinks),
+    )

@@ -1,32 +1,23 @@
-"""Whole-run series for history, comparison and export: read once, reduced to what a screen can show."""
+"""Whole-run series for history and comparison: read once, reduced to what a screen can show."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from bisect import bisect_left
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from esper_core.errors import EsperError
-from esper_core.events import PPOUpdatePayload
-from esper_core.runs import open_run
-from esper_sink_tui.source import JournalSource
+from esper_core.reading.returns import return_to_show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from esper_sink_tui.watch import Watched
+    from esper_core.reading.snapshot import SanctumSnapshot
+    from esper_core.reading.source import Source
 
-__all__ = ["COLUMNS", "Band", "Series", "bands", "csv_text", "peaks", "read_series", "read_updates"]
+__all__ = ["Band", "Series", "bands", "peaks", "read_series"]
 
-COLUMNS: Final = tuple(
-    item.name
-    for item in fields(PPOUpdatePayload)
-    if item.name not in {"heads", "early_stop", "kl_by_epoch", "update_id"}
-)
-"""Fields of an update that a CSV may have."""
 _POINTS: Final = 160
 
 
@@ -84,20 +75,20 @@ def peaks(xs: Sequence[int], ys: Sequence[float], points: int) -> tuple[list[int
     return out_x, out_y, width
 
 
-def read_series(watched: Watched, *, points: int = _POINTS) -> Series:
+def read_series(source: Source, snapshot: SanctumSnapshot, *, group: str = "", points: int = _POINTS) -> Series:
     """A run's KL and return over all its updates, from its index where it has one, else from memory."""
-    label = watched.source.label
-    index = watched.source.index()
+    label = source.label
+    index = source.index()
     if index is None:
-        recent = watched.snapshot.recent
+        recent = snapshot.recent
         ids = tuple(item.update_id for item in recent)
         return Series(
             label=label,
-            group=watched.group,
+            group=group,
             updates=ids,
             kl=tuple(_number(item.kl_divergence) for item in recent),
             return_updates=ids,
-            returns=tuple(_return(item) for item in recent),
+            returns=tuple(_number(return_to_show(item)) for item in recent),
         )
     while index.extend(4 * 1024 * 1024):
         pass
@@ -115,13 +106,8 @@ def read_series(watched: Watched, *, points: int = _POINTS) -> Series:
         except (OSError, EsperError):
             continue
         return_ids.append(payload.update_id)
-        returns.append(_return(payload))
-    return Series(label, watched.group, tuple(xs), tuple(ys), tuple(return_ids), tuple(returns), joined)
-
-
-def _return(payload: PPOUpdatePayload) -> float:
-    value = payload.return_mean_100 if payload.return_mean_100 is not None else payload.return_mean
-    return _number(value)
+        returns.append(_number(return_to_show(payload)))
+    return Series(label, group, tuple(xs), tuple(ys), tuple(return_ids), tuple(returns), joined)
 
 
 def bands(runs: Iterable[tuple[str, Sequence[int], Sequence[float]]], *, points: int = 100) -> list[Band]:
@@ -172,21 +158,3 @@ def _at(xs: Sequence[int], ys: Sequence[float], x: float) -> float:
         return ys[place]
     share = (x - xs[place - 1]) / (xs[place] - xs[place - 1])
     return ys[place - 1] + share * (ys[place] - ys[place - 1])
-
-
-def read_updates(watched: Watched) -> list[PPOUpdatePayload]:
-    """Every effective update of a run that can still be read, ascending."""
-    if isinstance(watched.source, JournalSource):
-        return [event.payload for event in open_run(watched.source.run.path).updates()]
-    return list(watched.snapshot.recent)
-
-
-def csv_text(updates: Iterable[PPOUpdatePayload], columns: Sequence[str] = COLUMNS) -> str:
-    """Updates as CSV: ``update_id`` and the columns asked for; empty cells where nothing was measured."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["update_id", *columns])
-    for payload in updates:
-        cells = [getattr(payload, name) for name in columns]
-        writer.writerow([payload.update_id, *("" if cell is None else cell for cell in cells)])
-    return out.getvalue()

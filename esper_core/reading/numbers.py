@@ -6,9 +6,11 @@ import math
 import time
 from typing import Final
 
-__all__ = ["MISSING", "age", "byte_size", "clock", "count", "duration", "percent", "plain", "rate", "step_trim"]
+from esper_core.reading.glyphs import ABSENT
 
-MISSING: Final = "—"
+__all__ = ["MISSING", "age", "clock", "count", "duration", "percent", "plain", "rate", "step_trim"]
+
+MISSING: Final = ABSENT
 NON_FINITE: Final = "non-finite"
 
 
@@ -95,13 +97,3 @@ def clock(time_ns: int, *, utc: bool = False) -> str:
     """A moment as hours, minutes and seconds of the local day."""
     parts = time.gmtime(time_ns / 1e9) if utc else time.localtime(time_ns / 1e9)
     return time.strftime("%H:%M:%S", parts)
-
-
-def byte_size(value: int) -> str:
-    """Bytes in binary units."""
-    size = float(value)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            return f"{value} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    raise AssertionError  # the loop returns at GiB

@@ -1,6 +1,6 @@
 """The rows of the health panel, one entry a metric: value, limits that can fire, range of its sparkline.
 
-A new row is one entry here and a pair of fields in :class:`~esper_sink_tui.schema.TamiyoState`.
+A new row is one entry here and a pair of fields in :class:`~esper_core.reading.tamiyo.TamiyoState`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from esper_core.health import (
     classify_kl,
     format_kl,
 )
-from esper_sink_tui.numbers import percent, plain
+from esper_core.reading.numbers import percent, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from esper_sink_tui.schema import TamiyoState
+    from esper_core.reading.tamiyo import TamiyoState
 
 __all__ = ["KL_RANGE", "METRICS", "Limits", "Metric", "metric"]
 

@@ -25,9 +25,10 @@ from esper_core.events import (
     TraceRef,
 )
 from esper_core.health import HealthLevel, RunState, classify_kl
+from esper_core.reading.aggregator import SanctumAggregator
+from esper_core.reading.snapshot import RECENT, SanctumSnapshot
+from esper_core.reading.tamiyo import HISTORY, TRACKED, TamiyoState
 from esper_core.semconv.attributes import span_name
-from esper_sink_tui.aggregator import SanctumAggregator
-from esper_sink_tui.schema import HISTORY, RECENT, TRACKED, SanctumSnapshot, TamiyoState
 
 SECOND = 1_000_000_000
 
@@ -207,7 +208,8 @@ def test_the_other_events_reach_snapshot_and_log() -> None:
     assert (snapshot.plan.environment, snapshot.plan.updates, snapshot.plan.started_ns) == ("CartPole-v1", 20, SECOND)
     assert [entry.source for entry in snapshot.events] == ["run", "ppo.update", "policy", "sink.otlp", "run"]
     assert snapshot.sinks[0].lost == 20
-    assert snapshot.ended_as is RunState.DONE
+    assert snapshot.finished is not None
+    assert snapshot.finished.state is RunState.DONE
     assert snapshot.last_event_ns == 5 * SECOND
 
 
@@ -216,7 +218,7 @@ def test_a_resume_reopens_a_finished_run() -> None:
     snapshot = fed(
         wrap(update(1), at=1), ended, wrap(RunStarted(environment="e", first_update_id=2), attempt=2)
     ).snapshot()
-    assert snapshot.ended_as is None
+    assert snapshot.finished is None
     assert snapshot.attempt == 2
 
 

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Final
 
 from esper_core.errors import EsperError
 from esper_core.events import EpisodeFinished, PPOUpdatePayload, RunStarted
-from esper_sink_tui.aggregator import SanctumAggregator
-from esper_sink_tui.schema import RECENT, RELATIVE_WINDOW
+from esper_core.reading.aggregator import SanctumAggregator
+from esper_core.reading.attempts import effective_updates
+from esper_core.reading.snapshot import RECENT, RELATIVE_WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from esper_core.events import Payload, TelemetryEvent
-    from esper_core.runs import UpdateIndex
-    from esper_sink_tui.schema import SanctumSnapshot
+    from esper_core.reading.index import UpdateIndex
+    from esper_core.reading.snapshot import SanctumSnapshot
 
     Event = TelemetryEvent[Payload]
 
@@ -74,6 +75,10 @@ class Timeline:
                 del self._ids[:-_KEPT]
         elif update_id not in self._ids[-_KEPT:]:
             insort(self._ids, update_id)
+
+    def updates(self) -> list[TelemetryEvent[PPOUpdatePayload]]:
+        """The effective updates that memory still has, ascending."""
+        return effective_updates([*self._starts, *self._events])
 
     def extend_index(self) -> bool:
         """Read on in the background: one megabyte. True when there is more to read now."""

@@ -1,7 +1,7 @@
-"""The signs Sanctum draws with: a glyph, a word and a role of colour for every state, and their ASCII forms.
+"""The one table of signs: a glyph, a word and a role of colour for every level, verdict and state, and ASCII forms.
 
-Everything is built with the Unicode signs; ASCII mode translates the finished text sign by sign, so that both have the
-same width and neither can miss one.
+No sign means two things. Everything is built with the Unicode signs; ASCII mode translates the finished text sign by
+sign, so that both have the same width and neither can miss one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from esper_core.health import HealthLevel, RunState, VerdictKind
 
 __all__ = [
+    "ABSENT",
     "ARROWS",
+    "FOLLOW",
     "LEVELS",
     "MISSING",
     "NON_FINITE",
@@ -21,6 +23,7 @@ __all__ = [
     "VERDICTS",
     "Role",
     "Sign",
+    "encodable",
     "to_ascii",
 ]
 
@@ -73,6 +76,10 @@ STATES: Final = {
 SPARK: Final = "▁▂▃▄▅▆▇█"
 MISSING: Final = "·"
 STOP: Final = "▴"
+FOLLOW: Final = "↳"
+"""Before a second line that belongs to the first."""
+ABSENT: Final = "—"
+"""Instead of a number that was not measured: never 0."""
 ARROWS: Final = {"rising": "↑", "falling": "↓", "steady": "→", "": " "}
 
 _ASCII: Final = str.maketrans(
@@ -90,7 +97,8 @@ _ASCII: Final = str.maketrans(
         "▴": "^",
         "▶": ">",
         "·": ".",
-        "—": "-",
+        ABSENT: "-",
+        FOLLOW: "`",
         "≥": ">",
         "≤": "<",
         "↑": "^",
@@ -115,3 +123,13 @@ def to_ascii(text: str) -> str:
     if text.isascii():
         return text
     return "".join(sign if sign.isascii() else "?" for sign in text.translate(_ASCII))
+
+
+def encodable(encoding: str | None) -> bool:
+    """Whether a stream of this encoding can show the signs; None counts as UTF-8."""
+    signs = [sign.glyph for table in (LEVELS, VERDICTS, STATES) for sign in table.values()]
+    try:
+        "".join((*signs, *ARROWS.values(), FOLLOW, ABSENT)).encode(encoding or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True

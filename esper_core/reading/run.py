@@ -1,30 +1,30 @@
-"""``open_run``: everything about a run on disk, for scripts, notebooks and tests."""
+"""``Run`` and ``open_run``: everything about a run on disk, for scripts, notebooks, commands and tests."""
 
 from __future__ import annotations
 
-import time
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from esper_core.health import RunState, Verdict, VerdictInput, verdict
-from esper_core.runs.history import effective_updates, stream_updates
-from esper_core.runs.layout import RunDir, find_run
+from esper_core.events import PPOUpdatePayload
+from esper_core.reading.attempts import effective_updates, stream_updates
+from esper_core.reading.judged import run_verdict
+from esper_core.runs.layout import RunDir, find_run, journal_files
 from esper_core.runs.reader import JournalReader
 from esper_core.runs.state import RunRecord, read_record, run_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
+    from esper_core.events import Payload, TelemetryEvent
+    from esper_core.health import RunState, Verdict
 
-__all__ = ["Run", "open_run", "run_verdict"]
+__all__ = ["Run", "open_run"]
 
 _VERDICT_UPDATES: Final = 3
 _LOOK_BACK: Final = 32
-_JOURNAL: Final = "journal"
 
 
 class Run:
@@ -96,6 +96,14 @@ class Run:
         """The effective updates by ascending id: no duplicate, and none that a resumed attempt has replaced."""
         return stream_updates(self.directory)
 
+    def first_updates(self) -> Iterator[PPOUpdatePayload]:
+        """The first update of each attempt, whether it counts or not: it says what heads the attempt has."""
+        for attempt in sorted({item.attempt for item in journal_files(self.directory)}):
+            for event in JournalReader(self.directory, attempt=attempt).stream():
+                if isinstance(event.payload, PPOUpdatePayload):
+                    yield event.payload
+                    break
+
     def last_updates(self, count: int) -> list[TelemetryEvent[PPOUpdatePayload]]:
         """The last effective updates, oldest first, read from the journal's end: fast however long the run is."""
         wanted = count
@@ -121,33 +129,6 @@ class Run:
         return run_verdict(self.record, self.last_updates(_VERDICT_UPDATES), now_ns=now_ns)
 
 
-def run_verdict(
-    record: RunRecord | None, recent: list[TelemetryEvent[PPOUpdatePayload]], *, now_ns: int | None = None
-) -> Verdict:
-    """The verdict on a run from its record and its last effective updates (three are enough), oldest first.
-
-    Losses come from the record's sinks: those of ``journal`` make every number doubtful, the others only lossy.
-    """
-    now = time.time_ns() if now_ns is None else now_ns
-    sinks = record.sinks if record is not None else []
-    last = recent[-1].payload if recent else None
-    leading = last.leading_head if last is not None else None
-    return verdict(
-        VerdictInput(
-            state=run_state(record, now_ns=now),
-            levels=tuple(event.payload.health for event in recent),
-            updates=last.update_id if last is not None else 0,
-            kl=last.kl_divergence if last is not None else None,
-            head=leading.name if leading is not None else None,
-            share=leading.share if leading is not None else None,
-            journal_lost=sum(sink.lost for sink in sinks if sink.name == _JOURNAL),
-            sink_lost=tuple((sink.name, sink.lost) for sink in sinks if sink.name != _JOURNAL and sink.lost),
-            age_s=max(0.0, (now - record.heartbeat_ns) / 1e9) if record is not None else None,
-            message=record.message if record is not None else "",
-        )
-    )
-
-
 def open_run(spec: str | Path = "latest", base: str | Path = "runs") -> Run:
     """Open a run on disk.
 
@@ -162,7 +143,7 @@ def open_run(spec: str | Path = "latest", base: str | Path = "runs") -> Run:
         RunNotFoundError: no such run; names the nearest and says where it looked.
 
     Example:
-        >>> from esper_core.runs import open_run
+        >>> from esper_core.reading import open_run
         >>> run = open_run("docs/examples/runs/drift")
         >>> [update.payload.kl_divergence for update in run.updates()]  # doctest: +SKIP
     """

@@ -15,17 +15,20 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from esper_core.events import RunStarted
 from esper_core.health import RunState
-from esper_core.runs import JournalReader, UpdateIndex, read_record, run_state
-from esper_core.runs.layout import journal_files
-from esper_sink_tui.life import Life, life_from_events
-from esper_sink_tui.schema import RECENT, RELATIVE_WINDOW, SinkStatus
+from esper_core.reading.attempts import first_events
+from esper_core.reading.index import UpdateIndex
+from esper_core.reading.life import Life, life_from_events, life_from_record
+from esper_core.reading.snapshot import RECENT, RELATIVE_WINDOW
+from esper_core.runs.reader import JournalReader
+from esper_core.runs.state import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from esper_core.events import Payload, TelemetryEvent
-    from esper_core.runs import RunDir, RunRecord
-    from esper_sink_tui.schema import SanctumSnapshot
+    from esper_core.reading.snapshot import SanctumSnapshot
+    from esper_core.runs.layout import RunDir
+    from esper_core.runs.state import RunRecord
 
     Event = TelemetryEvent[Payload]
 
@@ -111,7 +114,8 @@ class JournalSource:
         """The next events. Files that vanish or cannot be opened count as having nothing new."""
         if not self._opened:
             self._opened = True
-            self._pending.extend(self._beginnings())
+            # The plan of every attempt, and what a resume replaces.
+            self._pending.extend(item for item in first_events(self.run) if isinstance(item.payload, RunStarted))
             self._pending.extend(self._reader.tail(self._first, updates_only=True))
         if self._pending:
             return [self._pending.popleft() for _ in range(min(limit, len(self._pending)))]
@@ -119,16 +123,6 @@ class JournalSource:
             return self._reader.poll(limit)
         except OSError:
             return []
-
-    def _beginnings(self) -> list[Event]:
-        """The first event of every attempt: the plan, and what a resume replaces."""
-        found: list[Event] = []
-        for attempt in sorted({item.attempt for item in journal_files(self.run)}):
-            for event in JournalReader(self.run, attempt=attempt).stream():
-                if isinstance(event.payload, RunStarted) and not event.marked:
-                    found.append(event)
-                break
-        return found
 
     def life(self, snapshot: SanctumSnapshot, now_ns: int) -> Life:
         """From ``run.json``; without one, from the events. A deleted run is stale and says so."""
@@ -142,27 +136,7 @@ class JournalSource:
         self._record = record
         if record is None:
             return life_from_events(snapshot, now_ns)
-        return Life(
-            state=run_state(record, now_ns=now_ns),
-            sign_ns=record.heartbeat_ns or None,
-            pid=record.pid or None,
-            host=record.host,
-            message=record.message,
-            updates=record.updates,
-            sinks=tuple(
-                SinkStatus(
-                    name=item.name,
-                    state=item.state,
-                    queued=item.queued,
-                    capacity=item.capacity or None,
-                    delivered=item.delivered,
-                    lost=item.lost,
-                    lag_s=item.lag_s,
-                    message=item.message,
-                )
-                for item in record.sinks
-            ),
-        )
+        return life_from_record(record, now_ns)
 
     def group(self, snapshot: SanctumSnapshot) -> str:
         """The resolved configuration without seed, name and place: equal for seeds of one experiment."""

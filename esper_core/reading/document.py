@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from esper_core.health import TUIThresholds, format_kl
-from esper_sink_tui.metrics import METRICS
-from esper_sink_tui.trend import trend
+from esper_core.reading.rows import METRICS
+from esper_core.reading.table import json_value
+from esper_core.reading.trend import trend
 
 if TYPE_CHECKING:
-    from esper_sink_tui.model import ScreenModel
+    from esper_core.reading.model import ScreenModel
 
 __all__ = ["SCHEMA", "document"]
 
@@ -93,19 +93,20 @@ def document(model: ScreenModel) -> dict[str, Any]:
             "return_mean": tamiyo.return_mean,
             "return_mean_100": last.return_mean_100 if last is not None else None,
         },
-        "sinks": [asdict(item) for item in model.sinks],
+        "sinks": [
+            {
+                "name": item.name,
+                "state": item.state,
+                "queued": item.queued,
+                "capacity": item.capacity or None,
+                "delivered": item.delivered,
+                "lost": item.lost,
+                "lag_s": item.lag_s,
+                "message": item.message,
+            }
+            for item in model.sinks
+        ],
         "events": [asdict(item) for item in snapshot.events[-_EVENTS:]],
         "unread": {"events": snapshot.bad, "lines": model.corrupt},
     }
-    return {key: _plain(value) for key, value in found.items()}
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+    return {key: json_value(value) for key, value in found.items()}

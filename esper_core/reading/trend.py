@@ -1,11 +1,16 @@
-"""Where a number is going: the direction of the number, never a judgement. Pure."""
+"""Where a number is going: the direction of the number, never a judgement. The one trend rule.
+
+The mean of the last three values is compared with the mean of those before them. A change counts when it exceeds a
+tenth of the earlier mean and the dead band of the number (0.001 for the KL). Against the update before alone, which
+console lines once did, an arrow follows the noise of one rollout.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from esper_sink_tui.glyphs import ARROWS
+from esper_core.reading.glyphs import ARROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

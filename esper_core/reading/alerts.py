@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from esper_core.health import VerdictKind
 
 if TYPE_CHECKING:
-    from esper_sink_tui.model import ScreenModel
+    from esper_core.reading.model import ScreenModel
 
 __all__ = ["Alert", "Alerts"]
 

@@ -1,0 +1,153 @@
+"""What one screen shows, as one frozen value: every panel, ``--once`` and ``--json`` read only this. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from esper_core.health import RunState, Suggestion, Verdict, VerdictInput, VerdictKind, state_suggestion, verdict
+from esper_core.reading.account import merged
+from esper_core.reading.judged import judge_snapshot, update_advice
+from esper_core.reading.life import Life
+from esper_core.reading.progress import Progress, progress_of
+from esper_core.reading.returns import return_to_show
+from esper_core.reading.snapshot import SanctumSnapshot
+
+if TYPE_CHECKING:
+    from esper_core.reading.account import SinkAccount
+
+__all__ = ["EventFilter", "Frozen", "HeadView", "RunRow", "ScreenModel", "build", "run_row"]
+
+EventFilter: TypeAlias = Literal["all", "notable"]
+HeadView: TypeAlias = Literal["kl", "entropy"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frozen:
+    """A view that stands still: the update it shows and how far the run has gone on."""
+
+    update_id: int
+    behind: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """One run of the list."""
+
+    run_id: str
+    label: str
+    state: RunState = RunState.UNKNOWN
+    kind: VerdictKind = VerdictKind.UNKNOWN
+    updates: int = 0
+    kl: float | None = None
+    return_mean: float | None = None
+    steps_per_s: float | None = None
+    group: str = ""
+    marked: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScreenModel:
+    """Everything on the screen.
+
+    Attributes:
+        snapshot: of the run on show, or of the update a frozen view shows.
+        life: of the run's process, now.
+        verdict: the one judgement.
+        advice: what to do next, or None.
+        progress: how far, and until when.
+        age_s: seconds since the last sign of life; None when there was none or the run has ended.
+        ended_s: seconds since an ended run's last event; None while it runs.
+        sinks: events and host merged.
+        runs: the list of runs, the one on show marked by ``selected``.
+        selected: run id on show.
+        label: what people call it.
+        frozen: set when the view stands still.
+        event_filter: which lines of the log are shown.
+        head_view: what the head panel shows beside the names.
+        run_filter: text that the listed runs contain.
+        source: where the data comes from, in words.
+        corrupt: journal lines or requests that could not be read.
+        notice: one line of news from the viewer itself; empty for none.
+    """
+
+    snapshot: SanctumSnapshot = field(default_factory=SanctumSnapshot)
+    life: Life = field(default_factory=Life)
+    verdict: Verdict = field(default_factory=lambda: verdict(VerdictInput()))
+    advice: Suggestion | None = None
+    progress: Progress = field(default_factory=lambda: Progress(done=0))
+    age_s: float | None = None
+    ended_s: float | None = None
+    sinks: tuple[SinkAccount, ...] = ()
+    runs: tuple[RunRow, ...] = ()
+    selected: str = ""
+    label: str = ""
+    frozen: Frozen | None = None
+    event_filter: EventFilter = "all"
+    head_view: HeadView = "kl"
+    run_filter: str = ""
+    source: str = ""
+    corrupt: int = 0
+    notice: str = ""
+
+
+def run_row(
+    snapshot: SanctumSnapshot, life: Life, *, run_id: str, label: str, group: str = "", marked: bool = False
+) -> RunRow:
+    """A run as one row of the list."""
+    last = snapshot.last
+    return RunRow(
+        run_id=run_id,
+        label=label,
+        state=life.state,
+        kind=judge_snapshot(snapshot, life).kind,
+        updates=max(snapshot.updates, life.updates),
+        kl=last.kl_divergence if last is not None else None,
+        return_mean=return_to_show(last),
+        steps_per_s=last.steps_per_s if last is not None and not life.state.ended else None,
+        group=group,
+        marked=marked,
+    )
+
+
+def build(
+    snapshot: SanctumSnapshot,
+    life: Life,
+    *,
+    now_ns: int,
+    runs: tuple[RunRow, ...] = (),
+    frozen: Frozen | None = None,
+    event_filter: EventFilter = "all",
+    head_view: HeadView = "kl",
+    run_filter: str = "",
+    source: str = "",
+    corrupt: int = 0,
+    notice: str = "",
+    selected: str = "",
+    label: str = "",
+) -> ScreenModel:
+    """Put a screen together. A frozen view judges the updates it shows and the run's state as it is now."""
+    sign_ns = max((item for item in (life.sign_ns, snapshot.last_event_ns) if item is not None), default=None)
+    since = None if sign_ns is None else max((now_ns - sign_ns) / 1e9, 0.0)
+    age_s = None if life.state.ended else since
+    judged = judge_snapshot(snapshot, life, age_s=age_s)
+    return ScreenModel(
+        snapshot=snapshot,
+        life=life,
+        verdict=judged,
+        advice=state_suggestion(judged.kind) or update_advice(snapshot.last),
+        progress=progress_of(snapshot, life),
+        age_s=age_s,
+        ended_s=since if life.state.ended else None,
+        sinks=merged(snapshot.sinks, life.sinks),
+        runs=runs,
+        selected=selected or snapshot.run_id,
+        label=label or snapshot.plan.run_name or snapshot.run_id,
+        frozen=frozen,
+        event_filter=event_filter,
+        head_view=head_view,
+        run_filter=run_filter,
+        source=source,
+        corrupt=corrupt,
+        notice=notice,
+    )

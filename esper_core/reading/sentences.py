@@ -1,0 +1,153 @@
+"""What happened, in words: one sentence a kind of event, for console, commands and Sanctum's log alike. Pure.
+
+A line that has columns of its own for time, subject and update prints the sentence alone; ``alone=True`` makes one
+that stands alone: it names its subject and has the numbers that no column shows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from esper_core.events import PolicyHealthChanged, RunFinished, RunStarted, SinkStatusChanged
+from esper_core.health import HealthLevel, format_kl
+from esper_core.reading.numbers import count, percent, plain
+
+if TYPE_CHECKING:
+    from esper_core.events import EarlyStop, Payload, PPOUpdatePayload, TelemetryEvent
+
+__all__ = [
+    "Room",
+    "carries",
+    "early_stop_text",
+    "health_changed",
+    "level_word",
+    "outcome",
+    "run_finished",
+    "run_started",
+    "sentence",
+    "sink_status",
+    "update_text",
+]
+
+Room: TypeAlias = Literal["line", "narrow"]
+"""How much room a column has: ``line`` from 100 columns on, ``narrow`` below."""
+
+
+def level_word(level: HealthLevel) -> str:
+    """A level as people read it: ``non-finite``."""
+    return level.value.replace("_", "-")
+
+
+def carries(update: PPOUpdatePayload) -> str:
+    """Which head carries the KL, when there is more than one: ``head slot carries 45%``; else empty."""
+    leading = update.leading_head
+    if len(update.heads) < 2 or leading is None or not leading.share:
+        return ""
+    return f"head {leading.name} carries {percent(leading.share, 0)}"
+
+
+# --- updates ------------------------------------------------------------------------------------
+
+
+def early_stop_text(stop: EarlyStop, kl_after: float | None, *, short: bool = False) -> str:
+    """Where an update stopped, on what, against which limit, which head, and the KL after the last step."""
+    value, limit, after = format_kl(stop.value), plain(stop.threshold, 4), format_kl(kl_after)
+    if short:
+        head = f", {stop.head}" if stop.head else ""
+        return f"epoch {stop.epoch} mb {stop.minibatch}, {value} > {limit}{head}, after {after}"
+    head = f", head {stop.head}" if stop.head else ""
+    return f"epoch {stop.epoch} minibatch {stop.minibatch}, pooled KL {value} > {limit}{head}, KL after it {after}"
+
+
+def outcome(update: PPOUpdatePayload, room: Room = "line") -> str:
+    """How an update ended, for a column; empty when it did all that was planned."""
+    narrow = room == "narrow"
+    if update.early_stop is not None:
+        where = f"{update.early_stop.epoch}/{update.epochs_planned}"
+        return f"stop {where}" if narrow else f"early stop {where}"
+    if update.outcome == "completed":
+        return ""
+    word = update.outcome.replace("_", " ")
+    return word[:10] if narrow else word
+
+
+def update_text(update: PPOUpdatePayload) -> str:
+    """An update: its KL and who carries it first, then why it ended early, else the other numbers."""
+    parts = [f"KL {format_kl(update.kl_divergence)}"]
+    leading = update.leading_head
+    if update.health.severity >= HealthLevel.WARNING.severity and leading is not None:
+        parts.append(f"{leading.name} {percent(leading.share, 0)}")
+    if update.non_finite:
+        parts.append(f"{update.non_finite} non-finite values")
+    if update.early_stop is not None:
+        parts.append(f"stopped early: {early_stop_text(update.early_stop, update.kl_divergence)}")
+    elif update.outcome != "completed":
+        parts.append(f"{update.outcome}: {update.reason}" if update.reason else update.outcome)
+    else:
+        parts.append(f"clip {percent(update.clip_fraction)}")
+        parts.append(f"entropy {plain(update.entropy_normalised, 2)}")
+        parts.append(f"ev {plain(update.explained_variance, 2)}")
+        if update.return_mean is not None:
+            parts.append(f"return {plain(update.return_mean, 1)}")
+    return "  ".join(parts)
+
+
+# --- the rest -----------------------------------------------------------------------------------
+
+
+def health_changed(payload: PolicyHealthChanged, *, alone: bool = False) -> str:
+    """The verdict's level moved."""
+    worse = payload.current.severity > payload.previous.severity
+    head = f", head {payload.head}" if payload.head and worse else ""
+    words = "rose" if worse else "calmed"
+    text = f"level {words} from {level_word(payload.previous)} to {level_word(payload.current)}"
+    return f"{'policy ' if alone else ''}{text} at KL {format_kl(payload.kl_divergence)}{head}"
+
+
+def run_started(payload: RunStarted, attempt: int, *, run: str = "") -> str:
+    """A run or another attempt began; ``run`` makes it stand alone."""
+    text = f"started on {payload.environment}, seed {payload.seed}"
+    if attempt > 1:
+        text = f"attempt {attempt} resumes at update {payload.first_update_id} on {payload.environment}"
+    return f"run {run}: {text}, heads {', '.join(payload.heads) or 'unknown'}" if run else text
+
+
+def run_finished(payload: RunFinished, *, alone: bool = False) -> str:
+    """The run ended."""
+    reason = f": {payload.reason}" if payload.reason else ""
+    work = f"{count(payload.updates)} updates"
+    if alone:
+        work += f", {count(payload.env_steps)} steps, {count(payload.episodes)} episodes"
+    lost = sum(item.lost for item in payload.lost)
+    tail = f", {count(lost)} events lost" if lost else ""
+    return f"{payload.state.value}{reason}, {work}{tail}"
+
+
+def sink_status(payload: SinkStatusChanged, *, alone: bool = False) -> str:
+    """A sink's state changed."""
+    lost = f", {count(payload.lost)} lost" if payload.lost else ""
+    message = f": {payload.message}" if payload.message else ""
+    text = f"{payload.state.replace('_', ' ')}{lost}{message}"
+    if not alone:
+        return text
+    origin = f" ({payload.distribution} {payload.version})" if payload.distribution else ""
+    return f"sink {payload.sink}{origin} {text}"
+
+
+def sentence(event: TelemetryEvent[Payload]) -> str | None:
+    """An event in a sentence that stands alone.
+
+    None for updates and episodes, which have lines of their own, and for a sink that is well.
+    """
+    payload = event.payload
+    match payload:
+        case RunStarted():
+            return run_started(payload, event.attempt, run=event.run_id)
+        case PolicyHealthChanged():
+            return health_changed(payload, alone=True)
+        case SinkStatusChanged() if payload.state not in {"ok", "closed"}:
+            return sink_status(payload, alone=True)
+        case RunFinished():
+            return run_finished(payload, alone=True)
+        case _:
+            return None

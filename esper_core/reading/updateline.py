@@ -1,0 +1,50 @@
+"""One update as one line of columns, while it trains (console) and when it is told again (``esper replay``). Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from esper_core.health import format_kl
+from esper_core.reading.glyphs import ARROWS, LEVELS, Role
+from esper_core.reading.numbers import plain, rate
+from esper_core.reading.sentences import level_word, outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from esper_core.events import PPOUpdatePayload
+    from esper_core.reading.trend import Trend
+
+__all__ = ["UpdateLine", "update_line"]
+
+UpdateLine: TypeAlias = tuple[tuple[str, Role], ...]
+"""Pieces of (text, role of colour)."""
+_KL_WIDTH: Final = len("KL 0.014996 ↑ ● critical")
+
+
+def update_line(
+    update: PPOUpdatePayload, direction: Trend, *, compact: bool = False, draw: Callable[[str], str] = str
+) -> UpdateLine:
+    """One update: id, return, KL with direction and state, early stop, speed.
+
+    Args:
+        update: the update.
+        direction: the trend of the KL up to it.
+        compact: for a terminal below 100 columns.
+        draw: turns the signs into others of the same width: ``to_ascii``.
+    """
+    gap = "  " if compact else "   "
+    sign = LEVELS[update.health]
+    state = f"{draw(sign.glyph)} {level_word(update.health)}"
+    number = f"KL {draw(format_kl(update.kl_divergence)):>6} {draw(ARROWS[direction])} "
+    # A KL close to a limit has more digits: it takes them from the blanks behind the word.
+    blanks = " " * (_KL_WIDTH - len(number) - len(state))
+    ended = outcome(update, "narrow" if compact else "line")
+    speed = draw(rate(update.steps_per_s)) + ("/s" if compact else " steps/s")
+    return (
+        (f"update {update.update_id:>4}{gap}", "dim"),
+        (f"return {draw(plain(update.return_mean, 1)):>7}{gap}{number}", ""),
+        (state, sign.role if sign.role in {"warn", "crit", "bad"} else ""),
+        (f"{blanks}{gap}{ended:<{10 if compact else 16}}", "warn" if ended else ""),
+        (f"{gap}{speed:>{7 if compact else 13}}", "dim"),
+    )

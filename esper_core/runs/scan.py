@@ -1,0 +1,140 @@
+"""A scan of a run's journal: where each update lies and what its KL was, without decoding a line.
+
+It looks for a few keys in the bytes of a line; only lines that are written otherwise than Esper's own writer does it
+take the slow way. Which of the updates count is not decided here: see ``esper_core.reading.index``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from esper_core.events import Payload, PPOUpdatePayload, RunStarted, TelemetryEvent
+from esper_core.health import HealthLevel
+from esper_core.runs.layout import JournalFile, RunDir, journal_files
+from esper_core.runs.reader import open_journal
+from esper_core.semconv.codec import CodecError, decode
+from esper_core.semconv.identity import MARKED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["JournalScan", "ScannedBeginning", "ScannedUpdate"]
+
+_END: Final = b"]}]}]}"
+_UPDATE: Final = b'"name":"esper.ppo.update"'
+_UPDATE_LOOSE: Final = b'esper.ppo.update"'
+_STARTED_LOOSE: Final = b'esper.run.started"'
+_MARKED: Final = f'"{MARKED}"'.encode()
+_UPDATE_ID: Final = b'"esper.ppo.update_id","value":{"intValue":"'
+_KL: Final = b'"esper.ppo.kl_divergence","value":{"doubleValue":'
+_HEALTH: Final = b'"esper.ppo.health","value":{"stringValue":"'
+_LEVELS: Final = {level.value.encode(): level for level in HealthLevel}
+
+
+class ScannedUpdate(NamedTuple):
+    """One update's line.
+
+    Attributes:
+        file: the journal file.
+        offset: of the line, in bytes.
+        update_id: its id.
+        kl: nats; NaN also when not measured, which the level ``UNKNOWN`` tells from a KL that is NaN.
+        level: the update's own level.
+    """
+
+    file: JournalFile
+    offset: int
+    update_id: int
+    kl: float
+    level: HealthLevel
+
+
+class ScannedBeginning(NamedTuple):
+    """The line with which an attempt announces its first update id."""
+
+    file: JournalFile
+    first: int
+
+
+class JournalScan:
+    """Reads on where it stopped, as often as asked, also while the run writes. Not shared by threads.
+
+    Args:
+        run: the run, live or ended.
+    """
+
+    def __init__(self, run: RunDir) -> None:
+        self.run = run
+        self.more = False
+        """True when the last :meth:`read` stopped at its limit, so that there is more to read now."""
+        self._read: dict[str, int] = {}
+
+    def read(self, max_bytes: int | None = None) -> Iterator[ScannedUpdate | ScannedBeginning]:
+        """What was written since the last call, in the order of the journal; marked events are left out.
+
+        Args:
+            max_bytes: stop after about this many, so that a background thread can breathe; None reads everything.
+        """
+        self.more = False
+        left = max_bytes
+        for item in journal_files(self.run):
+            file = open_journal(item.path)
+            if file is None:
+                continue
+            with file:
+                offset = file.seek(self._read.get(item.path.name, 0))
+                while True:
+                    if left is not None and left <= 0:
+                        self.more = True
+                        return
+                    line = file.readline()
+                    if not line.endswith(b"\n"):
+                        break
+                    self._read[item.path.name] = offset + len(line)
+                    yield from _scanned(item, offset, line)
+                    offset += len(line)
+                    if left is not None:
+                        left -= len(line)
+
+
+def _scanned(item: JournalFile, offset: int, line: bytes) -> tuple[ScannedUpdate | ScannedBeginning, ...]:
+    """What one line tells."""
+    name = line.find(_UPDATE)
+    if name < 0 or not line.endswith(_END, 0, -1):
+        return _decoded(item, offset, line) if _UPDATE_LOOSE in line or _STARTED_LOOSE in line else ()
+    start = line.find(_UPDATE_ID, name)
+    if start < 0 or line.find(_MARKED, name, start) >= 0:
+        return ()
+    start += len(_UPDATE_ID)
+    update_id = int(line[start : line.index(b'"', start)])
+    value = math.nan
+    at = line.find(_KL, start)
+    if at >= 0:
+        at += len(_KL)
+        value = float(line[at : line.index(b"}", at)].strip(b'"'))
+    at = line.find(_HEALTH, start)
+    level = HealthLevel.UNKNOWN
+    if at >= 0:
+        at += len(_HEALTH)
+        level = _LEVELS.get(line[at : line.index(b'"', at)], HealthLevel.UNKNOWN)
+    return (ScannedUpdate(item, offset, update_id, value, level),)
+
+
+def _decoded(item: JournalFile, offset: int, line: bytes) -> tuple[ScannedUpdate | ScannedBeginning, ...]:
+    """The slow way."""
+    try:
+        events: list[TelemetryEvent[Payload]] = decode(line)
+    except CodecError:
+        return ()
+    found: list[ScannedUpdate | ScannedBeginning] = []
+    for event in events:
+        payload = event.payload
+        if event.marked:
+            continue
+        if isinstance(payload, RunStarted):
+            found.append(ScannedBeginning(item, payload.first_update_id))
+        elif isinstance(payload, PPOUpdatePayload):
+            value = payload.kl_divergence if payload.kl_divergence is not None else math.nan
+            found.append(ScannedUpdate(item, offset, payload.update_id, value, payload.health))
+    return tuple(found)
