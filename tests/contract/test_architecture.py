@@ -27,17 +27,40 @@ ALLOWED: dict[str, set[str]] = {
     "kl": {"health"},
     "semconv": {"events", "health", "hooks"},
     "runs": {"semconv", "hooks", "events", "health", "ids", "config"},
+    "reading": {"runs", "semconv", "hooks", "events", "health", "ids"},
     "emitter": {"semconv", "hooks", "events", "health", "ids"},
     "updates": {"kl", "emitter", "events", "health"},
     "instrumentation": {"semconv", "hooks", "events", "health"},
-    "host": {"emitter", "instrumentation", "runs", "semconv", "hooks", "events", "health", "ids", "installed"},
+    "host": {
+        "emitter",
+        "instrumentation",
+        "reading",
+        "runs",
+        "semconv",
+        "hooks",
+        "events",
+        "health",
+        "ids",
+        "installed",
+    },
     "ppo": {"updates", "kl", "emitter", "runs", "semconv", "hooks", "events", "health"},
     "envs": {"ppo", "config", "runs", "events", "health"},
     "config": {"hooks", "installed"},
-    "testing": {"host", "emitter", "instrumentation", "runs", "semconv", "hooks", "events", "health", "ids"},
+    "testing": {"host", "emitter", "instrumentation", "reading", "runs", "semconv", "hooks", "events", "health", "ids"},
 }
 OPEN_TO_ALL = {"errors", "config.schema"}
-PLUGIN_MAY_IMPORT = {"hooks", "events", "health", "kl", "semconv", "runs", "testing", "errors"}
+PLUGIN_MAY_IMPORT = {
+    "hooks",
+    "events",
+    "health",
+    "kl",
+    "monitoring",
+    "reading",
+    "runs",
+    "semconv",
+    "testing",
+    "errors",
+}
 LIGHT_ROOMS = {
     "events",
     "health",
@@ -47,6 +70,7 @@ LIGHT_ROOMS = {
     "updates",
     "semconv",
     "runs",
+    "reading",
     "config",
     "errors",
     "ids",
@@ -96,6 +120,48 @@ def _core_rooms(names: set[str]) -> set[tuple[str, str]]:
     return found
 
 
+def _modules() -> dict[str, Path]:
+    """Dotted name -> file, of the core and of every plugin."""
+    found = {}
+    for base in (ROOT, *(plugin / "src" for plugin in PLUGINS)):
+        for top in ("esper_core",) if base == ROOT else (item.name for item in base.iterdir() if item.is_dir()):
+            for path in (base / top).rglob("*.py"):
+                parts = path.relative_to(base).with_suffix("").parts
+                found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def _every_import(path: Path, modules: dict[str, Path]) -> set[str]:
+    """Modules that a module names in any import: at its top, under TYPE_CHECKING, or inside a function."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                names.add(inner if inner in modules else node.module)
+    return names & set(modules)
+
+
+def _circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that reach each other."""
+    reach: dict[str, set[str]] = {}
+    for name, targets in graph.items():
+        seen: set[str] = set()
+        waiting = list(targets)
+        while waiting:
+            other = waiting.pop()
+            if other not in seen:
+                seen.add(other)
+                waiting.extend(graph[other])
+        reach[name] = seen
+    groups = {
+        frozenset(other for other in reach[name] if name in reach[other]) for name in graph if name in reach[name]
+    }
+    return sorted(sorted(group) for group in groups)
+
+
 def _core_modules() -> list[Path]:
     return sorted(path for path in CORE.rglob("*.py") if _room(path) not in {"__init__", "__main__", "cli"})
 
@@ -108,6 +174,18 @@ def test_core_imports_run_one_way(path: Path) -> None:
         if target == room or any(dotted == name or dotted.startswith(f"{name}.") for name in OPEN_TO_ALL):
             continue
         assert target in ALLOWED[room], f"{path.relative_to(ROOT)} imports esper_core.{dotted}"
+
+
+def test_no_module_imports_itself_by_a_detour_not_even_for_types() -> None:
+    modules = _modules()
+    graph = {name: _every_import(path, modules) - {name} for name, path in modules.items()}
+    assert len(graph) > 200
+    assert _circles(graph) == []
+
+
+def test_a_circle_is_found() -> None:
+    assert _circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+    assert _circles({"a": {"b"}, "b": set()}) == []
 
 
 @pytest.mark.parametrize(
@@ -188,7 +266,7 @@ def test_commands_import_nothing_heavy_before_they_are_called(path: Path) -> Non
 def test_importing_the_public_modules_loads_neither_torch_nor_the_sdk() -> None:
     code = (
         "import sys, esper_core, esper_core.hooks, esper_core.events, esper_core.health, esper_core.semconv, "
-        "esper_core.runs, esper_core.errors, esper_core.kl, esper_core.updates\n"
+        "esper_core.runs, esper_core.reading, esper_core.errors, esper_core.kl, esper_core.updates\n"
         "heavy = sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'textual', 'numpy', 'gymnasium'})\n"
         "heavy += [name for name in sys.modules if name == 'opentelemetry.sdk']\n"
         "print(heavy)"

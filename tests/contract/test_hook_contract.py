@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RECORD = Path(__file__).with_name("hook_contract.txt")
-PUBLIC = ("hooks", "events", "health", "kl", "semconv.attributes", "semconv.codec", "runs", "testing", "errors")
+PUBLIC = (
+    "hooks",
+    "events",
+    "health",
+    "kl",
+    "semconv.attributes",
+    "semconv.codec",
+    "runs",
+    "reading",
+    "testing",
+    "errors",
+)
 
 
 def _fields(cls: type) -> Iterator[str]:

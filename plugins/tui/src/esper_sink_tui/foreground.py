@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from esper_core.hooks import ChildRun
-    from esper_sink_tui.sink import TuiConfig
+    from esper_sink_tui.config import TuiConfig
 
 __all__ = ["open_screen", "show_child", "stop_run"]
 

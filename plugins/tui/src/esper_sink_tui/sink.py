@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
-
-from msgspec import Meta, Struct
+from typing import TYPE_CHECKING, ClassVar
 
 from esper_core.hooks import hookimpl
+from esper_sink_tui.config import TuiConfig
 
 if TYPE_CHECKING:
     from esper_core.hooks import ChildRun
 
-__all__ = ["TuiConfig", "TuiSink"]
-
-
-class TuiConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[sink.tui]``."""
-
-    theme: Annotated[str, Meta(description="esper, esper-light, esper-mono, or one of Textual's")] = "esper"
-    ascii: Annotated[bool, Meta(description="draw with ASCII signs")] = False
-    bell: Annotated[bool, Meta(description="ring when the verdict gets worse")] = False
-    interval_s: Annotated[float, Meta(description="seconds between lines without a terminal", gt=0)] = 10.0
+__all__ = ["TuiSink"]
 
 
 class TuiSink:

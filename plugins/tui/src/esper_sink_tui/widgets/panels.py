@@ -1,0 +1,73 @@
+"""The text panels as widgets: each is a name that :mod:`esper_sink_tui.layout` gives a place and a text."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from esper_sink_tui.widgets.text_panel import TextPanel
+
+__all__ = [
+    "EventsPanel",
+    "HeadsPanel",
+    "HealthStatusPanel",
+    "OneLine",
+    "RunsPanel",
+    "SinksPanel",
+    "StatusBanner",
+    "StripPanel",
+    "ThroughputPanel",
+]
+
+
+class StatusBanner(TextPanel, can_focus=False):
+    """Verdict, why, what next, early stop."""
+
+    panel: ClassVar[str] = "banner"
+
+
+class HealthStatusPanel(TextPanel, can_focus=True):
+    """The policy's numbers with limits and states."""
+
+    panel: ClassVar[str] = "health"
+
+
+class HeadsPanel(TextPanel, can_focus=True):
+    """The heads' part in the KL, or their entropy."""
+
+    panel: ClassVar[str] = "heads"
+
+
+class ThroughputPanel(TextPanel, can_focus=True):
+    """Speed, progress and time to go."""
+
+    panel: ClassVar[str] = "throughput"
+
+
+class RunsPanel(TextPanel, can_focus=True):
+    """The list of runs around the one on show."""
+
+    panel: ClassVar[str] = "runs"
+
+
+class SinksPanel(TextPanel, can_focus=True):
+    """The sinks' queues, losses and lag."""
+
+    panel: ClassVar[str] = "sinks"
+
+
+class EventsPanel(TextPanel, can_focus=True):
+    """The newest events."""
+
+    panel: ClassVar[str] = "events"
+
+
+class StripPanel(TextPanel, can_focus=False):
+    """Throughput, sinks and runs in two lines, for the compact layout."""
+
+    panel: ClassVar[str] = "strip"
+
+
+class OneLine(TextPanel, can_focus=False):
+    """The banner of a terminal too small for anything else."""
+
+    panel: ClassVar[str] = "line"
