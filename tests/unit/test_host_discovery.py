@@ -117,6 +117,10 @@ HOOK = "from esper_core.hooks import hookimpl, SinkHooks\n"
             "class Sink:\n    requires = 'journal'\n    @hookimpl\n    def esper_ppo_updated(self, event): pass",
             "requires",
         ),
+        (
+            "class Sink:\n    keeps_record = 'yes'\n    @hookimpl\n    def esper_ppo_updated(self, event): pass",
+            "keeps_record",
+        ),
     ],
 )
 def test_what_pluggy_would_accept_in_silence_is_refused(tmp_path: Path, body: str, words: str) -> None:

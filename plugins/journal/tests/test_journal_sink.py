@@ -164,6 +164,7 @@ def test_a_full_disk_costs_counted_events_and_the_run_goes_on(small_disk: Path) 
     assert record is not None
     assert record.state is RunState.DONE
     assert next(item.lost for item in record.sinks if item.name == "journal") == report.lost
+    assert [item.keeps_record for item in record.sinks if item.name == "journal"] == [True]
 
 
 def test_a_directory_that_vanishes_costs_counted_events(tmp_path: Path) -> None:

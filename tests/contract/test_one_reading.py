@@ -1,0 +1,147 @@
+"""One recorded run, shown by everybody: value, level, trend, stops and losses agree, through the real commands."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esper_core.health import format_kl
+from esper_core.reading import open_run
+from esper_core.reading.glyphs import ARROWS, LEVELS
+from esper_core.reading.sentences import level_word
+
+pytest.importorskip("esper_sink_tui", reason="the viewer is a plugin")
+pytest.importorskip("esper_sink_console", reason="the console is a plugin")
+
+DRIFT = Path(__file__).resolve().parents[2] / "docs/examples/runs/drift"
+LINE = re.compile(
+    r"update +(?P<id>\d+) +return +\S+ +KL +(?P<kl>\S+) (?P<arrow>.) (?P<glyph>\S) (?P<level>\S+)(?P<rest>.*)"
+)
+LEVELS_BY_GLYPH = {sign.glyph: level_word(level) for level, sign in LEVELS.items()}
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one of them says of the run's last update, and of the run."""
+
+    update: int
+    kl: str
+    level: str
+    trend: str
+    stops: int
+
+
+def esper(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "esper_core", *words], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def cut(folder: Path, last: int, **record: Any) -> Path:
+    """A copy of the recorded run that ends after an update, with other words in ``run.json``."""
+    run = folder / DRIFT.name
+    shutil.copytree(DRIFT, run)
+    (run / "summary.json").unlink()
+    journal = next((run / "telemetry").iterdir())
+    lines = journal.read_bytes().splitlines(keepends=True)
+    mark = f'"esper.ppo.update_id","value":{{"intValue":"{last}"'.encode()
+    ends = next(place for place, line in enumerate(lines) if mark in line)
+    journal.write_bytes(b"".join(lines[: ends + 1]))
+    known = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**known, "updates": last, **record}))
+    return run
+
+
+def told_by_lines(text: str) -> Told:
+    """What a listing says: the console's, or that of ``esper replay``."""
+    found = [match for match in map(LINE.search, text.splitlines()) if match is not None]
+    last = found[-1]
+    assert LEVELS_BY_GLYPH[last["glyph"]] == last["level"]
+    trends = {sign: word for word, sign in ARROWS.items()}
+    stops = sum("early stop" in match["rest"] for match in found[-10:])
+    return Told(int(last["id"]), last["kl"], last["level"], trends[last["arrow"]], stops)
+
+
+def told_by_sanctum(run: Path) -> tuple[Told, dict[str, Any]]:
+    shown = json.loads(esper("sanctum", str(run), "--once", "--json").stdout)
+    updates = [item for item in shown["events"] if item["source"] == "ppo.update"]
+    kl = shown["kl"]
+    told = Told(
+        update=updates[-1]["update_id"],
+        kl=kl["text"],
+        level=updates[-1]["tone"].replace("_", "-") if updates[-1]["tone"] not in {"info", "stop"} else "healthy",
+        trend=kl["trend"],
+        stops=shown["early_stop"]["stopped"],
+    )
+    assert updates[-1]["text"].startswith(f"KL {kl['text']}")
+    return told, shown
+
+
+@pytest.mark.parametrize("last", [3, 9, 16, 20, 21])
+def test_value_level_trend_and_stops_agree(tmp_path: Path, last: int) -> None:
+    run = cut(tmp_path, last)
+    replayed = esper("replay", str(run)).stdout
+    console = esper("replay", str(run), "--to", "console").stderr
+    sanctum, shown = told_by_sanctum(run)
+    rows = [json.loads(line) for line in esper("export", str(run), "--jsonl").stdout.splitlines()]
+    (listed,) = json.loads(esper("runs", "--dir", str(tmp_path), "--json").stdout)
+    judged = open_run(run).verdict()
+
+    assert sanctum.update == last
+    assert told_by_lines(replayed) == sanctum
+    assert told_by_lines(console) == sanctum
+    assert rows[-1]["update_id"] == last
+    assert rows[-1]["health"].replace("_", "-") == sanctum.level
+    assert sum("early_stop.epoch" in row for row in rows[-10:]) == sanctum.stops
+    for value in (rows[-1].get("kl_divergence"), listed["kl_divergence"], shown["kl"]["value"]):
+        assert format_kl(value) == sanctum.kl
+    assert listed["updates"] == last
+    assert {listed["verdict"], shown["verdict"]["label"], judged.label} == {judged.label}
+    assert {listed["reason"], shown["verdict"]["reason"]} == {judged.reason}
+    assert replayed.splitlines()[-1].endswith(f"verdict {judged.label}: {judged.reason}")
+
+
+@pytest.mark.parametrize(
+    ("sinks", "reason"),
+    [
+        ([{"name": "archive", "keeps_record": True, "lost": 2}], "the journal lost 2 events"),
+        ([{"name": "journal", "lost": 2}], "the journal lost 2 events"),  # a run of 0.1: the name decides
+        ([{"name": "journal", "keeps_record": False, "lost": 2}], "events lost by sinks: journal 2"),
+        ([{"name": "journal", "lost": 0}, {"name": "otlp", "lost": 5}], "events lost by sinks: otlp 5"),
+    ],
+)
+def test_losses_agree(tmp_path: Path, sinks: list[dict[str, Any]], reason: str) -> None:
+    run = cut(tmp_path, 9, state="done", message="", sinks=sinks)
+    _, shown = told_by_sanctum(run)
+    (listed,) = json.loads(esper("runs", "--dir", str(tmp_path), "--json").stdout)
+    replayed = esper("replay", str(run)).stdout.splitlines()[-1]
+    assert open_run(run).verdict().reason.startswith(reason)
+    assert listed["verdict"] == shown["verdict"]["kind"] == "lossy"
+    assert listed["reason"].startswith(reason)
+    assert shown["verdict"]["reason"] == listed["reason"]
+    assert replayed.endswith(listed["reason"])
+    assert {item["name"]: item["lost"] for item in shown["sinks"]} == {item["name"]: item["lost"] for item in sinks}
+
+
+def test_the_summary_of_the_run_says_the_same() -> None:
+    run = open_run(DRIFT)
+    summary, judged = run.summary, run.verdict()
+    assert summary is not None
+    updates = list(run.updates())
+    last = updates[-1].payload
+    assert summary["verdict"] == judged.label
+    assert summary["verdict_reason"] == judged.reason
+    assert summary["health"] == last.health.value
+    assert summary["kl_divergence"] == last.kl_divergence
+    assert summary["updates"] == last.update_id
+    assert summary["early_stops"] == sum(item.payload.early_stop is not None for item in updates)
+    assert run.record is not None
+    assert summary["lost"] == sum(sink.lost for sink in run.record.sinks)
