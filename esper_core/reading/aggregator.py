@@ -21,20 +21,12 @@ from esper_core.events import (
     SinkStatusChanged,
     TelemetryEvent,
 )
-from esper_core.health import HealthLevel, classify_relative
 from esper_core.reading import eventlog
 from esper_core.reading.account import SinkAccount, with_loss, with_status
 from esper_core.reading.attempts import Attempts
-from esper_core.reading.snapshot import (
-    EVENT_LOG,
-    RECENT,
-    RELATIVE_WINDOW,
-    EventEntry,
-    HeadState,
-    RunPlan,
-    SanctumSnapshot,
-)
-from esper_core.reading.tamiyo import HISTORY, RELATIVE, TRACKED, TamiyoState
+from esper_core.reading.heads import heads_of
+from esper_core.reading.snapshot import EVENT_LOG, RECENT, EventEntry, RunPlan, SanctumSnapshot
+from esper_core.reading.tamiyo import HISTORY, RELATIVE_WINDOW, TamiyoState, advance, judge_relative
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -185,7 +177,7 @@ class SanctumAggregator:
     def _append(self, update: _Update) -> None:
         """The common case: the next update of the newest attempt. Constant time."""
         self._updates.append(update)
-        _advance(self._tamiyo, update)
+        advance(self._tamiyo, update.attempt, update.payload)
 
     def _insert(self, update: _Update) -> bool:
         """Put a late update (OTLP may reorder) in its place; False when it is known or older than what is kept."""
@@ -212,7 +204,7 @@ class SanctumAggregator:
         """Compute the policy's state anew from the kept updates."""
         self._tamiyo = TamiyoState()
         for update in self._updates:
-            _advance(self._tamiyo, update)
+            advance(self._tamiyo, update.attempt, update.payload)
 
     def _log(self, entry: EventEntry) -> None:
         self._events.append(entry)
@@ -230,14 +222,14 @@ class SanctumAggregator:
         updates = list(self._updates)
         recent = updates[-RECENT:]
         tamiyo = self._tamiyo.copy()
-        _judge_relative(tamiyo, updates)
+        judge_relative(tamiyo, [item.payload for item in updates])
         last = recent[-1] if recent else None
         return SanctumSnapshot(
             run_id=self.run_id,
             attempt=self._attempt,
             plan=self._plan,
             tamiyo=tamiyo,
-            heads=_heads([item.payload for item in recent[-HISTORY:]], self._plan.heads),
+            heads=heads_of([item.payload for item in recent[-HISTORY:]], self._plan.heads),
             recent=tuple(item.payload for item in recent),
             last=last.payload if last is not None else None,
             last_time_ns=last.time_ns if last is not None else None,
@@ -251,82 +243,6 @@ class SanctumAggregator:
             duplicates=self._duplicates,
             bad=self._bad,
         )
-
-
-def _rounded(value: float | None) -> float | None:
-    """Histories keep 4 decimals; NaN and Inf stay what they are."""
-    return None if value is None else round(value, 4)
-
-
-def _advance(state: TamiyoState, update: _Update) -> None:
-    """Bring the state from one effective update to the next."""
-    payload = update.payload
-    state.attempt = update.attempt
-    state.update_id = payload.update_id
-    state.ppo_data_received = True
-    state.level = payload.health
-    state.levels.append(payload.health)
-    for name in TRACKED:
-        value: float | None = getattr(payload, name)
-        setattr(state, name, value)
-        getattr(state, f"{name}_history").append(_rounded(value))
-    state.early_stop = payload.early_stop
-    state.early_stops.append(payload.early_stop is not None)
-
-
-def _judge_relative(state: TamiyoState, updates: list[_Update]) -> None:
-    """Judge what has no absolute limit against the updates before the last one."""
-    if not updates:
-        return
-    last, earlier = updates[-1].payload, [item.payload for item in updates[-1 - RELATIVE_WINDOW : -1]]
-    for name in RELATIVE:
-        level, middle = _relative(getattr(last, name), [getattr(item, name) for item in earlier])
-        setattr(state, f"{name}_level", level)
-        setattr(state, f"{name}_median", middle)
-
-
-def _relative(value: float | None, earlier: list[float | None]) -> tuple[HealthLevel, float | None]:
-    """Level against the median of earlier values, and that median for the printed limits."""
-    level = classify_relative(value, earlier)
-    finite = [item for item in earlier if item is not None and item - item == 0.0]
-    enough = level is not HealthLevel.UNKNOWN and len(finite) >= 5
-    return level, median(finite) if enough else None
-
-
-def _heads(payloads: list[PPOUpdatePayload], declared: tuple[str, ...]) -> tuple[HeadState, ...]:
-    """The heads after the last update, in the policy's order, with their histories."""
-    if not payloads:
-        return tuple(HeadState(name=name) for name in declared)
-    kl: dict[str, list[float | None]] = {}
-    entropy: dict[str, list[float | None]] = {}
-    names = [head.name for head in payloads[-1].heads] or list(declared)
-    for payload in payloads:
-        measured = {head.name: head for head in payload.heads}
-        for name in names:
-            head = measured.get(name)
-            kl.setdefault(name, []).append(_rounded(head.kl if head is not None else None))
-            entropy.setdefault(name, []).append(_rounded(head.entropy_normalised if head is not None else None))
-    last = {head.name: head for head in payloads[-1].heads}
-    states = []
-    for name in names:
-        head = last.get(name)
-        if head is None:
-            states.append(HeadState(name=name, kl_history=tuple(kl[name]), entropy_history=tuple(entropy[name])))
-            continue
-        states.append(
-            HeadState(
-                name=name,
-                kl=head.kl,
-                weight=head.weight,
-                share=head.share,
-                entropy_normalised=head.entropy_normalised,
-                clip_fraction=head.clip_fraction,
-                decisions=head.decisions,
-                kl_history=tuple(kl[name]),
-                entropy_history=tuple(entropy[name]),
-            )
-        )
-    return tuple(states)
 
 
 def _median_gap_s(recent: list[_Update]) -> float | None:

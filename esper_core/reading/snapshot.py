@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = [
     "EVENT_LOG",
     "RECENT",
-    "RELATIVE_WINDOW",
     "EventEntry",
     "EventTone",
     "HeadState",
@@ -28,8 +27,6 @@ __all__ = [
 
 RECENT: Final = 120
 """Updates the plot shows, and that a viewer reads before its first screen."""
-RELATIVE_WINDOW: Final = 50
-"""Earlier updates whose median gradient norm and advantage std are compared with."""
 EVENT_LOG: Final = 200
 """Lines the event log keeps."""
 

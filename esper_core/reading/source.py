@@ -18,7 +18,8 @@ from esper_core.health import RunState
 from esper_core.reading.attempts import first_events
 from esper_core.reading.index import UpdateIndex
 from esper_core.reading.life import Life, life_from_events, life_from_record
-from esper_core.reading.snapshot import RECENT, RELATIVE_WINDOW
+from esper_core.reading.snapshot import RECENT
+from esper_core.reading.tamiyo import RELATIVE_WINDOW
 from esper_core.runs.reader import JournalReader
 from esper_core.runs.state import read_record
 

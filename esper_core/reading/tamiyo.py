@@ -5,17 +5,32 @@ from __future__ import annotations
 from collections import deque
 from copy import copy
 from dataclasses import dataclass, field, fields
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from esper_core.health import HealthLevel
+from esper_core.health import HealthLevel, classify_relative
 
 if TYPE_CHECKING:
-    from esper_core.events import EarlyStop
+    from collections.abc import Sequence
 
-__all__ = ["HISTORY", "RELATIVE", "TRACKED", "History", "TamiyoState"]
+    from esper_core.events import EarlyStop, PPOUpdatePayload
+
+__all__ = [
+    "HISTORY",
+    "RELATIVE",
+    "RELATIVE_WINDOW",
+    "TRACKED",
+    "History",
+    "TamiyoState",
+    "advance",
+    "judge_relative",
+    "rounded",
+]
 
 HISTORY: Final = 10
 """Updates a sparkline shows."""
+RELATIVE_WINDOW: Final = 50
+"""Earlier updates whose median gradient norm, advantage std and value loss are compared with."""
 History: TypeAlias = deque["float | None"]
 """The last values of one number, oldest first; None where an update did not measure it."""
 
@@ -109,3 +124,42 @@ RELATIVE: Final = tuple(
     item.name.removesuffix("_median") for item in fields(TamiyoState) if item.name.endswith("_median")
 )
 """Numbers judged against the median of their own past."""
+
+
+def rounded(value: float | None) -> float | None:
+    """Histories keep 4 decimals; NaN and Inf stay what they are."""
+    return None if value is None else round(value, 4)
+
+
+def advance(state: TamiyoState, attempt: int, payload: PPOUpdatePayload) -> None:
+    """Bring the state from one effective update to the next."""
+    state.attempt = attempt
+    state.update_id = payload.update_id
+    state.ppo_data_received = True
+    state.level = payload.health
+    state.levels.append(payload.health)
+    for name in TRACKED:
+        value: float | None = getattr(payload, name)
+        setattr(state, name, value)
+        getattr(state, f"{name}_history").append(rounded(value))
+    state.early_stop = payload.early_stop
+    state.early_stops.append(payload.early_stop is not None)
+
+
+def judge_relative(state: TamiyoState, updates: Sequence[PPOUpdatePayload]) -> None:
+    """Judge what has no absolute limit against the updates before the last one."""
+    if not updates:
+        return
+    last, earlier = updates[-1], updates[-1 - RELATIVE_WINDOW : -1]
+    for name in RELATIVE:
+        level, middle = _relative(getattr(last, name), [getattr(item, name) for item in earlier])
+        setattr(state, f"{name}_level", level)
+        setattr(state, f"{name}_median", middle)
+
+
+def _relative(value: float | None, earlier: list[float | None]) -> tuple[HealthLevel, float | None]:
+    """Level against the median of earlier values, and that median for the printed limits."""
+    level = classify_relative(value, earlier)
+    finite = [item for item in earlier if item is not None and item - item == 0.0]
+    enough = level is not HealthLevel.UNKNOWN and len(finite) >= 5
+    return level, median(finite) if enough else None

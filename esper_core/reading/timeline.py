@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 from esper_core.errors import EsperError
 from esper_core.events import EpisodeFinished, PPOUpdatePayload, RunStarted
 from esper_core.reading.aggregator import SanctumAggregator
-from esper_core.reading.attempts import effective_updates
-from esper_core.reading.snapshot import RECENT, RELATIVE_WINDOW
+from esper_core.reading.attempts import Attempts, attempt_begins, effective_updates
+from esper_core.reading.snapshot import RECENT
+from esper_core.reading.tamiyo import RELATIVE_WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,7 +44,9 @@ class Timeline:
         self._indexed = False
         self._events: deque[Event] = deque(maxlen=_KEPT)
         self._starts: list[Event] = []
+        self._attempts = Attempts()
         self._ids: list[int] = []
+        self._made_by: dict[int, int] = {}
 
     @property
     def index(self) -> UpdateIndex | None:
@@ -64,17 +67,28 @@ class Timeline:
             if isinstance(payload, RunStarted):
                 self._starts.append(event)
             self._events.append(event)
-            if isinstance(payload, PPOUpdatePayload):
-                self._note(payload.update_id)
+            first = attempt_begins(event)
+            if first is not None and self._attempts.begin(event.attempt, first):
+                self._forget_replaced()
+            if isinstance(payload, PPOUpdatePayload) and not self._attempts.replaced(event.attempt, payload.update_id):
+                self._note(payload.update_id, event.attempt)
 
-    def _note(self, update_id: int) -> None:
+    def _note(self, update_id: int, attempt: int) -> None:
         """Keep the ids of the updates in memory, ascending."""
         if not self._ids or update_id > self._ids[-1]:
             self._ids.append(update_id)
             if len(self._ids) > 2 * _KEPT:
+                for old in self._ids[:-_KEPT]:
+                    del self._made_by[old]
                 del self._ids[:-_KEPT]
-        elif update_id not in self._ids[-_KEPT:]:
+        elif update_id not in self._made_by:
             insort(self._ids, update_id)
+        self._made_by[update_id] = attempt
+
+    def _forget_replaced(self) -> None:
+        """A resumed attempt makes some updates anew: what it replaces can no longer be stepped to."""
+        self._ids = [known for known in self._ids if not self._attempts.replaced(self._made_by[known], known)]
+        self._made_by = {known: self._made_by[known] for known in self._ids}
 
     def updates(self) -> list[TelemetryEvent[PPOUpdatePayload]]:
         """The effective updates that memory still has, ascending."""

@@ -132,6 +132,21 @@ def test_a_resumed_attempt_replaces_what_came_after_its_checkpoint(kit: Kit, tmp
     assert [event.payload.kl_divergence for event in open_run(run.path).updates()] == expected
 
 
+def test_what_a_resume_replaced_cannot_be_stepped_to(kit: Kit) -> None:
+    first = [kit.event(kit.update(n, 0.02), at=n) for n in range(1, 9)]
+    second = [kit.event(kit.started(first_update_id=6, resumed_from=1), at=20, attempt=2)]
+    second += [kit.event(kit.update(n, 0.001), at=20 + n, attempt=2) for n in (6, 7)]
+    watch = kit.watch([*first, *second])
+    watch.step_to(first=False)
+    model = watch.model()
+    assert model.frozen is not None
+    assert (model.frozen.update_id, model.snapshot.attempt) == (7, 2)
+    watch.step(-2)
+    model = watch.model()
+    assert model.frozen is not None
+    assert (model.frozen.update_id, model.snapshot.tamiyo.kl_divergence) == (5, 0.02)
+
+
 def test_a_long_run_opens_with_its_end_and_its_plan(kit: Kit, tmp_path: Path, read_through: Any) -> None:
     events = [kit.event(kit.started(updates_planned=1000), at=0)]
     events += [kit.event(kit.update(n, 0.004), at=n) for n in range(1, 601)]
