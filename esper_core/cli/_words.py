@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from esper_core.health import RunState, Verdict, format_kl
 from esper_core.kl import STOP_FACTOR, stop_threshold
+from esper_core.reading.numbers import plain
+from esper_core.reading.sentences import carries, level_word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -150,7 +152,7 @@ def end_lines(
     returned = "no episode has finished"
     if result.return_mean_100 is not None:
         count = min(100, result.episodes)
-        returned = f"{result.return_mean_100:.1f}, mean of the last {count} of {result.episodes} episodes"
+        returned = f"{plain(result.return_mean_100, 1)}, mean of the last {count} of {result.episodes} episodes"
     lines = [
         f"{ended.get(result.state, result.state.value)}: {result.reason}",
         f"  run      {run}",
@@ -172,8 +174,6 @@ def end_lines(
 def _kl_text(last: PPOUpdatePayload | None) -> str:
     if last is None:
         return "no update was made"
-    from esper_core.reading.sentences import carries, level_word
-
     text = f"{format_kl(last.kl_divergence)} in the last update ({level_word(last.health)})"
     if len(last.heads) > 1:
         active = sum(head.weight for head in last.heads if head.weight is not None)

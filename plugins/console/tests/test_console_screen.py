@@ -181,11 +181,11 @@ def test_time_left_counts_down_between_updates() -> None:
     eta.reached(0.1)
     now = 110.0
     eta.reached(0.2)
-    assert eta.text() == "ETA 1:20"
+    assert eta.text() == "ETA 1m20s"
     now = 140.0
-    assert eta.text() == "ETA 0:50"
+    assert eta.text() == "ETA 50 s"
     now = 1000.0
-    assert eta.text() == "ETA 0:00"
+    assert eta.text() == "ETA 0 s"
 
 
 SCRIPT = """

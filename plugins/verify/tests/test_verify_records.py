@@ -180,7 +180,7 @@ def test_consumer_fails_when_the_handler_does_nothing(kl: Record, monkeypatch: p
 
 
 def test_consumer_fails_when_the_history_is_not_fed(kl: Record, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("esper_core.reading.aggregator._rounded", lambda value: None)
+    monkeypatch.setattr("esper_core.reading.tamiyo.rounded", lambda value: None)
     assert outcome("consumer", kl).evidence == "kl_divergence_history ends with [None]"
     assert not outcome("consumer", changed(kl, "display", consumer="esper_core.reading.aggregator:Nothing.here")).passed
 

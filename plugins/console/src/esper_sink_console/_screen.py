@@ -11,6 +11,7 @@ import time
 from typing import IO, TYPE_CHECKING, Final, Protocol
 
 from esper_core.reading.glyphs import Role, encodable
+from esper_core.reading.numbers import age
 from esper_sink_console._lines import Line, plain
 
 if TYPE_CHECKING:
@@ -202,10 +203,5 @@ class _Eta:
             self._end = now + (now - began) * (1.0 - fraction) / (fraction - first)
 
     def text(self) -> str:
-        """For example ``ETA 1:05``, blank while unknown."""
-        if self._end is None:
-            return ""
-        left = max(0, round(self._end - self._clock()))
-        minutes, seconds = divmod(left, 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"ETA {hours}:{minutes:02}:{seconds:02}" if hours else f"ETA {minutes}:{seconds:02}"
+        """For example ``ETA 1m05s``, blank while unknown."""
+        return "" if self._end is None else f"ETA {age(float(round(self._end - self._clock())))}"
