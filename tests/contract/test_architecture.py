@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "ppo": {"updates", "kl", "emitter", "runs", "semconv", "hooks", "events", "health"},
     "envs": {"ppo", "config", "runs", "events", "health"},
     "config": {"hooks", "installed"},
+    "training": {"host", "envs", "ppo", "runs", "config", "events", "health", "hooks"},
     "testing": {"host", "emitter", "instrumentation", "runs", "semconv", "hooks", "events", "health", "ids"},
 }
 OPEN_TO_ALL = {"errors", "config.schema"}

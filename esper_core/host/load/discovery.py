@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,13 +28,12 @@ __all__ = [
     "installed_commands",
     "installed_sinks",
     "is_file_spec",
+    "known_extras",
     "load_command",
     "load_sink",
 ]
 
-KNOWN_COMMANDS: Final = {"sanctum": "esper-sink-tui", "verify": "esper-verify"}
-"""Commands that first-party plugins bring, so that an absent one can say what to install."""
-FIRST_PARTY: Final = frozenset({"console", "journal", "otlp", "tui"})
+_CORE: Final = "esper-core"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,10 +125,7 @@ def _load_installed(name: str, *, named: bool) -> LoadedSink:
 
 def _how_to(name: str, sinks: Mapping[str, object]) -> str:
     known = f"installed: {', '.join(sinks)}" if sinks else "no sink is installed"
-    package = f"esper-sink-{name}"
-    if name in FIRST_PARTY:
-        return f"{known}; install it with `pip install {package}`"
-    return f"{known}; a plugin distribution such as {package} provides a sink, or give ./file.py:Class"
+    return f"{known}; a plugin's sink comes with `pip install esper-sink-{name}`, your own is ./file.py:Class"
 
 
 def _load_file(spec: str) -> LoadedSink:
@@ -196,6 +193,14 @@ def installed_commands() -> dict[str, Installed]:
     return installed(COMMAND_GROUP)
 
 
+def known_extras() -> frozenset[str]:
+    """Names of this distribution's extras: one that is called like a command installs the plugin that brings it."""
+    try:
+        return frozenset(metadata(_CORE).get_all("Provides-Extra") or ())
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return frozenset()
+
+
 def load_command(name: str) -> Any:
     """Import one plugin's command: an object with ``name``, ``help``, ``add_arguments(parser)`` and ``run(args)``.
 
@@ -205,13 +210,12 @@ def load_command(name: str) -> Any:
     commands = installed_commands()
     found = commands.get(name)
     if found is None:
-        package = KNOWN_COMMANDS.get(name)
-        if package is not None:
+        if name in known_extras():
             raise UsageError(
-                f'command "{name}" comes with {package}, which is not installed',
-                hint=f"install it with `pip install {package}`",
+                f'command "{name}" comes with a plugin that is not installed',
+                hint=f"install it with `pip install '{_CORE}[{name}]'`",
             )
-        raise UsageError(f'no command named "{name}"{nearest(name, (*commands, *KNOWN_COMMANDS))}')
+        raise UsageError(f'no command named "{name}"{nearest(name, commands)}')
     try:
         return found.load()
     except Exception as error:

@@ -84,7 +84,7 @@ def inspect_sink(factory: Any, where: str) -> InspectedSink:
         )
     requires = getattr(factory, "requires", ())
     if isinstance(requires, str) or not all(isinstance(item, str) for item in requires):
-        raise SinkError(f"{where}: requires is no sequence of sink names", hint='write requires = ("journal",)')
+        raise SinkError(f"{where}: requires is no sequence of sink names", hint='write requires = ("NAME",)')
     return InspectedSink(
         hooks=hooks | catch_all,
         config_type=config_type,
