@@ -63,6 +63,7 @@ def _section(match: re.Match[str]) -> str:
     name, body = match[1], textwrap.dedent(match[2]).strip("\n")
     if name == "Example":
         code = re.sub(r"^(>>> |[.]{3} )", "", body, flags=re.MULTILINE).replace("  # doctest: +SKIP", "")
+        code = re.sub(r"^((?:import|from) .*\n)(?!import|from|\n)", r"\1\n", code, flags=re.MULTILINE)  # as ruff does
         return f"```python\n{code}\n```\n\n"
     body = re.sub(r"\n +", " ", body)
     if name == "Returns":

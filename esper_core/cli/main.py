@@ -130,10 +130,11 @@ def _run(name: str, rest: list[str]) -> int:
 def _find(name: str) -> Command:
     if name in CORE_COMMANDS:
         return load_core(name)
-    from esper_core.host.load.discovery import installed_commands, known_extras, load_command
+    from esper_core.host.load.discovery import installed_commands, load_command
+    from esper_core.installed import extras
 
     installed = installed_commands()
-    if name in installed or name in known_extras():
+    if name in installed or name in extras():
         return cast("Command", load_command(name))
     known = [*CORE_COMMANDS, *installed]
     raise UsageError(f'unknown command "{name}"{nearest(name, known)}', hint="see: esper --help")
@@ -150,7 +151,7 @@ def _overview() -> str:
     lines.append("commands:")
     lines += [f"  {name:<9} {entry.help}" for name, entry in CORE_COMMANDS.items()]
     for name, found in sorted(installed_commands().items()):
-        lines.append(f"  {name:<9} {_summary(found.distribution)} ({found.distribution})")
+        lines.append(f"  {name:<9} {found.summary or 'of a plugin'} ({found.distribution})")
     lines += [
         "",
         "options:",
@@ -161,17 +162,6 @@ def _overview() -> str:
         "Each command explains itself: esper COMMAND --help",
     ]
     return "\n".join(lines)
-
-
-def _summary(distribution: str) -> str:
-    """What a distribution says of itself, without importing it."""
-    from importlib.metadata import PackageNotFoundError, metadata
-
-    try:
-        text = metadata(distribution)["Summary"]
-    except (PackageNotFoundError, KeyError):
-        text = ""
-    return text.partition("Esper command: ")[2] or text.partition("Esper sink: ")[2] or text or "of a plugin"
 
 
 if __name__ == "__main__":

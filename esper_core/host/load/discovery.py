@@ -9,12 +9,11 @@ from __future__ import annotations
 import importlib.util
 import sys
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from esper_core.errors import SinkError, UsageError, nearest
-from esper_core.installed import COMMAND_GROUP, SINK_GROUP, Installed, duplicates, installed
+from esper_core.installed import COMMAND_GROUP, CORE, SINK_GROUP, Installed, duplicates, extras, installed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,12 +27,9 @@ __all__ = [
     "installed_commands",
     "installed_sinks",
     "is_file_spec",
-    "known_extras",
     "load_command",
     "load_sink",
 ]
-
-_CORE: Final = "esper-core"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,14 +189,6 @@ def installed_commands() -> dict[str, Installed]:
     return installed(COMMAND_GROUP)
 
 
-def known_extras() -> frozenset[str]:
-    """Names of this distribution's extras: one that is called like a command installs the plugin that brings it."""
-    try:
-        return frozenset(metadata(_CORE).get_all("Provides-Extra") or ())
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        return frozenset()
-
-
 def load_command(name: str) -> Any:
     """Import one plugin's command: an object with ``name``, ``help``, ``add_arguments(parser)`` and ``run(args)``.
 
@@ -210,10 +198,10 @@ def load_command(name: str) -> Any:
     commands = installed_commands()
     found = commands.get(name)
     if found is None:
-        if name in known_extras():
+        if name in extras():
             raise UsageError(
                 f'command "{name}" comes with a plugin that is not installed',
-                hint=f"install it with `pip install '{_CORE}[{name}]'`",
+                hint=f"install it with `pip install '{CORE}[{name}]'`",
             )
         raise UsageError(f'no command named "{name}"{nearest(name, commands)}')
     try:
