@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SECTION: Final = re.compile(r"^(Args|Attributes|Raises|Returns|Example):\n((?:[ ]{4}.*\n?|\n)+)", re.MULTILINE)
-_CODE: Final = re.compile(r"::\n\n((?:[ ]{4}.*\n?|\n)+)")
 _ITEM: Final = re.compile(r"^(\S+?): ", re.MULTILINE)
 
 
@@ -54,8 +53,7 @@ def _call(name: str, found: Any) -> str:
 
 def _text(found: object) -> str:
     """A docstring as Markdown: lists for what it takes and raises, fences for code."""
-    text = inspect.getdoc(found) or ""
-    text = _CODE.sub(lambda code: f":\n\n```python\n{textwrap.dedent(code[1]).strip()}\n```\n\n", text + "\n")
+    text = (inspect.getdoc(found) or "") + "\n"
     return re.sub(r"\n{3,}", "\n\n", markdown(_SECTION.sub(_section, text))).strip() + "\n"
 
 
