@@ -76,8 +76,8 @@ class Asked(Base):
         return 0.0
 
 gym.register("Asked-v0", Asked)
-gym.register("Poisoned-v0", Poisoned)
-gym.register("Broken-v0", Broken)
+gym.register("NotANumber-v0", Poisoned)
+gym.register("Gone-v0", Broken)
 """
 SINKS = """
 from esper_core.hooks import hookimpl
@@ -97,12 +97,12 @@ class Screen:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of one's own, with environments and sinks beside the program."""
-    (tmp_path / "my_envs.py").write_text(ENVIRONMENTS)
-    (tmp_path / "my_sinks.py").write_text(SINKS)
+    (tmp_path / "envs_of_mine.py").write_text(ENVIRONMENTS)
+    (tmp_path / "sinks_of_mine.py").write_text(SINKS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
-    sys.modules.pop("my_envs", None)
+    sys.modules.pop("envs_of_mine", None)
 
 
 def _script(here: Path, code: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -229,11 +229,11 @@ def test_what_is_refused_is_refused_before_anything_is_written(here: Path) -> No
 @pytest.mark.filterwarnings("ignore:.*The reward is a NaN value")  # Gymnasium's own
 def test_a_failed_run_raises_what_the_command_says(here: Path) -> None:
     with pytest.raises(NonFiniteError, match="NaN or Inf in update 1") as poisoned:
-        esper_core.train(**_tiny(env="my_envs:Poisoned-v0", updates=2))  # type: ignore[arg-type]  # one dict of all keywords
+        esper_core.train(**_tiny(env="envs_of_mine:NotANumber-v0", updates=2))  # type: ignore[arg-type]  # one dict of all keywords
     assert poisoned.value.hint is not None
     assert "run.keep_going" in poisoned.value.hint
     with pytest.raises(OSError, match="the simulator is gone") as broken:
-        esper_core.train(**_tiny(env="my_envs:Broken-v0", updates=2))  # type: ignore[arg-type]  # as above
+        esper_core.train(**_tiny(env="envs_of_mine:Gone-v0", updates=2))  # type: ignore[arg-type]  # as above
     for caught in (poisoned, broken):
         (note,) = caught.value.__notes__
         run = esper_core.open_run(note.removeprefix("the run's directory is "))
@@ -243,7 +243,7 @@ def test_a_failed_run_raises_what_the_command_says(here: Path) -> None:
 
 
 def test_lost_telemetry_is_an_error_when_the_run_says_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sinks = ["journal", f"{here}/my_sinks.py:Failing"]
+    sinks = ["journal", f"{here}/sinks_of_mine.py:Failing"]
     assert esper_core.train(**_tiny(sinks=sinks, updates=2)).state is RunState.DONE  # type: ignore[arg-type]  # one dict of all keywords
     with pytest.raises(TelemetryLostError, match=r"2 events were lost \(run.strict_telemetry\)") as caught:
         esper_core.train(**_tiny(sinks=sinks, updates=2, run={"strict_telemetry": True}))  # type: ignore[arg-type]  # as above
@@ -252,7 +252,7 @@ def test_lost_telemetry_is_an_error_when_the_run_says_so(here: Path, capsys: pyt
 
 
 def test_a_sink_that_owns_the_terminal_is_refused_or_left_out(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = "./my_sinks.py:Screen"
+    screen = "./sinks_of_mine.py:Screen"
     with pytest.raises(UsageError, match="owns the terminal") as caught:
         esper_core.train(**_tiny(sinks=["journal", screen], updates=1))  # type: ignore[arg-type]  # one dict of all keywords
     assert caught.value.exit_code == EXIT_USAGE
@@ -335,7 +335,7 @@ def _asked(here: Path, signals: str) -> tuple[subprocess.CompletedProcess[str], 
     code = f"""
     import os
     os.environ["ASKS"] = {signals!r}
-    TINY["env"]["id"] = "my_envs:Asked-v0"
+    TINY["env"]["id"] = "envs_of_mine:Asked-v0"
     run = esper_core.train(**TINY, steps=0)
     print("went on", run.state, run.summary["reason"])
     """
