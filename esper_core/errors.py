@@ -25,6 +25,7 @@ __all__ = [
     "NonFiniteError",
     "RunNotFoundError",
     "SinkError",
+    "TelemetryLostError",
     "UsageError",
     "nearest",
 ]
@@ -87,6 +88,12 @@ class JournalError(EsperError):
 
 class NonFiniteError(EsperError):
     """Training met NaN or Inf and stopped (``--keep-going`` goes on)."""
+
+
+class TelemetryLostError(EsperError):
+    """Events were lost, and the configuration calls that a failure (``run.strict_telemetry``)."""
+
+    exit_code = EXIT_LOSSY
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

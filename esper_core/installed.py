@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, metadata
 from typing import Any, Final
 
-__all__ = ["COMMAND_GROUP", "ENVIRONMENT_GROUP", "SINK_GROUP", "Installed", "duplicates", "installed"]
+__all__ = ["COMMAND_GROUP", "CORE", "ENVIRONMENT_GROUP", "SINK_GROUP", "Installed", "duplicates", "extras", "installed"]
+
+CORE: Final = "esper-core"
+"""The distribution of this package."""
 
 SINK_GROUP: Final = "esper.sinks"
 ENVIRONMENT_GROUP: Final = "esper.environments"
@@ -28,6 +31,16 @@ class Installed:
     distribution: str
     version: str
     value: str
+
+    @property
+    def summary(self) -> str:
+        """What the distribution says of itself, without the kind it begins with; empty when it says nothing."""
+        try:
+            text = metadata(self.distribution)["Summary"] or ""
+        except (PackageNotFoundError, KeyError, ValueError):  # ValueError: a distribution without a name
+            return ""
+        kind, _, rest = text.partition(": ")
+        return rest if rest and kind.startswith("Esper ") else text
 
     def load(self) -> Any:
         """Import the object. Whatever its module raises is raised."""
@@ -53,3 +66,11 @@ def duplicates(group: str) -> dict[str, tuple[str, ...]]:
         dist = point.dist
         claims.setdefault(point.name, set()).add(f"{dist.name if dist is not None else ''} ({point.value})")
     return {name: tuple(sorted(who)) for name, who in claims.items() if len(who) > 1}
+
+
+def extras() -> frozenset[str]:
+    """Names of the core's extras: one that is called like a command installs the plugin that brings it."""
+    try:
+        return frozenset(metadata(CORE).get_all("Provides-Extra") or ())
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return frozenset()

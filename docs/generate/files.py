@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from command_pages import cli_page, config_page
 from dashboard import dashboard
+from face_page import face_page
 from hook_pages import events_page, hooks_page
 from plugin_page import plugins_page
 from registry_files import registry_files
@@ -32,6 +33,7 @@ def outputs() -> dict[str, str]:
         "events": events_page(),
         "hooks": hooks_page(),
         "plugins": plugins_page(),
+        "python": face_page(),
         "telemetry": telemetry_page(registry),
     }
     return {

@@ -17,6 +17,8 @@ from esper_core.config._check import strip_annotation
 from esper_core.config.show import dump_toml
 from esper_core.events import about_field
 
+_DOUBLE: Final = re.compile(r"(?<!`)``(?!`)")
+_ROLE: Final = re.compile(r":(class|func|meth|mod):(?=`)")
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
@@ -142,7 +144,7 @@ def summary(text: str | None) -> str:
 def markdown(text: str) -> str:
     """ReStructuredText's double backquotes, roles, code blocks and ``versionadded`` as Markdown."""
     text = re.sub(r"^\.\. versionadded:: (\S+)$", r"*Since \1.*", text, flags=re.MULTILINE)
-    text = text.replace("``", "`").replace(":class:", "")
+    text = _ROLE.sub("", _DOUBLE.sub("`", text))
     return re.sub(r"::\n\n((?:    .*\n|\n)+)", _code_block, text)
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, Protocol, cast, runtime_checkable
 
+from esper_core.errors import UsageError
+
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["CORE_COMMANDS", "PLUGIN_COMMANDS", "Command", "CoreCommand", "PluginCommand", "load_core"]
+__all__ = ["CORE_COMMANDS", "Command", "CoreCommand", "commands_after_run", "load_core"]
 
 
 @runtime_checkable
 class Command(Protocol):
     """A command of ``esper``: a module-level object called ``command``, or one named by a plugin's entry point.
 
-    Its module imports nothing heavy at top level: the module is loaded for ``esper NAME --help`` too.
+    Its module imports nothing heavy at top level: the module is loaded for ``esper NAME --help`` too. An attribute
+    ``after_run``, when it has one, is what the command is for once a run has ended ("look at it"): ``esper ppo`` then
+    names ``esper NAME RUN`` among the commands to go on with.
     """
 
     name: str
@@ -39,13 +44,6 @@ class CoreCommand:
     help: str
 
 
-@dataclass(frozen=True, slots=True)
-class PluginCommand:
-    """A command that a first-party plugin brings; ``host/load/discovery.py`` knows which distribution has it."""
-
-    help: str
-
-
 CORE_COMMANDS: Final = {
     "ppo": CoreCommand("esper_core.cli.ppo", "train a PPO agent"),
     "eval": CoreCommand("esper_core.cli.eval", "load a run's checkpoint and report returns"),
@@ -57,13 +55,20 @@ CORE_COMMANDS: Final = {
 }
 """The core's own commands, in the order ``esper --help`` shows them."""
 
-PLUGIN_COMMANDS: Final = {
-    "sanctum": PluginCommand("watch runs, live or ended, in the terminal"),
-    "verify": PluginCommand("prove a telemetry record by machine, from emitter to display"),
-}
-"""Commands of plugins that Esper itself publishes: known by name even when the plugin is absent."""
-
 
 def load_core(name: str) -> Command:
     """Import one of the core's commands."""
     return cast("Command", import_module(CORE_COMMANDS[name].module).command)
+
+
+def commands_after_run() -> dict[str, str]:
+    """Plugins' commands to go on with when a run has ended, and what each is for; a broken plugin is left out."""
+    from esper_core.host.load.discovery import installed_commands, load_command
+
+    found = {}
+    for name in installed_commands():
+        with contextlib.suppress(UsageError):
+            purpose = getattr(load_command(name), "after_run", "")
+            if purpose:
+                found[name] = str(purpose)
+    return found

@@ -6,6 +6,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
+from esper_core.cli._command import commands_after_run
 from esper_core.cli._words import program, shown_path
 from esper_core.errors import EXIT_OK
 from esper_core.host.load.options import create_sink
@@ -44,8 +45,7 @@ def train_behind(resolved: Resolved, selection: Selection, words: Sequence[str])
     if code is not None:
         return code
     child.detach()
-    print(
-        f"training goes on (pid {child.pid}): {program()} sanctum {shlex.quote(shown_path(child.run_dir))}",
-        file=sys.stderr,
-    )
+    run = shlex.quote(shown_path(child.run_dir))
+    look = [f"{program()} {name} {run}" for name in commands_after_run()]
+    print(f"training goes on (pid {child.pid}): {look[0] if look else run}", file=sys.stderr)
     return EXIT_OK

@@ -113,7 +113,7 @@ def start_lines(
 
 
 def next_commands(
-    run: str, *, has_checkpoint: bool, has_journal: bool, commands: Sequence[str]
+    run: str, *, has_checkpoint: bool, has_journal: bool, commands: Mapping[str, str]
 ) -> list[tuple[str, str]]:
     """Commands to go on with, and what each is for.
 
@@ -121,13 +121,12 @@ def next_commands(
         run: the run as a path.
         has_checkpoint: whether it can be evaluated and resumed.
         has_journal: whether its updates are on disk.
-        commands: installed commands of plugins.
+        commands: of plugins, that do something with a recorded run: name -> what it is for.
     """
     esper, where = program(), shlex.quote(run)
     found: list[tuple[str, str]] = []
     if has_journal:
-        if "sanctum" in commands:
-            found.append((f"{esper} sanctum {where}", "look at it"))
+        found += [(f"{esper} {name} {where}", purpose) for name, purpose in commands.items()]
         found.append((f"{esper} replay {where}", "its updates again"))
         found.append((f"{esper} export {where} --csv", "as a table"))
     if has_checkpoint:

@@ -52,8 +52,8 @@ class ConfigCommand:
         return EXIT_OK
 
     def _text(self, resolved: Resolved, args: argparse.Namespace) -> str:
-        from esper_core.cli._secrets import secret_keys
         from esper_core.config.show import config_lines, config_toml
+        from esper_core.host.load.secrets import secret_keys
 
         secrets = secret_keys(resolved.config)
         if args.toml:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from esper_core import __version__
-from esper_core.cli._command import CORE_COMMANDS, PLUGIN_COMMANDS, load_core
+from esper_core.cli._command import CORE_COMMANDS, load_core
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EsperError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -131,11 +131,12 @@ def _find(name: str) -> Command:
     if name in CORE_COMMANDS:
         return load_core(name)
     from esper_core.host.load.discovery import installed_commands, load_command
+    from esper_core.installed import extras
 
     installed = installed_commands()
-    if name in installed or name in PLUGIN_COMMANDS:
+    if name in installed or name in extras():
         return cast("Command", load_command(name))
-    known = [*CORE_COMMANDS, *installed, *PLUGIN_COMMANDS]
+    known = [*CORE_COMMANDS, *installed]
     raise UsageError(f'unknown command "{name}"{nearest(name, known)}', hint="see: esper --help")
 
 
@@ -150,9 +151,7 @@ def _overview() -> str:
     lines.append("commands:")
     lines += [f"  {name:<9} {entry.help}" for name, entry in CORE_COMMANDS.items()]
     for name, found in sorted(installed_commands().items()):
-        known = PLUGIN_COMMANDS.get(name)
-        text = known.help if known is not None else "see: esper " + name + " --help"
-        lines.append(f"  {name:<9} {text} ({found.distribution})")
+        lines.append(f"  {name:<9} {found.summary or 'of a plugin'} ({found.distribution})")
     lines += [
         "",
         "options:",

@@ -1,13 +1,25 @@
-"""``esper ppo``: joins task, agent, trainer and session. Everything heavy is imported when it runs."""
+"""``esper ppo``: parses, calls :func:`esper_core.training.train_attempt` and prints."""
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from esper_core.cli._command import commands_after_run
 from esper_core.cli._parser import add_config_arguments, add_sink_arguments, resolve_config
+from esper_core.cli._words import end_lines, next_commands, program, start_lines
+from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, NonFiniteError
+from esper_core.health import RunState
 
 if TYPE_CHECKING:
     import argparse
+
+    from esper_core.config.layers import Resolved
+    from esper_core.host.load.selection import Selection
+    from esper_core.reading import Run
+    from esper_core.training import Outcome, Started
 
 __all__ = ["PPOCommand", "command"]
 
@@ -70,9 +82,87 @@ class PPOCommand:
 
             resumed = open_run(args.resume, resolved.config.run.dir)
             resolved = resolve_config(args, flags, resumed=resumed)
-        from esper_core.cli._training import train
+        from esper_core.host.load.selection import foreground_sink, select_sinks
 
-        return train(resolved, resumed=resumed, words=args.words)
+        selection = select_sinks(resolved.config, origins=resolved.origins)
+        if foreground_sink(selection.sinks) is not None:
+            from esper_core.cli._foreground import train_behind
+
+            return train_behind(resolved, selection, args.words)
+        return _train(resolved, selection, resumed)
+
+
+def _train(resolved: Resolved, selection: Selection, resumed: Run | None) -> int:
+    """Train in this process, and say how it began and ended."""
+    from esper_core.training import train_attempt
+
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # a module of the user's own: --env my_env:MyEnv-v0, --causal-mask my_masks:mask
+    outcome = train_attempt(
+        resolved,
+        resumed=resumed,
+        selection=selection,
+        on_started=lambda started: _say_start(resolved, started, resumed=resumed is not None),
+        on_notice=lambda line: print(f"esper: {line}", file=sys.stderr),
+    )
+    if outcome.unwritten:
+        print(f"esper: {outcome.unwritten}", file=sys.stderr)
+    _say_end(outcome, resumed=resumed is not None)
+    return _exit_code(outcome)
+
+
+def _say_start(resolved: Resolved, started: Started, *, resumed: bool) -> None:
+    # In a child of a foreground sink these lines come after the run was named: they go to trainer.log.
+    lines = start_lines(
+        resolved,
+        heads=started.heads,
+        run=str(started.run.path),
+        sinks=started.sinks,
+        resumed=(started.attempt, started.first_update) if resumed else None,
+        active=started.active_heads,
+    )
+    print("\n".join(lines), file=sys.stderr)
+
+
+def _say_end(outcome: Outcome, *, resumed: bool) -> None:
+    run = outcome.run
+    commands = next_commands(
+        str(run.path),
+        has_checkpoint=run.checkpoint.is_file(),
+        has_journal=run.telemetry.is_dir(),
+        commands=commands_after_run(),
+    )
+    lines = end_lines(
+        outcome.result,
+        verdict=outcome.verdict,
+        report=outcome.report,
+        run=str(run.path),
+        duration_s=outcome.duration_s,
+        resumed=resumed,
+        commands=commands,
+    )
+    with contextlib.suppress(BrokenPipeError):
+        print("\n".join(lines), flush=True)
+
+
+def _exit_code(outcome: Outcome) -> int:
+    """The exit code.
+
+    Raises:
+        EsperError: the failure that the end is.
+    """
+    failure = outcome.failure()
+    if isinstance(failure, NonFiniteError):
+        run, again = outcome.run, ""
+        if run.checkpoint.is_file():
+            again = f"; the last good weights: {program()} ppo --resume {run.path} --set ppo.learning_rate=..."
+        raise NonFiniteError(failure.message, hint=f"--keep-going goes on in spite of it{again}")
+    if failure is not None:
+        raise failure
+    if outcome.result.state is RunState.STOPPED and outcome.signal is not None:
+        return EXIT_SIGNAL + outcome.signal
+    return EXIT_OK if outcome.result.state in {RunState.DONE, RunState.STOPPED} else EXIT_FAILED
 
 
 command = PPOCommand()

@@ -1,7 +1,8 @@
 """Layers of configuration, with the origin of every value.
 
-From strongest to weakest: flags of the command line (named flags, then ``--set``), environment (``ESPER_SINKS``,
-``ESPER_PPO__TARGET_KL``), file (``esper.toml``, or ``[tool.esper]`` in ``pyproject.toml``), preset, default.
+From strongest to weakest: flags of the command line (named flags, then ``--set``) or keywords of a Python call,
+environment (``ESPER_SINKS``, ``ESPER_PPO__TARGET_KL``), file (``esper.toml``, or ``[tool.esper]`` in
+``pyproject.toml``), preset, default.
 Imports no torch and no sink: a sink's own table is validated by the sink's ``Config`` when the host loads it.
 """
 
@@ -24,6 +25,7 @@ from esper_core.config._check import (
     unknown_key,
 )
 from esper_core.config.environments import default_is_absent
+from esper_core.config.keywords import keyword_settings
 from esper_core.config.presets import preset_for, presets_of
 from esper_core.config.schema import MASK, EnvConfig, EsperConfig
 from esper_core.errors import ConfigError, nearest
@@ -31,9 +33,11 @@ from esper_core.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["DEFAULT_STEPS", "LIMITS", "Resolved", "find_config_file", "load_config"]
+__all__ = ["DEFAULT_STEPS", "KEYWORD_ORIGIN", "LIMITS", "Resolved", "find_config_file", "load_config"]
 
 PREFIX: Final = "ESPER_"
+KEYWORD_ORIGIN: Final = "train()"
+"""Origin of what a Python call sets."""
 NO_PRESET: Final = "none"
 """The preset that sets nothing."""
 LIMITS: Final = ("updates", "steps", "episodes")
@@ -88,6 +92,7 @@ def load_config(
     env: Mapping[str, str] | None = None,
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    keywords: Mapping[str, Any] | None = None,
     add_sinks: Sequence[str] = (),
     drop_sinks: Sequence[str] = (),
     base: Mapping[str, Any] | None = None,
@@ -102,6 +107,7 @@ def load_config(
         env: the process environment; only ``ESPER_*`` is read.
         sets: ``ppo.target_kl=0.01``, as given to ``--set``: a TOML value, else a string.
         flags: dotted path -> value, for named flags; None values are absent.
+        keywords: those of a Python call, see :class:`esper_core.config.keywords.Settings`; they stand where flags do.
         add_sinks: added behind the selected ones.
         drop_sinks: taken away at last.
         base: values between preset and file: those of a run that is resumed. Its limits fall to any other limit.
@@ -120,6 +126,7 @@ def load_config(
     for text in sets:
         upper += _set_settings(text)
     upper += _flag_settings(flags or {})
+    upper += keyword_settings(keywords or {}, KEYWORD_ORIGIN)
     middle = _base_settings(base or {}, base_label, upper)
     lower = [*_preset_settings([*middle, *upper]), *middle]
     settings = {item.path: item for item in (*lower, *upper)}

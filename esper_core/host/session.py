@@ -1,11 +1,6 @@
 """The one way in: a Session opens a run's sinks, providers, signals and heartbeat, and closes them in one deadline.
 
-``esper ppo``, replay, ``esper sinks check`` and a loop of one's own use the same object::
-
-    with Session(config, run=create_run(Path("runs"))) as session:
-        train(session.emitter, should_stop=session.stop)
-        session.finish(RunState.DONE, "20 episodes")
-    print(session.report.lost_total)
+``esper ppo``, :func:`esper_core.train`, replay, ``esper sinks check`` and a loop of one's own use the same object.
 """
 
 from __future__ import annotations
@@ -61,6 +56,15 @@ class Session:
     """Opens and closes everything around one attempt at a run.
 
     Creating it imports the sinks and validates their tables; entering it opens them. Both raise before training does.
+    A loop of your own emits its updates through it::
+
+        config = load_config(keywords={"sinks": ["journal"]}).config
+        with Session(config, run=create_run(Path("runs")), environment="mine") as session:
+            for number in range(1, 21):
+                session.emitter.emit_ppo_update(PPOUpdatePayload(update_id=number, kl_divergence=my_update()))
+                if session.stop():
+                    break
+        print(session.report.lost_total)
 
     Args:
         config: the whole configuration.
@@ -78,12 +82,16 @@ class Session:
         updates: PPO updates of earlier attempts, for the record.
         env_steps: environment steps of earlier attempts, likewise.
         on_notice: receives the lines that the start says; the default prints them on stderr.
+
+    Attributes:
+        emitter: emits this attempt's events; valid inside the with block.
+        stop: call it: True once a signal asked the run to end.
+        report: what became of every sink; valid after the with block.
+        active: the sinks and their instances, in the order of the configuration.
     """
 
     emitter: TelemetryEmitter
-    """Emits this attempt's events; valid inside the with block."""
     active: list[ActiveSink]
-    """The sinks and their instances, in the order of the configuration."""
 
     def __init__(
         self,

@@ -46,21 +46,23 @@ ALLOWED: dict[str, set[str]] = {
     "ppo": {"updates", "kl", "emitter", "runs", "semconv", "hooks", "events", "health"},
     "envs": {"ppo", "config", "runs", "events", "health"},
     "config": {"hooks", "installed"},
+    "training": {"host", "envs", "ppo", "reading", "runs", "config", "events", "health", "hooks"},
     "testing": {"host", "emitter", "instrumentation", "reading", "runs", "semconv", "hooks", "events", "health", "ids"},
 }
 OPEN_TO_ALL = {"errors", "config.schema"}
 PLUGIN_MAY_IMPORT = {
-    "hooks",
+    "errors",
     "events",
     "health",
+    "hooks",
     "kl",
     "monitoring",
     "reading",
     "runs",
     "semconv",
     "testing",
-    "errors",
 }
+"""Rooms of the core that a plugin may import: the one list, which CONTRIBUTING repeats."""
 LIGHT_ROOMS = {
     "events",
     "health",
@@ -197,6 +199,28 @@ def test_light_rooms_import_nothing_heavy(path: Path) -> None:
     names = _runtime_imports(path)
     heavy = {name for name in names if name.split(".")[0] in HEAVY or name.startswith("opentelemetry.sdk")}
     assert not heavy
+
+
+def test_contributing_names_what_plugins_may_import() -> None:
+    text = " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
+    assert f"`esper_core.{{{', '.join(sorted(PLUGIN_MAY_IMPORT))}}}`" in text
+
+
+def test_ppo_and_host_are_joined_by_training_alone() -> None:
+    joining = {room for room, allowed in ALLOWED.items() if {"ppo", "host"} <= allowed}
+    assert joining == {"training"}
+    assert "host" not in ALLOWED["ppo"]
+    assert "ppo" not in ALLOWED["host"]
+
+
+def test_the_command_that_trains_only_parses_calls_and_prints() -> None:
+    """It reaches agent, environments and session through ``training``, which prints nothing and ends no process."""
+    rooms = {dotted for _, dotted in _core_rooms(_runtime_imports(CORE / "cli" / "ppo.py"))}
+    assert not {name for name in rooms if name.startswith(("ppo.", "envs.", "host.session", "emitter", "runs.writer"))}
+    assert "training.train_attempt" in rooms
+    for path in sorted((CORE / "training").glob("*.py")):
+        calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
+        assert not calls & {"print", "sys.exit", "exit", "os._exit"}, path.name
 
 
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda path: path.name)

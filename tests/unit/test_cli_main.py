@@ -158,7 +158,7 @@ def test_an_absent_plugin_is_named_with_what_to_install(
 
     monkeypatch.setattr(discovery, "installed_commands", dict)
     assert main(["sanctum"]) == EXIT_USAGE
-    assert "pip install esper-sink-tui" in capsys.readouterr().err
+    assert "pip install 'esper-core[sanctum]'" in capsys.readouterr().err
 
 
 def test_a_plugins_command_is_found_run_and_listed(
@@ -333,7 +333,7 @@ def test_commands_are_printed_as_this_shell_can_run_them(monkeypatch: pytest.Mon
     assert program() == str(beside / "esper")
     monkeypatch.chdir(beside.parent.parent)
     assert program() == os.path.relpath(beside / "esper")
-    printed = next_commands("runs/my run", has_checkpoint=True, has_journal=True, commands=["sanctum"])
+    printed = next_commands("runs/my run", has_checkpoint=True, has_journal=True, commands={"sanctum": "look at it"})
     assert [command.split("'")[0].split()[-1] for command, _ in printed] == ["sanctum", "replay", "export", "eval"]
     assert all("'runs/my run'" in command for command, _ in printed)
-    assert next_commands("r", has_checkpoint=False, has_journal=False, commands=["sanctum"]) == []
+    assert next_commands("r", has_checkpoint=False, has_journal=False, commands={"sanctum": "look at it"}) == []

@@ -267,5 +267,5 @@ def test_commands_of_plugins_by_name(install: Install, monkeypatch: pytest.Monke
     with pytest.raises(UsageError, match=r'command "ycmd" \(cmd-y 1.0\) cannot be imported'):
         load_command("ycmd")
     monkeypatch.setattr("esper_core.host.load.discovery.installed_commands", dict)
-    with pytest.raises(UsageError, match="comes with esper-sink-tui, which is not installed"):
+    with pytest.raises(UsageError, match=r"pip install 'esper-core\[sanctum\]'"):
         load_command("sanctum")

@@ -10,10 +10,10 @@ import importlib.util
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from esper_core.errors import SinkError, UsageError, nearest
-from esper_core.installed import COMMAND_GROUP, SINK_GROUP, Installed, duplicates, installed
+from esper_core.installed import COMMAND_GROUP, CORE, SINK_GROUP, Installed, duplicates, extras, installed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,10 +30,6 @@ __all__ = [
     "load_command",
     "load_sink",
 ]
-
-KNOWN_COMMANDS: Final = {"sanctum": "esper-sink-tui", "verify": "esper-verify"}
-"""Commands that first-party plugins bring, so that an absent one can say what to install."""
-FIRST_PARTY: Final = frozenset({"console", "journal", "otlp", "tui"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,10 +123,7 @@ def _load_installed(name: str, *, named: bool) -> LoadedSink:
 
 def _how_to(name: str, sinks: Mapping[str, object]) -> str:
     known = f"installed: {', '.join(sinks)}" if sinks else "no sink is installed"
-    package = f"esper-sink-{name}"
-    if name in FIRST_PARTY:
-        return f"{known}; install it with `pip install {package}`"
-    return f"{known}; a plugin distribution such as {package} provides a sink, or give ./file.py:Class"
+    return f"{known}; a plugin's sink comes with `pip install esper-sink-{name}`, your own is ./file.py:Class"
 
 
 def _load_file(spec: str) -> LoadedSink:
@@ -208,13 +201,12 @@ def load_command(name: str) -> Any:
     commands = installed_commands()
     found = commands.get(name)
     if found is None:
-        package = KNOWN_COMMANDS.get(name)
-        if package is not None:
+        if name in extras():
             raise UsageError(
-                f'command "{name}" comes with {package}, which is not installed',
-                hint=f"install it with `pip install {package}`",
+                f'command "{name}" comes with a plugin that is not installed',
+                hint=f"install it with `pip install '{CORE}[{name}]'`",
             )
-        raise UsageError(f'no command named "{name}"{nearest(name, (*commands, *KNOWN_COMMANDS))}')
+        raise UsageError(f'no command named "{name}"{nearest(name, commands)}')
     try:
         return found.load()
     except Exception as error:

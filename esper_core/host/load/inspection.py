@@ -85,7 +85,7 @@ def inspect_sink(factory: Any, where: str) -> InspectedSink:
         )
     requires = getattr(factory, "requires", ())
     if isinstance(requires, str) or not all(isinstance(item, str) for item in requires):
-        raise SinkError(f"{where}: requires is no sequence of sink names", hint='write requires = ("journal",)')
+        raise SinkError(f"{where}: requires is no sequence of sink names", hint='write requires = ("NAME",)')
     keeps_record = getattr(factory, "keeps_record", False)
     if not isinstance(keeps_record, bool):
         raise SinkError(f"{where}: keeps_record is no bool", hint="write keeps_record = True, or leave it out")

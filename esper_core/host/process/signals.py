@@ -1,4 +1,4 @@
-"""Signals set a flag that the training loop reads; a second Ctrl-C ends the process at once."""
+"""Signals set a flag that the training loop reads; a second Ctrl-C waits for nothing."""
 
 from __future__ import annotations
 
@@ -47,11 +47,16 @@ class StopFlag:
 
 
 @contextlib.contextmanager
-def install_signals(flag: StopFlag) -> Iterator[None]:
+def install_signals(flag: StopFlag, *, exit_on_second: bool = True) -> Iterator[None]:
     """Let SIGINT, SIGTERM and SIGHUP set the flag; put the old handlers back at the end.
 
     A signal that is ignored stays ignored (``nohup``, a shell's background job). Outside the main thread nothing is
-    installed: Python allows it only there. A second SIGINT restores the terminal and leaves with 130 at once.
+    installed: Python allows it only there.
+
+    Args:
+        flag: is set by the first signal.
+        exit_on_second: a second SIGINT restores the terminal and leaves with 130 at once; False raises
+            KeyboardInterrupt instead, for a program that is not ours to end.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -63,6 +68,8 @@ def install_signals(flag: StopFlag) -> Iterator[None]:
         nonlocal interrupts
         if signum == signal.SIGINT:
             interrupts += 1
+            if interrupts > 1 and not exit_on_second:
+                raise KeyboardInterrupt
             if interrupts > 1:
                 _restore_terminal(terminal)
                 os._exit(128 + signal.SIGINT)

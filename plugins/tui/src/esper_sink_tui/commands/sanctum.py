@@ -29,6 +29,7 @@ class SanctumCommand:
 
     name = "sanctum"
     help = "watch runs, live or ended, in the terminal"
+    after_run = "look at it"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare the arguments."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from esper_core.errors import EsperError
 from esper_core.hooks import Secret
+from esper_core.host.load.discovery import is_file_spec, load_sink
 
 if TYPE_CHECKING:
     from esper_core.config.schema import EsperConfig
@@ -27,8 +28,6 @@ def secret_keys(config: EsperConfig) -> dict[str, frozenset[str]]:
 
     A sink that cannot be loaded is left out: its table is then masked by what its keys look like.
     """
-    from esper_core.host.load.discovery import is_file_spec, load_sink
-
     found: dict[str, frozenset[str]] = {}
     for spec in config.sinks:
         if spec not in config.sink and not is_file_spec(spec):

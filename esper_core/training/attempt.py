@@ -1,0 +1,253 @@
+"""One attempt at a run, from its directory to its summary."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections import deque
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from esper_core.config.show import config_toml
+from esper_core.errors import EsperError
+from esper_core.events import RunFinished
+from esper_core.health import HEALTH_WINDOW, RunState
+from esper_core.host.load.secrets import secret_keys
+from esper_core.host.process.signals import install_signals
+from esper_core.host.session import Session
+from esper_core.ppo.trainer import Checkpointer, Trainer
+from esper_core.reading.judged import judge
+from esper_core.runs import create_run
+from esper_core.runs.layout import journal_files
+from esper_core.training.outcome import Outcome, Started
+from esper_core.training.summary import summary_of, write_summary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from esper_core.config.layers import Resolved
+    from esper_core.health import HealthLevel, Verdict
+    from esper_core.host.load.selection import Selection
+    from esper_core.host.session import SessionReport
+    from esper_core.ppo.agent import PPOAgent
+    from esper_core.ppo.checkpoint import Checkpoint
+    from esper_core.ppo.task import Task
+    from esper_core.ppo.trainer import TrainResult
+    from esper_core.reading.run import Run
+    from esper_core.runs import RunDir
+
+__all__ = ["Attempt"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """Joins a task and an agent with a session. Call :meth:`run` once, in the thread that trains.
+
+    Attributes are those of :func:`esper_core.training.train_attempt`; ``checkpoint`` is what the agent was restored
+    from.
+    """
+
+    resolved: Resolved
+    selection: Selection
+    task: Task
+    agent: PPOAgent
+    checkpoint: Checkpoint | None
+    resumed: Run | None
+    on_started: Callable[[Started], None]
+    on_notice: Callable[[str], None]
+    exit_on_second_interrupt: bool
+    _levels: deque[HealthLevel] = field(default_factory=lambda: deque(maxlen=HEALTH_WINDOW))
+    _begun: float = field(default_factory=time.monotonic)
+    _pid: int = field(default_factory=os.getpid)
+
+    def run(self) -> Outcome:
+        """Train, write ``config.toml`` and ``summary.json``, and tell how it went."""
+        run, attempt = self._directory()
+        session = None
+        try:
+            session = self._session(run, attempt)
+            with install_signals(session.stop, exit_on_second=self.exit_on_second_interrupt), _torch_threads(), session:
+                self._write_config(run)
+                self.on_started(self._started(run, attempt))
+                result = _named(self._train(session, run), session.stop.name)
+                self._finish(session, result)
+        except BaseException as error:
+            if os.getpid() == self._pid:  # a forked child that leaves by an exception has no say about the run
+                self._leave(run, attempt, session, error)
+            raise
+        judged = judge(
+            result.state,
+            levels=self._levels,
+            last=result.last,
+            updates=result.updates,
+            accounts=session.report.sinks,
+            message=result.reason,
+        )
+        unwritten = self._summarise(run, attempt, session.report, result=result, judged=judged)
+        return Outcome(
+            run=run,
+            attempt=attempt,
+            result=result,
+            verdict=judged,
+            report=session.report,
+            duration_s=time.monotonic() - self._begun,
+            signal=result.exit_signal if result.exit_signal is not None else session.stop.signal,
+            strict=self.resolved.config.run.strict_telemetry,
+            unwritten=unwritten,
+        )
+
+    # --- before -------------------------------------------------------------------------------
+
+    def _directory(self) -> tuple[RunDir, int]:
+        if self.resumed is None:
+            settings = self.resolved.config.run
+            return create_run(Path(settings.dir), name=settings.name), 1
+        record, directory = self.resumed.record, self.resumed.directory
+        # run.json may be lost or old; a new attempt must rank above every one that the journal holds.
+        attempts = [item.attempt for item in journal_files(directory)]
+        return directory, max([1 if record is None else record.attempt, *attempts]) + 1
+
+    def _session(self, run: RunDir, attempt: int) -> Session:
+        return Session(
+            self.resolved.config,
+            run=run,
+            attempt=attempt,
+            environment=self.task.name,
+            heads=self.agent.layout.names,
+            install_signal_handlers=False,  # they are installed around it, closing included
+            origins=self.resolved.origins,
+            selection=self.selection,
+            updates=self.checkpoint.update_id if self.checkpoint is not None else 0,
+            env_steps=self.checkpoint.env_steps if self.checkpoint is not None else 0,
+            on_notice=self.on_notice,
+        )
+
+    def _write_config(self, run: RunDir) -> None:
+        text = config_toml(self.resolved, secret_keys(self.resolved.config))
+        try:
+            run.config_path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise EsperError(
+                f"cannot write {run.config_path}: {error.strerror}", hint="free some space, or name another --dir"
+            ) from error
+
+    def _started(self, run: RunDir, attempt: int) -> Started:
+        return Started(
+            run=run,
+            attempt=attempt,
+            first_update=self.agent.updates + 1,
+            heads={head.name: head.size for head in self.agent.layout.heads},
+            active_heads=_usually_active(self.task) if not self.resolved.config.env.causal_mask else None,
+            sinks=tuple(sink.name for sink in self.selection.sinks),
+        )
+
+    # --- training -----------------------------------------------------------------------------
+
+    def _train(self, session: Session, run: RunDir) -> TrainResult:
+        settings = self.resolved.config.run
+        seen = self.agent.updates
+
+        def progressed(*, updates: int, env_steps: int) -> None:
+            nonlocal seen
+            if updates != seen and self.agent.last is not None:
+                seen = updates
+                self._levels.append(self.agent.last.health)
+            session.progress(updates=updates, env_steps=env_steps)
+
+        trainer = Trainer(
+            self.agent,
+            self.task,
+            self.resolved.config,
+            emitter=session.emitter,
+            should_stop=session.stop,
+            on_progress=progressed,
+            checkpointer=Checkpointer(run.checkpoint, settings.checkpoint_interval_s),
+            resume=self.checkpoint,
+            resumed_from=session.attempt - 1 if self.resumed is not None else None,
+            run_name=settings.name,
+        )
+        return trainer.run()
+
+    def _finish(self, session: Session, result: TrainResult) -> None:
+        """Say how it ended, to every sink, before anything is closed."""
+        session.emitter.emit_run_finished(
+            RunFinished(
+                state=result.state,
+                reason=result.reason,
+                updates=result.updates,
+                env_steps=result.env_steps,
+                episodes=result.episodes,
+                early_stops=result.early_stops,
+                duration_s=time.monotonic() - self._begun,
+                return_mean_100=result.return_mean_100,
+                kl_divergence=result.last.kl_divergence if result.last is not None else None,
+                lost=session.losses(),
+            )
+        )
+        session.finish(result.state, result.reason)
+
+    # --- after --------------------------------------------------------------------------------
+
+    def _leave(self, run: RunDir, attempt: int, session: Session | None, error: BaseException) -> None:
+        """An exception ended the attempt: a run that never began leaves no directory, any other a summary."""
+        if session is not None and run.record_path.exists():
+            self._summarise(run, attempt, session.report, error=error)
+        elif self.resumed is None:
+            shutil.rmtree(run.path, ignore_errors=True)
+
+    def _summarise(
+        self,
+        run: RunDir,
+        attempt: int,
+        report: SessionReport,
+        *,
+        result: TrainResult | None = None,
+        judged: Verdict | None = None,
+        error: BaseException | None = None,
+    ) -> str:
+        """Write ``summary.json``; why it could not be written, or an empty string."""
+        if result is not None:
+            state, reason = result.state, result.reason
+        elif isinstance(error, KeyboardInterrupt):
+            state, reason = RunState.STOPPED, "SIGINT"
+        else:
+            state, reason = RunState.FAILED, f"{type(error).__name__}: {error}"
+        content = summary_of(
+            self.resolved,
+            environment=self.task.name,
+            result=result,
+            last=result.last if result is not None else self.agent.last,
+            updates=result.updates if result is not None else self.agent.updates,
+            judged=judged,
+            report=report,
+            duration_s=time.monotonic() - self._begun,
+            state=state,
+            reason=reason,
+        )
+        return write_summary(run, attempt, content)
+
+
+@contextlib.contextmanager
+def _torch_threads() -> Iterator[None]:
+    """The trainer sets torch's threads for the whole process; a notebook gets its own number back."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _usually_active(task: Task) -> float | None:
+    """Mean of active heads over the choices of the conditioning head, when a constant table says which those are."""
+    table = getattr(getattr(task, "env", None), "causal_table", None)
+    return None if table is None else float(sum(sum(bool(cell) for cell in row) for row in table) / len(table))
+
+
+def _named(result: TrainResult, signal_name: str) -> TrainResult:
+    """A stop says which signal asked for it."""
+    return replace(result, reason=signal_name) if result.state is RunState.STOPPED and signal_name else result

@@ -1,0 +1,157 @@
+"""``esper_core.train``: training as a function call, for scripts and notebooks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from esper_core.config.layers import KEYWORD_ORIGIN, load_config
+from esper_core.errors import UsageError
+from esper_core.host.load.selection import foreground_sink, select_sinks
+from esper_core.reading import Run, open_run
+from esper_core.training.start import train_attempt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Unpack
+
+    from esper_core.config.keywords import Settings
+    from esper_core.config.layers import Resolved
+    from esper_core.host.load.selection import Selection
+    from esper_core.training.outcome import Started
+
+__all__ = ["train"]
+
+_PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP)
+
+
+def train(
+    *,
+    resume: Run | str | os.PathLike[str] | None = None,
+    config: str | os.PathLike[str] | None = None,
+    no_config: bool = False,
+    **settings: Unpack[Settings],
+) -> Run:
+    """Train a PPO agent, as ``esper ppo`` does, and return the run.
+
+    What is not given comes from ``ESPER_*`` variables, from ``esper.toml`` or ``pyproject.toml``, from the
+    environment's preset and from the defaults, in this order. The run's directory holds what the command's would:
+    ``esper eval``, ``--resume``, ``export`` and ``runs`` take it. Nothing is printed but by sinks; what a person
+    should know of the start is a warning.
+
+    Ctrl-C, or a notebook's interrupt, ends the run in order and returns it, stopped; a second one raises
+    KeyboardInterrupt. After SIGTERM or SIGHUP the run is ended in order too, then the signal does what it would have
+    done. Handlers are set in the main thread only, and put back. Beneath a running event loop it blocks the loop: give
+    it to a thread (``asyncio.to_thread``). Two calls at a time need two threads.
+
+    Args:
+        resume: a run, its path, id, a unique part of its id, or ``"latest"``: go on with it, as a new attempt.
+        config: read this file instead of looking for one.
+        no_config: read no configuration file.
+        **settings: ``env``: the environment's id, or the table ``[env]`` as a dict; ``updates``, ``steps``,
+            ``episodes``: the first limit reached ends the run; ``seed``; ``sinks``: names, or ``./file.py:Class``;
+            ``preset``; and the tables ``ppo``, ``run``, ``otel``, ``delivery`` and ``sink`` as dicts.
+            ``docs/reference/config.md`` has every key. None leaves a setting as it is.
+
+    Returns:
+        The run, ended: ``.verdict()``, ``.updates()``, ``.summary``, ``.path``.
+
+    Raises:
+        ConfigError: an unknown key or a wrong value; the message names it as ``ppo.target_kl``.
+        UsageError: an environment, a sink or a run to resume that is refused. Nothing was written.
+        NonFiniteError: training met NaN or Inf. A note names the run's directory.
+        TelemetryLostError: events were lost, and ``run.strict_telemetry`` is set.
+        EsperError: files cannot be written.
+        Exception: whatever the environment raises, as it is.
+
+    Example:
+        >>> import esper_core
+        >>> run = esper_core.train(env="CartPole-v1", updates=5, sinks=["journal"])  # doctest: +SKIP
+        >>> [update.payload.kl_divergence for update in run.updates()]  # doctest: +SKIP
+    """
+    resolved, resumed = _resolve(dict(settings), resume, config, no_config=no_config)
+    selection = _without_screen(select_sinks(resolved.config, origins=resolved.origins), resolved)
+    notices: list[str] = []
+    where: list[Path] = []
+
+    def started(begun: Started) -> None:
+        where.append(begun.run.path)
+        for notice in notices:
+            warnings.warn(notice, stacklevel=5)  # the line that calls train
+
+    with _naming(where):
+        outcome = train_attempt(
+            resolved,
+            resumed=resumed,
+            selection=selection,
+            on_started=started,
+            on_notice=notices.append,
+            exit_on_second_interrupt=False,
+        )
+        failure = outcome.failure()
+        if failure is not None:
+            raise failure
+    if outcome.unwritten:
+        warnings.warn(outcome.unwritten, stacklevel=2)
+    if outcome.signal in _PASSED_ON:
+        signal.raise_signal(outcome.signal)  # the program was asked to end, not only the run
+    return open_run(outcome.run.path.resolve())
+
+
+@contextlib.contextmanager
+def _naming(where: list[Path]) -> Iterator[None]:
+    """An error that leaves says where the run lies, if it began."""
+    try:
+        yield
+    except Exception as error:
+        for path in where:
+            error.add_note(f"the run's directory is {path}")
+        raise
+
+
+def _resolve(
+    settings: dict[str, object],
+    resume: Run | str | os.PathLike[str] | None,
+    config: str | os.PathLike[str] | None,
+    *,
+    no_config: bool,
+) -> tuple[Resolved, Run | None]:
+    """The configuration, and the run to go on with."""
+
+    def load(resumed: Run | None) -> Resolved:
+        return load_config(
+            file=Path(config) if config is not None else None,
+            no_file=no_config,
+            env=os.environ,
+            keywords=settings,
+            base=resumed.config if resumed is not None else None,
+            base_label=f"run {resumed.run_id}" if resumed is not None else "",
+        )
+
+    resolved = load(None)
+    if resume is None:
+        return resolved, None
+    run = resume if isinstance(resume, Run) else open_run(os.fspath(resume), resolved.config.run.dir)
+    return load(run), run
+
+
+def _without_screen(selection: Selection, resolved: Resolved) -> Selection:
+    """The sinks without the one that owns the terminal: that one needs a process of its own for the training.
+
+    Raises:
+        UsageError: the call itself asked for it.
+    """
+    screen = foreground_sink(selection.sinks)
+    if screen is None:
+        return selection
+    hint = f"leave it out of sinks; `esper ppo --sink {screen.name}` trains behind it"
+    if KEYWORD_ORIGIN in resolved.origin("sinks"):
+        raise UsageError(f"sink {screen.origin} owns the terminal, which train() leaves to your program", hint=hint)
+    notice = f'sink "{screen.name}" owns the terminal and is left out ({resolved.origin("sinks")} selects it)'
+    others = tuple(sink for sink in selection.sinks if sink is not screen)
+    return replace(selection, sinks=others, notices=(*selection.notices, notice))

@@ -1,0 +1,81 @@
+"""What callers are told of an attempt: at its start, and how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from esper_core.errors import EsperError, NonFiniteError, TelemetryLostError
+from esper_core.health import RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from esper_core.health import Verdict
+    from esper_core.host.session import SessionReport
+    from esper_core.ppo.trainer import TrainResult
+    from esper_core.runs import RunDir
+
+__all__ = ["Outcome", "Started"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """An attempt whose sinks are open and whose first step is next.
+
+    Attributes:
+        run: its directory.
+        attempt: counts from 1.
+        first_update: id of the first update it makes.
+        heads: name -> number of choices.
+        active_heads: heads usually active in a step, when the task knows: the mean over its choices.
+        sinks: names of those that were loaded.
+    """
+
+    run: RunDir
+    attempt: int
+    first_update: int
+    heads: Mapping[str, int]
+    active_heads: float | None
+    sinks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an attempt ended.
+
+    Attributes:
+        run: its directory.
+        attempt: counts from 1.
+        result: counts, state and reason.
+        verdict: on its last updates and its losses.
+        report: what became of every sink.
+        duration_s: seconds this attempt took, closing included.
+        signal: the signal that stopped it, or None.
+        strict: whether lost telemetry is a failure (``run.strict_telemetry``).
+        unwritten: why ``summary.json`` could not be written; empty when it was.
+    """
+
+    run: RunDir
+    attempt: int
+    result: TrainResult
+    verdict: Verdict
+    report: SessionReport
+    duration_s: float
+    signal: int | None
+    strict: bool
+    unwritten: str
+
+    def failure(self) -> EsperError | None:
+        """The error that this end is; None for a run that is done, or that was stopped in order."""
+        result = self.result
+        if result.unsaved:
+            return EsperError(result.unsaved, hint="the training itself was done; its policy was not kept")
+        if result.state is RunState.STOPPED and self.signal is not None:
+            return None
+        if result.state is RunState.FAILED:
+            kept = f"; the last good weights can be resumed: {self.run.path}" if self.run.checkpoint.is_file() else ""
+            return NonFiniteError(result.reason, hint=f"run.keep_going = true goes on in spite of it{kept}")
+        if self.strict and self.report.lost_total:
+            return TelemetryLostError(f"{self.report.lost_total} events were lost (run.strict_telemetry)")
+        return None

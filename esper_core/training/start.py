@@ -1,0 +1,135 @@
+"""What happens before a run directory exists: everything that can be refused is refused here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from esper_core.errors import UsageError
+from esper_core.health import RunState
+from esper_core.host.load.selection import select_sinks
+from esper_core.runs import run_state
+from esper_core.runs.process import ProcessPresence, probe_process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from esper_core.config.layers import Resolved
+    from esper_core.host.load.selection import Selection
+    from esper_core.ppo.agent import PPOAgent
+    from esper_core.ppo.checkpoint import Checkpoint
+    from esper_core.ppo.task import Task
+    from esper_core.reading import Run
+    from esper_core.training.outcome import Outcome, Started
+
+__all__ = ["train_attempt"]
+
+_TRAINING_NEEDS = frozenset({"torch", "gymnasium", "numpy"})
+
+
+def train_attempt(
+    resolved: Resolved,
+    *,
+    resumed: Run | None = None,
+    selection: Selection | None = None,
+    on_started: Callable[[Started], None],
+    on_notice: Callable[[str], None],
+    exit_on_second_interrupt: bool = True,
+) -> Outcome:
+    """Train one attempt of a run, in this thread, until a limit, a signal or NaN ends it.
+
+    Args:
+        resolved: the configuration.
+        resumed: the run to go on with; None begins a new one.
+        selection: sinks chosen before; None selects them here. None of them may own the terminal.
+        on_started: called once everything is open, before the first step.
+        on_notice: receives lines for people: what the start has to say, and where a failed run's directory is.
+        exit_on_second_interrupt: a second Ctrl-C leaves the process at once; False raises KeyboardInterrupt.
+
+    Returns:
+        How it ended; ``Outcome.failure()`` is the error of a run that failed.
+
+    Raises:
+        UsageError: configuration, environment, sinks or the run to resume are refused; nothing was written.
+        EsperError: the run's directory cannot be written.
+    """
+    if resumed is not None:
+        _refuse_running(resumed)
+    if selection is None:
+        selection = select_sinks(resolved.config, origins=resolved.origins)
+    task, agent, checkpoint = _assemble(resolved, resumed)
+    from esper_core.training.attempt import Attempt  # noqa: PLC0415  # needs torch
+
+    attempt = Attempt(
+        resolved=resolved,
+        selection=selection,
+        task=task,
+        agent=agent,
+        checkpoint=checkpoint,
+        resumed=resumed,
+        on_started=on_started,
+        on_notice=on_notice,
+        exit_on_second_interrupt=exit_on_second_interrupt,
+    )
+    try:
+        return attempt.run()
+    finally:
+        task.close()
+
+
+def _refuse_running(run: Run) -> None:
+    """Two trainers in one run would overwrite each other; a process that is seen to be gone is followed at once."""
+    record = run.record
+    state = run_state(record)
+    if record is None or probe_process(record) is ProcessPresence.GONE:
+        return
+    if state in {RunState.LIVE, RunState.STALLED}:
+        raise UsageError(
+            f"run {run.run_id} is still {state.value} (pid {record.pid} on {record.host})",
+            hint=f"stop it first: kill {record.pid}",
+        )
+
+
+def _assemble(resolved: Resolved, resumed: Run | None) -> tuple[Task, PPOAgent, Checkpoint | None]:
+    """Task, agent and checkpoint."""
+    try:
+        from esper_core.envs.adapter import make_task  # noqa: PLC0415  # training needs what the core can do without
+        from esper_core.ppo.agent import PPOAgent  # noqa: PLC0415  # as above
+        from esper_core.ppo.checkpoint import load_checkpoint, restore  # noqa: PLC0415  # as above
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in _TRAINING_NEEDS:
+            raise
+        raise UsageError(
+            f"training needs {error.name}, which is not installed", hint="pip install 'esper-core[train]'"
+        ) from error
+    config = resolved.config
+    checkpoint = None
+    if resumed is not None:
+        checkpoint = load_checkpoint(resumed.directory.checkpoint)
+        _refuse_finished(resolved, checkpoint, resumed)
+    task = make_task(config.env, seed=config.run.seed)
+    agent = PPOAgent(
+        task.heads,
+        task.obs_shape,
+        config.ppo,
+        seed=config.run.seed,
+        conditioning_head=task.conditioning_head,
+    )
+    if checkpoint is not None:
+        restore(agent, checkpoint)
+    return task, agent, checkpoint
+
+
+def _refuse_finished(resolved: Resolved, checkpoint: Checkpoint, run: Run) -> None:
+    limits = resolved.config.run
+    done = (
+        ("updates", checkpoint.update_id, limits.updates),
+        ("steps", checkpoint.env_steps, limits.steps),
+        ("episodes", checkpoint.episodes, limits.episodes),
+    )
+    for name, count, limit in done:
+        if limit and count >= limit:
+            more = count + limit
+            raise UsageError(
+                f"run {run.run_id} has already done {count} of {limit} {name}",
+                hint=f"limits count all attempts; to go on, for example: --{name} {more}, in Python {name}={more}",
+            )

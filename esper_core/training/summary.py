@@ -1,0 +1,83 @@
+"""``summary.json``: what remains of an attempt when its numbers are not read."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from esper_core.reading.account import to_summary
+
+if TYPE_CHECKING:
+    from esper_core.config.layers import Resolved
+    from esper_core.events import PPOUpdatePayload
+    from esper_core.health import RunState, Verdict
+    from esper_core.host.session import SessionReport
+    from esper_core.ppo.trainer import TrainResult
+    from esper_core.runs import RunDir
+
+__all__ = ["summary_of", "write_summary"]
+
+
+def summary_of(
+    resolved: Resolved,
+    *,
+    environment: str,
+    result: TrainResult | None,
+    last: PPOUpdatePayload | None,
+    updates: int,
+    judged: Verdict | None,
+    report: SessionReport,
+    duration_s: float,
+    state: RunState,
+    reason: str,
+) -> dict[str, Any]:
+    """What ``summary.json`` holds beside the run's id and attempt; null where nothing was measured.
+
+    Args:
+        resolved: the configuration.
+        environment: what was trained on.
+        result: how training ended; None when an exception ended it.
+        last: the last update that was made.
+        updates: the last update's id.
+        judged: the verdict; None when an exception ended it.
+        report: what became of every sink.
+        duration_s: seconds the attempt took.
+        state: how it ended.
+        reason: in words.
+    """
+    return {
+        "environment": environment,
+        "preset": resolved.config.preset,
+        "seed": resolved.config.run.seed,
+        "state": state.value,
+        "reason": reason,
+        "verdict": judged.label if judged is not None else None,
+        "verdict_reason": judged.reason if judged is not None else None,
+        "updates": updates,
+        "env_steps": result.env_steps if result is not None else None,
+        "episodes": result.episodes if result is not None else None,
+        "early_stops": result.early_stops if result is not None else None,
+        "return_mean_100": result.return_mean_100 if result is not None else None,
+        "kl_divergence": last.kl_divergence if last is not None else None,
+        "kl_joint": last.kl_joint if last is not None else None,
+        "health": last.health.value if last is not None else None,
+        "duration_s": duration_s,
+        "lost": report.lost_total,
+        "sinks": [to_summary(sink) for sink in report.sinks],
+    }
+
+
+def write_summary(run: RunDir, attempt: int, content: dict[str, Any]) -> str:
+    """Write it atomically. Returns why it could not be written, or an empty string."""
+    # msgspec writes NaN as null: every JSON reader takes that, and "health" tells it from "not measured".
+    text = msgspec.json.format(msgspec.json.encode({"run_id": run.run_id, "attempt": attempt, **content}), indent=2)
+    partial = run.summary_path.with_name(f".summary.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(text + b"\n")
+        partial.replace(run.summary_path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        return f"cannot write {run.summary_path}: {error.strerror}"
+    return ""
