@@ -132,7 +132,7 @@ def test_the_size_alone_decides_the_layout(size: tuple[int, int], mode: str) -> 
 
 
 @pytest.mark.parametrize("name", sorted(PANELS))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(width=st.integers(1, 200), height=st.integers(1, 60), updates=st.integers(0, 14))
 def test_a_panel_fills_exactly_its_cells_whatever_the_data(
     kit: Kit, name: str, width: int, height: int, updates: int
