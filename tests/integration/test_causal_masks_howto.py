@@ -14,6 +14,8 @@ from esper_core.runs import open_run
 
 pytest.importorskip("esper_sink_journal", reason="a run on disk needs the journal")
 
+pytestmark = pytest.mark.numeric
+
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "bring-your-own-causal-masks.md"
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 pytest.importorskip("torch")
 
+pytestmark = pytest.mark.numeric
+
 # A whole session, as `esper ppo` opens it, around a trainer; what is compared is printed at the end.
 TRAIN = """
 import hashlib, json, random, sys

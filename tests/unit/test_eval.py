@@ -16,6 +16,8 @@ from esper_core.runs.layout import RunDir, create_run
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.numeric
+
 ENV = EnvConfig(id="CartPole-v1", n_envs=2)
 
 

@@ -21,6 +21,8 @@ from esper_core.kl import torch as torch_kernels
 if TYPE_CHECKING:
     from types import ModuleType
 
+pytestmark = pytest.mark.numeric
+
 
 @dataclass(frozen=True)
 class Kernels:

@@ -23,6 +23,8 @@ from esper_env_morphogenesis.reward import ACCURACY_SCALE, COSTS, FOSSIL_WEIGHT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.numeric
+
 EPOCHS = 12
 
 
