@@ -193,5 +193,5 @@ def test_importing_the_public_modules_loads_neither_torch_nor_the_sdk() -> None:
         "heavy += [name for name in sys.modules if name == 'opentelemetry.sdk']\n"
         "print(heavy)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=250)
     assert result.stdout.strip() == "[]"

@@ -42,7 +42,7 @@ def test_the_page_trains(tmp_path: Path) -> None:
             env=dict(os.environ) | {"PYTHONPATH": "."},
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=250,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -343,7 +343,7 @@ def test_an_application_s_own_provider_is_used_and_left_alone(
     start_python: Callable[..., subprocess.Popen[str]],
 ) -> None:
     process = start_python(OWN_PROVIDER)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=250)
     assert process.returncode == 0, said
     assert "the application's own OpenTelemetry tracer provider is in use" in said
     assert 'span processors of sink "bringing" are not attached' in said
@@ -383,7 +383,7 @@ def test_without_the_sdk_only_sinks_that_need_it_are_refused(
         "class Spans:\n    @hookimpl\n    def esper_span_processors(self, context): return []\n"
     )
     process = start_python(NO_SDK, cwd=tmp_path)
-    out, said = process.communicate(timeout=30)
+    out, said = process.communicate(timeout=250)
     assert process.returncode == 0, said
     assert out == (
         'the OpenTelemetry SDK is not installed, but "Spans" needs it\n'

@@ -152,7 +152,7 @@ def _loop(start: Start, folder: Path, *, stubborn: bool = False) -> subprocess.P
 def test_a_signal_ends_the_loop_and_every_sink_hears_why(start_python: Start, tmp_path: Path, signum: int) -> None:
     process = _loop(start_python, tmp_path)
     process.send_signal(signum)
-    out, said = process.communicate(timeout=60)
+    out, said = process.communicate(timeout=250)
     assert (process.returncode, said) == (0, "")
     name = signal.Signals(signum).name
     assert out == f"{name} {signum}\n"
@@ -185,7 +185,7 @@ def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=250)
         assert out == "SIGTERM 15\n", "the first that was not ignored"
     finally:
         process.kill()

@@ -296,7 +296,7 @@ def test_without_a_terminal_plain_lines_come(trained: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=250,
     )
     assert done.returncode == open_run("latest", trained).verdict().exit_code
     assert "upd 6/6 100%" in done.stdout

@@ -39,7 +39,7 @@ code = main({words!r})
 print(code, *[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
 """
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], cwd=cwd, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-W", "error", "-c", code], cwd=cwd, capture_output=True, text=True, timeout=250, check=True
     )
     code_text, *names = done.stderr.split()
     assert code_text == "0", done.stderr

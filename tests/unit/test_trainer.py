@@ -259,7 +259,7 @@ def test_twenty_episodes_of_cartpole_make_several_updates() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_preset_learns_cartpole() -> None:
     """The shipped preset's last 100 training episodes reach a mean of 195 within its 100 000 steps; chance makes 22.
 

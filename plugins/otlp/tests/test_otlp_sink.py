@@ -232,7 +232,7 @@ with Session(config, run=run, install_signal_handlers=False) as session:
     session.emitter.emit_ppo_update(PPOUpdatePayload(update_id=1, kl_divergence=0.01))
 print(run.log_path.read_text())
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr
     assert not receiver.requests
     assert "otlp sends nothing" in done.stdout

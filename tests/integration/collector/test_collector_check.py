@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.collector, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.collector
 
 CONFIG = """
 receivers:

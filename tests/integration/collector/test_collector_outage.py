@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-pytestmark = [pytest.mark.collector, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.collector
 
 TOKEN = "a-token"
 RECEIVER = """
