@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from esper_core.events import (
@@ -255,7 +255,7 @@ def same(one: object, other: object) -> bool:
 def test_each_field_is_on_the_wire_under_its_own_attributes(kind: str, name: str) -> None:
     """Two payloads that differ in one field differ in that field's attributes and in no others, and both come back."""
 
-    @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+    @settings(max_examples=5, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
     @given(record_strategy(PAYLOADS[kind]), st.data())
     def holds(payload: typing.Any, data: st.DataObject) -> None:
         hint = typing.get_type_hints(PAYLOADS[kind])[name]
