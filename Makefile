@@ -1,6 +1,6 @@
 # Everything README names and CI calls. Needs Python 3.11+, pip and make; nothing else is assumed.
 # make run TORCH_INDEX=URL   adds a package index that carries CPU builds of torch
-# make test ARGS="-k kl"     passes arguments to pytest
+# make test ARGS="-k kl"     passes arguments to pytest; so does make test-portable
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -16,7 +16,7 @@ JOBS ?= 2
 PIP_FLAGS := --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 SOURCES := $(wildcard pyproject.toml requirements-dev.txt plugins/*/pyproject.toml)
 
-.PHONY: help run test check bench docs tools wheels system-deps venv clean
+.PHONY: help run test test-portable check bench docs tools wheels system-deps venv clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -26,6 +26,9 @@ run: venv ## set up .venv and train: esper ppo --episodes 20
 
 test: venv ## set up .venv and run every test
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+test-portable: venv ## run what computes again, as on a processor without vector instructions
+	@ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "numeric and not slow" $(ARGS)
 
 check: venv ## ruff, mypy, and generated files up to date
 	@$(BIN)/ruff check .

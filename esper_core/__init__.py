@@ -12,10 +12,11 @@ Each name is imported when it is first used: ``import esper_core`` loads neither
 
 from __future__ import annotations
 
+from esper_core.version import __version__
+
 TYPE_CHECKING = False  # type checkers take it as true by its name; typing itself costs more than all of this module
 
 __all__ = ["PPOAgent", "Run", "Session", "__version__", "open_run", "train"]
-__version__ = "0.1.0"
 
 # No name here is also a module's: importing the module would put it in the name's place.
 _HOMES = {

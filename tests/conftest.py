@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -29,6 +30,23 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(_FOREIGN) or name in _SINGLE:
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Any]:
+    """Wait until a check holds and return what it said.
+
+    The time is a guard against hanging, far longer than any machine needs: no test is about how fast something is.
+    """
+
+    def wait(check: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+        until = time.monotonic() + timeout_s
+        while not (found := check()):
+            assert time.monotonic() < until, "it never came"
+            time.sleep(0.005)
+        return found
+
+    return wait
 
 
 @pytest.fixture

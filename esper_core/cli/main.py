@@ -9,9 +9,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from esper_core import __version__
 from esper_core.cli._command import CORE_COMMANDS, load_core
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EsperError, UsageError, nearest
+from esper_core.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,9 +14,9 @@ from weakref import WeakSet
 
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from esper_core import __version__
 from esper_core.semconv import identity
 from esper_core.semconv.attributes import int64
+from esper_core.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from opentelemetry import metrics as otel_metrics
 from opentelemetry import trace as otel_trace
 
-from esper_core import __version__
 from esper_core.events import PPOUpdatePayload, RunStarted
 from esper_core.health import HEALTH_WINDOW, HealthLevel, RunState, verdict_level
 from esper_core.hooks import hookimpl
@@ -30,6 +29,7 @@ from esper_core.instrumentation.metrics import (
 )
 from esper_core.semconv.attributes import common_attributes, shared_attributes, span_events
 from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
+from esper_core.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -12,7 +12,6 @@ from collections import defaultdict
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from esper_core import __version__
 from esper_core.events import EventKind, Payload, PPOUpdatePayload, SpanRef, TelemetryEvent, TraceRef
 from esper_core.semconv._errors import CodecError
 from esper_core.semconv._plan import int64, read_int
@@ -38,6 +37,7 @@ from esper_core.semconv.otlp_json import (
     wire_spans,
 )
 from esper_core.semconv.otlp_proto import request_spans
+from esper_core.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

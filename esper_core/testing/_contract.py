@@ -24,10 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from esper_core.host.load.inspection import InspectedSink
+
 __all__ = ["SinkContract"]
 
 _UPDATES = 50
 _UPDATE_HOOK = EVENTS[PPOUpdatePayload.kind].hook
+_FORK_S = 30.0
+"""A forked child hangs for ever or ends at once; on a loaded machine that may take seconds."""
 
 
 class SinkContract:
@@ -43,7 +47,7 @@ class SinkContract:
         sink: the sink's class.
         config: a valid ``[sink.NAME]`` table; override :meth:`table` when it needs a free port or a folder.
         bad_configs: tables that must be refused.
-        call_limit_s: the longest that a hook may take on average, in seconds.
+        call_limit_s: the longest that ``esper_ppo_updated`` may take on average, in seconds of its thread's CPU time.
         deadline_s: seconds it has to close.
     """
 
@@ -123,14 +127,21 @@ class SinkContract:
         self._flawless(harness)
 
     def test_it_is_not_slow(self, tmp_path: Path) -> None:
-        """On average a hook returns within ``call_limit_s``."""
-        with self.harness(tmp_path) as harness:
-            begun = time.monotonic()
+        """On average an update costs at most ``call_limit_s`` of CPU time in the thread that delivers it.
+
+        CPU time, so that other programs on the machine decide nothing. It does not count waiting, for a disk or a
+        network: a queued sink waits in a thread of its own, and one that waits for ever is cut off by other tests.
+        """
+        timed, spent_s = _timed(self.sink)
+        with self.harness(tmp_path, timed) as harness:
             harness.send(*(make_update(index) for index in range(1, _UPDATES + 1)))
             harness.drain()
-            spent = (time.monotonic() - begun) / _UPDATES
         self._flawless(harness)
-        _require(spent <= self.call_limit_s, f"one update took {spent:.4f} s, the limit is {self.call_limit_s} s")
+        mean_s = sum(spent_s) / max(1, len(spent_s))
+        _require(
+            mean_s <= self.call_limit_s,
+            f"one update took {mean_s:.4f} s of CPU time, the limit is {self.call_limit_s} s",
+        )
 
     # --- faults -------------------------------------------------------------------------------
 
@@ -161,9 +172,7 @@ class SinkContract:
             harness = self.harness(tmp_path)
             with harness:
                 harness.send(make_update())
-                begun = time.monotonic()
                 harness.close(reason)
-                _require(time.monotonic() - begun <= self.deadline_s + 0.5, f"closed in time for {reason}")
             self._flawless(harness)
 
     def test_a_forked_child_leaves_it_alone(self, tmp_path: Path) -> None:
@@ -173,7 +182,7 @@ class SinkContract:
         with self.harness(tmp_path) as harness:
             harness.send(make_update(1))
             harness.drain()
-            _require(_in_forked_child(harness) == 0, "the child ended by itself within 5 s")
+            _require(_in_forked_child(harness) == 0, f"the child ended by itself within {_FORK_S:.0f} s")
             harness.send(make_update(2))
             harness.drain()
         self._flawless(harness)
@@ -195,9 +204,7 @@ def _fail(what: str) -> None:
 
 def _flaky(sink: type) -> type:
     """The same sink, whose first update raises before it reaches it."""
-    seen = inspect_sink(sink, sink.__name__)
-    if _UPDATE_HOOK not in seen.hooks:
-        raise unittest.SkipTest(f"the sink hears no update; event hooks: {', '.join(sorted(EVENT_HOOKS))}")
+    seen = _hears_updates(sink)
 
     class Flaky(sink):  # type: ignore[misc]  # the base is the sink under test
         raised = False
@@ -223,6 +230,35 @@ def _flaky(sink: type) -> type:
     return FlakyInAll if _UPDATE_HOOK in seen.catch_all else FlakyInOne
 
 
+def _timed(sink: type) -> tuple[type, list[float]]:
+    """The same sink, and a list that receives the CPU seconds of each update in the thread that delivers it."""
+    seen = _hears_updates(sink)
+    spent_s: list[float] = []
+
+    class TimedInOne(sink):  # type: ignore[misc]  # the base is the sink under test
+        @hookimpl
+        def esper_ppo_updated(self, event: Any) -> None:
+            begun = time.thread_time()
+            super().esper_ppo_updated(event=event)
+            spent_s.append(time.thread_time() - begun)
+
+    class TimedInAll(sink):  # type: ignore[misc]  # as above
+        @hookimpl
+        def esper_event(self, event: Any) -> None:
+            begun = time.thread_time()
+            super().esper_event(event=event)
+            spent_s.append(time.thread_time() - begun)
+
+    return (TimedInAll if _UPDATE_HOOK in seen.catch_all else TimedInOne), spent_s
+
+
+def _hears_updates(sink: type) -> InspectedSink:
+    seen = inspect_sink(sink, sink.__name__)
+    if _UPDATE_HOOK not in seen.hooks:
+        raise unittest.SkipTest(f"the sink hears no update; event hooks: {', '.join(sorted(EVENT_HOOKS))}")
+    return seen
+
+
 def _in_forked_child(harness: SinkHarness) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of forks with threads: that is the case here
@@ -234,7 +270,7 @@ def _in_forked_child(harness: SinkHarness) -> int:
             os._exit(0)
         finally:
             os._exit(1)
-    end = time.monotonic() + 5.0
+    end = time.monotonic() + _FORK_S
     while time.monotonic() < end:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:

@@ -14,6 +14,8 @@ from esper_core.reading import open_run
 
 pytest.importorskip("esper_sink_journal", reason="a run on disk needs the journal")
 
+pytestmark = pytest.mark.numeric
+
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "bring-your-own-causal-masks.md"
 
 
@@ -40,7 +42,7 @@ def test_the_page_trains(tmp_path: Path) -> None:
             env=dict(os.environ) | {"PYTHONPATH": "."},
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=250,
             check=False,
         )
         assert done.returncode == 0, done.stderr

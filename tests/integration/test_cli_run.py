@@ -105,7 +105,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess
     )
     words = [sys.executable, "-m", "esper_core", "ppo", "--updates", "3", "--run-name", "first", "--seed", "4"]
     env = {key: value for key, value in os.environ.items() if not key.startswith(("ESPER_", "OTEL_"))}
-    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=250, check=False)
     return folder, done
 
 
@@ -193,7 +193,7 @@ def test_the_commands_of_the_summary_run_as_printed_from_a_fresh_shell(
             continue  # owns the terminal; its own tests run it
         shell = ["bash", "--noprofile", "--norc", "-c", command]
         env = {"PATH": "/usr/bin:/bin", "HOME": str(folder)}
-        ran = subprocess.run(shell, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
+        ran = subprocess.run(shell, cwd=folder, env=env, capture_output=True, text=True, timeout=250, check=False)
         assert ran.returncode == EXIT_OK, (command, ran.stderr)
         assert ran.stdout, command
 
@@ -375,7 +375,7 @@ def test_a_foreground_sink_gets_a_child_without_secrets_on_its_command_line(here
     words = ["ppo", "--updates", "2", "--sink", "./screen.py:Screen", "--set", f"sink.Screen.token={CANARY}"]
     words += [*CARTPOLE, *TINY]
     code = f"import sys; from esper_core.cli.main import main; sys.exit(main({words!r}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == EXIT_OK, done.stderr
     run = only_run(here)
     assert f"run {run.name}" in done.stdout
@@ -391,7 +391,7 @@ def test_a_foreground_sink_gets_a_child_without_secrets_on_its_command_line(here
 def test_a_child_that_fails_to_start_says_so_with_its_own_exit_code(here: Path) -> None:
     (here / "screen.py").write_text(SCREEN)
     words = ["-m", "esper_core", "ppo", "--env", "CartPol-v1", "--sink", "./screen.py:Screen"]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == EXIT_USAGE
     assert "CartPol" in done.stderr
     assert "Traceback" not in done.stderr
@@ -432,7 +432,7 @@ def test_a_full_disk_ends_with_the_summary_and_one_error(here: Path, capsys: pyt
 @pytest.mark.parametrize("closed", [1, 2])
 def test_a_closed_stream_costs_what_is_said_there_and_nothing_else(here: Path, closed: int) -> None:
     command = f'"{sys.executable}" -m esper_core ppo --env CartPole-v1 --updates 2 {" ".join(TINY)} {closed}>&-'
-    result = subprocess.run(["sh", "-c", command], cwd=here, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(["sh", "-c", command], cwd=here, capture_output=True, text=True, timeout=250, check=False)
     assert (result.returncode, "Error" in result.stderr) == (EXIT_OK, False)
     opened = open_run(only_run(here))
     assert len(list(opened.updates())) == 2

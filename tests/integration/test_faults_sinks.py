@@ -1,10 +1,13 @@
-"""Raising, slow, hung and exiting sinks, with real threads: everyone else receives everything, in order, in time."""
+"""Raising, slow, hung and exiting sinks, with real threads: everyone else receives everything, in order, in time.
+
+Nothing here is timed. A sink is slow or hung until the test opens its gate, a back-off ends when the test's clock says
+so, and deadlines guard against hanging alone.
+"""
 
 from __future__ import annotations
 
 import threading
-import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,14 +16,24 @@ from esper_core.errors import SinkError
 from esper_core.events import EpisodeFinished, RunStarted
 from esper_core.health import RunState
 from esper_core.hooks import CloseReason, SinkContext, hookimpl
-from esper_core.host.deliver.hub import ActiveSink, Hub
+from esper_core.host.deliver.channel import FULL_WAIT_S
+from esper_core.host.deliver.hub import ActiveSink, Closable, Hub, close_together
 from esper_core.host.load.discovery import LoadedSink
 from esper_core.host.load.inspection import inspect_sink
 from esper_core.host.load.selection import Selection
 from esper_core.host.session import Session
 from esper_core.testing import RecordingSink, make_event, make_update
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Eventually = Callable[[Callable[[], Any]], Any]
+
 UPDATES = 60
+CLOSE_S = 60.0
+"""Time to close for sinks that do close: a guard against hanging."""
+CUT_S = 2.0
+"""Time to close beside sinks that never do. The others have nothing left to deliver by then."""
 
 
 class Raising:
@@ -39,34 +52,66 @@ class InlineExiting(Exiting):
     delivery = "inline"
 
 
-class Hung:
+class Gated:
+    """Stands in its first update until the gate opens; then it is as quick as any."""
+
     def __init__(self) -> None:
-        self.release = threading.Event()
+        self.entered = threading.Event()
+        self.gate = threading.Event()
+        self.seen: list[int] = []
 
     @hookimpl
     def esper_ppo_updated(self, event: Any) -> None:
-        self.release.wait(60)
+        self.entered.set()
+        self.gate.wait(CLOSE_S)
+        self.seen.append(event.payload.update_id)
 
 
 class HungClose:
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+
     @hookimpl
     def esper_ppo_updated(self, event: Any) -> None:
         """Take it."""
 
     @hookimpl
     def esper_sink_closed(self, reason: CloseReason) -> None:
-        time.sleep(60)
+        self.gate.wait(CLOSE_S)
 
 
-class Slow:
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.seen: list[int] = []
+class Clock:
+    """Seconds that pass when the test says so."""
 
-    @hookimpl
-    def esper_ppo_updated(self, event: Any) -> None:
-        time.sleep(self.seconds)
-        self.seen.append(event.payload.update_id)
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Asked(threading.Condition):
+    """A channel's condition that remembers how long it was to wait: for room, and before another try."""
+
+    def __init__(self) -> None:
+        super().__init__(threading.Lock())
+        self.waits: list[float | None] = []
+        self.rests: list[float] = []
+
+    def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
+        self.waits.append(timeout)
+        return super().wait_for(predicate, timeout)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if timeout is not None:
+            self.rests.append(timeout)
+        return super().wait(timeout)
+
+    @classmethod
+    def of(cls, hub: Hub, name: str) -> Asked:
+        """Put one into a channel that is not open yet."""
+        asked = hub._channels[name]._wake = cls()  # type: ignore[attr-defined]  # looking inside
+        return asked
 
 
 def _active(instance: object, name: str, *, named: bool = True) -> ActiveSink:
@@ -85,33 +130,38 @@ def _active(instance: object, name: str, *, named: bool = True) -> ActiveSink:
     return ActiveSink(loaded=loaded, instance=instance)
 
 
+def _shut_hub(sinks: dict[str, object], *, clock: Clock | None = None, **delivery: DeliveryConfig) -> Hub:
+    options: dict[str, Any] = {"clock": clock} if clock is not None else {}
+    return Hub([_active(sink, name) for name, sink in sinks.items()], SinkContext(run_id="r"), delivery, **options)
+
+
 def _hub(sinks: dict[str, object], **delivery: DeliveryConfig) -> Hub:
-    hub = Hub([_active(sink, name) for name, sink in sinks.items()], SinkContext(run_id="r"), delivery)
-    hub.open()
+    hub = _shut_hub(sinks, **delivery)
+    hub.open(timeout_s=CLOSE_S)
     return hub
 
 
-def _play(hub: Hub, count: int = UPDATES, *, pause_s: float = 0.0) -> list[float]:
-    """Emit updates; the seconds that each took the emitter."""
-    spent = []
-    for number in range(1, count + 1):
-        event = make_event(make_update(number))
-        begun = time.perf_counter()
-        hub.hooks.esper_ppo_updated(event=event)
-        spent.append(time.perf_counter() - begun)
-        if pause_s:
-            time.sleep(pause_s)
-    return spent
+def _play(hub: Hub, count: int = UPDATES, *, first: int = 1) -> None:
+    """Emit updates."""
+    for number in range(first, count + 1):
+        hub.hooks.esper_ppo_updated(event=make_event(make_update(number)))
+
+
+def _play_to_gated(hub: Hub, sink: Gated, count: int) -> None:
+    """Emit updates, the second one when the sink stands in the first."""
+    _play(hub, 1)
+    assert sink.entered.wait(CLOSE_S)
+    _play(hub, count, first=2)
 
 
 def _ids(sink: RecordingSink) -> list[int]:
     return [event.payload.update_id for event in sink.events if event.kind == "ppo_updated"]
 
 
-def test_a_crowd_of_bad_sinks_harms_no_good_one() -> None:
+def test_a_crowd_of_bad_sinks_harms_no_good_one(eventually: Eventually) -> None:
     good, inline = RecordingSink(), RecordingSink()
     inline.delivery = "inline"  # type: ignore[misc]  # a class attribute, for this instance only
-    hung = Hung()
+    hung, hung_close = Gated(), HungClose()
     hub = _hub(
         {
             "first": good,
@@ -119,15 +169,13 @@ def test_a_crowd_of_bad_sinks_harms_no_good_one() -> None:
             "exiting": Exiting(),
             "inline-exiting": InlineExiting(),
             "hung": hung,
-            "hung-close": HungClose(),
+            "hung-close": hung_close,
             "last": inline,
         }
     )
     _play(hub)
-    begun = time.monotonic()
-    reports = {report.name: report for report in hub.close(CloseReason.DONE, 0.6)}
-    spent = time.monotonic() - begun
-    assert 0.5 < spent < 1.2, "one deadline for all of them"
+    eventually(lambda: all(report.queued == 0 for report in hub.statuses() if report.name != "hung"))
+    reports = {report.name: report for report in hub.close(CloseReason.DONE, CUT_S)}
     assert _ids(good) == _ids(inline) == list(range(1, UPDATES + 1))
     assert (good.closed, inline.closed) == (CloseReason.DONE, CloseReason.DONE)
     assert {name for name, report in reports.items() if report.cut_off} == {"hung", "hung-close"}
@@ -137,53 +185,86 @@ def test_a_crowd_of_bad_sinks_harms_no_good_one() -> None:
     assert (reports["hung"].delivered, reports["hung"].lost) == (0, UPDATES)
     assert (reports["hung-close"].delivered, reports["hung-close"].lost) == (UPDATES, 0)
     assert (reports["first"].delivered, reports["first"].lost) == (UPDATES, 0)
-    hung.release.set()
+    hung.gate.set()
+    hung_close.gate.set()
+
+
+class Closing(Closable):
+    """Closes at a moment of a clock, and remembers how long it was waited for."""
+
+    def __init__(self, clock: Clock, at: float) -> None:
+        self.clock, self.at = clock, at
+        self.waits: list[float] = []
+        self.is_cut_off = False
+
+    def begin_close(self, reason: object) -> None:
+        """Nothing: it closes when its moment comes."""
+
+    def closed(self, timeout_s: float) -> bool:
+        self.waits.append(timeout_s)
+        if self.clock.now < self.at:
+            self.clock.now += min(timeout_s, self.at - self.clock.now)
+        return self.clock.now >= self.at
+
+    def cut_off(self) -> None:
+        self.is_cut_off = True
+
+
+def test_all_that_close_share_one_deadline() -> None:
+    clock = Clock()
+    never, late, timely = (Closing(clock, at) for at in (1000.0, 103.5, 101.0))
+    close_together([timely, never, late, never], CloseReason.DONE, 3.0, clock=clock)
+    assert clock.now == 103.0, "the deadline of one is that of all"
+    assert timely.waits == [3.0]
+    assert never.waits[0] == pytest.approx(2.0), "what the first one left"
+    assert not any((*never.waits[1:], *late.waits))
+    assert [item.is_cut_off for item in (timely, never, late)] == [False, True, True]
 
 
 def test_the_emitter_waits_once_for_a_hung_sink_and_not_again() -> None:
-    hung = Hung()
-    hub = _hub({"hung": hung}, hung=DeliveryConfig(queue_size=4))
-    spent = _play(hub, 40)
-    waits = [seconds for seconds in spent if seconds > 0.03]
-    assert len(waits) == 1
-    assert 0.045 < waits[0] < 0.2
+    hung = Gated()
+    hub = _shut_hub({"hung": hung}, hung=DeliveryConfig(queue_size=4))
+    asked = Asked.of(hub, "hung")
+    hub.open()
+    _play_to_gated(hub, hung, 40)
+    assert asked.waits == [FULL_WAIT_S]
     (report,) = hub.close(CloseReason.DONE, 0.1)
-    assert report.lost == 40, "36 displaced, 3 or 4 in the queue, one in hand"
-    hung.release.set()
+    assert report.lost == 40, "35 displaced, 4 in the queue, one in hand"
+    hung.gate.set()
 
 
 def test_a_slow_sink_loses_exactly_what_is_counted_and_keeps_the_order() -> None:
-    slow = Slow(0.01)
+    slow = Gated()
     hub = _hub({"slow": slow}, slow=DeliveryConfig(queue_size=5))
-    _play(hub, 50)
-    assert hub.drain(2.0)
-    (report,) = hub.close(CloseReason.DONE, 1.0)
-    assert slow.seen == sorted(slow.seen)
-    assert slow.seen[-1] == 50, "the newest survives"
-    assert report.delivered == len(slow.seen)
-    assert report.delivered + report.lost == 50
-    assert report.lost > 0
+    _play_to_gated(hub, slow, 50)
+    assert [change.state for change in hub.drain_status()] == ["failing"]
+    slow.gate.set()
+    assert hub.drain(CLOSE_S)
+    (report,) = hub.close(CloseReason.DONE, CLOSE_S)
+    assert slow.seen == [1, 46, 47, 48, 49, 50], "the one in hand, and the newest"
+    assert (report.delivered, report.lost) == (6, 44)
     assert [change.state for change in hub.drain_status()] == ["recovered"]
 
 
-def test_a_slow_sink_that_is_merely_behind_loses_nothing() -> None:
-    slow = Slow(0.002)
+def test_a_slow_sink_that_is_merely_behind_loses_nothing_and_holds_no_one() -> None:
+    slow = Gated()
     hub = _hub({"slow": slow})
-    spent = _play(hub, 100)
-    assert max(spent) < 0.05
-    (report,) = hub.close(CloseReason.DONE, 3.0)
+    _play_to_gated(hub, slow, 100)
+    assert slow.seen == [], "the emitter has emitted all while the sink stands in the first"
+    slow.gate.set()
+    (report,) = hub.close(CloseReason.DONE, CLOSE_S)
+    assert slow.seen == list(range(1, 101))
     assert (report.delivered, report.lost, report.cut_off) == (100, 0, False)
 
 
 def test_episodes_make_room_for_updates() -> None:
-    hung = Hung()
-    hung.release.clear()
+    release = threading.Event()
     seen: list[str] = []
 
     class Watching:
         @hookimpl
         def esper_ppo_updated(self, event: Any) -> None:
-            hung.release.wait(10)
+            release.wait(CLOSE_S)
             seen.append(event.kind)
 
         @hookimpl
@@ -199,62 +280,87 @@ def test_episodes_make_room_for_updates() -> None:
     for number in range(1, 6):
         hub.hooks.esper_ppo_updated(event=make_event(make_update(number)))
         hub.hooks.esper_episode_finished(event=make_event(EpisodeFinished(episode=number, episode_return=1, length=1)))
-    hung.release.set()
-    (report,) = hub.close(CloseReason.DONE, 2.0)
+    release.set()
+    (report,) = hub.close(CloseReason.DONE, CLOSE_S)
     assert seen.count("ppo_updated") == 5
     assert report.delivered + report.lost == 11
 
 
 def test_latest_shows_the_newest_and_counts_what_it_skipped_as_no_loss() -> None:
-    slow = Slow(0.02)
+    slow = Gated()
     hub = _hub({"slow": slow}, slow=DeliveryConfig(mode="latest"))
-    _play(hub, 50)
-    (report,) = hub.close(CloseReason.DONE, 2.0)
-    assert slow.seen[-1] == 50
-    assert slow.seen == sorted(slow.seen)
-    assert report.lost == 0
-    assert report.delivered + report.coalesced == 50
+    _play_to_gated(hub, slow, 50)
+    slow.gate.set()
+    (report,) = hub.close(CloseReason.DONE, CLOSE_S)
+    assert slow.seen == [1, 50]
+    assert (report.delivered, report.coalesced, report.lost) == (2, 48, 0)
 
 
-def test_a_full_disk_backs_off_tries_again_and_loses_only_what_it_must() -> None:
-    class Disk:
-        full = False
-        tries = 0
+class Disk:
+    """Refuses while it is full, and remembers when it was asked."""
 
-        def __init__(self) -> None:
-            self.lines: list[int] = []
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.full = False
+        self.lines: list[int] = []
+        self.refused: list[float] = []
 
-        @hookimpl
-        def esper_ppo_updated(self, event: Any) -> None:
-            self.tries += 1
-            if self.full:
-                raise OSError(28, "No space left on device")
-            self.lines.append(event.payload.update_id)
-
-    class InlineDisk(Disk):
-        delivery = "inline"
-
-    for disk in (Disk(), InlineDisk()):
-        hub = _hub({"disk": disk})
-        _play(hub, 5)
-        hub.drain(1.0)
-        disk.full = True
-        hub.hooks.esper_ppo_updated(event=make_event(make_update(6)))
-        time.sleep(0.05)
-        tries = disk.tries
-        assert tries == 6, "a full disk is not asked at once again"
-        disk.full = False
-        time.sleep(0.35)
-        hub.hooks.esper_ppo_updated(event=make_event(make_update(7)))
-        (report,) = hub.close(CloseReason.DONE, 2.0)
-        assert report.state == "closed"
-        assert report.delivered + report.lost == 7
-        assert disk.lines[-1] == 7
-        # A thread of its own keeps the event and tries again; the trainer's thread may not wait.
-        assert report.lost == (1 if isinstance(disk, InlineDisk) else 0)
+    @hookimpl
+    def esper_ppo_updated(self, event: Any) -> None:
+        if self.full:
+            self.refused.append(self.clock.now)
+            raise OSError(28, "No space left on device")
+        self.lines.append(event.payload.update_id)
 
 
-def test_faults_are_told_to_the_other_sinks_by_name_distribution_and_version() -> None:
+class InlineDisk(Disk):
+    delivery = "inline"
+
+
+def test_a_full_disk_is_asked_again_after_the_back_off_and_loses_nothing(eventually: Eventually) -> None:
+    clock = Clock()
+    disk = Disk(clock)
+    hub = _shut_hub({"disk": disk}, clock=clock)
+    asked = Asked.of(hub, "disk")
+    hub.open()
+    _play(hub, 5)
+    assert hub.drain(CLOSE_S)
+    disk.full = True
+    _play(hub, 7, first=6)
+    eventually(lambda: asked.rests)
+    clock.now += 0.125
+    # Half of the back-off is over: what is left is waited for, however often the thread wakes.
+    eventually(lambda: asked.rests[-1] == 0.125)
+    disk.full = False
+    clock.now += 0.125
+    assert hub.drain(CLOSE_S)
+    (report,) = hub.close(CloseReason.DONE, CLOSE_S)
+    assert asked.rests[0] == 0.25
+    assert disk.refused == [100.0]
+    assert disk.lines == [1, 2, 3, 4, 5, 6, 7]
+    assert (report.state, report.delivered, report.lost) == ("closed", 7, 0)
+
+
+def test_a_full_disk_in_the_trainers_thread_is_not_waited_for_and_loses_what_it_must() -> None:
+    clock = Clock()
+    disk = InlineDisk(clock)
+    hub = _shut_hub({"disk": disk}, clock=clock)
+    hub.open()
+    _play(hub, 5)
+    disk.full = True
+    _play(hub, 6, first=6)
+    clock.now += 0.125
+    _play(hub, 7, first=7)
+    disk.full = False
+    clock.now += 0.125
+    _play(hub, 8, first=8)
+    (report,) = hub.close(CloseReason.DONE, CLOSE_S)
+    assert disk.refused == [100.0], "a full disk is not asked at once again"
+    assert disk.lines == [1, 2, 3, 4, 5, 8]
+    assert (report.state, report.delivered, report.lost) == ("closed", 6, 2)
+
+
+def test_faults_are_told_to_the_other_sinks_by_name_distribution_and_version(eventually: Eventually) -> None:
     good = RecordingSink()
     config = EsperConfig(sinks=())
     session = Session(config, selection=Selection(sinks=()), install_signal_handlers=False)
@@ -263,7 +369,7 @@ def test_faults_are_told_to_the_other_sinks_by_name_distribution_and_version() -
         session.emitter.emit_run_started(RunStarted(environment="x"))
         for number in range(1, 9):
             session.emitter.emit_ppo_update(make_update(number))
-            time.sleep(0.01)
+            eventually(lambda: all(report.queued == 0 for report in session.statuses()))
         session.finish(RunState.DONE, "8 updates")
     told = [event.payload for event in good.events if event.kind == "sink_status_changed"]
     assert told[-1].state == "disabled"
@@ -320,7 +426,9 @@ def test_a_sink_that_does_not_open_ends_the_start_or_is_left_out() -> None:
 
 
 def test_ctrl_c_ends_the_closing_at_once_and_still_names_who_was_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = _hub({"hung": HungClose(), "good": RecordingSink()})
+    hung = HungClose()
+    hub = _hub({"hung": hung, "good": RecordingSink()})
+    asked: list[float] = []
 
     def interrupt(_: float) -> bool:
         raise KeyboardInterrupt
@@ -328,9 +436,15 @@ def test_ctrl_c_ends_the_closing_at_once_and_still_names_who_was_late(monkeypatc
     monkeypatch.setattr(hub._channels["good"], "closed", lambda _: True)
     late = hub._channels["hung"]
     original = late.closed
-    monkeypatch.setattr(late, "closed", lambda seconds: original(seconds) if seconds == 0 else interrupt(seconds))
-    begun = time.monotonic()
+
+    def closed(seconds: float) -> bool:
+        asked.append(seconds)
+        return original(seconds) if len(asked) > 1 else interrupt(seconds)
+
+    monkeypatch.setattr(late, "closed", closed)
     with pytest.raises(KeyboardInterrupt):
-        hub.close(CloseReason.DONE, 30.0)
-    assert time.monotonic() - begun < 1.0
+        hub.close(CloseReason.DONE, CLOSE_S)
+    assert asked[0] > 0
+    assert asked[1:] == [0], "asked once more whether it is closed, and not waited for"
+    hung.gate.set()
     assert {report.name for report in hub.statuses() if report.cut_off} == {"hung"}

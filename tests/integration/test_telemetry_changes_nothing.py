@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 pytest.importorskip("torch")
 
+pytestmark = pytest.mark.numeric
+
 # A whole session, as `esper ppo` opens it, around a trainer; what is compared is printed at the end.
 TRAIN = """
 import hashlib, json, random, sys
@@ -93,7 +95,7 @@ class Exporting:
 
 def _train(folder: Path, sinks: list[str], sdk: str) -> dict[str, Any]:
     words = [sys.executable, "-c", TRAIN, json.dumps([sinks, sdk])]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout.splitlines()[-1]))
 

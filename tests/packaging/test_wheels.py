@@ -24,7 +24,7 @@ _QUIET = ("-q", "--disable-pip-version-check", "--no-color")
 
 def _run(*words: str | Path, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     arguments = [str(word) for word in words]
-    done = subprocess.run(arguments, cwd=cwd, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(arguments, cwd=cwd, capture_output=True, text=True, timeout=250, check=False)
     if check and done.returncode:
         raise AssertionError(f"{words} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
     return done

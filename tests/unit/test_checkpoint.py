@@ -19,6 +19,8 @@ from esper_core.ppo.checkpoint import restore
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.numeric
+
 
 def config(**run: Any) -> EsperConfig:
     return EsperConfig(

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from esper_core import __version__
 from esper_core.cli._command import CORE_COMMANDS, Command, load_core
 from esper_core.cli._parser import EsperParser
 from esper_core.cli._words import limits_text, next_commands, program, stop_text
@@ -21,6 +20,7 @@ from esper_core.cli.main import main
 from esper_core.config.schema import PPOConfig, RunConfig
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EXIT_USAGE, EsperError, UsageError
 from esper_core.installed import Installed
+from esper_core.version import __version__
 
 if TYPE_CHECKING:
     import argparse
@@ -39,7 +39,7 @@ code = main({words!r})
 print(code, *[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
 """
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], cwd=cwd, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-W", "error", "-c", code], cwd=cwd, capture_output=True, text=True, timeout=250, check=True
     )
     code_text, *names = done.stderr.split()
     assert code_text == "0", done.stderr

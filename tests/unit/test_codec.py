@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from esper_core.events import (
@@ -35,7 +35,8 @@ from esper_core.semconv.attributes import (
 from esper_core.semconv.codec import CodecError, decode, decode_request, decode_traces, encode, resource_of
 
 RESOURCE = {"service.name": "esper", "service.version": "0.1.0", "process.pid": 17, "ratio": 1.0, "flag": True}
-fast = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Whole events are slow to make, and a failing one is read easily as it is: shrinking one outlasts a test's time-out.
+fast = settings(max_examples=30, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 
 # --- strategies, derived from the payloads' types: a new field needs no change here -------------
 
@@ -254,7 +255,7 @@ def same(one: object, other: object) -> bool:
 def test_each_field_is_on_the_wire_under_its_own_attributes(kind: str, name: str) -> None:
     """Two payloads that differ in one field differ in that field's attributes and in no others, and both come back."""
 
-    @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+    @settings(max_examples=5, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
     @given(record_strategy(PAYLOADS[kind]), st.data())
     def holds(payload: typing.Any, data: st.DataObject) -> None:
         hint = typing.get_type_hints(PAYLOADS[kind])[name]
@@ -380,7 +381,7 @@ def test_damage_is_a_codec_error_and_nothing_else(damaged: bytes) -> None:
         decode(damaged)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_a_torn_line_is_a_codec_error(data: st.DataObject) -> None:
     line = encode(event_of(PPOUpdatePayload(update_id=1)), RESOURCE)
@@ -416,7 +417,7 @@ def test_decoding_json_does_not_import_protobuf() -> None:
         "import sys, esper_core.semconv.codec as c; c.decode(b'{}');"
         "print([m for m in sys.modules if m.startswith(('google', 'opentelemetry', 'torch', 'textual'))])"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=250, check=True)
     assert result.stdout.strip() == "[]"
 
 

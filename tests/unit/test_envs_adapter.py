@@ -17,6 +17,8 @@ from esper_core.envs.masks import MaskReader, load_causal_mask
 from esper_core.errors import ConfigError, EnvironmentUnsupportedError
 from esper_core.ppo import HeadSpec
 
+pytestmark = pytest.mark.numeric
+
 
 class Odd(gym.Env[Any, Any]):
     """Spaces to order."""

@@ -16,6 +16,8 @@ from esper_core.runs.layout import RunDir, create_run
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.numeric
+
 ENV = EnvConfig(id="CartPole-v1", n_envs=2)
 
 
@@ -51,7 +53,7 @@ def test_reports_returns(run: RunDir, capsys: pytest.CaptureFixture[str]) -> Non
 def test_same_seed_same_returns(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     seen = []
     for seed in ("1", "1", "2"):
-        main(["eval", str(run.path), "--episodes", "4", "--seed", seed, "--json"])
+        main(["eval", str(run.path), "--episodes", "32", "--seed", seed, "--json"])
         seen.append(json.loads(capsys.readouterr().out)["returns"])
     assert seen[0] == seen[1]
     assert seen[0] != seen[2]

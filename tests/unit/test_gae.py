@@ -9,6 +9,8 @@ import pytest
 
 from esper_core.ppo.gae import generalised_advantages
 
+pytestmark = pytest.mark.numeric
+
 
 def column(*values: float) -> np.ndarray:
     return np.array(values, dtype=np.float64)[:, None]

@@ -21,6 +21,8 @@ from esper_core.kl import torch as torch_kernels
 if TYPE_CHECKING:
     from types import ModuleType
 
+pytestmark = pytest.mark.numeric
+
 
 @dataclass(frozen=True)
 class Kernels:
@@ -44,7 +46,7 @@ def kernels(request: pytest.FixtureRequest) -> Kernels:
 
 BOTH = (Kernels(numpy_kernels), Kernels(torch_kernels))
 SHAPES = arrays.array_shapes(min_dims=2, max_dims=2, max_side=6)
-bounded = settings(max_examples=100, deadline=None)
+bounded = settings(max_examples=100)
 
 
 @st.composite

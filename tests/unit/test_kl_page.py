@@ -14,6 +14,8 @@ from esper_core import kl
 from esper_core.config.schema import PPOConfig
 from esper_core.health import TUIThresholds
 
+pytestmark = pytest.mark.numeric
+
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "kl.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```\n+ *```text\n(.*?)```", TEXT, flags=re.DOTALL)

@@ -19,6 +19,8 @@ from esper_core.hooks import SinkHooks
 from esper_core.ppo import HeadSpec, PPOAgent
 from esper_core.ppo.rollout import Rollout
 
+pytestmark = pytest.mark.numeric
+
 
 class Recorder(SinkHooks):
     """Remembers every update event."""

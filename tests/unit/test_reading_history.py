@@ -14,7 +14,7 @@ import pytest
 from esper_core.events import HeadStats, Payload, PPOUpdatePayload, RunStarted, SpanRef, TelemetryEvent, TraceRef
 from esper_core.health import HealthLevel, RunState, VerdictKind, classify_kl
 from esper_core.reading import Run, UpdateIndex, effective_updates, open_run, scan_index, stream_updates
-from esper_core.runs import JournalWriter, RunDir, RunRecord, SinkRecord, create_run, write_record
+from esper_core.runs import JournalWriter, RunDir, RunRecord, SinkRecord, create_run, read_events, write_record
 from esper_core.semconv.codec import encode
 
 if TYPE_CHECKING:
@@ -146,7 +146,8 @@ def test_the_index_takes_lines_written_otherwise_and_skips_damage(tmp_path: Path
     assert [index.update_id(at) for at in range(len(index))] == [1, 2, 4]
 
 
-def test_the_index_reads_15000_updates_a_second(tmp_path: Path) -> None:
+def test_the_index_costs_a_fraction_of_reading_the_events(tmp_path: Path) -> None:
+    """In CPU time of this thread. Measured at a sixteenth; tests/benchmarks/bench_sanctum.py has updates a second."""
     run = create_run(tmp_path)
     line = encode(update(1), {}) + b"\n"
     mark = b'"esper.ppo.update_id","value":{"intValue":"1"}'
@@ -155,8 +156,9 @@ def test_the_index_reads_15000_updates_a_second(tmp_path: Path) -> None:
     (run.telemetry / "1-0-0001.otlp.jsonl").write_bytes(content)
     start = time.thread_time()
     index = scan_index(run)
-    assert len(index) == count
-    assert count / (time.thread_time() - start) > 15_000  # measured at about 200 000 here
+    indexed = time.thread_time()
+    assert len(index) == len(list(read_events(run))) == count
+    assert indexed - start < (time.thread_time() - indexed) / 4
 
 
 # --- open_run -----------------------------------------------------------------------------------
@@ -227,9 +229,12 @@ def test_the_verdict_is_fed_from_record_and_journal(
 
 
 def test_a_verdict_on_a_long_run_reads_only_its_end(tmp_path: Path) -> None:
+    """In CPU time of this thread, against reading all of it. Measured at a five-hundredth."""
     run = create_run(tmp_path)
     content = b"".join(encode(update(number), {}) + b"\n" for number in range(1, 51)) * 200
     (run.telemetry / "1-0-0001.otlp.jsonl").write_bytes(content)
     start = time.thread_time()
     assert Run(run).verdict().level is HealthLevel.HEALTHY
-    assert time.thread_time() - start < 0.25
+    judged = time.thread_time()
+    assert len(list(read_events(run))) == 10_000
+    assert judged - start < (time.thread_time() - judged) / 20

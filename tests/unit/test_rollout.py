@@ -14,6 +14,8 @@ from esper_core.ppo.collector import Collector
 from esper_core.ppo.heads import HeadLayout
 from esper_core.ppo.rollout import active_decisions
 
+pytestmark = pytest.mark.numeric
+
 
 def collect(task: Any, steps: int, **ppo: Any) -> tuple[PPOAgent, Any, list[Any]]:
     agent = PPOAgent(

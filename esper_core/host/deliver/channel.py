@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from esper_core.hooks import CloseReason
@@ -264,9 +263,9 @@ class _ThreadChannel(_Base):
 
     def _rest(self, seconds: float) -> bool:
         """Wait before another try; False as soon as the channel is to close."""
-        end = time.monotonic() + seconds
+        end = self.guard.clock() + seconds
         with self._wake:
-            while self._reason is None and (left := end - time.monotonic()) > 0:
+            while self._reason is None and (left := end - self.guard.clock()) > 0:
                 self._wake.wait(left)
             return self._reason is None
 
@@ -323,17 +322,17 @@ class QueueChannel(_ThreadChannel):
             # A replay waits before it displaces anything; training only for what matters.
             pressed = priority and self._buffer.must_lose(priority) if self._once else self._buffer.full
             if pressed and self._wait_left_s > 0:
-                begun = time.monotonic()
+                begun = self.guard.clock()
                 room = self._wake.wait_for(lambda: not self._buffer.full or self.guard.is_disabled(), self._wait_left_s)
                 # A sink that stands still is waited for no more; a replay is patient with one that moves.
                 if not room:
                     self._wait_left_s = 0.0
                 elif self._once:
-                    self._wait_left_s -= time.monotonic() - begun
+                    self._wait_left_s -= self.guard.clock() - begun
                 if self.guard.is_disabled():
                     self.guard.lose(1)
                     return
-            lost = self._buffer.put(hook, event, priority, time.monotonic())
+            lost = self._buffer.put(hook, event, priority, self.guard.clock())
             self._wake.notify_all()
         if lost:
             self.guard.lose(lost, f"too slow: its queue of {self._capacity} events is full")
@@ -354,7 +353,7 @@ class QueueChannel(_ThreadChannel):
 
     def _lag_s(self) -> float:
         oldest = self._buffer.oldest()
-        return 0.0 if oldest is None else time.monotonic() - oldest
+        return 0.0 if oldest is None else self.guard.clock() - oldest
 
 
 class LatestChannel(_ThreadChannel):

@@ -40,7 +40,7 @@ class Guard:
         on_change: receives every change of state; called under no lock, from any thread.
         on_interrupt: called when a KeyboardInterrupt was contained, which may have been the user's.
         redact: takes secrets out of what the sink says.
-        clock: monotonic seconds.
+        clock: monotonic seconds; the sink's channel goes by it too.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Guard:
         self._on_change = on_change
         self._on_interrupt = on_interrupt
         self._redact = redact
-        self._clock = clock
+        self.clock = clock
         self._lock = threading.Lock()
         self._state: SinkState = "ok"
         self._delivered = 0
@@ -92,7 +92,7 @@ class Guard:
             counts: False for a call that delivers no event (``shutdown``): success is not a delivery.
             kwargs: passed on.
         """
-        begun = self._clock()
+        begun = self.clock()
         try:
             function(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001  # a sink may raise anything; even SystemExit stays here
@@ -128,7 +128,7 @@ class Guard:
             if retry:
                 delay = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2**self._io_in_a_row)
                 self._io_in_a_row += 1
-                self._retry_at = self._clock() + delay
+                self._retry_at = self.clock() + delay
                 if self._state in {"ok", "recovered"}:
                     change = self._change("failing", f"{words}; will try again")
             else:
@@ -146,7 +146,7 @@ class Guard:
         return "retry" if retry else "failed"
 
     def _timed(self, begun: float) -> float:
-        spent = self._clock() - begun
+        spent = self.clock() - begun
         self._slowest_s = max(self._slowest_s, spent)
         return spent
 
@@ -218,7 +218,7 @@ class Guard:
     @property
     def retry_delay_s(self) -> float:
         """Seconds until an I/O error may be followed by another try; 0 when there was none."""
-        return max(0.0, self._retry_at - self._clock()) if self._io_in_a_row else 0.0
+        return max(0.0, self._retry_at - self.clock()) if self._io_in_a_row else 0.0
 
     def snapshot(
         self, *, delivery: str, queued: int = 0, capacity: int = 0, lag_s: float | None = 0.0, coalesced: int = 0

@@ -72,6 +72,7 @@ class Hub:
         delivery: ``[delivery.NAME]`` tables.
         on_interrupt: called when a KeyboardInterrupt reached a sink's code.
         redact: takes secrets out of what sinks say.
+        clock: monotonic seconds, for back-off, waits, lag and deadlines.
 
     Attributes:
         hooks: the typed caller.
@@ -86,11 +87,13 @@ class Hub:
         *,
         on_interrupt: Callable[[], None] | None = None,
         redact: Callable[[str], str] = str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._context = context
         self._delivery = dict(delivery or {})
         self._on_interrupt = on_interrupt
         self._redact = redact
+        self._clock = clock
         self._lock = threading.Lock()
         self._changes: dict[str, SinkStatusChanged] = {}
         self._manager = new_manager()
@@ -119,6 +122,7 @@ class Hub:
             on_change=self._changed,
             on_interrupt=self._on_interrupt,
             redact=self._redact,
+            clock=self._clock,
         )
 
     def add_first(self, name: str, instance: object) -> None:
@@ -205,9 +209,9 @@ class Hub:
         refused: SinkError | None = None
         for channel in self._channels.values():
             channel.open()
-        end = time.monotonic() + timeout_s
+        end = self._clock() + timeout_s
         for name, channel in reversed(self._channels.items()):
-            error = channel.opened(max(0.0, end - time.monotonic()))
+            error = channel.opened(max(0.0, end - self._clock()))
             if error is None:
                 continue
             words = self._redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
@@ -274,18 +278,24 @@ class Hub:
         Returns:
             The final counters; those that were cut off say so.
         """
-        close_together((*reversed(self._channels.values()), *also), reason, deadline_s)
+        close_together((*reversed(self._channels.values()), *also), reason, deadline_s, clock=self._clock)
         return self.statuses()
 
 
-def close_together(targets: Iterable[Channel | Closable], reason: CloseReason, deadline_s: float) -> None:
+def close_together(
+    targets: Iterable[Channel | Closable],
+    reason: CloseReason,
+    deadline_s: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
     """Begin to close all, wait until one common deadline, and cut off the rest. Ctrl-C ends the wait at once."""
     waiting = list(targets)
-    end = time.monotonic() + deadline_s
+    end = clock() + deadline_s
     try:
         for target in waiting:
             target.begin_close(reason)
-        while waiting and waiting[0].closed(max(0.0, end - time.monotonic())):
+        while waiting and waiting[0].closed(max(0.0, end - clock())):
             waiting.pop(0)
         # The first that is late spent the deadline: the others are done or late too.
         waiting = [target for target in waiting if not target.closed(0.0)]

@@ -9,9 +9,9 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 
-from esper_core import __version__
 from esper_core.semconv.attributes import span_attributes, span_events
 from esper_core.semconv.identity import SCOPE_NAME
+from esper_core.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,10 +15,11 @@ from opentelemetry import metrics as otel_metrics
 from opentelemetry import trace as otel_trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from esper_core import __version__, ids
+from esper_core import ids
 from esper_core.errors import EsperError, SinkError
 from esper_core.host.otel.resource import traceparent
 from esper_core.semconv.identity import SCOPE_NAME
+from esper_core.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,9 +7,10 @@ import uuid
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from esper_core import __version__, ids
+from esper_core import ids
 from esper_core.semconv.attributes import int64
 from esper_core.semconv.identity import ATTEMPT, RANK, RUN_ID
+from esper_core.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

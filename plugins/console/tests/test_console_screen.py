@@ -189,7 +189,7 @@ def test_time_left_counts_down_between_updates() -> None:
 
 
 SCRIPT = """
-import sys, time
+import sys
 sys.path.insert(0, {folder!r})
 from test_console_screen import Wired, play
 from esper_core.emitter import TelemetryEmitter
@@ -199,7 +199,7 @@ sink = Wired()
 play(sink, finish=False)
 print("printed to stdout")
 print("printed to stderr", file=sys.stderr)
-time.sleep(0.7)  # the bar is drawn beneath
+sys.stdin.readline()  # until the bar was drawn beneath
 {end}
 """
 
@@ -208,13 +208,17 @@ def _on_terminal(code: str, columns: int) -> str:
     """Run a script on a pseudo-terminal and return all that it wrote there."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+    modes = termios.tcgetattr(slave)
+    modes[3] &= ~termios.ECHO
+    termios.tcsetattr(slave, termios.TCSANOW, modes)
     env = {**os.environ, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
     for name in ("NO_COLOR", "COLUMNS"):
         env.pop(name, None)
     process = subprocess.Popen([sys.executable, "-c", code], stdin=slave, stdout=slave, stderr=slave, env=env)
     os.close(slave)
     written = b""
-    deadline = time.monotonic() + 20
+    answered = False
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if select.select([master], [], [], 0.2)[0]:
             try:
@@ -224,7 +228,10 @@ def _on_terminal(code: str, columns: int) -> str:
             if not part:
                 break
             written += part
-    process.wait(5)
+        if not answered and "━" in written.rpartition(b"printed to stderr")[2].decode(errors="ignore"):
+            os.write(master, b"\n")
+            answered = True
+    process.wait(60)
     with contextlib.suppress(OSError):
         os.close(master)
     return written.decode()

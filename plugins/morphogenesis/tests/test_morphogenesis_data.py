@@ -14,6 +14,8 @@ from esper_env_morphogenesis import data
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -6,10 +6,14 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from esper_core.reading import open_run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.numeric
 
 
 def esper(folder: Path, *words: str) -> str:
@@ -18,7 +22,7 @@ def esper(folder: Path, *words: str) -> str:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=250,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -29,18 +33,19 @@ def test_twenty_episodes_with_no_other_word(tmp_path: Path) -> None:
     esper(tmp_path, "ppo", "--episodes", "20")
     updates = [event.payload for event in open_run("latest", base=tmp_path / "runs").updates()]
     assert len(updates) >= 10
-    worked = sum(update.rollout_s + update.update_s for update in updates)
-    assert worked > 1.0
     for update in updates:
+        assert update.rollout_s > 0
+        assert update.update_s > 0
         heads = {head.name: head for head in update.heads}
         assert list(heads) == ["slot", "blueprint", "tempo", "tempo_offset", "operations"]
         assert heads["operations"].decisions == update.steps
         for name in ("blueprint", "tempo", "tempo_offset"):
             assert heads[name].decisions < update.steps
         assert update.steps_forced > 0
-    means = {name: [h.kl for u in updates for h in u.heads if h.name == name and h.kl is not None] for name in heads}
-    levels = sorted(sum(values) / len(values) for values in means.values())
-    assert levels[-1] > 1.5 * levels[0]
+        # Each head has a KL of its own, and the shares say what each contributes.
+        measured = [head.kl for head in heads.values() if head.kl is not None]
+        assert len(set(measured)) == len(measured) >= 2
+        assert sum(head.share for head in heads.values()) == pytest.approx(1.0)
     story = esper(tmp_path, "eval", "latest", "--show", "--plot", "episode.png")
     assert story.startswith("world: signals ")
     assert "wrote episode.png" in story

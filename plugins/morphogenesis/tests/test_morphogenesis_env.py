@@ -23,6 +23,8 @@ from esper_env_morphogenesis.reward import ACCURACY_SCALE, COSTS, FOSSIL_WEIGHT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.numeric
+
 EPOCHS = 12
 
 
@@ -53,7 +55,7 @@ def make(signals: Dataset, n: int = 4, **options: Any) -> MorphogenesisEnv:
     return MorphogenesisEnv(n, data=signals, **{**sizes, **options})
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**31 - 1), stagger=st.booleans())
 def test_invariants_hold_whatever_is_played(signals: Dataset, seed: int, stagger: bool) -> None:
     env = make(signals, stagger=stagger)

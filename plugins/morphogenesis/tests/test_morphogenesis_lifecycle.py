@@ -18,6 +18,8 @@ from esper_env_morphogenesis.lifecycle import (
 )
 from esper_env_morphogenesis.masks import CAUSAL_TABLE, HEAD_NAMES, HEAD_SIZES, conditional_mask, joint_mask
 
+pytestmark = pytest.mark.numeric
+
 SEED = {"blueprint": 2, "tempo": 3, "offset": 2}
 TRAINING = Slot(Stage.TRAINING, **SEED)
 BLENDING = Slot(Stage.BLENDING, **SEED, alpha=1 / 3)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from esper_env_morphogenesis.story import Episode
 
+pytestmark = pytest.mark.numeric
+
 SMALL = {"epochs": 16, "batches": 1, "batch_size": 8, "validation_size": 20, "stagger": True}
 
 

@@ -41,17 +41,24 @@ class Receiver:
 
     Attributes:
         answer: status for the next requests, or ``"hang"``.
+        script: statuses for the very next requests, before ``answer`` holds.
         headers: sent with an answer that is not 200.
         reject: spans to call rejected in a 200 (partial success).
         longest: requests with more bytes are answered 413.
+        requests: path and headers of each.
+        moments: monotonic seconds at which each came.
+        hanging: requests that hang now.
     """
 
     url: str = ""
     answer: int | str = 200
+    script: list[int] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
     reject: int = 0
     longest: int | None = None
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    moments: list[float] = field(default_factory=list)
+    hanging: int = 0
     traces: list[ExportTraceServiceRequest] = field(default_factory=list)
     metrics: list[ExportMetricsServiceRequest] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
@@ -92,10 +99,13 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers["content-length"]))
             encoding = self.headers.get("content-encoding")
             body = {"gzip": gzip.decompress, "deflate": zlib.decompress}.get(encoding or "", bytes)(body)
+            receiver.moments.append(time.monotonic())
             receiver.requests.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
-            answer = receiver.answer
+            answer = receiver.script.pop(0) if receiver.script else receiver.answer
             if answer == "hang":
-                receiver.released.wait(30)
+                receiver.hanging += 1
+                receiver.released.wait(60)
+                receiver.hanging -= 1
                 self.close_connection = True
                 return
             status = int(answer)
@@ -169,8 +179,8 @@ def update() -> Callable[..., TelemetryEvent[PPOUpdatePayload]]:
     return make
 
 
-def eventually(check: Callable[[], Any], timeout_s: float = 5.0) -> Any:
-    """Wait until a check holds."""
+def eventually(check: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+    """Wait until a check holds; the time guards against hanging."""
     until = time.monotonic() + timeout_s
     while time.monotonic() < until:
         if found := check():

@@ -54,10 +54,10 @@ class Rig:
 
             meter.create_observable_gauge("esper.ppo.last.kl_divergence", [observe])
             meter.create_observable_gauge("esper.run.heartbeat", [observe])
-        where = resolve(OtlpConfig(endpoint=receiver.url, timeout_s=2.0), {}, "metrics")
+        where = resolve(OtlpConfig(endpoint=receiver.url, timeout_s=20.0), {}, "metrics")
         self.exporter = Exporter(
             *("metrics", open_transport(where), self.source),
-            timeout_s=2.0,
+            timeout_s=20.0,
             batch_bytes=1 << 20,
             on_change=lambda _: None,
         )
@@ -65,7 +65,7 @@ class Rig:
         self.exporter.start()
 
     def close(self) -> None:
-        self.exporter.close(3)
+        self.exporter.close(60)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_every_update_is_its_own_point_at_its_own_time(receiver: Any, rig: Any, 
 
 
 def test_collections_are_shared_and_counted(receiver: Any, rig: Any, update: Any) -> None:
-    made = rig(update_interval_s=0.5)
+    made = rig(update_interval_s=60.0)
     for number in range(1, 31):
         made.source.put(update(number))
     made.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import time
@@ -27,9 +28,13 @@ class TestContract(SinkContract):
     config: ClassVar[dict[str, Any]] = {"endpoint": "http://127.0.0.1:9", "timeout_s": 0.2, "close_timeout_s": 0.2}
 
 
+CLOSE_S = 60.0
+"""Time that the run gives its sinks to close: a guard against hanging."""
+
+
 def run(base: Path, table: dict[str, Any], updates: int = 5, *, pause_s: float = 0.0, mode: Any = "live") -> Session:
     config = EsperConfig(
-        sinks=("journal", "otlp"), sink={"otlp": {"delay_s": 0.05, **table}}, run=RunConfig(close_timeout_s=3.0)
+        sinks=("journal", "otlp"), sink={"otlp": {"delay_s": 0.05, **table}}, run=RunConfig(close_timeout_s=CLOSE_S)
     )
     with Session(config, run=create_run(base), install_signal_handlers=False, mode=mode) as session:
         session.emitter.emit_run_started(RunStarted(environment="toy"))
@@ -57,20 +62,22 @@ def test_spans_and_metrics_arrive_whole(receiver: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "limit_s"),
+    ("answer", "close_timeout_s"),
     [
-        pytest.param("refuses", 0.9, id="refuses"),
-        pytest.param(503, 0.9, id="503"),
-        pytest.param("hang", 2.9, id="hangs"),
+        # One that was away before the end costs one more try, whatever time there is.
+        pytest.param("refuses", CLOSE_S / 2, id="refuses"),
+        pytest.param(503, CLOSE_S / 2, id="503"),
+        # One that hangs costs the sink's own time.
+        pytest.param("hang", 0.5, id="hangs"),
     ],
 )
 def test_the_end_of_a_run_is_bounded_whatever_the_collector_does(
-    receiver: Any, tmp_path: Path, answer: Any, limit_s: float
+    receiver: Any, tmp_path: Path, answer: Any, close_timeout_s: float
 ) -> None:
     receiver.answer = 503 if answer == "refuses" else answer
     endpoint = "http://127.0.0.1:9" if answer == "refuses" else receiver.url
-    session = run(tmp_path, {"endpoint": endpoint}, pause_s=0.06)
-    assert session.report.close_s < limit_s
+    session = run(tmp_path, {"endpoint": endpoint, "close_timeout_s": close_timeout_s}, pause_s=0.06)
+    assert session.report.close_s < CLOSE_S / 2, "not one of the times that guard against hanging was needed"
     assert not session.report.cut_off
     # 3 spans an update, run started and finished, and 5 updates' gauge points. A request that hangs is counted too.
     lost = report(session).lost
@@ -92,11 +99,17 @@ def test_failure_and_recovery_are_one_status_each(receiver: Any, tmp_path: Path,
         sink={"otlp": {"endpoint": receiver.url, "delay_s": 0.05, "update_interval_s": 0.05, "interval_s": 0.1}},
     )
     with Session(config, run=create_run(tmp_path), install_signal_handlers=False) as session:
-        for number in range(1, 41):
-            if number == 15:
-                receiver.answer = 200
-            session.emitter.emit_ppo_update(PPOUpdatePayload(update_id=number, kl_divergence=0.01))
-            time.sleep(0.05)
+        numbers = itertools.count(1)
+
+        def is_told(state: str) -> bool:
+            session.emitter.emit_ppo_update(PPOUpdatePayload(update_id=next(numbers), kl_divergence=0.01))
+            return any(item.name == "otlp" and item.state == state for item in session.statuses())
+
+        eventually(lambda: is_told("failing"))
+        is_told("failing")
+        receiver.answer = 200
+        eventually(lambda: is_told("recovered"))
+        is_told("recovered")
     from esper_core.reading import open_run
 
     assert session.run is not None
@@ -147,21 +160,25 @@ def test_compression_is_on_by_default_and_can_be_chosen(receiver: Any, tmp_path:
 
 
 @pytest.mark.parametrize("answer", ["hang", 503])
-def test_the_trainer_is_never_held_by_a_collector_that_is_away(receiver: Any, tmp_path: Path, answer: Any) -> None:
-    """The SDK's own reader, collected at update boundaries, held it for 1 to 3 s."""
+def test_the_trainer_is_never_held_by_a_collector_that_is_away(
+    receiver: Any, tmp_path: Path, answer: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK's own reader, collected at update boundaries, held it for 1 to 3 s.
+
+    Here the first request hangs longer, or is tried again later, than the test may take.
+    """
+    monkeypatch.setattr("esper_sink_otlp.exporter._FIRST_BACKOFF_S", 600.0)
     receiver.answer = answer
-    longest = 0.0
+    table = {"endpoint": receiver.url, "delay_s": 0.01, "timeout_s": 600.0, "close_timeout_s": 0.2}
     config = EsperConfig(
-        sinks=("journal", "otlp"),
-        sink={"otlp": {"endpoint": receiver.url, "delay_s": 0.01, "update_interval_s": 0.0, "interval_s": 0.05}},
+        sinks=("journal", "otlp"), sink={"otlp": table | {"update_interval_s": 0.0, "interval_s": 0.05}}
     )
     with Session(config, run=create_run(tmp_path), install_signal_handlers=False) as session:
-        for number in range(1, 101):
-            began = time.monotonic()
+        session.emitter.emit_ppo_update(PPOUpdatePayload(update_id=1, kl_divergence=0.01))
+        eventually(lambda: len(receiver.requests) == 2)
+        for number in range(2, 101):
             session.emitter.emit_ppo_update(PPOUpdatePayload(update_id=number, kl_divergence=0.01))
-            longest = max(longest, time.monotonic() - began)
-            time.sleep(0.005)
-    assert longest < 0.25
+        assert len(receiver.requests) == 2, "spans and metrics, one try each"
 
 
 def test_the_log_says_what_was_sent_and_how_many_updates_shared_a_collection(receiver: Any, tmp_path: Path) -> None:
@@ -215,7 +232,7 @@ with Session(config, run=run, install_signal_handlers=False) as session:
     session.emitter.emit_ppo_update(PPOUpdatePayload(update_id=1, kl_divergence=0.01))
 print(run.log_path.read_text())
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr
     assert not receiver.requests
     assert "otlp sends nothing" in done.stdout

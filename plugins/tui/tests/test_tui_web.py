@@ -132,7 +132,7 @@ def driver() -> Iterator[str]:
 def command(method: str, url: str, body: Any = None) -> Any:
     """One WebDriver command."""
     request = urllib.request.Request(url, method=method, data=None if body is None else json.dumps(body).encode())
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=250) as answer:
         return json.loads(answer.read())["value"]
 
 

@@ -373,7 +373,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     home = tmp_path_factory.mktemp("certificates")
 
     def run(*arguments: str) -> None:
-        subprocess.run([openssl, *arguments], cwd=home, check=True, capture_output=True, timeout=20)
+        subprocess.run([openssl, *arguments], cwd=home, check=True, capture_output=True, timeout=250)
 
     new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     run("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test authority")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from esper_core.events import TelemetryEvent
 
-pytestmark = [pytest.mark.collector, pytest.mark.timeout(150)]
+pytestmark = pytest.mark.collector
 
 TOKEN = "a-token"
 FILE_TOO = """
