@@ -134,7 +134,7 @@ def test_a_metric_is_one_field_and_one_line_where_it_is_measured(copy: Copy) -> 
         "docs/reference/events.md",
         "docs/reference/telemetry.md",
     }
-    assert "Mean joint probability ratio. Unit `{ratio}`." in written["docs/reference/events.md"]
+    assert "| `{ratio}` | Mean joint probability ratio. |" in written["docs/reference/events.md"]
 
 
 # --- a kind of event ----------------------------------------------------------------------------
