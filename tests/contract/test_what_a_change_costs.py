@@ -31,7 +31,6 @@ class Copy:
         skip = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / "esper_core", folder / "esper_core", ignore=skip)
         shutil.copytree(ROOT / "docs" / "generate", folder / "docs" / "generate", ignore=skip)
-        shutil.copytree(ROOT / "plugins", folder / "plugins", ignore=shutil.ignore_patterns("*.py", "*.json", "tests"))
 
     def change(self, *hunks: Hunk) -> None:
         for hunk in hunks:
