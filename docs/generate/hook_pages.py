@@ -6,7 +6,7 @@ import inspect
 import re
 
 from esper_core import events, hooks
-from tables import class_table, markdown, summary
+from tables import class_table, event_table, markdown, summary
 
 
 def events_page() -> str:
@@ -17,7 +17,7 @@ def events_page() -> str:
     for cls in order:
         kind = getattr(cls, "kind", None)
         hook = f"\n\nHook: `esper_{kind}`." if isinstance(kind, str) else ""
-        parts.append(f"\n## {cls.__name__}\n\n{summary(cls.__doc__)}{hook}\n\n{class_table(cls)}\n")
+        parts.append(f"\n## {cls.__name__}\n\n{summary(cls.__doc__)}{hook}\n\n{event_table(cls)}\n")
     return "".join(parts)
 
 

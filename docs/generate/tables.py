@@ -16,6 +16,7 @@ import msgspec
 from esper_core.config._check import strip_annotation
 from esper_core.config.show import dump_toml
 from esper_core.events import about_field
+from esper_core.semconv.names import ATTRIBUTE_GROUPS
 
 _DOUBLE: Final = re.compile(r"(?<!`)``(?!`)")
 _ROLE: Final = re.compile(r":(class|func|meth|mod):(?=`)")
@@ -166,10 +167,16 @@ def _attribute_texts(cls: type) -> dict[str, str]:
     return {name: markdown(text) for name, text in texts.items()}
 
 
-def _about(field: dataclasses.Field[Any]) -> str:
-    """What a field of an event says about itself, with its unit."""
+def _unit(field: dataclasses.Field[Any]) -> str:
+    """The unit of an event's field; of one that another event describes, that one's."""
     about = about_field(field)
-    return f"{about.brief} Unit `{about.unit}`." if about.unit and about.unit != "1" else about.brief
+    unit = about.unit or _UNITS.get(about.key, "")
+    return f"`{unit}`" if unit else ""
+
+
+_UNITS: Final = {
+    spec.key: spec.about.unit for group in ATTRIBUTE_GROUPS for spec in group.attributes if spec.about.unit
+}
 
 
 def _type_name(hint: object) -> str:
@@ -186,15 +193,31 @@ def _default(field: dataclasses.Field[object]) -> str:
 
 
 def class_table(cls: type) -> str:
-    """One line a field of a dataclass: type, default and meaning, from its metadata or the docstring's Attributes."""
-    hints = {field.name: field.type for field in dataclasses.fields(cls)}
-    described = all(field.metadata for field in dataclasses.fields(cls))
-    texts = {field.name: _about(field) for field in dataclasses.fields(cls)} if described else _attribute_texts(cls)
+    """One line a field of a dataclass: type, default and meaning from the docstring's Attributes."""
+    texts = _attribute_texts(cls)
     lines = ["| field | type | default | meaning |", "| --- | --- | --- | --- |"]
     for field in dataclasses.fields(cls):
         if field.name not in texts:
             message = f"{cls.__name__}.{field.name} has no line in its docstring's Attributes"
             raise SystemExit(message)
-        meaning = texts[field.name].replace("|", "\\|")
-        lines.append(f"| `{field.name}` | `{_type_name(hints[field.name])}` | {_default(field)} | {meaning} |")
+        lines.append(f"| {_declared(field)} | {_cell(texts[field.name])} |")
     return "\n".join(lines)
+
+
+def event_table(cls: type) -> str:
+    """As :func:`class_table`, of a record of ``esper_core.events``: its fields say themselves what they mean."""
+    lines = ["| field | type | default | unit | meaning |", "| --- | --- | --- | --- | --- |"]
+    lines += [
+        f"| {_declared(field)} | {_unit(field)} | {_cell(about_field(field).brief)} |"
+        for field in dataclasses.fields(cls)
+    ]
+    return "\n".join(lines)
+
+
+def _declared(field: dataclasses.Field[Any]) -> str:
+    """Name, type and default."""
+    return f"`{field.name}` | `{_type_name(field.type)}` | {_default(field)}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -8,29 +8,20 @@ from __future__ import annotations
 import types
 import typing
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
-from enum import StrEnum
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from esper_core.events import EVENTS, About, about_field
 from esper_core.semconv._errors import CodecError
+from esper_core.semconv._scalars import leaf_of, text_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from esper_core.events import Payload
+    from esper_core.semconv._scalars import AttributeType, AttributeValue, Leaf, Scalar
 
-__all__ = ["AttributeSpec", "AttributeValue", "PayloadPlan", "Scalar", "int64", "plan_of", "read_int"]
-
-Scalar: TypeAlias = str | bool | int | float
-AttributeValue: TypeAlias = Scalar | tuple[Scalar | None, ...]
-"""What a flat attribute holds. None stands only inside arrays, where it keeps parallel arrays aligned."""
-
-AttributeType: TypeAlias = Literal["string", "int", "double", "boolean", "string[]", "int[]", "double[]", "boolean[]"]
-"""Type names as weaver's registry format writes them."""
-
-_INT64_MIN: Final = -(2**63)
-_INT64_MAX: Final = 2**63 - 1
+__all__ = ["AttributeSpec", "PayloadPlan", "plan_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,107 +62,6 @@ _EXAMPLES: Final[dict[AttributeType, Any]] = {
 }
 
 
-# --- values -------------------------------------------------------------------------------------
-
-
-def int64(value: int) -> int | str:
-    """An int as OTLP can hold it: beyond 64 bits it travels as text instead of being dropped."""
-    return int(value) if _INT64_MIN <= value <= _INT64_MAX else str(int(value))
-
-
-def _text_or_none(value: str) -> str | None:
-    return str(value) or None
-
-
-def _read_float(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise CodecError(f"expected a number, got {value!r}")
-    return float(value)
-
-
-def read_int(value: object) -> int:
-    """The int that :func:`int64` wrote, or an integer that another writer holds as a double."""
-    if isinstance(value, bool):
-        raise CodecError(f"expected an integer, got {value!r}")
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, str):
-        try:
-            return int(value)
-        except ValueError:
-            raise CodecError(f"expected an integer, got {value!r}") from None
-    raise CodecError(f"expected an integer, got {value!r}")
-
-
-def _read_bool(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise CodecError(f"expected true or false, got {value!r}")
-    return value
-
-
-def _read_str(value: object) -> str:
-    if not isinstance(value, str):
-        raise CodecError(f"expected text, got {value!r}")
-    return value
-
-
-def _read_choice(choices: tuple[str, ...]) -> Callable[[object], object]:
-    def read(value: object) -> object:
-        if value not in choices:
-            raise CodecError(f"expected one of {', '.join(choices)}, got {value!r}")
-        return value
-
-    return read
-
-
-def _read_enum(enum: type[StrEnum]) -> Callable[[object], object]:
-    by_value = {item.value: item for item in enum}
-
-    def read(value: object) -> object:
-        if not isinstance(value, str) or value not in by_value:
-            raise CodecError(f"expected one of {', '.join(by_value)}, got {value!r}")
-        return by_value[value]
-
-    return read
-
-
-@dataclass(frozen=True, slots=True)
-class _Leaf:
-    """How one scalar type is written and read."""
-
-    name: Literal["string", "int", "double", "boolean"]
-    write: Callable[[Any], Scalar]
-    read: Callable[[object], object]
-    members: tuple[tuple[str, str], ...] = ()
-
-
-def _leaf(hint: Any) -> _Leaf:
-    if typing.get_origin(hint) is Literal:
-        choices = typing.get_args(hint)
-        return _Leaf("string", str, _read_choice(choices), tuple((choice, _words(choice)) for choice in choices))
-    if isinstance(hint, type):
-        if issubclass(hint, StrEnum):
-            members = tuple((item.value, getattr(item, "brief", _words(item.value))) for item in hint)
-            return _Leaf("string", str, _read_enum(hint), members)
-        if hint in _LEAVES:
-            return _LEAVES[hint]
-    raise TypeError(f"no attribute form for {hint!r}; use float, int, bool, str, a StrEnum or a Literal of strings")
-
-
-def _words(value: str) -> str:
-    return value.replace("_", " ")
-
-
-_LEAVES: Final[dict[type, _Leaf]] = {
-    float: _Leaf("double", float, _read_float),
-    int: _Leaf("int", int64, read_int),
-    bool: _Leaf("boolean", bool, _read_bool),
-    str: _Leaf("string", str, _read_str),
-}
-
-
 # --- fields -------------------------------------------------------------------------------------
 
 
@@ -209,12 +99,12 @@ def _at(key: str, read: Callable[[object], object], value: object) -> object:
 
 
 def _scalar(owner: type[Any], item: Field[Any], key: str, hint: Any, *, optional: bool) -> _Item:
-    leaf = _leaf(hint)
+    leaf = leaf_of(hint)
     put: Callable[[Any], AttributeValue | None] = leaf.write
     take, absent = leaf.read, _absent(owner, item)
     # An empty text whose default is empty says nothing and is left out, as None is.
     if leaf.name == "string" and item.default == "":
-        put = _text_or_none
+        put = text_or_none
 
     def read(attributes: Mapping[str, object]) -> object:
         found = attributes.get(key)
@@ -227,7 +117,7 @@ def _scalar(owner: type[Any], item: Field[Any], key: str, hint: Any, *, optional
 
 
 def _array(owner: type[Any], item: Field[Any], key: str, hint: Any) -> _Item:
-    leaf = _leaf(hint)
+    leaf = leaf_of(hint)
     put, take, absent = leaf.write, leaf.read, _absent(owner, item)
 
     def put_all(values: Any) -> AttributeValue | None:
@@ -261,7 +151,7 @@ class _Column:
 
     key: str
     name: str
-    leaf: _Leaf
+    leaf: Leaf
     optional: bool
     default: object
     about: About
@@ -298,7 +188,7 @@ def _records(item: Field[Any], prefix: str, inner: type[Any]) -> _Item:
             _Column(
                 key=_key(part, prefix),
                 name=part.name,
-                leaf=_leaf(hint),
+                leaf=leaf_of(hint),
                 optional=optional,
                 default=part.default,
                 about=about_field(part),
@@ -338,7 +228,7 @@ def _records(item: Field[Any], prefix: str, inner: type[Any]) -> _Item:
     return _Item(item.name, specs, read, write=write)
 
 
-def _many(leaf: _Leaf) -> AttributeType:
+def _many(leaf: Leaf) -> AttributeType:
     return cast("AttributeType", f"{leaf.name}[]")
 
 

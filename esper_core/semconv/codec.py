@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.events import EventKind, Payload, PPOUpdatePayload, SpanRef, TelemetryEvent, TraceRef
 from esper_core.semconv._errors import CodecError
-from esper_core.semconv._plan import int64, read_int
+from esper_core.semconv._scalars import int64, read_int
 from esper_core.semconv.attributes import (
     ITERATION_SPAN,
     KINDS_BY_SPAN,
@@ -42,7 +42,7 @@ from esper_core.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from esper_core.semconv._plan import AttributeValue
+    from esper_core.semconv._scalars import AttributeValue
 
 __all__ = ["SCOPE_NAME", "CodecError", "decode", "decode_request", "decode_traces", "encode", "resource_of"]
 

@@ -17,7 +17,7 @@ from esper_core.semconv._errors import CodecError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from esper_core.semconv._plan import AttributeValue, Scalar
+    from esper_core.semconv._scalars import AttributeValue, Scalar
 
 __all__ = [
     "SPAN_KIND_INTERNAL",

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from esper_core.events import EVENTS, EarlyStop, PPOUpdatePayload, about
 from esper_core.health import HealthLevel, classify_kl
-from esper_core.semconv._plan import AttributeSpec, AttributeValue, PayloadPlan
+from esper_core.semconv._plan import AttributeSpec, PayloadPlan
 
 if TYPE_CHECKING:
     from esper_core.events import Payload, TelemetryEvent
+    from esper_core.semconv._scalars import AttributeValue
 
 __all__ = ["MAX_SPAN_EVENTS", "SPAN_EVENTS", "EpochKL", "SpanEventData", "SpanEventSpec", "span_events"]
 
