@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import time
@@ -147,7 +148,9 @@ class SanctumApp(App[None]):
         now = (self.watch_runs.version, int(self._clock()))
         if now != self._seen:
             self._seen = now
-            self.draw()
+            # Textual takes the widgets down before it stops this timer: then there is nothing left to draw on.
+            with contextlib.suppress(NoMatches):
+                self.draw()
 
     def draw(self) -> None:
         """Draw the model of this moment."""
