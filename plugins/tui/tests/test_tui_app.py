@@ -243,8 +243,12 @@ async def test_stopping_the_training_is_asked_for_twice(kit: Kit) -> None:
         assert isinstance(app.screen, ConfirmStop)
         await pilot.press("n")
         assert asked == []
-        await pilot.press("x", "y")
-        await pilot.pause()
+        await pilot.press("x")
+        while not isinstance(app.screen, ConfirmStop):  # the test's own time-out is the guard
+            await pilot.pause()
+        await pilot.press("y")
+        while not asked:
+            await pilot.pause()
         assert asked == ["run-a"]
 
 
