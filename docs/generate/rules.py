@@ -144,7 +144,9 @@ def _run(times: Times) -> str:
           {_runbook("EsperRunStalled")}
       - alert: EsperRunFailed
         expr: |
-          max by ({RUN}) (last_over_time(esper_run_state{{esper_run_state="failed"}}[10m])) == 1
+          esper:run:ended
+          and on ({RUN}) last_over_time(esper_run_state{{esper_run_state="failed"}}[{duration(times.memory_s)}]) == 1
+          and on ({RUN}) time() - esper:run:heard_seconds < 600
           unless on ({RUN}) esper:run:superseded
         labels: {{severity: critical}}
         annotations:

@@ -14,6 +14,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+import urllib.request
 from collections import Counter
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -170,10 +172,51 @@ def prometheus_config(helpers: Any, home: Path, **targets: str) -> str:
 # --- the verdict at Prometheus ------------------------------------------------------------------
 
 
+class LateClock(threading.Thread):
+    """A trainer whose clock is ten minutes behind: its heartbeats say so, and their points too."""
+
+    BEHIND_S = 600.0
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__()
+        self._endpoint = endpoint
+        self._over = threading.Event()
+        self.sent = 0
+
+    def run(self) -> None:
+        while not self._over.wait(1.0):
+            now_s = time.time() - self.BEHIND_S
+            point = {"asDouble": now_s, "timeUnixNano": str(int(now_s * 1e9))}
+            identity = {"service.name": "esper", "service.instance.id": "late", "esper.run.id": "late"}
+            metrics = [{"name": "esper.run.heartbeat", "unit": "s", "gauge": {"dataPoints": [point]}}]
+            attributes = [{"key": key, "value": {"stringValue": value}} for key, value in identity.items()]
+            resource = {"resource": {"attributes": attributes}, "scopeMetrics": [{"metrics": metrics}]}
+            body = json.dumps({"resourceMetrics": [resource]}).encode()
+            headers = {"content-type": "application/json"}
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(urllib.request.Request(self._endpoint, body, headers), timeout=5).close()
+                self.sent += 1
+
+    def close(self) -> None:
+        self._over.set()
+        self.join()
+
+
+@pytest.fixture
+def late_clock() -> Iterator[list[LateClock]]:
+    """Ends the clock that the test puts into the list."""
+    found: list[LateClock] = []
+    yield found
+    for clock in found:
+        clock.close()
+
+
 def test_a_drifting_training_is_critical_at_prometheus_and_a_calm_one_is_not(
-    stage: Any, helpers: Any, home: Path
+    stage: Any, helpers: Any, home: Path, late_clock: list[LateClock]
 ) -> None:
     prometheus = stage.prometheus(config=prometheus_config(helpers, home))
+    late_clock.append(LateClock(prometheus.otlp))
+    late_clock[0].start()
     with trainers(home, "http://127.0.0.1:9") as runs:
         endpoint = f"sink.otlp.metrics_endpoint={prometheus.otlp}"
         runs.start("drift", *DRIFT, endpoint)
@@ -202,7 +245,13 @@ def test_a_drifting_training_is_critical_at_prometheus_and_a_calm_one_is_not(
         assert [runs.end("drift"), runs.end("calm")] == [128 + signal.SIGTERM] * 2
         # An orderly end: the alert ends too, and nobody is missed.
         helpers.wait_for(lambda: firing() == {}, "quiet", PATIENCE_S)
-        assert prometheus.query("esper:run:silence_seconds") == []
+        # A late clock is no silence; that it ends is.
+        late = 'esper:run:silence_seconds{esper_run_id="late"}'
+        assert late_clock[0].sent > SHORT.vanished_s
+        assert float(prometheus.query(late)[0]["value"][1]) < SHORT.vanished_s
+        late_clock[0].close()
+        helpers.wait_for(lambda: firing() == {"late": "EsperRunVanished"}, "the end of the late clock", PATIENCE_S)
+        assert len(prometheus.query("esper:run:silence_seconds")) == 1
 
 
 # --- who is told --------------------------------------------------------------------------------
@@ -369,3 +418,41 @@ def test_each_trouble_arrives_once_and_an_orderly_end_and_an_outage_wake_nobody_
         ("EsperPipelineDown", ""): 1,
     }
     assert all(text["runbook_url"].rpartition("#")[2] in {name.lower() for name in ALERTS} for text in webhook.texts)
+
+
+def test_an_alert_that_another_one_explains_is_muted(stage: Any, helpers: Any, webhook: Webhook) -> None:
+    address = start_alertmanager(stage, helpers, webhook)
+
+    def alert(name: str, run: str = "", **labels: str) -> dict[str, Any]:
+        identity = {"job": "esper", "instance": f"{run}-i", "esper_run_id": run, "esper_rank": "0"} if run else {}
+        return {"labels": {"alertname": name, "severity": "critical", **identity, **labels}}
+
+    def told_of(*alerts: dict[str, Any]) -> set[str]:
+        """Alerts that are not muted when all of these fire."""
+        body = json.dumps(alerts).encode()
+        headers = {"content-type": "application/json"}
+        url = f"http://{address}/api/v2/alerts"
+        urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=5).close()
+        found = helpers.wait_for(
+            lambda: (
+                len(found := helpers.get_json(url)) == len(alerts)
+                and all(item["status"]["state"] != "unprocessed" for item in found)
+                and found
+            ),
+            "the alerts",
+        )
+        names = {
+            item["fingerprint"]: item["labels"]["alertname"] + item["labels"].get("esper_run_id", "") for item in found
+        }
+        return {names[item["fingerprint"]] for item in found if not item["status"]["inhibitedBy"]}
+
+    assert told_of(
+        alert("EsperCollectorDown", job="esper-agent", host_name="one"),
+        alert("EsperRunVanished", "a", host_name="one"),
+        alert("EsperRunVanished", "b", host_name="two"),
+        alert("EsperKLCritical", "b", host_name="two"),
+        alert("EsperKLCritical", "c", host_name="two"),
+        alert("EsperNonFinite", "d"),
+        alert("EsperRunFailed", "d"),
+        alert("EsperRunFailed", "e"),
+    ) == {"EsperCollectorDown", "EsperRunVanishedb", "EsperKLCriticalc", "EsperNonFinited", "EsperRunFailede"}

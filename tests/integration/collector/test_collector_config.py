@@ -122,6 +122,13 @@ def test_the_rules_fire_and_keep_quiet_as_they_should(helpers: Any) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_alertmanagers_example_is_accepted(helpers: Any) -> None:
+    amtool = helpers.require("amtool")
+    file = helpers.CONFIG / "prometheus" / "alertmanager.yml"
+    done = subprocess.run([amtool, "check-config", file], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 MUTATIONS = {
     "critical, not warning": (">= bool 3", ">= bool 2", "a warning that holds"),
     "most of the time, not all of it": ("time_critical > 0.5", "time_critical > 0.95", "87 %"),
