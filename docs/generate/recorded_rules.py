@@ -30,6 +30,8 @@ class Times:
         returned_s: added to that, for what waits in a queue after an outage: a sender tries again every 30 s.
         pipeline_s: silence of all runs after which the way is suspected: one evaluation more than those 60 s.
         pipeline_held_s: how long that must hold; together they come before `vanished_s` and `returned_s`.
+        back_s: how long the alerts on the way outlast the trouble: until the last sender has tried again, runs still
+            look silent that are not.
         together_s: runs that went silent within this time did so for one reason.
         stall_min_s: time without progress that is never called a stall.
         first_progress_s: time that a run may take until its first update.
@@ -43,6 +45,7 @@ class Times:
     returned_s: int = 30
     pipeline_s: int = 75
     pipeline_held_s: int = 15
+    back_s: int = 90
     together_s: int = 60
     stall_min_s: float = STALL_MIN_S
     first_progress_s: float = FIRST_PROGRESS_S

@@ -189,6 +189,23 @@ def _way_tests() -> list[dict[str, Any]]:
             ("9m", {"EsperCollectorDown": [{**gateway, **CRITICAL}], "EsperPipelineDown": [CRITICAL]}),
         ),
         rule_test(
+            "the gateway is back before the runs are heard again: its alert outlasts theirs",
+            [
+                series("esper_run_heartbeat_seconds", "0+15x20 _x22 645+15x40"),
+                series("up", "1x20 0x20 1x60", gateway),
+            ],
+            (
+                "10m30s",
+                {
+                    "EsperCollectorDown": [{**gateway, **CRITICAL}],
+                    "EsperPipelineDown": [CRITICAL],
+                    "EsperRunVanished": [{**RUN, **CRITICAL}],
+                },
+            ),
+            ("11m", {"EsperCollectorDown": [{**gateway, **CRITICAL}], "EsperPipelineDown": [CRITICAL]}),
+            ("13m", {}),
+        ),
+        rule_test(
             "an agent is away",
             [*alive(40), series("up", "1x20 0x20", agent), series("up", "1x40", gateway)],
             ("9m", {"EsperCollectorDown": [{**agent, **CRITICAL}]}),

@@ -180,7 +180,8 @@ def _telemetry(times: Times) -> str:
           description: >-
             The journal has them, unless it is the journal that lost: `esper replay RUN --to otlp` sends them again.
           {_runbook("EsperTelemetryLost")}
-      # One page for an outage, not one a run: alertmanager.yml lets it inhibit EsperRunVanished, which comes later.
+      # One page for an outage, not one a run: alertmanager.yml lets it inhibit EsperRunVanished, which comes later
+      # and ends sooner.
       # Every gateway that Prometheus scrapes is away; or no run is heard at all, and several went silent together.
       - alert: EsperPipelineDown
         expr: |
@@ -190,6 +191,7 @@ def _telemetry(times: Times) -> str:
             and min({silence}) > {times.pipeline_s}
           )
         for: {duration(times.pipeline_held_s)}
+        keep_firing_for: {duration(times.back_s)}
         labels: {{severity: critical}}
         annotations:
           summary: metrics of runs do not arrive
@@ -201,6 +203,7 @@ def _telemetry(times: Times) -> str:
       - alert: EsperCollectorDown
         expr: up{collectors} == 0
         for: {duration(times.pipeline_held_s)}
+        keep_firing_for: {duration(times.back_s)}
         labels: {{severity: critical}}
         annotations:
           summary: 'Collector {{{{ $labels.instance }}}} ({{{{ $labels.job }}}}) does not answer'

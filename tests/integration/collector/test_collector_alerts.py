@@ -42,6 +42,7 @@ SHORT = Times(
     returned_s=2,
     pipeline_s=12,
     pipeline_held_s=2,
+    back_s=15,
     together_s=10,
     stall_min_s=10,
     first_progress_s=90,

@@ -148,6 +148,7 @@ MUTATIONS = {
     "a hang by the trainer's clock": ("esper:run:heartbeat_seconds - last", "time() - last", "an hour behind"),
     "several runs are an outage": (">= 2\n", ">= 4\n", "nothing arrives"),
     "silent at different times": ("+ 60)", "+ 6000)", "killed at different times"),
+    "until the last sender tried again": ("keep_firing_for: 90s", "keep_firing_for: 1s", "the gateway is back"),
     "every gateway": ("max by () (up", "min by () (up", "two gateways"),
 }
 
