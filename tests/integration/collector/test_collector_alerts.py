@@ -378,7 +378,9 @@ def test_each_trouble_arrives_once_and_an_orderly_end_and_an_outage_wake_nobody_
         runs.start("calm", *CALM)
         runs.start("killed", *CALM)
         runs.start("drift", *DRIFT)
-        runs.start("hung", *CALM, "env.kwargs={hang_at = 3000, hang_s = 40.0}")
+        # Small iterations: a hang is ten of them, and at least ten seconds.
+        small = ("env.n_envs=1", "ppo.rollout_steps=64")
+        runs.start("hung", *CALM, *small, "env.kwargs={hang_at = 1000, hang_s = 26.0}")
         runs.start("failed", *CALM, "env.kwargs={fail_at = 3000}")
         names = {name: helpers.wait_for(lambda name=name: runs.run_id(name), name, PATIENCE_S) for name in runs.running}
         helpers.wait_for(lambda: known() >= {names["killed"], names["calm"]}, "updates", PATIENCE_S)
