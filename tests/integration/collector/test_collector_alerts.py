@@ -127,7 +127,7 @@ class Trainers:
 
     def levels(self, name: str) -> list[str]:
         """The levels of the updates that the run's own journal holds."""
-        from esper_core.runs import open_run
+        from esper_core.reading import open_run
 
         events = open_run(str(self.home / "runs" / self.run_id(name))).events()
         return [str(event.payload.health) for event in events if event.kind == "ppo_updated"]
