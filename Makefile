@@ -49,12 +49,17 @@ tools: ## build the Collector of collector-config/builder.yaml (needs Go and ocb
 	@command -v ocb >/dev/null || { echo "make tools needs ocb, the OpenTelemetry Collector builder: see collector-config/README.md" >&2; exit 1; }
 	@ocb --config collector-config/builder.yaml
 
-system-deps: ## install the Debian packages that tests use: tmux, chromium, chromedriver, openssl
+# Debian starts Alertmanager as a service when it installs it; tests start their own, so a service that came with this
+# is ended again: RUNLEVEL=1 speaks to init scripts, systemctl to systemd.
+system-deps: ## install the Debian packages that tests use: tmux, chromium, chromedriver, openssl, alertmanager
 	@missing=; for program in tmux chromium chromedriver openssl; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
-	if [ -z "$$missing" ]; then exit 0; fi; \
+	alerts=; command -v alertmanager >/dev/null || command -v prometheus-alertmanager >/dev/null || alerts=prometheus-alertmanager; \
+	missing="$$missing $$alerts"; \
+	if [ -z "$${missing// /}" ]; then exit 0; fi; \
 	if ! command -v apt-get >/dev/null; then echo "system-deps knows only apt-get; install$$missing yourself" >&2; exit 1; fi; \
 	echo "Installing$$missing with apt-get"; \
-	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends tmux chromium chromium-driver openssl >/dev/null
+	apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends tmux chromium chromium-driver openssl $$alerts >/dev/null; \
+	if [ -n "$$alerts" ] && [ -d /run/systemd/system ]; then systemctl disable --now prometheus-alertmanager; fi
 
 venv: $(STAMP)
 

@@ -2,91 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import yaml
 
-from esper_core.health import WARM_UP_UPDATES, TUIThresholds
-from rules import KL
-
-Series: TypeAlias = dict[str, str]
-Fires: TypeAlias = dict[str, tuple[str, dict[str, str]]]
-
-ALERTS = (
-    "EsperKLCritical",
-    "EsperKLWarning",
-    "EsperNonFinite",
-    "EsperEarlyStops",
-    "EsperOneHeadDrifts",
-    "EsperRunVanished",
-    "EsperRunStalled",
-    "EsperRunFailed",
-    "EsperTelemetryLost",
-)
-_PROCESS = {"job": "esper", "instance": "i", "esper_run_id": "r", "esper_run_attempt": "1", "esper_rank": "0"}
+from policy_rule_tests import policy_tests
+from rule_test_parts import CRITICAL, RUN, SECOND, WARNING, Labels, alive, levels, rule_test, series, state
 
 
 def rule_tests() -> str:
     """The file for ``promtool test rules``."""
-    critical: dict[str, str] = {"severity": "critical"}
-    warning = {"severity": "warning"}
-    head = {**warning, "esper_ppo_head_name": "slot"}
-    sink = {**warning, "esper_sink_name": "otlp"}
+    tests = [*_run_tests(), *_attempt_tests(), *_clock_tests(), *policy_tests(), *_way_tests(), *_given_tests()]
+    document = {"rule_files": ["esper.rules.yml"], "evaluation_interval": "15s", "tests": tests}
+    head_line = "# Written by docs/generate; run with `promtool test rules esper.rules.test.yml`.\n"
+    return head_line + yaml.safe_dump(document, sort_keys=False, width=160)
 
-    def series(name: str, values: str, **extra: str) -> Series:
-        return {"series": f"{name}{_braces({**_PROCESS, **extra})}", "values": values}
 
-    def alive(samples: int) -> list[Series]:
-        """Heartbeat and progress of a run that works, one sample in 15 s, and its state."""
-        return [
-            series("esper_run_heartbeat_seconds", f"0+15x{samples}"),
-            series("esper_run_last_progress_seconds", f"0+15x{samples}"),
-            series("esper_ppo_last_rollout_duration_seconds", f"5x{samples}"),
-            series("esper_ppo_last_update_duration_seconds", f"2x{samples}"),
-            series("esper_ppo_last_update_id", f"1+1x{samples}"),
-        ]
-
-    def state(live: str, done: str) -> list[Series]:
-        return [
-            series("esper_run_state", live, esper_run_state="live"),
-            series("esper_run_state", done, esper_run_state="done"),
-            series("esper_run_state", done.replace("1", "0"), esper_run_state="failed"),
-        ]
-
-    def test(name: str, inputs: list[Series], fires: Fires, quiet_at: tuple[str, ...] = ()) -> dict[str, Any]:
-        times = quiet_at or tuple(sorted({when for when, _ in fires.values()}))
-        return {
-            "name": name,
-            "interval": "15s",
-            "input_series": inputs,
-            "promql_expr_test": [check for alert in ALERTS for check in _checks(alert, fires.get(alert), times)],
-        }
-
-    low, high = TUIThresholds.KL_WARNING, TUIThresholds.KL_CRITICAL
-    below = f"{high - 1e-6:.6f}"
-    tests = [
-        test(
+def _run_tests() -> list[dict[str, Any]]:
+    """A process and its end."""
+    return [
+        rule_test(
             "a normal end raises nothing, then or later",
-            [*alive(40), *state("1x39 0", "0x39 1"), series(KL, "0.004x40"), series("esper_ppo_last_health", "1x40")],
-            {},
-            ("5m", "10m", "15m", "60m", "110m"),
-        ),
-        test(
-            "SIGKILL: the run vanished",
-            [*alive(40), *state("1x40", "0x40"), series(KL, "0.004x40"), series("esper_ppo_last_health", "1x40")],
-            {"EsperRunVanished": ("12m", critical)},
-        ),
-        test(
-            "SIGKILL, then a new attempt that lives: nothing is wrong any more",
             [
                 *alive(40),
-                *state("1x40", "0x40"),
-                series("esper_run_heartbeat_seconds", "_x42 645+15x80", instance="j", esper_run_attempt="2"),
+                *state("1x39 0", "0x39 1"),
+                series("esper_policy_health", "1x40"),
+                *levels(healthy="0+2x40", warning="0x40", critical="0x40"),
             ],
-            {},
-            ("15m", "20m"),
+            *((when, {}) for when in ("5m", "10m", "12m", "15m", "60m", "110m", "125m")),
         ),
-        test(
+        rule_test(
+            "SIGKILL: the run vanished, after two minutes and not before",
+            [*alive(40), *state("1x40", "0x40"), series("esper_policy_health", "1x40")],
+            ("11m15s", {}),
+            ("13m", {"EsperRunVanished": [{**RUN, **CRITICAL}]}),
+            ("120m", {"EsperRunVanished": [{**RUN, **CRITICAL}]}),
+        ),
+        rule_test(
             "a hang: stalled, and not vanished",
             [
                 series("esper_run_heartbeat_seconds", "0+15x60"),
@@ -95,9 +47,10 @@ def rule_tests() -> str:
                 series("esper_ppo_last_update_duration_seconds", "2x20"),
                 *state("1x60", "0x60"),
             ],
-            {"EsperRunStalled": ("10m", critical)},
+            ("6m", {}),
+            ("10m", {"EsperRunStalled": [{**RUN, **CRITICAL}]}),
         ),
-        test(
+        rule_test(
             "an iteration that takes minutes is no hang",
             [
                 series("esper_run_heartbeat_seconds", "0+15x60"),
@@ -106,93 +59,17 @@ def rule_tests() -> str:
                 series("esper_ppo_last_update_duration_seconds", "20x60"),
                 *state("1x60", "0x60"),
             ],
-            {},
-            ("10m", "14m"),
+            ("10m", {}),
+            ("14m", {}),
         ),
-        test(
-            f"KL of exactly {high} in every update is critical",
-            [*alive(40), *state("1x40", "0x40"), series(KL, f"{high}x40")],
-            {"EsperKLCritical": ("9m", critical)},
-        ),
-        test(
-            f"KL just below {high} is a warning",
-            [*alive(40), *state("1x40", "0x40"), series(KL, f"{below}x40")],
-            {"EsperKLWarning": ("9m", warning)},
-        ),
-        test(
-            f"KL of exactly {low} is a warning",
-            [*alive(40), *state("1x40", "0x40"), series(KL, f"{low}x40")],
-            {"EsperKLWarning": ("9m", warning)},
-        ),
-        test(
-            "a spike, and two updates in a row, are no streak",
-            [*alive(40), *state("1x40", "0x40"), series(KL, "0.004x20 0.5 0.5 0.004x18")],
-            {},
-            ("5m15s", "5m30s", "6m", "9m"),
-        ),
-        test(
-            "a spike is no streak where updates are rare either",
-            [
-                *alive(160),
-                *state("1x160", "0x160"),
-                series(KL, " ".join(["0.004 _x6"] * 6 + ["0.5 _x6"] + ["0.004 _x6"] * 6)),
-            ],
-            {},
-            ("10m30s", "11m", "12m", "13m", "20m"),
-        ),
-        test(
-            "rare updates (one in ten minutes) make a streak too",
-            [*alive(160), *state("1x160", "0x160"), series(KL, " ".join(["0.05 _x39"] * 4))],
-            {"EsperKLCritical": ("30m", critical)},
-        ),
-        test(
-            "warm-up says nothing",
-            [
-                *alive(40)[:4],
-                *state("1x40", "0x40"),
-                series("esper_ppo_last_update_id", f"1 2 {WARM_UP_UPDATES}x38"),
-                series(KL, "0.05x40"),
-            ],
-            {},
-            ("9m",),
-        ),
-        test(
-            "NaN in one update",
-            [*alive(40), *state("1x40", "0x40"), series("esper_ppo_last_health", "1x20 4 1x19")],
-            {"EsperNonFinite": ("6m", critical)},
-        ),
-        test(
-            "most updates stop early",
-            [
-                *alive(160),
-                *state("1x160", "0x160"),
-                series("esper_ppo_early_stops_total", "0+0.8x160"),
-                series("esper_ppo_updates_total", "0+0.2x160", esper_ppo_outcome="completed"),
-                series("esper_ppo_updates_total", "0+0.8x160", esper_ppo_outcome="early_stopped"),
-            ],
-            {"EsperEarlyStops": ("39m", warning)},
-        ),
-        test(
-            "one head carries a drift",
-            [
-                *alive(40),
-                *state("1x40", "0x40"),
-                series(KL, f"{low}x40"),
-                series("esper_ppo_last_head_share_ratio", "0.9x40", esper_ppo_head_name="slot"),
-                series("esper_ppo_last_head_share_ratio", "0.1x40", esper_ppo_head_name="tempo"),
-            ],
-            {"EsperKLWarning": ("9m", warning), "EsperOneHeadDrifts": ("9m", head)},
-        ),
-        test(
+        rule_test(
             "a failed run says so, and is not called vanished",
-            [
-                *alive(40),
-                series("esper_run_state", "1x39 0", esper_run_state="live"),
-                series("esper_run_state", "0x39 1", esper_run_state="failed"),
-            ],
-            {"EsperRunFailed": ("12m", critical)},
+            [*alive(40), *state("1x39 0", "0x39 1", "failed")],
+            ("12m", {"EsperRunFailed": [{**RUN, **CRITICAL}]}),
+            ("13m", {"EsperRunFailed": [{**RUN, **CRITICAL}]}),
+            ("25m", {}),
         ),
-        test(
+        rule_test(
             "a sink that loses events",
             [
                 *alive(40),
@@ -200,24 +77,182 @@ def rule_tests() -> str:
                 series("esper_sink_lost_total", "0x20 7x20", esper_sink_name="otlp"),
                 series("esper_sink_lost_total", "0x40", esper_sink_name="journal"),
             ],
-            {"EsperTelemetryLost": ("6m", sink)},
+            ("6m", {"EsperTelemetryLost": [{**RUN, **WARNING, "esper_sink_name": "otlp"}]}),
         ),
     ]
-    document = {"rule_files": ["esper.rules.yml"], "evaluation_interval": "15s", "tests": tests}
-    head_line = "# Generated by docs/generate; run with `promtool test rules esper.rules.test.yml`.\n"
-    return head_line + yaml.safe_dump(document, sort_keys=False, width=160)
 
 
-def _checks(alert: str, fires: tuple[str, dict[str, str]] | None, times: tuple[str, ...]) -> list[dict[str, Any]]:
-    """One alert either fires with its labels at a time, or at none of the times."""
-    if fires is None:
-        expr = f'ALERTS{{alertname="{alert}"}}'
-        return [{"expr": expr, "eval_time": when, "exp_samples": []} for when in times]
-    when, extra = fires
-    labels = {"alertname": alert, "alertstate": "firing", **_PROCESS, **extra}
-    expr = f'ALERTS{{alertname="{alert}", alertstate="firing"}}'
-    return [{"expr": expr, "eval_time": when, "exp_samples": [{"labels": f"ALERTS{_braces(labels)}", "value": 1}]}]
+def _attempt_tests() -> list[dict[str, Any]]:
+    """A run that goes on as a new attempt, which is another process."""
+    killed = [*alive(40), *state("1x40", "0x40")]
+    return [
+        rule_test(
+            "SIGKILL, then a new attempt that lives: nothing is wrong any more",
+            [*killed, *alive(80, SECOND, first=645, skip=43)],
+            ("15m", {}),
+            ("20m", {}),
+            ("30m", {}),
+        ),
+        rule_test(
+            "SIGKILL, then a new attempt that ends in order: the first is not missed again",
+            [
+                *killed,
+                *alive(40, SECOND, first=645, skip=43),
+                *state("_x43 1x39 0", "_x43 0x39 1", process=SECOND),
+            ],
+            *((when, {}) for when in ("15m", "21m", "24m", "60m", "125m", "131m", "140m")),
+        ),
+        rule_test(
+            "SIGKILL, and the new attempt too: one alert, for the new one",
+            [*killed, *alive(40, SECOND, first=645, skip=43), *state("_x43 1x40", "_x43 0x40", process=SECOND)],
+            ("26m", {"EsperRunVanished": [{**SECOND, **CRITICAL}]}),
+            ("125m", {"EsperRunVanished": [{**SECOND, **CRITICAL}]}),
+        ),
+        rule_test(
+            "an outage brings both attempts at once: the later heartbeat is the newer one",
+            [
+                series("esper_run_heartbeat_seconds", "_x80 600"),
+                *state("_x80 1", "_x80 0"),
+                series("esper_run_heartbeat_seconds", "_x80 1195", SECOND),
+                *state("_x80 0", "_x80 1", process=SECOND),
+            ],
+            ("21m", {}),
+            ("26m", {}),
+            ("60m", {}),
+        ),
+    ]
 
 
-def _braces(labels: dict[str, str]) -> str:
-    return "{" + ", ".join(f'{key}="{value}"' for key, value in labels.items()) + "}"
+def _clock_tests() -> list[dict[str, Any]]:
+    """A trainer's clock that is not Prometheus's."""
+    return [
+        rule_test(
+            f"a clock that is {what} raises nothing, and a hang is still seen",
+            [
+                series("esper_run_heartbeat_seconds", f"{offset}+15x80"),
+                series("esper_run_last_progress_seconds", f"{offset}+15x40 {offset + 600}x40"),
+                series("esper_ppo_last_rollout_duration_seconds", "5x80"),
+                series("esper_ppo_last_update_duration_seconds", "2x80"),
+                *state("1x80", "0x80"),
+            ],
+            ("5m", {}),
+            ("10m", {}),
+            ("15m", {"EsperRunStalled": [{**RUN, **CRITICAL}]}),
+        )
+        for what, offset in (("an hour behind", -3600), ("an hour ahead", 3600))
+    ]
+
+
+def _way_tests() -> list[dict[str, Any]]:
+    """The way from the trainers to Prometheus."""
+    three: list[Labels] = [{**RUN, "instance": name, "esper_run_id": name} for name in ("a", "b", "c")]
+    gateway = {"job": "esper-gateway", "instance": "gateway:8888"}
+    agent = {"job": "esper-agent", "instance": "trainer-1:8888", "host_name": "trainer-1"}
+    waits = {**CRITICAL, "alertstate": "pending"}
+    queue = {"exporter": "otlp_http", "data_type": "metrics"}
+    refused = "otelcol_receiver_refused_metric_points_total"
+    return [
+        rule_test(
+            "nothing arrives: the way is down before any run is called vanished",
+            [series for process in three for series in alive(40, process)],
+            ("11m", {}),
+            ("12m", {"EsperPipelineDown": [CRITICAL], "EsperRunVanished": [{**one, **waits} for one in three]}),
+            ("13m", {"EsperPipelineDown": [CRITICAL], "EsperRunVanished": [{**one, **CRITICAL} for one in three]}),
+        ),
+        rule_test(
+            "an outage of a minute and a half pages nobody",
+            [series("esper_run_heartbeat_seconds", "0+15x40 _x4 690+15x40", process) for process in three],
+            *((when, {}) for when in ("11m", "11m15s", "12m", "15m")),
+        ),
+        rule_test(
+            "one run of three is no outage",
+            [*alive(40, three[0]), *(series for process in three[1:] for series in alive(80, process))],
+            ("13m", {"EsperRunVanished": [{**three[0], **CRITICAL}]}),
+        ),
+        rule_test(
+            "two runs that were killed at different times are no outage",
+            [*alive(20, three[0]), *alive(40, three[1])],
+            ("13m", {"EsperRunVanished": [{**one, **CRITICAL} for one in three[:2]]}),
+        ),
+        rule_test(
+            "two gateways, and one is away",
+            [
+                *alive(40),
+                series("up", "1x20 0x20", gateway),
+                series("up", "1x40", {**gateway, "instance": "other:8888"}),
+            ],
+            ("9m", {"EsperCollectorDown": [{**gateway, **CRITICAL}]}),
+        ),
+        rule_test(
+            "the only gateway is away",
+            [*alive(40), series("up", "1x20 0x20", gateway)],
+            ("9m", {"EsperCollectorDown": [{**gateway, **CRITICAL}], "EsperPipelineDown": [CRITICAL]}),
+        ),
+        rule_test(
+            "the gateway is back before the runs are heard again: its alert outlasts theirs",
+            [
+                series("esper_run_heartbeat_seconds", "0+15x20 _x22 645+15x40"),
+                series("up", "1x20 0x20 1x60", gateway),
+            ],
+            (
+                "10m30s",
+                {
+                    "EsperCollectorDown": [{**gateway, **CRITICAL}],
+                    "EsperPipelineDown": [CRITICAL],
+                    "EsperRunVanished": [{**RUN, **CRITICAL}],
+                },
+            ),
+            ("11m", {"EsperCollectorDown": [{**gateway, **CRITICAL}], "EsperPipelineDown": [CRITICAL]}),
+            ("13m", {}),
+        ),
+        rule_test(
+            "an agent is away",
+            [*alive(40), series("up", "1x20 0x20", agent), series("up", "1x40", gateway)],
+            ("9m", {"EsperCollectorDown": [{**agent, **CRITICAL}]}),
+        ),
+        rule_test(
+            "a Collector without room: it refuses, or its queue is nearly full",
+            [
+                *alive(40),
+                series(refused, "0x20 0+9x20", agent, receiver="otlp", transport="http"),
+                series("otelcol_exporter_queue_size", "0x20 90x20", {**gateway, **queue}),
+                series("otelcol_exporter_queue_capacity", "100x40", {**gateway, **queue}),
+            ],
+            ("4m", {}),
+            ("9m", {"EsperCollectorFull": [{**agent, **WARNING}, {**gateway, **WARNING}]}),
+        ),
+    ]
+
+
+def _given_tests() -> list[dict[str, Any]]:
+    """What an enterprise saw go wrong: no labels of a run, a clock that lags, a drift with fast updates."""
+    first, second = {"job": "app", "instance": "A"}, {"job": "app", "instance": "B"}
+    drifting = {**RUN, "instance": "D", "esper_run_id": "d"}
+    return [
+        rule_test(
+            "without labels of a run (an application's own SDK, no promotion) each instance counts alone",
+            [
+                series("esper_run_heartbeat_seconds", "0+5x12 _x200", first),
+                series("esper_run_heartbeat_seconds", "0+5x200", second),
+                series("esper_run_state", "1x12 _x200", first, esper_run_state="live"),
+                series("esper_run_state", "1x200", second, esper_run_state="live"),
+            ],
+            ("5m", {"EsperRunVanished": [{**first, **CRITICAL}]}),
+            interval="5s",
+        ),
+        rule_test(
+            "a clock 90 s behind, a healthy run",
+            [series("esper_run_heartbeat_seconds", "-90+5x200", {**RUN, "instance": "C"})],
+            ("5m", {}),
+            interval="5s",
+        ),
+        rule_test(
+            "a drift with an update every second, each forty-first calm; no counter",
+            [
+                series("esper_ppo_last_kl_divergence", " ".join(["0.09x40 0.01"] * 12), drifting),
+                series("esper_policy_health", "3x500", drifting),
+            ],
+            ("6m", {"EsperKLCritical": [{**drifting, **CRITICAL}]}),
+            interval="1s",
+        ),
+    ]

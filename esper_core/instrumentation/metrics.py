@@ -73,6 +73,7 @@ class Totals:
     """What the counters of one meter provider report. They only grow, over all runs that use the provider."""
 
     updates: dict[str, int] = field(default_factory=lambda: dict.fromkeys(get_args(Outcome), 0))
+    levels: dict[str, int] = field(default_factory=lambda: dict.fromkeys((level.value for level in HealthLevel), 0))
     early_stops: int = 0
     episodes: int = 0
     steps: int = 0
@@ -83,6 +84,7 @@ class Totals:
     def add(self, update: PPOUpdatePayload) -> None:
         """Count one update. One thread at a time."""
         self.updates[update.outcome] = self.updates.get(update.outcome, 0) + 1
+        self.levels[update.health.value] += 1
         if update.early_stop is not None:
             self.early_stops += 1
         self.episodes += update.episodes
@@ -250,11 +252,14 @@ def _create_counters(meter: Meter, pending: Pending) -> None:
     def by_attribute(name: str, attribute: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         return lambda _: [Observation(count, {attribute: key}) for key, count in tuple(fresh(name).items())]
 
-    callbacks = {name: single(name) for name in ("early_stops", "episodes", "steps", "clamped", "non_finite")}
-    callbacks["updates"] = by_attribute("updates", "esper.ppo.outcome")
-    callbacks["non_finite_fields"] = by_attribute("non_finite_fields", "esper.ppo.field")
+    callbacks = {
+        f"esper.ppo.{name}": single(name) for name in ("early_stops", "episodes", "steps", "clamped", "non_finite")
+    }
+    callbacks["esper.ppo.updates"] = by_attribute("updates", "esper.ppo.outcome")
+    callbacks["esper.ppo.non_finite_fields"] = by_attribute("non_finite_fields", "esper.ppo.field")
+    callbacks["esper.policy.updates"] = by_attribute("levels", "esper.ppo.health")
     for name, callback in callbacks.items():
-        spec = METRICS[f"esper.ppo.{name}"]
+        spec = METRICS[name]
         meter.create_observable_counter(spec.name, [callback], spec.unit, spec.brief)
 
 

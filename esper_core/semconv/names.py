@@ -150,6 +150,14 @@ _METRICS: Final = (
         "The policy's level, the worst of the last three updates: 0 unknown, 1 healthy, 2 warning, 3 "
         "critical, 4 non-finite.",
     ),
+    Metric(
+        "esper.policy.updates",
+        "counter",
+        "{update}",
+        "PPO updates, by each update's own level: the gauge misses what happens between two collections.",
+        ("esper.ppo.health",),
+        5,
+    ),
     Metric("esper.run.heartbeat", "gauge", "s", "Time of the trainer's last sign of life, unix seconds."),
     Metric("esper.run.last_progress", "gauge", "s", "Time of the trainer's last progress, unix seconds."),
     Metric(

@@ -362,6 +362,19 @@ def test_the_policys_level_calms_after_three_good_updates(pipeline: Pipeline) ->
     assert seen == [1, 3, 3, 3, 1]
 
 
+def test_updates_are_counted_by_their_own_level(pipeline: Pipeline) -> None:
+    """A gauge shows what is at the moment of a collection; these updates fall between two of them."""
+    pipeline.points()
+    for number, kl in enumerate((0.001, 0.02, 0.05, 0.05, float("nan"), None), start=1):
+        pipeline.update(update_payload(number, kl_divergence=kl))
+    counted = {level: pipeline.value("esper.policy.updates", esper__ppo__health=level) for level in HealthLevel}
+    assert counted == {"unknown": 1, "healthy": 1, "warning": 1, "critical": 2, "non_finite": 1}
+
+
+def test_every_level_is_counted_from_zero_on(pipeline: Pipeline) -> None:
+    assert [pipeline.value("esper.policy.updates", esper__ppo__health=level) for level in HealthLevel] == [0] * 5
+
+
 def test_nan_and_inf_reach_no_instrument_and_are_counted_by_field(
     pipeline: Pipeline, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -122,27 +122,54 @@ def test_the_rules_fire_and_keep_quiet_as_they_should(helpers: Any) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_alertmanagers_example_is_accepted(helpers: Any) -> None:
+    amtool = helpers.require("amtool")
+    file = helpers.CONFIG / "prometheus" / "alertmanager.yml"
+    done = subprocess.run([amtool, "check-config", file], capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 MUTATIONS = {
-    "critical from 0.03 on": ("streak_min >= 0.03", "streak_min > 0.03"),
-    "vanished": ("heartbeat_age_seconds > 60", "heartbeat_age_seconds > 6000"),
-    "an end is no crash": ("done|stopped|failed", "failed"),
-    "streak": ("[2m]) >= 3)", "[2m]) >= 1)"),
-    "warm-up": ("<= 3)", "<= 0)"),
+    "critical, not warning": (">= bool 3", ">= bool 2", "a warning that holds"),
+    "most of the time, not all of it": ("time_critical > 0.5", "time_critical > 0.95", "87 %"),
+    "what the gauge misses": ("updates_critical / esper:policy:updates_judged > 0.5", "vector(0) > 1", "five updates"),
+    "one update is a spike": ("updates_critical < 1.5", "updates_critical < 0", "a spike where"),
+    "the shortest window": (">= 2.5", ">= 0", "a drift where"),
+    "a spike of a moment": ("time_critical > 0.5", "time_critical > 0.05", "a spike, and"),
+    "warm-up": ("<= 3)", "<= 0)", "warm-up mutes"),
+    "NaN is no KL": ("(esper_policy_health < 4)", "esper_policy_health", "NaN in every"),
+    "vanished": ("silence_seconds > 90", "silence_seconds > 9000", "SIGKILL: the run"),
+    "vanished, after the way": ("silence_seconds > 90", "silence_seconds > 30", "nothing arrives"),
+    "an end is no crash": ("done|stopped|failed", "failed", "a normal end"),
+    "the clock is Prometheus's": ("* 0 + time()", "* 1", "a clock"),
+    "the newest attempt": ("< on (esper_run_id", "> on (esper_run_id", "ends in order"),
+    "heard at once": ("/ 1e6", "* 0", "both attempts at once"),
+    "without labels of a run": ('{esper_run_id!=""}', "", "without labels"),
+    "a hang by the trainer's clock": ("esper:run:heartbeat_seconds - last", "time() - last", "an hour behind"),
+    "several runs are an outage": (">= 2\n", ">= 4\n", "nothing arrives"),
+    "silent at different times": ("+ 60)", "+ 6000)", "killed at different times"),
+    "until the last sender tried again": ("keep_firing_for: 90s", "keep_firing_for: 1s", "the gateway is back"),
+    "every gateway": ("max by () (up", "min by () (up", "two gateways"),
 }
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_the_rule_tests_notice_a_wrong_rule(name: str, helpers: Any, tmp_path: Path) -> None:
+    """Each wrong rule fails the test that is there for it, which the right one passes."""
     promtool = helpers.require("promtool")
-    right, wrong = MUTATIONS[name]
+    right, wrong, noticed_by = MUTATIONS[name]
     text = (helpers.CONFIG / "prometheus" / "esper.rules.yml").read_text()
     assert right in text
-    (tmp_path / "esper.rules.yml").write_text(text.replace(right, wrong))
     shutil.copy(helpers.CONFIG / "prometheus" / "esper.rules.test.yml", tmp_path)
-    done = subprocess.run(
-        [promtool, "test", "rules", "esper.rules.test.yml"], cwd=tmp_path, capture_output=True, timeout=250, check=False
-    )
-    assert done.returncode != 0
+    codes = []
+    for candidate in (text, text.replace(right, wrong)):
+        (tmp_path / "esper.rules.yml").write_text(candidate)
+        command = [promtool, "test", "rules", "--run", re.escape(noticed_by), "--debug", "esper.rules.test.yml"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=250, check=False)
+        assert noticed_by in done.stdout + done.stderr, "no test of this name ran"
+        codes.append(done.returncode)
+    assert codes[0] == 0
+    assert codes[1] != 0
 
 
 def test_the_dashboards_panels_have_their_own_places(helpers: Any) -> None:

@@ -344,11 +344,8 @@ def test_a_resumed_run_is_replayed_with_each_attempts_own_instance(stage: Any, t
     assert series() == live
 
 
-def test_a_killed_trainer_loses_a_second_of_spans_and_the_alert_says_vanished(
-    stage: Any, tmp_path: Path, helpers: Any
-) -> None:
-    """A real training, SIGKILLed; the rules as Prometheus has loaded them, asked a minute and a half later."""
-    import re
+def test_a_killed_trainer_loses_a_second_of_spans(stage: Any, tmp_path: Path, helpers: Any) -> None:
+    """A real training, SIGKILLed. That an alert says so, test_collector_alerts.py proves."""
     import signal
     import subprocess
     import sys
@@ -386,22 +383,6 @@ def test_a_killed_trainer_loses_a_second_of_spans_and_the_alert_says_vanished(
     assert lost == events[len(events) - len(lost) :]
     helpers.esper("replay", "latest", "--to", "otlp", "--set", f"sink.otlp.endpoint={receiver.url}", cwd=tmp_path)
     helpers.wait_for(lambda: ids_in(helpers, traces).keys() >= own_ids(events).keys(), "the rest, by replay")
-
-    rules = {rule["name"]: rule["query"] for group in prometheus.api("rules")["groups"] for rule in group["rules"]}
-
-    def fires(alert: str, after_s: float) -> list[Any]:
-        query = rules[alert]
-        for _ in range(4):  # recorded series have no values in the future: their rules stand in for them
-            query = re.sub(
-                r"esper:[a-z0-9_:]+", lambda match: f"({rules[match[0]]})" if match[0] in rules else match[0], query
-            )
-        found: list[Any] = prometheus.query(query, at=time.time() + after_s)
-        return found
-
-    assert fires("EsperRunVanished", 0) == []
-    (alert,) = fires("EsperRunVanished", 90)
-    assert alert["metric"]["esper_run_id"] == events[0].run_id
-    assert fires("EsperRunStalled", 90) == []
 
 
 def test_the_gateway_takes_out_points_that_would_cost_their_request(

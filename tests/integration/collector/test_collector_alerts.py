@@ -1,0 +1,460 @@
+"""Real trainings, a real Prometheus and a real Alertmanager: who is told what, and how often.
+
+The rules are the repository's, written by their own generator with shorter times; so are the configurations of
+Prometheus and Alertmanager, with shorter times and the test's addresses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from rules import ALERTS, Times, rules
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [pytest.mark.collector, pytest.mark.slow, pytest.mark.timeout(600)]
+
+PATIENCE_S = 250.0
+"""No limit of the product: how long a busy machine may take."""
+SHORT = Times(
+    every_s=1,
+    windows_s=(15, 60, 300),
+    held_s=3,
+    vanished_s=18,
+    returned_s=2,
+    pipeline_s=12,
+    pipeline_held_s=2,
+    back_s=25,  # a sink tries again every 15 s at the latest
+    together_s=10,
+    stall_min_s=10,
+    first_progress_s=90,
+)
+"""A heartbeat comes every 5 s; the rest is as short as that allows."""
+ENVIRONMENT = '''
+"""Observations and rewards are noise: at a high learning rate each update chases another one, for ever."""
+import time
+import gymnasium
+import numpy as np
+
+
+class Noise(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-9.0, 9.0, (16,), np.float32)
+    action_space = gymnasium.spaces.Discrete(6)
+    steps = 0
+
+    def __init__(self, hang_at=0, hang_s=0.0, fail_at=0):
+        self.hang_at, self.hang_s, self.fail_at = hang_at, hang_s, fail_at
+
+    def _see(self):
+        return self.np_random.normal(size=16).clip(-9, 9).astype(np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self._see(), {}
+
+    def step(self, action):
+        Noise.steps += 1
+        time.sleep(0.0003)
+        if Noise.steps == self.hang_at:
+            time.sleep(self.hang_s)
+        if Noise.steps == self.fail_at:
+            raise RuntimeError("the simulator is gone")
+        return self._see(), float(self.np_random.normal()), True, False, {}
+
+
+gymnasium.register("Noise-v0", entry_point="noise:Noise")
+'''
+DRIFT = ("ppo.learning_rate=0.05", "ppo.target_kl=0")
+CALM = ("ppo.learning_rate=0.00001",)
+
+
+@dataclass
+class Trainers:
+    """Trainings in processes of their own, in one folder."""
+
+    home: Path
+    endpoint: str
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, name: str, *settings: str, resume: str | None = None) -> None:
+        """Begin a run, or go on with one; it trains until it is told to stop."""
+        chosen = [
+            *("env.n_envs=4", "run.checkpoint_interval_s=0", f"sink.otlp.endpoint={self.endpoint}"),
+            *('sink.otlp.signals=["metrics"]', "sink.otlp.interval_s=1", "sink.otlp.timeout_s=2", *settings),
+        ]
+        command = [sys.executable, "-m", "esper_core", "ppo", "--sinks", "journal,otlp", "--steps", "0"]
+        command += ["--resume", resume] if resume else ["--env", "noise:Noise-v0", "--run-name", name]
+        with (self.home / f"{name}.out").open("ab") as out:
+            self.running[name] = subprocess.Popen(
+                [*command, *(word for item in chosen for word in ("--set", item))],
+                cwd=self.home,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def run_id(self, name: str) -> str:
+        """The id of a run that has begun; an AssertionError, to be waited for, when it has not."""
+        found = sorted((self.home / "runs").glob(f"*-{name}-*"))
+        assert found, f"{name} has no directory yet; it says {(self.home / f'{name}.out').read_text()[-500:]!r}"
+        return found[-1].name
+
+    def end(self, name: str, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end; the exit code."""
+        process = self.running.pop(name)
+        process.send_signal(number)
+        return process.wait(250)
+
+    def levels(self, name: str) -> list[str]:
+        """The levels of the updates that the run's own journal holds."""
+        from esper_core.reading import open_run
+
+        events = open_run(str(self.home / "runs" / self.run_id(name))).events()
+        return [str(event.payload.health) for event in events if event.kind == "ppo_updated"]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Where trainings run, with the environment beside them."""
+    path = tmp_path / "trainings"
+    path.mkdir()
+    (path / "noise.py").write_text(ENVIRONMENT)
+    return path
+
+
+@contextlib.contextmanager
+def trainers(home: Path, endpoint: str) -> Iterator[Trainers]:
+    found = Trainers(home, endpoint)
+    try:
+        yield found
+    finally:
+        for process in found.running.values():
+            process.kill()
+            process.wait(10)
+
+
+def prometheus_config(helpers: Any, home: Path, **targets: str) -> str:
+    """The repository's configuration with its rules at shorter times; ``targets`` are host:port."""
+    document = yaml.safe_load((helpers.CONFIG / "prometheus" / "prometheus.yml").read_text())
+    document["global"] = {"evaluation_interval": "1s", "scrape_interval": "1s", "scrape_timeout": "1s"}
+    (home / "short.rules.yml").write_text(rules(SHORT))
+    document["rule_files"] = [str(home / "short.rules.yml")]
+    (home / "targets").mkdir()
+    for item in (*document["alerting"]["alertmanagers"], *document["scrape_configs"]):
+        for found in item["file_sd_configs"]:
+            (name,) = found["files"]
+            given = targets.get(name.removeprefix("targets/").removesuffix(".yml"))
+            (home / name).write_text(yaml.safe_dump([{"targets": [given]}] if given else []))
+            found["files"] = [str(home / name)]
+    text: str = yaml.safe_dump(document)
+    return text
+
+
+# --- the verdict at Prometheus ------------------------------------------------------------------
+
+
+class LateClock(threading.Thread):
+    """A trainer whose clock is ten minutes behind: its heartbeats say so, and their points too."""
+
+    BEHIND_S = 600.0
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__()
+        self._endpoint = endpoint
+        self._over = threading.Event()
+        self.sent = 0
+
+    def run(self) -> None:
+        while not self._over.wait(1.0):
+            now_s = time.time() - self.BEHIND_S
+            point = {"asDouble": now_s, "timeUnixNano": str(int(now_s * 1e9))}
+            identity = {"service.name": "esper", "service.instance.id": "late", "esper.run.id": "late"}
+            metrics = [{"name": "esper.run.heartbeat", "unit": "s", "gauge": {"dataPoints": [point]}}]
+            attributes = [{"key": key, "value": {"stringValue": value}} for key, value in identity.items()]
+            resource = {"resource": {"attributes": attributes}, "scopeMetrics": [{"metrics": metrics}]}
+            body = json.dumps({"resourceMetrics": [resource]}).encode()
+            headers = {"content-type": "application/json"}
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(urllib.request.Request(self._endpoint, body, headers), timeout=5).close()
+                self.sent += 1
+
+    def close(self) -> None:
+        self._over.set()
+        self.join()
+
+
+@pytest.fixture
+def late_clock() -> Iterator[list[LateClock]]:
+    """Ends the clock that the test puts into the list."""
+    found: list[LateClock] = []
+    yield found
+    for clock in found:
+        clock.close()
+
+
+def test_a_drifting_training_is_critical_at_prometheus_and_a_calm_one_is_not(
+    stage: Any, helpers: Any, home: Path, late_clock: list[LateClock]
+) -> None:
+    prometheus = stage.prometheus(config=prometheus_config(helpers, home))
+    late_clock.append(LateClock(prometheus.otlp))
+    late_clock[0].start()
+    with trainers(home, "http://127.0.0.1:9") as runs:
+        endpoint = f"sink.otlp.metrics_endpoint={prometheus.otlp}"
+        runs.start("drift", *DRIFT, endpoint)
+        runs.start("calm", *CALM, endpoint)
+
+        def firing() -> dict[str, str]:
+            found = prometheus.query('ALERTS{alertstate="firing"}')
+            return {item["metric"]["esper_run_id"]: item["metric"]["alertname"] for item in found}
+
+        helpers.wait_for(lambda: len(runs.levels("drift")) >= 5, "updates of the drift", PATIENCE_S)
+        # First what happened, from the journal: without it the alert would prove nothing.
+        assert set(runs.levels("drift")) == {"critical"}
+        helpers.wait_for(lambda: firing().get(runs.run_id("drift")) == "EsperKLCritical", "the alert", PATIENCE_S)
+        helpers.wait_for(lambda: len(runs.levels("calm")) >= 20, "updates of the calm run", PATIENCE_S)
+        helpers.wait_for(
+            lambda: prometheus.query("esper:policy:updates_judged >= 10"), "the calm run's updates", PATIENCE_S
+        )
+        assert set(runs.levels("calm")) == {"healthy"}
+        assert firing() == {runs.run_id("drift"): "EsperKLCritical"}
+        counted = {
+            item["metric"]["esper_ppo_health"]: float(item["value"][1])
+            for item in prometheus.query(f'esper_policy_updates_total{{esper_run_id="{runs.run_id("calm")}"}}')
+        }
+        assert set(counted) == {"unknown", "healthy", "warning", "critical", "non_finite"}
+        assert counted["healthy"] == sum(counted.values()) > 0
+        assert [runs.end("drift"), runs.end("calm")] == [128 + signal.SIGTERM] * 2
+        # An orderly end: the alert ends too, and nobody is missed.
+        helpers.wait_for(lambda: firing() == {}, "quiet", PATIENCE_S)
+        # A late clock is no silence; that it ends is.
+        late = 'esper:run:silence_seconds{esper_run_id="late"}'
+        assert late_clock[0].sent > SHORT.vanished_s
+        assert float(prometheus.query(late)[0]["value"][1]) < SHORT.vanished_s
+        late_clock[0].close()
+        helpers.wait_for(lambda: firing() == {"late": "EsperRunVanished"}, "the end of the late clock", PATIENCE_S)
+        assert len(prometheus.query("esper:run:silence_seconds")) == 1
+
+
+# --- who is told --------------------------------------------------------------------------------
+
+
+class Webhook:
+    """Receives what Alertmanager sends: each firing and each resolved alert, by name and run."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, str, str]] = []
+        self.texts: list[dict[str, str]] = []
+        told = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                for alert in body["alerts"]:
+                    labels = alert["labels"]
+                    told.messages.append((alert["status"], labels["alertname"], labels.get("esper_run_id", "")))
+                    told.texts.append(alert["annotations"])
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def firing(self) -> Counter[tuple[str, str]]:
+        """How often each alert of a run arrived as firing."""
+        return Counter((name, run) for status, name, run in self.messages if status == "firing")
+
+    def resolved(self) -> set[tuple[str, str]]:
+        return {(name, run) for status, name, run in self.messages if status == "resolved"}
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    found = Webhook()
+    yield found
+    found.close()
+
+
+def start_alertmanager(stage: Any, helpers: Any, webhook: Webhook) -> str:
+    """The repository's routes and inhibitions, without their waits; returns its address."""
+    binary = shutil.which("alertmanager") or helpers.require("prometheus-alertmanager")
+    document = yaml.safe_load((helpers.CONFIG / "prometheus" / "alertmanager.yml").read_text())
+    document["route"] |= {"group_wait": "1s", "group_interval": "1s"}
+    for receiver in document["receivers"]:
+        for hook in receiver["webhook_configs"]:
+            hook["url"] = webhook.url
+    folder = stage.directory("alertmanager")
+    (folder / "alertmanager.yml").write_text(yaml.safe_dump(document))
+    (port,) = helpers.free_ports(1)
+    stage._begun(
+        helpers.Program(
+            name="alertmanager",
+            argv=[
+                binary,
+                f"--config.file={folder / 'alertmanager.yml'}",
+                f"--storage.path={folder / 'data'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+                "--cluster.listen-address=",
+            ],
+            home=folder,
+            ready_url=f"http://127.0.0.1:{port}/-/ready",
+        )
+    )
+    return f"127.0.0.1:{port}"
+
+
+GATEWAY = """
+receivers:
+  otlp:
+    protocols:
+      http: {endpoint: "${env:ESPER_OTLP_HTTP}"}
+exporters:
+  otlp_http:
+    metrics_endpoint: PROMETHEUS
+    retry_on_failure: {initial_interval: 200ms, max_interval: 1s, max_elapsed_time: 0}
+    sending_queue: {num_consumers: 1}
+extensions:
+  health_check: {endpoint: "${env:ESPER_HEALTH}"}
+service:
+  extensions: [health_check]
+  telemetry:
+    metrics:
+      readers: [{pull: {exporter: {prometheus: {host: 127.0.0.1, port: "${env:ESPER_COLLECTOR_METRICS_PORT}"}}}}]
+  pipelines:
+    metrics: {receivers: [otlp], exporters: [otlp_http]}
+"""
+
+
+def test_each_trouble_arrives_once_and_an_orderly_end_and_an_outage_wake_nobody_in_vain(
+    stage: Any, helpers: Any, home: Path, webhook: Webhook
+) -> None:
+    alertmanager = start_alertmanager(stage, helpers, webhook)
+    gateway = stage.collector(GATEWAY.replace("PROMETHEUS", "http://127.0.0.1:9"), name="gateway", start=False)
+    prometheus = stage.prometheus(
+        config=prometheus_config(helpers, home, alertmanagers=alertmanager, gateways=f"127.0.0.1:{gateway.metrics}")
+    )
+    config = next(gateway.home.glob("config-*"))
+    config.write_text(config.read_text().replace("http://127.0.0.1:9", prometheus.otlp))
+    gateway.start()
+
+    def known() -> set[str]:
+        """Runs with updates at Prometheus."""
+        found = prometheus.query("last_over_time(esper_ppo_last_update_id[10m]) >= 2")
+        return {item["metric"]["esper_run_id"] for item in found}
+
+    def told(name: str, run: str = "") -> None:
+        helpers.wait_for(lambda: webhook.firing()[name, run], f"{name} {run}; told: {webhook.firing()}", PATIENCE_S)
+
+    with trainers(home, gateway.url) as runs:
+        runs.start("calm", *CALM)
+        runs.start("killed", *CALM)
+        runs.start("drift", *DRIFT)
+        # Small iterations: a hang is ten of them, and at least ten seconds.
+        small = ("env.n_envs=1", "ppo.rollout_steps=64")
+        runs.start("hung", *CALM, *small, "env.kwargs={hang_at = 1000, hang_s = 26.0}")
+        runs.start("failed", *CALM, "env.kwargs={fail_at = 3000}")
+        names = {name: helpers.wait_for(lambda name=name: runs.run_id(name), name, PATIENCE_S) for name in runs.running}
+        helpers.wait_for(lambda: known() >= {names["killed"], names["calm"]}, "updates", PATIENCE_S)
+        runs.end("killed", signal.SIGKILL)
+        told("EsperKLCritical", names["drift"])
+        told("EsperRunFailed", names["failed"])
+        told("EsperRunStalled", names["hung"])
+        told("EsperRunVanished", names["killed"])
+
+        # A new attempt at the killed run lives, and ends in order: the first attempt is not missed again.
+        runs.start("killed", resume=names["killed"])
+        helpers.wait_for(lambda: ("EsperRunVanished", names["killed"]) in webhook.resolved(), "relief", PATIENCE_S)
+        second = f'esper_ppo_last_update_id{{esper_run_id="{names["killed"]}", esper_run_attempt="2"}}'
+        helpers.wait_for(lambda: prometheus.query(second), "an update of the second attempt", PATIENCE_S)
+        runs.end("killed")
+        helpers.wait_for(lambda: ("EsperRunStalled", names["hung"]) in webhook.resolved(), "an end of it", PATIENCE_S)
+        runs.end("hung")
+        assert runs.running.pop("failed").wait(250) == 1
+        ended = 'esper:run:ended{{esper_run_id=~"{}|{}"}}'.format(names["killed"], names["hung"])
+        helpers.wait_for(lambda: len(prometheus.query(ended)) == 2, "two orderly ends", PATIENCE_S)
+
+        # The gateway is away for so long that each run counts as vanished: one page, and not one for each.
+        gateway.stop()
+        told("EsperPipelineDown")
+        vanished = 'ALERTS{alertname="EsperRunVanished", alertstate="firing"}'
+        helpers.wait_for(lambda: len(prometheus.query(vanished)) == 2, "the rules' own view", PATIENCE_S)
+        gateway.start()
+        helpers.wait_for(lambda: prometheus.query(vanished) == [], "runs that are heard again", PATIENCE_S)
+        assert [runs.end("calm"), runs.end("drift")] == [128 + signal.SIGTERM] * 2
+        helpers.wait_for(lambda: prometheus.query("esper:run:silence_seconds") == [], "orderly ends", PATIENCE_S)
+        helpers.wait_for(lambda: ("EsperPipelineDown", "") in webhook.resolved(), "the all-clear", PATIENCE_S)
+    assert webhook.firing() == {
+        ("EsperKLCritical", names["drift"]): 1,
+        ("EsperRunFailed", names["failed"]): 1,
+        ("EsperRunStalled", names["hung"]): 1,
+        ("EsperRunVanished", names["killed"]): 1,
+        ("EsperPipelineDown", ""): 1,
+    }
+    assert all(text["runbook_url"].rpartition("#")[2] in {name.lower() for name in ALERTS} for text in webhook.texts)
+
+
+def test_an_alert_that_another_one_explains_is_muted(stage: Any, helpers: Any, webhook: Webhook) -> None:
+    address = start_alertmanager(stage, helpers, webhook)
+
+    def alert(name: str, run: str = "", **labels: str) -> dict[str, Any]:
+        identity = {"job": "esper", "instance": f"{run}-i", "esper_run_id": run, "esper_rank": "0"} if run else {}
+        return {"labels": {"alertname": name, "severity": "critical", **identity, **labels}}
+
+    def told_of(*alerts: dict[str, Any]) -> set[str]:
+        """Alerts that are not muted when all of these fire."""
+        body = json.dumps(alerts).encode()
+        headers = {"content-type": "application/json"}
+        url = f"http://{address}/api/v2/alerts"
+        urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=5).close()
+        found = helpers.wait_for(
+            lambda: (
+                len(found := helpers.get_json(url)) == len(alerts)
+                and all(item["status"]["state"] != "unprocessed" for item in found)
+                and found
+            ),
+            "the alerts",
+        )
+        names = {
+            item["fingerprint"]: item["labels"]["alertname"] + item["labels"].get("esper_run_id", "") for item in found
+        }
+        return {names[item["fingerprint"]] for item in found if not item["status"]["inhibitedBy"]}
+
+    assert told_of(
+        alert("EsperCollectorDown", job="esper-agent", host_name="one"),
+        alert("EsperRunVanished", "a", host_name="one"),
+        alert("EsperRunVanished", "b", host_name="two"),
+        alert("EsperKLCritical", "b", host_name="two"),
+        alert("EsperKLCritical", "c", host_name="two"),
+        alert("EsperNonFinite", "d"),
+        alert("EsperRunFailed", "d"),
+        alert("EsperRunFailed", "e"),
+    ) == {"EsperCollectorDown", "EsperRunVanishedb", "EsperKLCriticalc", "EsperNonFinited", "EsperRunFailede"}
