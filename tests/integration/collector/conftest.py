@@ -493,10 +493,15 @@ def esper(*arguments: str, cwd: Path, timeout_s: float = 60.0, check: bool = Tru
 
 
 def _documents(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file that may be written at this moment."""
+    """The whole lines of a file that may be written at this moment, by a Collector that may have been killed."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    found = []
+    for line in path.read_text().splitlines(keepends=True):
+        # A killed Collector leaves a torn line, and the next one appends to it: what stood there counts as lost.
+        with contextlib.suppress(json.JSONDecodeError):
+            found.append(json.loads(line if line.endswith("\n") else "torn"))
+    return found
 
 
 def spans_in(path: Path) -> list[dict[str, Any]]:
