@@ -9,6 +9,7 @@ from datetime import date, datetime, time
 from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.config.schema import MASK, to_builtins
+from esper_core.hooks import redact_urls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["ConfigLine", "config_lines", "config_toml", "dump_toml", "masked"]
 
 _SECRET_KEY: Final = re.compile(r"token|passw|pwd|secret|key|header|auth|credential|cookie|dsn", re.IGNORECASE)
-_USERINFO: Final = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -29,13 +29,13 @@ def masked(resolved: Resolved, secrets: Mapping[str, frozenset[str]] | None = No
         resolved: from ``load_config``.
         secrets: sink name -> keys of its ``Config`` that hold a ``Secret``, for the sinks that were loaded. In every
             other free table (sinks not loaded, ``env.kwargs``) a value is masked when its key looks like a secret.
-            User and password in a URL are masked everywhere.
+            User, password and query of a URL are masked everywhere.
     """
     known = secrets or {}
     plain = to_builtins(resolved.config)
     plain["sink"] = {name: _mask_table(table, known.get(name)) for name, table in plain["sink"].items()}
     plain["env"]["kwargs"] = _mask_table(plain["env"]["kwargs"], None)
-    cleaned: dict[str, Any] = _without_userinfo(plain)
+    cleaned: dict[str, Any] = _without_secret_urls(plain)
     return cleaned
 
 
@@ -60,12 +60,12 @@ def _mask_value(value: Any) -> Any:
     return value if isinstance(value, bool) or value in {"", None} else MASK
 
 
-def _without_userinfo(value: Any) -> Any:
+def _without_secret_urls(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_userinfo(item) for key, item in value.items()}
+        return {key: _without_secret_urls(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_userinfo(item) for item in value]
-    return _USERINFO.sub(MASK, value) if isinstance(value, str) else value
+        return [_without_secret_urls(item) for item in value]
+    return redact_urls(value) if isinstance(value, str) else value
 
 
 def config_toml(resolved: Resolved, secrets: Mapping[str, frozenset[str]] | None = None) -> str:

@@ -47,6 +47,7 @@ from esper_core.hooks._context import (
 )
 from esper_core.hooks._environments import EnvironmentPlugin, PlotEpisode, ShowEpisode, TrainedPolicy
 from esper_core.hooks._specs import HOOK_API, HOOK_NAMES, PROJECT, SinkHooks, hookimpl, hookspec
+from esper_core.hooks._urls import redact_urls
 
 __all__ = [
     "HOOK_API",
@@ -67,4 +68,5 @@ __all__ = [
     "TrainedPolicy",
     "hookimpl",
     "hookspec",
+    "redact_urls",
 ]

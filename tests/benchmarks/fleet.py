@@ -49,7 +49,7 @@ from esper_core.health import classify_kl
 from esper_core.host.otel.played import ended_spans
 from esper_core.instrumentation.sink import Instrumentation
 from esper_core.semconv.gauges import gauge_points
-from esper_sink_otlp.points import add_gauge_points
+from esper_sink_otlp.points import joined, of_process, without_event_gauges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -215,14 +215,9 @@ def metrics_template(event: TelemetryEvent[PPOUpdatePayload], described: dict[st
     instrumentation.esper_event(event)
     data = reader.get_metrics_data()
     assert data is not None
-    request = encode_metrics(data)
-    gauges = {point.name for point in gauge_points(event)}
-    for scope in request.resource_metrics[0].scope_metrics:
-        kept = [metric for metric in scope.metrics if metric.name not in gauges]
-        del scope.metrics[:]
-        scope.metrics.extend(kept)
-    add_gauge_points(request.resource_metrics[0], gauge_points(event), resource=described, scope=("esper_core", ""))
-    return request
+    (collected,) = data.resource_metrics
+    gauges = of_process(collected.resource, gauge_points(event))
+    return encode_metrics(joined((without_event_gauges(collected), gauges)))
 
 
 # --- the load -----------------------------------------------------------------------------------

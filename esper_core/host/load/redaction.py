@@ -1,6 +1,7 @@
 """Secrets that the configuration holds, kept out of logs, ``run.json``, the journal and error messages.
 
-A sink's exception may quote its own request, token included. Whatever the host writes about a sink passes through here.
+A sink's exception may quote its own request, token and URL included. Whatever the host writes about a sink passes
+through here.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
-from esper_core.hooks import Secret
+from esper_core.hooks import Secret, redact_urls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,7 @@ _SHORTEST: Final = 4
 
 @dataclass(slots=True)
 class Redaction:
-    """Replaces known secrets by ``***``."""
+    """Replaces known secrets by ``***``, and user, password and query of every URL."""
 
     _values: list[str] = field(default_factory=list)
 
@@ -34,6 +35,7 @@ class Redaction:
 
     def __call__(self, text: str) -> str:
         """The text without secrets."""
+        text = redact_urls(text)
         for value in self._values:
             if value in text:
                 text = text.replace(value, "***")

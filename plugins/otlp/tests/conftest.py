@@ -12,7 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Variables of the person who runs the tests change nothing."""
     for name in list(os.environ):
-        if name.startswith(("ESPER_", "OTEL_")) or name.lower().endswith("_proxy"):
+        if name.startswith(("ESPER_", "OTEL_", "REQUESTS_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
 
 
@@ -43,11 +46,12 @@ class Receiver:
         answer: status for the next requests, or ``"hang"``.
         script: statuses for the very next requests, before ``answer`` holds.
         headers: sent with an answer that is not 200.
-        reject: spans to call rejected in a 200 (partial success).
+        reject: spans or points to call rejected in a 200 (partial success).
         longest: requests with more bytes are answered 413.
         requests: path and headers of each.
         moments: monotonic seconds at which each came.
         hanging: requests that hang now.
+        echo: text sent with an answer that is not 200.
     """
 
     url: str = ""
@@ -56,6 +60,7 @@ class Receiver:
     headers: dict[str, str] = field(default_factory=dict)
     reject: int = 0
     longest: int | None = None
+    echo: str = ""
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     moments: list[float] = field(default_factory=list)
     hanging: int = 0
@@ -91,6 +96,19 @@ class Receiver:
             self.metrics.append(ExportMetricsServiceRequest.FromString(body))
 
 
+def _partial(path: str, receiver: Receiver) -> bytes:
+    made: Any
+    if path.endswith("traces"):
+        made = ExportTraceServiceResponse()
+        made.partial_success.rejected_spans = receiver.reject
+    else:
+        made = ExportMetricsServiceResponse()
+        made.partial_success.rejected_data_points = receiver.reject
+    made.partial_success.error_message = f"too many attributes{receiver.echo}"
+    content: bytes = made.SerializeToString()
+    return content
+
+
 def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -111,14 +129,11 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
             status = int(answer)
             if receiver.longest is not None and len(body) > receiver.longest:
                 status = 413
-            content = b""
+            content = receiver.echo.encode() if status != 200 else b""
             if status == 200:
                 receiver.take(self.path, body)
-                if receiver.reject and self.path.endswith("traces"):
-                    made = ExportTraceServiceResponse()
-                    made.partial_success.rejected_spans = receiver.reject
-                    made.partial_success.error_message = "too many attributes"
-                    content = made.SerializeToString()
+                if receiver.reject:
+                    content = _partial(self.path, receiver)
             self.send_response(status)
             for name, value in (receiver.headers if status != 200 else {}).items():
                 self.send_header(name, value)

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.version import __version__ as sdk_version
 
+from esper_core import __version__ as esper_version
 from esper_core.semconv.gauges import gauge_points
+from esper_core.semconv.identity import SCHEMA_URL
+from esper_core.semconv.names import GAUGES
 from esper_sink_otlp.config import OtlpConfig
-from esper_sink_otlp.connect import open_transport
 from esper_sink_otlp.exporter import Exporter
 from esper_sink_otlp.metrics import MetricSource, UpdateReader
+from esper_sink_otlp.sender import Sender
 from esper_sink_otlp.settings import MetricSettings, resolve
 
 if TYPE_CHECKING:
@@ -35,7 +39,7 @@ class Rig:
         self.reader = None if replay else UpdateReader(settings)
         self.source = MetricSource(
             settings=settings,
-            points=gauge_points,
+            points=table.pop("points", gauge_points),
             resource=lambda _: RESOURCE,
             reader=self.reader,
             patient=replay,
@@ -56,12 +60,11 @@ class Rig:
             meter.create_observable_gauge("esper.run.heartbeat", [observe])
         where = resolve(OtlpConfig(endpoint=receiver.url, timeout_s=20.0), {}, "metrics")
         self.exporter = Exporter(
-            *("metrics", open_transport(where), self.source),
+            *("metrics", Sender(where, str), self.source),
             timeout_s=20.0,
             batch_bytes=1 << 20,
             on_change=lambda _: None,
         )
-        self.source.wake = self.exporter.wake
         self.exporter.start()
 
     def close(self) -> None:
@@ -136,10 +139,10 @@ def test_while_the_receiver_is_away_gauges_wait_and_nothing_is_lost(
         made.source.put(update(number))
         made.counter.add(1)
         time.sleep(0.01)
-    assert eventually(lambda: made.exporter.counts.failures)
+    assert eventually(lambda: made.exporter.failures)
     receiver.answer = 200
     assert eventually(lambda: len(receiver.points("esper.ppo.last.kl_divergence")) == 10)
-    assert made.exporter.counts.lost == 0
+    assert made.exporter.account.lost == 0
 
 
 def test_delta_collections_survive_an_outage(receiver: Any, rig: Any, update: Any, eventually: Any) -> None:
@@ -148,7 +151,7 @@ def test_delta_collections_survive_an_outage(receiver: Any, rig: Any, update: An
     receiver.answer = 503
     made.counter.add(5)
     made.source.put(update(1))
-    assert eventually(lambda: made.exporter.counts.failures)
+    assert eventually(lambda: made.exporter.failures)
     made.counter.add(2)
     receiver.answer = 200
     assert eventually(lambda: receiver.points("esper.ppo.last.kl_divergence"))
@@ -172,8 +175,8 @@ def test_points_older_than_the_window_are_kept_out_with_a_count(receiver: Any, r
         made.source.put(update(number, time_ns=now - 60 * 10**9 + number))
     made.close()
     assert len(receiver.points("esper.ppo.last.kl_divergence")) == 3
-    assert made.source.outside.events == 5
-    assert made.source.outside.points == 5 * len(gauge_points(update(1)))
+    assert made.exporter.account.outside == 5
+    assert made.source.points_outside == 5 * len(gauge_points(update(1)))
 
 
 def test_a_replay_sends_many_updates_in_few_requests(receiver: Any, rig: Any, update: Any) -> None:
@@ -183,9 +186,66 @@ def test_a_replay_sends_many_updates_in_few_requests(receiver: Any, rig: Any, up
         made.source.put(update(number, time_ns=now + number * 1_000_000))
     made.close()
     assert len(receiver.points("esper.ppo.last.kl_divergence")) == 500
-    assert made.source.dropped == 0
+    assert made.exporter.account.dropped == 0
     resource = receiver.metrics[0].resource_metrics[0].resource
-    assert {item.key: item.value.string_value for item in resource.attributes} == RESOURCE
+    found = {item.key: item.value.string_value for item in resource.attributes}
+    assert found == {
+        **RESOURCE,
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.name": "opentelemetry",
+        "telemetry.sdk.version": sdk_version,
+    }
+
+
+def test_a_replayed_point_has_the_live_ones_scope_description_and_unit(receiver: Any, rig: Any, update: Any) -> None:
+    """Else a backend that keeps scopes draws a second line beside the live one."""
+    made = rig(replay=True)
+    made.source.put(update(1))
+    made.close()
+    (scope,) = receiver.metrics[0].resource_metrics[0].scope_metrics
+    assert (scope.scope.name, scope.scope.version, scope.schema_url) == ("esper_core", esper_version, SCHEMA_URL)
+    gauges = {gauge.name: (gauge.unit, gauge.brief) for gauge in GAUGES}
+    assert {item.name: (item.unit, item.description) for item in scope.metrics}.items() <= gauges.items()
+
+
+def test_too_large_requests_are_halved_by_updates(receiver: Any, rig: Any, update: Any) -> None:
+    receiver.longest = 20_000
+    made = rig(replay=True)
+    now = time.time_ns()
+    for number in range(1, 65):
+        made.source.put(update(number, time_ns=now + number * 1_000_000))
+    made.close()
+    assert len(receiver.points("esper.ppo.last.kl_divergence")) == 64
+    assert made.exporter.account.lost == 0
+
+
+def test_an_update_whose_points_cannot_be_made_costs_itself_alone(receiver: Any, rig: Any, update: Any) -> None:
+    def points(event: Any) -> Any:
+        if event.payload.update_id == 3:
+            raise ArithmeticError("no such number")
+        return gauge_points(event)
+
+    made = rig(replay=True, points=points)
+    for number in range(1, 9):
+        made.source.put(update(number))
+    made.close()
+    assert len(receiver.points("esper.ppo.last.kl_divergence")) == 7
+    assert (made.exporter.account.delivered, made.exporter.account.rejected) == (7, 1)
+
+
+def test_a_partial_success_counts_each_refused_point_as_an_update(receiver: Any, rig: Any, update: Any) -> None:
+    """It says how many points, not which: more may have arrived than the account says, never fewer."""
+    receiver.reject = 3
+    made = rig(replay=True)
+    for number in range(1, 9):
+        made.source.put(update(number))
+    made.close()
+    assert (made.exporter.account.delivered, made.exporter.account.rejected) == (5, 3)
+    receiver.reject = 1000
+    made = rig(replay=True)
+    made.source.put(update(1))
+    made.close()
+    assert (made.exporter.account.delivered, made.exporter.account.rejected) == (0, 1)
 
 
 def test_a_marked_update_marks_its_points(receiver: Any, rig: Any, update: Any) -> None:

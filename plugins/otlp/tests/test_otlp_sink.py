@@ -197,21 +197,6 @@ def test_one_signal_alone(receiver: Any, tmp_path: Path, signal: str) -> None:
     assert session.report.lost_total == 0
 
 
-def test_grpc_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    from esper_core.errors import SinkError
-    from esper_sink_otlp import OtlpConfig
-    from esper_sink_otlp.connect import open_transport
-    from esper_sink_otlp.settings import resolve
-
-    monkeypatch.setitem(sys.modules, "grpc", None)
-    monkeypatch.delitem(sys.modules, "esper_sink_otlp.grpc_transport", raising=False)
-    with pytest.raises(SinkError, match="grpcio is not installed") as caught:
-        open_transport(resolve(OtlpConfig(protocol="grpc"), {}, "traces"))
-    assert "esper-sink-otlp[grpc]" in str(caught.value.hint)
-
-
 def test_under_an_applications_own_sdk_nothing_is_sent_twice(receiver: Any, tmp_path: Path) -> None:
     """The application's exporters send what Esper records; the sink says that it does not."""
     script = f"""

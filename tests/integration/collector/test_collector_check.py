@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import socket
+import string
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext, TraceFlags
 
 from esper_core.hooks import Secret
 from esper_sink_otlp import OtlpConfig
-from esper_sink_otlp.connect import open_transport
+from esper_sink_otlp.sender import Sender
 from esper_sink_otlp.settings import resolve
 
 if TYPE_CHECKING:
@@ -33,8 +37,8 @@ receivers:
         max_request_body_size: 100000
   otlp/tls:
     protocols:
-      grpc: {endpoint: "127.0.0.1:${env:TLS_GRPC}", tls: &tls {cert_file: "${env:CERT}", key_file: "${env:KEY}"}}
-      http: {endpoint: "127.0.0.1:${env:TLS_HTTP}", tls: *tls}
+      grpc: {endpoint: "0.0.0.0:${env:TLS_GRPC}", tls: &tls {cert_file: "${env:CERT}", key_file: "${env:KEY}"}}
+      http: {endpoint: "0.0.0.0:${env:TLS_HTTP}", tls: *tls}
   otlp/mtls:
     protocols:
       grpc: {endpoint: "127.0.0.1:${env:MTLS_GRPC}", tls: &mtls {<<: *tls, client_ca_file: "${env:CA}"}}
@@ -84,6 +88,7 @@ CASES = [
     pytest.param("http", "http://127.0.0.1:TOKEN_HTTP", GOOD_TOKEN, "", id="token"),
     pytest.param("http", "https://localhost:TLS_HTTP", {}, "is not trusted", id="TLS untrusted"),
     pytest.param("http", "https://localhost:TLS_HTTP", CA, "", id="TLS"),
+    pytest.param("http", "https://127.0.0.2:TLS_HTTP", CA, "is for another name", id="TLS another name"),
     pytest.param("http", "http://localhost:TLS_HTTP", {}, "speaks TLS and was spoken to without it", id="no TLS"),
     pytest.param("http", "https://localhost:PLAIN_HTTP", CA, "does not speak it", id="TLS to a plain port"),
     pytest.param("http", "https://localhost:MTLS_HTTP", CA, "a client certificate", id="mTLS without"),
@@ -101,6 +106,7 @@ CASES = [
     pytest.param("grpc", "http://127.0.0.1:TOKEN_GRPC", GOOD_TOKEN, "", id="gRPC token"),
     pytest.param("grpc", "https://localhost:TLS_GRPC", {}, "is not trusted", id="gRPC TLS untrusted"),
     pytest.param("grpc", "https://localhost:TLS_GRPC", CA, "", id="gRPC TLS"),
+    pytest.param("grpc", "https://127.0.0.2:TLS_GRPC", CA, "is for another name", id="gRPC TLS another name"),
     pytest.param("grpc", "https://localhost:PLAIN_GRPC", CA, "does not speak it", id="gRPC TLS to a plain port"),
     pytest.param("grpc", "https://localhost:MTLS_GRPC", CA, "a client certificate", id="gRPC mTLS without"),
     pytest.param(
@@ -111,7 +117,7 @@ CASES = [
 ]
 
 
-def transport(
+def sender(
     place: dict[str, Any], certificates: Any, protocol: str, endpoint: str, table: dict[str, Any], timeout_s: float
 ) -> Any:
     for name, port in sorted(place.items(), key=lambda item: -len(item[0])):
@@ -126,7 +132,7 @@ def transport(
         headers=headers,
         **plain,
     )
-    return open_transport(resolve(config, {}, "traces"))
+    return Sender(resolve(config, {}, "traces"), str)
 
 
 @pytest.mark.parametrize(("protocol", "endpoint", "table", "words"), CASES)
@@ -135,8 +141,8 @@ def test_the_cause_in_words(
 ) -> None:
     # Where nobody ever answers, the time is what is judged, and coming back is the proof; elsewhere it is a guard.
     timeout_s = 0.6 if "SILENT" in endpoint else 20.0
-    made = transport(place, certificates, protocol, endpoint, table, timeout_s)
-    answer = made.send(b"", timeout_s)
+    made = sender(place, certificates, protocol, endpoint, table, timeout_s)
+    answer = made.send([], timeout_s)
     made.close()
     if words:
         assert not answer.ok
@@ -152,16 +158,14 @@ def test_the_cause_in_words(
 def test_what_is_too_large_is_known_as_such(
     place: dict[str, Any], certificates: Any, protocol: str, door: str, size: int
 ) -> None:
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
-    request = ExportTraceServiceRequest()
-    span = request.resource_spans.add().scope_spans.add().spans.add(name="x", trace_id=b"1" * 16, span_id=b"1" * 8)
-    span.attributes.add(key="long").value.string_value = "0123456789" * (size // 10)
-    made = transport(place, certificates, protocol, f"http://127.0.0.1:{door}", GOOD_TOKEN, 20.0)
-    answer = made.send(request.SerializeToString(), 5.0)
+    letters = random.Random(0).choices(string.ascii_letters, k=size)  # compressed, it is still too large
+    context = SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(1))
+    span = ReadableSpan(name="x", context=context, attributes={"long": "".join(letters)}, start_time=1, end_time=2)
+    made = sender(place, certificates, protocol, f"http://127.0.0.1:{door}", GOOD_TOKEN, 20.0)
+    answer = made.send([span], 20.0)
     made.close()
     assert not answer.ok
-    assert answer.too_large
+    assert answer.divisible
     assert "larger than the receiver takes" in answer.cause
 
 

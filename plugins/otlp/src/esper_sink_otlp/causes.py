@@ -11,21 +11,25 @@ import urllib3
 from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status
 
-from esper_sink_otlp.transport import Answer
+from esper_sink_otlp.answer import Answer
 
 if TYPE_CHECKING:
     from esper_sink_otlp.settings import SignalSettings
 
 __all__ = ["of_exception", "of_status"]
 
-RETRYABLE_STATUS: Final = frozenset({429, 502, 503, 504})
-"""HTTP codes after which the same request may succeed (OTLP specification)."""
+RETRYABLE_STATUS: Final = frozenset({401, 403, 407, 429, 502, 503, 504})
+"""HTTP codes after which the same request may succeed: the OTLP specification's, and those of a token that may be
+replaced (at the receiver, in a proxy, by a credential provider): a batch outlives that as it outlives an outage."""
 
 AUTH_HINT: Final = "set [sink.otlp] headers, or OTEL_EXPORTER_OTLP_HEADERS"
 TLS_HINT: Final = "set [sink.otlp] certificate to the authority's PEM file, or use http:// if the receiver has no TLS"
+NAME_HINT: Final = "use the name that the certificate has"
 GRPC_PORT_HINT: Final = 'use port 4318 for OTLP/HTTP, or set protocol = "grpc"'
 HTTP_PORT_HINT: Final = 'use port 4317 for gRPC, or set protocol = "http/protobuf"'
 TOO_LARGE_HINT: Final = "lower [sink.otlp] batch_bytes, or raise the receiver's limit"
+
+PROXY_HINT: Final = "look at HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
 
 _PROBE_S: Final = 0.3
 _HTTP2_SETTINGS: Final = 4
@@ -36,6 +40,7 @@ _STATUS: Final = {
     403: ("403: the token is known but may not write here", AUTH_HINT),
     404: ("404: no OTLP receiver at this path", "the endpoint is a base URL: /v1/traces and /v1/metrics are added"),
     405: ("405: this path takes no POST", "the endpoint is a base URL: /v1/traces and /v1/metrics are added"),
+    407: ("407: the proxy wants a user and a password, or others", PROXY_HINT),
     413: ("413: the request is larger than the receiver takes", TOO_LARGE_HINT),
     415: ("415: the receiver does not take protobuf or this compression", 'try compression = "none"'),
     429: ("429: the receiver asks to slow down", "raise [sink.otlp] interval_s, or the receiver's limits"),
@@ -77,7 +82,7 @@ def of_status(
         cause=cause,
         hint=hint,
         retryable=status in RETRYABLE_STATUS,
-        too_large=too_large,
+        divisible=too_large,
         retry_after_s=retry_after_s,
         latency_s=latency_s,
     )
@@ -93,6 +98,8 @@ def _words(error: BaseException, settings: SignalSettings) -> tuple[str, str]:
     place = _place(settings)
     chain = _chain(error)
     text = " ".join(str(item) for item in chain).lower()
+    if any(isinstance(item, urllib3.exceptions.ProxyError) for item in chain):
+        return f"the proxy does not lead to {place}: {_short(str(chain[-1]))}", PROXY_HINT
     if any(isinstance(item, (urllib3.exceptions.NameResolutionError, socket.gaierror)) for item in chain):
         return f"the name of {place} is unknown", "check the endpoint's host name, and DNS"
     if any(isinstance(item, ConnectionRefusedError) for item in chain):
@@ -110,7 +117,7 @@ def _words(error: BaseException, settings: SignalSettings) -> tuple[str, str]:
         if _greets_in_http2(settings.endpoint):
             return f"{place} is a gRPC port and was spoken to in HTTP", GRPC_PORT_HINT
         return f"{place} closed the connection", "it may be restarting, or the port may not be OTLP/HTTP"
-    return f"{place}: {chain[-1]}", "see the receiver's log"
+    return f"{place}: {_short(str(chain[-1]))}", "see the receiver's log"
 
 
 def _tls_words(text: str, place: str) -> tuple[str, str]:
@@ -128,7 +135,7 @@ def _tls_words(text: str, place: str) -> tuple[str, str]:
             "set [sink.otlp] client_certificate and client_key",
         )
     if "hostname mismatch" in text or "doesn't match" in text or "ip address mismatch" in text:
-        return f"TLS: the certificate of {place} is for another name", "use the name that the certificate has"
+        return f"TLS: the certificate of {place} is for another name", NAME_HINT
     if "expired" in text:
         return f"TLS: the certificate of {place} has expired", "renew it"
     if "certificate" in text:
@@ -216,8 +223,10 @@ def _unavailable(text: str, details: str, place: str) -> tuple[str, str]:
         return f"the name of {place} is unknown", "check the endpoint's host name, and DNS"
     if "refused" in text:
         return f"{place} refuses the connection: nothing listens there", "start the Collector, or check the port"
+    if "hostname verification" in text or "hostname mismatch" in text or "not in peer certificate" in text:
+        return f"TLS: the certificate of {place} is for another name", NAME_HINT
     if "certificate_verify_failed" in text or "certificate_v" in text:
-        return f"TLS: the certificate of {place} is not trusted, or is for another name", TLS_HINT
+        return f"TLS: the certificate of {place} is not trusted", TLS_HINT
     if "wrong_version" in text:
         return f"TLS: {place} does not speak it", "use http:// if the receiver has no TLS"
     if "tsi_data_corrupted" in text or "certificate_required" in text:

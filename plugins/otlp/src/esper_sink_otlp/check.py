@@ -26,8 +26,7 @@ def check_words(exporters: Mapping[Signal, Exporter], settings: Mapping[Signal, 
     lines, failed, hints = [], False, []
     for signal, exporter in exporters.items():
         here = settings[signal]
-        scheme = ("grpcs" if here.secure else "grpc") + "://" if here.protocol == "grpc" else ""
-        start = f"{signal}: {scheme}{here.endpoint} ({here.protocol})"
+        start = f"{signal}: {here.shown} ({here.protocol})"
         answer = exporter.last_answer
         if answer is None:
             failed = True

@@ -11,7 +11,8 @@ from esper_core.hooks import Secret  # noqa: TC001  # msgspec resolves the annot
 __all__ = ["OtlpConfig", "Signal"]
 
 Signal = Literal["traces", "metrics"]
-Seconds = Annotated[float, Meta(gt=0)]
+# A year: a wait that is longer overflows the system's clock.
+Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 Count = Annotated[int, Meta(ge=1)]
 
 
@@ -38,7 +39,7 @@ class OtlpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = ""
     protocol: Annotated[
         Literal["", "http/protobuf", "grpc"],
-        _doc("OTEL_EXPORTER_OTLP_PROTOCOL, else http/protobuf; grpc needs esper-sink-otlp[grpc]"),
+        _doc("OTEL_EXPORTER_OTLP_PROTOCOL, else http/protobuf"),
     ] = ""
     signals: Annotated[tuple[Signal, ...], _doc("what is sent")] = ("traces", "metrics")
     headers: Annotated[
@@ -52,7 +53,11 @@ class OtlpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         bool | None, _doc("gRPC without TLS for an endpoint without http:// or https://; OTEL_EXPORTER_OTLP_INSECURE")
     ] = None
     certificate: Annotated[
-        str, _doc("file with the certificate authority to trust; OTEL_EXPORTER_OTLP_CERTIFICATE, else the system's")
+        str,
+        _doc(
+            "file with the certificate authority to trust; OTEL_EXPORTER_OTLP_CERTIFICATE, else the exporter's own: "
+            "certifi's over HTTP (or REQUESTS_CA_BUNDLE), gRPC's over gRPC"
+        ),
     ] = ""
     client_certificate: Annotated[
         str, _doc("file with the client's certificate (mTLS); OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE")
@@ -74,6 +79,7 @@ class OtlpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "least seconds between two collections that PPO updates cause; updates in between share one collection, "
             "each keeps its own gauge points",
             ge=0,
+            le=31_536_000,
         ),
     ] = 0.5
     temporality: Annotated[
@@ -88,13 +94,18 @@ class OtlpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
     batch_size: Annotated[Count | None, _doc("spans in one request; OTEL_BSP_MAX_EXPORT_BATCH_SIZE, else 512")] = None
     batch_bytes: Annotated[
-        int, _doc("bytes in one request before compression; a larger batch is halved; gRPC servers refuse 4 MiB", ge=1)
+        int,
+        _doc(
+            "bytes in one request before compression, estimated; a larger batch is halved; gRPC servers refuse 4 MiB",
+            ge=1,
+        ),
     ] = 2 * 1024 * 1024
     delay_s: Annotated[
         Seconds | None, _doc("seconds a span waits for others; OTEL_BSP_SCHEDULE_DELAY (milliseconds), else 1")
     ] = None
     close_timeout_s: Annotated[
-        float, _doc("seconds to send what is left when the run ends; keep it below run.close_timeout_s", gt=0)
+        float,
+        _doc("seconds to send what is left when the run ends; keep it below run.close_timeout_s", gt=0, le=31_536_000),
     ] = 2.5
     replay_window_s: Annotated[
         float,
@@ -102,5 +113,6 @@ class OtlpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "gauge points older than this are kept out: the backend's out-of-order window, in seconds; one point "
             "that is too old would cost Prometheus' whole batch",
             gt=0,
+            le=1e9,
         ),
     ] = 7200.0

@@ -8,26 +8,24 @@ how a replay makes the very same points again.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.sdk.metrics import Counter, Histogram, ObservableCounter
 from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricReader, MetricsData
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.version import __version__ as sdk_version
 
-from esper_core.semconv.identity import SCOPE_NAME
-from esper_core.semconv.names import GAUGES
-from esper_sink_otlp.points import add_gauge_points
+from esper_sink_otlp.backlog import Backlog
+from esper_sink_otlp.points import joined, of_process, without_event_gauges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from opentelemetry.proto.metrics.v1.metrics_pb2 import ResourceMetrics
+    from opentelemetry.sdk.metrics.export import ResourceMetrics
 
     from esper_core.events import TelemetryEvent
     from esper_core.semconv.gauges import GaugePoint
@@ -38,14 +36,21 @@ __all__ = ["MetricSource", "UpdateReader"]
 
 EVENTS_PER_REQUEST: Final = 100
 """Updates whose gauge points share a request: about 60 points and 6 KB each."""
+GATHER_S: Final = 0.05
+"""A replay sends an update's points when it was quiet for so long, or when they fill a request."""
 KEPT_DELTAS: Final = 64
 """Delta collections kept while the receiver is away; cumulative ones need not be kept."""
 WINDOW_MARGIN_S: Final = 60.0
 """Points are kept out this long before the window ends: they travel, and clocks differ."""
-EVENT_GAUGES: Final = frozenset(gauge.name for gauge in GAUGES)
-"""Gauges whose points come from events."""
 _MARK: Final = {"esper.marked": "true"}
-_REPLAY_PATIENCE_S: Final = 30.0
+_EVENT_BYTES: Final = 6000
+_COLLECTION_BYTES: Final = 40_000
+_SDK: Final = {
+    "telemetry.sdk.language": "python",
+    "telemetry.sdk.name": "opentelemetry",
+    "telemetry.sdk.version": sdk_version,
+}
+"""What the SDK adds to every resource: a replay's is as the live one."""
 
 
 class UpdateReader(MetricReader):
@@ -82,33 +87,43 @@ class UpdateReader(MetricReader):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricBatch:
-    """One request: what was collected, and the gauge points of some events."""
+    """One request: what was collected, and the gauge points of some events.
+
+    Attributes:
+        events: they wait until the receiver has their points.
+        collected: by the SDK; the last is of now.
+        build: joins both.
+    """
 
     events: Sequence[TelemetryEvent[Any]]
-    collected: Sequence[ExportMetricsServiceRequest]
-    request: ExportMetricsServiceRequest
+    collected: Sequence[ResourceMetrics]
+    build: Callable[[Sequence[TelemetryEvent[Any]], Sequence[ResourceMetrics]], MetricsData]
 
     @property
     def items(self) -> int:
         """Events whose gauge points it carries."""
         return len(self.events)
 
-    def encode(self) -> bytes:
-        """An ``ExportMetricsServiceRequest``."""
-        body: bytes = self.request.SerializeToString()
-        return body
+    @property
+    def payload(self) -> MetricsData:
+        """What the SDK's exporter takes."""
+        return self.build(self.events, self.collected)
+
+    @property
+    def size_bytes(self) -> int:
+        """The request's size, estimated."""
+        return _EVENT_BYTES * len(self.events) + _COLLECTION_BYTES * len(self.collected)
 
     def halves(self) -> Sequence[MetricBatch]:
-        """None: its size is bounded by the number of events."""
-        return ()
-
-
-@dataclass(slots=True)
-class _Outside:
-    """Points that were kept out of requests."""
-
-    events: int = 0
-    points: int = 0
+        """By events; then one event and the collection."""
+        middle = (len(self.events) + 1) // 2
+        if len(self.events) > 1:
+            first, second = self.events[:middle], self.events[middle:]
+        elif self.events and self.collected:
+            first, second = (), self.events
+        else:
+            return ()
+        return (replace(self, events=first), replace(self, events=second, collected=()))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -119,154 +134,129 @@ class MetricSource:
         settings: interval and temporality.
         points: makes an event's gauge points.
         resource: of the process that emitted an event; used for points that no collection carries (a replay).
-        scope: name and version of the instrumentation scope of such points.
         queue_size: events that may wait; the oldest is dropped and counted.
         update_interval_s: least seconds between two collections that updates cause.
         window_s: older points are kept out and counted.
         reader: None in a replay.
         patient: a replay waits for a place instead of dropping.
         clock_ns: unix time.
+        coalesced: updates that shared a collection with another.
+        points_outside: gauge points kept out for their age.
     """
 
     settings: MetricSettings
     points: Callable[[TelemetryEvent[Any]], Sequence[GaugePoint]]
     resource: Callable[[TelemetryEvent[Any]], Mapping[str, str | int | float | bool]]
-    scope: tuple[str, str] = (SCOPE_NAME, "")
     queue_size: int = 4096
     update_interval_s: float = 0.5
     window_s: float = 7200.0
     reader: UpdateReader | None = None
     patient: bool = False
     clock_ns: Callable[[], int] = time.time_ns
-    wake: Callable[[], None] = lambda: None
     coalesced: int = 0
-    dropped: int = 0
-    outside: _Outside = field(default_factory=_Outside)
-    _events: deque[TelemetryEvent[Any]] = field(default_factory=deque)
-    _kept: deque[ExportMetricsServiceRequest] = field(default_factory=lambda: deque(maxlen=KEPT_DELTAS))
-    _changed: threading.Condition = field(default_factory=threading.Condition)
+    points_outside: int = 0
+    backlog: Backlog[TelemetryEvent[Any]] = field(init=False)
+    _kept: deque[ResourceMetrics] = field(default_factory=lambda: deque(maxlen=KEPT_DELTAS))
+    _live: Resource | None = None
     _collected_at: float = field(default_factory=time.monotonic)
+    _put_at: float = 0.0
     _final_done: bool = False
-    _closed: bool = False
+
+    def __post_init__(self) -> None:
+        self.backlog = Backlog(self.queue_size, patient=self.patient)
 
     # --- the sink's thread --------------------------------------------------------------------
 
     def put(self, event: TelemetryEvent[Any]) -> None:
         """Queue an event for its gauge points and for a collection."""
-        with self._changed:
-            if self._closed:
-                self.dropped += 1
-                return
-            if len(self._events) >= self.queue_size:
-                self.wake()
-                if not self.patient or not self._changed.wait_for(
-                    lambda: len(self._events) < self.queue_size or self._closed, _REPLAY_PATIENCE_S
-                ):
-                    self._events.popleft()
-                    self.dropped += 1
-            self._events.append(event)
-        self.wake()
-
-    @property
-    def waiting(self) -> int:
-        """Events that wait."""
-        return len(self._events)
+        self._put_at = time.monotonic()
+        self.backlog.put(event)
+        self.backlog.wake()
 
     # --- the exporter's thread ----------------------------------------------------------------
 
     def wait_s(self) -> float:
         """Seconds until the next collection is due."""
-        since_s = time.monotonic() - self._collected_at
-        pace_s = self._pace_s() if self._events else self.settings.interval_s
-        return max(0.01, pace_s - since_s)
+        waiting = len(self.backlog)
+        if self.reader is None:
+            return GATHER_S if waiting else self.settings.interval_s
+        pace_s = self.update_interval_s if waiting else self.settings.interval_s
+        return max(0.01, self._collected_at + pace_s - time.monotonic())
 
-    def _pace_s(self) -> float:
-        # A replay makes no collections: its points need no spacing.
-        return self.update_interval_s if self.reader is not None else 0.0
+    def _due(self) -> bool:
+        waiting, now = len(self.backlog), time.monotonic()
+        if self.reader is None:  # no collections: updates only gather
+            return waiting >= EVENTS_PER_REQUEST or (waiting > 0 and now - self._put_at >= GATHER_S)
+        since_s = now - self._collected_at
+        return since_s >= self.settings.interval_s or (waiting > 0 and since_s >= self.update_interval_s)
 
     def take(self, *, final: bool) -> Batch | None:
         """Collect when it is due, and gather the gauge points of the events since."""
-        since_s = time.monotonic() - self._collected_at
-        due = bool(self._events) and since_s >= self._pace_s()
-        if not (final or due or (self.reader is not None and since_s >= self.settings.interval_s)):
+        if not (final or self._due()):
             return None
-        if final and self._final_done and not self._events and not self._kept:
+        if final and self._final_done and not len(self.backlog) and not self._kept:
             return None
         self._collected_at = time.monotonic()
         self._final_done = final
-        with self._changed:
-            events = [self._events.popleft() for _ in range(min(len(self._events), EVENTS_PER_REQUEST))]
-            self._changed.notify_all()
+        events = self._events()
         self.coalesced += max(0, len(events) - 1)
-        return self._batch(events)
+        collected = (*self._kept, *self._collect())
+        self._kept.clear()
+        if not events and not collected:
+            return None
+        return MetricBatch(events=events, collected=collected, build=self._build)
+
+    def _events(self) -> list[TelemetryEvent[Any]]:
+        """The next events that are young enough; the others are settled as outside."""
+        while taken := self.backlog.take(EVENTS_PER_REQUEST):
+            events = [event for event in taken if self._is_inside(event)]
+            self.backlog.settle(outside=len(taken) - len(events))
+            if events:
+                return events
+        return []
 
     def restore(self, batch: Batch) -> None:
         """Keep the events until the receiver is back, and what was collected if it is not collected again."""
         assert isinstance(batch, MetricBatch)  # only what take() gave  # noqa: S101
-        with self._changed:
-            self._events.extendleft(reversed(batch.events))
+        self.backlog.restore(batch.events)
         self.coalesced -= max(0, len(batch.events) - 1)
         if self.settings.temporality != "cumulative":
             self._kept.extend(batch.collected)
         self._final_done = False
 
-    def forget(self) -> int:
-        """Give up what waits."""
-        with self._changed:
-            count = len(self._events)
-            self._closed = True
-            self._events.clear()
-            self._changed.notify_all()
-        return count
-
     # --- inside -------------------------------------------------------------------------------
 
-    def _batch(self, events: list[TelemetryEvent[Any]]) -> MetricBatch | None:
-        collected = self._collect()
-        request = ExportMetricsServiceRequest()
-        for one in (*self._kept, *collected):
-            request.MergeFrom(one)
-        kept, self._kept = list(self._kept), deque(maxlen=KEPT_DELTAS)
+    def _is_inside(self, event: TelemetryEvent[Any]) -> bool:
+        """Whether the backend still takes the event's points, which all have its time."""
+        oldest_ns = self.clock_ns() - int((self.window_s - min(WINDOW_MARGIN_S, self.window_s / 10)) * 1e9)
+        if event.time_ns >= oldest_ns:
+            return True
+        self.points_outside += len(self.points(event))
+        return False
+
+    def _build(self, events: Sequence[TelemetryEvent[Any]], collected: Sequence[ResourceMetrics]) -> MetricsData:
         # Live there is one process, and its collection has the resource; a replay may hold several attempts.
-        live = request.resource_metrics[-1] if request.resource_metrics else None
         by_process: dict[tuple[int, int], list[TelemetryEvent[Any]]] = {}
         for event in events:
             by_process.setdefault((event.attempt, event.rank), []).append(event)
-        for same in by_process.values():
-            if points := self._points_of(same):
-                target = live if live is not None else request.resource_metrics.add()
-                add_gauge_points(target, points, resource=self.resource(same[0]), scope=self.scope)
-        if not request.resource_metrics:
-            return None
-        return MetricBatch(events=events, collected=(*kept, *collected), request=request)
+        gauges = [
+            of_process(
+                self._live or Resource({**_SDK, **self.resource(same[0])}),
+                [point for event in same for point in self._points_of(event)],
+            )
+            for same in by_process.values()
+        ]
+        return joined((*collected, *gauges))
 
-    def _points_of(self, events: Sequence[TelemetryEvent[Any]]) -> list[GaugePoint]:
-        oldest_ns = self.clock_ns() - int((self.window_s - min(WINDOW_MARGIN_S, self.window_s / 10)) * 1e9)
-        inside: list[GaugePoint] = []
-        for event in events:
-            made = self.points(event)
-            if event.marked:
-                made = [replace(point, attributes={**point.attributes, **_MARK}) for point in made]
-            young = [point for point in made if point.time_ns >= oldest_ns]
-            self.outside.points += len(made) - len(young)
-            self.outside.events += len(young) < len(made)
-            inside += young
-        return inside
+    def _points_of(self, event: TelemetryEvent[Any]) -> Sequence[GaugePoint]:
+        made = self.points(event)
+        if event.marked:
+            return [replace(point, attributes={**point.attributes, **_MARK}) for point in made]
+        return made
 
-    def _collect(self) -> tuple[ExportMetricsServiceRequest, ...]:
+    def _collect(self) -> tuple[ResourceMetrics, ...]:
         data = self.reader.read() if self.reader is not None else None
         if data is None or not data.resource_metrics:
             return ()
-        request: ExportMetricsServiceRequest = encode_metrics(data)
-        for resource_metrics in request.resource_metrics:
-            self._without_event_gauges(resource_metrics)
-        return (request,)
-
-    @staticmethod
-    def _without_event_gauges(resource_metrics: ResourceMetrics) -> None:
-        """Take out the gauges that come from events, which ``add_gauge_points`` stamps rightly."""
-        for scope in resource_metrics.scope_metrics:
-            kept = [metric for metric in scope.metrics if metric.name not in EVENT_GAUGES]
-            if len(kept) < len(scope.metrics):
-                del scope.metrics[:]
-                scope.metrics.extend(kept)
+        self._live = data.resource_metrics[-1].resource
+        return tuple(without_event_gauges(item) for item in data.resource_metrics)

@@ -1,76 +1,73 @@
-"""Gauge points of events, as OTLP metrics with the events' own times."""
+"""Gauge points of events, as the SDK's metrics with the events' own times."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final
 
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.sdk.metrics.export import Gauge, Metric, MetricsData, NumberDataPoint, ResourceMetrics, ScopeMetrics
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
+from esper_core.semconv.names import GAUGES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-    from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, ResourceMetrics, ScopeMetrics
+    from opentelemetry.sdk.resources import Resource
 
     from esper_core.semconv.gauges import GaugePoint
 
-__all__ = ["add_gauge_points", "key_values"]
+__all__ = ["EVENT_GAUGES", "gauge_metrics", "joined", "of_process", "without_event_gauges"]
+
+EVENT_GAUGES: Final = {gauge.name: gauge.brief for gauge in GAUGES}
+"""Gauges whose points come from events, and what each is."""
+SCOPE: Final = InstrumentationScope(SCOPE_NAME, version("esper-core"), SCHEMA_URL)
+"""The one that live metrics have: a replay draws no second series."""
 
 
-def add_gauge_points(
-    target: ResourceMetrics,
-    points: Iterable[GaugePoint],
-    *,
-    resource: Mapping[str, str | int | float | bool],
-    scope: tuple[str, str],
-) -> None:
-    """Add points to a request, one metric a name, in the order given.
-
-    Args:
-        target: a collection's resource metrics, or new ones, which get ``resource``.
-        points: from one or many events.
-        resource: attributes of the run's resource.
-        scope: name and version of the instrumentation scope; an existing one of that name is used.
-    """
-    if not target.HasField("resource"):
-        target.resource.attributes.extend(key_values(resource))
-    into = _scope(target, scope)
-    metrics: dict[str, Metric] = {}
+def gauge_metrics(points: Iterable[GaugePoint]) -> list[Metric]:
+    """One metric a name, in the order given."""
+    data: dict[str, list[NumberDataPoint]] = {}
+    units: dict[str, str] = {}
     for point in points:
-        metric = metrics.get(point.name)
-        if metric is None:
-            metric = metrics[point.name] = into.metrics.add(name=point.name, unit=point.unit)
-        data = metric.gauge.data_points.add(time_unix_nano=point.time_ns)
-        if isinstance(point.value, int):
-            data.as_int = point.value
-        else:
-            data.as_double = point.value
-        data.attributes.extend(key_values(point.attributes))
+        units[point.name] = point.unit
+        made = NumberDataPoint(
+            attributes=dict(point.attributes),
+            start_time_unix_nano=0,  # a gauge has none
+            time_unix_nano=point.time_ns,
+            value=point.value,
+        )
+        data.setdefault(point.name, []).append(made)
+    return [
+        Metric(name=name, description=EVENT_GAUGES.get(name, ""), unit=units[name], data=Gauge(data_points=found))
+        for name, found in data.items()
+    ]
 
 
-def key_values(attributes: Mapping[str, object]) -> list[KeyValue]:
-    """OTLP attributes of plain values."""
-    return [KeyValue(key=key, value=_any_value(value)) for key, value in attributes.items()]
+def of_process(resource: Resource, points: Iterable[GaugePoint]) -> ResourceMetrics:
+    """The gauge points of one process, in the scope that live metrics have."""
+    scope = ScopeMetrics(scope=SCOPE, metrics=gauge_metrics(points), schema_url=SCHEMA_URL)
+    return ResourceMetrics(resource=resource, scope_metrics=[scope], schema_url=resource.schema_url)
 
 
-def _any_value(value: object) -> AnyValue:
-    if isinstance(value, bool):
-        return AnyValue(bool_value=value)
-    if isinstance(value, int):
-        return AnyValue(int_value=value)
-    if isinstance(value, float):
-        return AnyValue(double_value=value)
-    if isinstance(value, list | tuple):
-        array = AnyValue()
-        array.array_value.values.extend(_any_value(item) for item in value)
-        return array
-    return AnyValue(string_value=str(value))
+def joined(parts: Iterable[ResourceMetrics]) -> MetricsData:
+    """One entry a resource and a scope: of two with one resource, the SDK's encoder keeps the last."""
+    resources: dict[Resource, tuple[ResourceMetrics, dict[InstrumentationScope, ScopeMetrics]]] = {}
+    for part in parts:
+        _, scopes = resources.setdefault(part.resource, (part, {}))
+        for item in part.scope_metrics:
+            known = scopes.get(item.scope)
+            metrics = item.metrics if known is None else [*known.metrics, *item.metrics]
+            scopes[item.scope] = replace(item, metrics=metrics)
+    return MetricsData([replace(part, scope_metrics=list(scopes.values())) for part, scopes in resources.values()])
 
 
-def _scope(target: ResourceMetrics, scope: tuple[str, str]) -> ScopeMetrics:
-    known: ScopeMetrics
-    for known in target.scope_metrics:
-        if known.scope.name == scope[0]:
-            return known
-    added: ScopeMetrics = target.scope_metrics.add()
-    added.scope.name, added.scope.version = scope
-    return added
+def without_event_gauges(collected: ResourceMetrics) -> ResourceMetrics:
+    """Take out the gauges that come from events, which the SDK stamps with the time of its collection."""
+    scopes = [
+        replace(scope, metrics=[metric for metric in scope.metrics if metric.name not in EVENT_GAUGES])
+        for scope in collected.scope_metrics
+    ]
+    return replace(collected, scope_metrics=scopes)

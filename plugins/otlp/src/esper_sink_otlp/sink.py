@@ -8,14 +8,15 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from esper_core.hooks import CloseReason, Delivery, SinkContext, hookimpl
+from esper_core.hooks import Delivery, SinkContext, hookimpl
 from esper_core.runs import JournalResources, RunDir
 from esper_core.semconv.gauges import gauge_points
 from esper_sink_otlp.check import check_words, not_rebuilt
 from esper_sink_otlp.config import OtlpConfig
-from esper_sink_otlp.connect import open_transport
 from esper_sink_otlp.exporter import Exporter, StateChange
 from esper_sink_otlp.metrics import MetricSource, UpdateReader
+from esper_sink_otlp.redaction import Redaction
+from esper_sink_otlp.sender import Sender
 from esper_sink_otlp.settings import metric_settings, resolve, span_settings
 from esper_sink_otlp.spans import SpanQueue, SpanSource
 
@@ -40,7 +41,6 @@ class OtlpSink:
 
     Raises:
         ConfigError: a value or variable cannot be used.
-        SinkError: a certificate cannot be read, or gRPC is asked for without its extra.
     """
 
     Config: ClassVar[type[OtlpConfig]] = OtlpConfig
@@ -53,6 +53,11 @@ class OtlpSink:
         }
         self._span_settings = span_settings(config, os.environ)
         self._metric_settings = metric_settings(config, os.environ)
+        self._redact = Redaction(
+            (value for settings in self.settings.values() for _, value in settings.headers),
+            (settings.endpoint for settings in self.settings.values()),
+            os.environ,
+        )
         self._context: SinkContext | None = None
         self._spans: SpanSource | None = None
         self._metrics: MetricSource | None = None
@@ -66,7 +71,11 @@ class OtlpSink:
 
     @hookimpl
     def esper_span_processors(self, context: SinkContext) -> list[SpanProcessor]:
-        """One processor: it queues ended spans for the exporter's thread."""
+        """One processor: it queues ended spans for the exporter's thread.
+
+        Raises:
+            SinkError: a certificate file or the credential provider cannot be used.
+        """
         if "traces" not in self.settings:
             return []
         self._context = context
@@ -75,7 +84,6 @@ class OtlpSink:
             settings = replace(settings, delay_s=0.0)
         self._spans = SpanSource(settings, patient=context.mode == "replay")
         self._exporters["traces"] = exporter = self._exporter("traces", self._spans)
-        self._spans.wake = exporter.wake
         return [SpanQueue(self._spans, lambda: exporter.close(self._config.close_timeout_s), self._flush)]
 
     @hookimpl
@@ -106,16 +114,15 @@ class OtlpSink:
                 points=gauge_points,
                 resource=_resources(context),
                 queue_size=self._span_settings.queue_size,
-                update_interval_s=self._config.update_interval_s if context.mode == "live" else 0.0,
+                update_interval_s=self._config.update_interval_s,
                 window_s=self._config.replay_window_s,
                 reader=self._reader,
                 patient=context.mode == "replay",
             )
-            self._exporters["metrics"] = exporter = self._exporter("metrics", self._metrics)
-            self._metrics.wake = exporter.wake
+            self._exporters["metrics"] = self._exporter("metrics", self._metrics)
         for exporter in self._exporters.values():
             exporter.start()
-            context.logger.info("otlp: %r", self.settings[exporter.signal])
+            context.logger.info("otlp: %s", self._redact(repr(self.settings[exporter.signal])))
 
     @hookimpl
     def esper_ppo_updated(self, event: TelemetryEvent[PPOUpdatePayload]) -> None:
@@ -125,12 +132,11 @@ class OtlpSink:
         self._tell_losses()
 
     @hookimpl
-    def esper_sink_closed(self, reason: CloseReason) -> None:
+    def esper_sink_closed(self) -> None:
         """Send what is left, inside ``close_timeout_s``, and report what did not arrive.
 
         Spans are closed by the host through the processor, which may still hold some; here their end is awaited.
         """
-        del reason
         limit_s = self._config.close_timeout_s
         until = time.monotonic() + limit_s
         metrics, traces = self._exporters.get("metrics"), self._exporters.get("traces")
@@ -146,8 +152,8 @@ class OtlpSink:
     def _account(self) -> str:
         """What was sent, for ``trainer.log``."""
         words = [
-            f"{signal}: {exporter.counts.sent} sent in {exporter.counts.requests} requests, "
-            f"{exporter.counts.failures} requests failed"
+            f"{signal}: {exporter.account.delivered} sent in {exporter.requests} requests, "
+            f"{exporter.failures} requests failed"
             for signal, exporter in self._exporters.items()
         ]
         if self._metrics is not None:
@@ -160,7 +166,7 @@ class OtlpSink:
         settings = self.settings[signal]
         return Exporter(
             signal,
-            open_transport(settings),
+            Sender(settings, self._redact),
             source,
             timeout_s=settings.timeout_s,
             batch_bytes=self._config.batch_bytes,
@@ -179,9 +185,10 @@ class OtlpSink:
             else:
                 self._failing.discard(change.signal)
             after = bool(self._failing)
-        context.logger.warning("otlp: %s", change.message)
+        message = self._redact(change.message)
+        context.logger.warning("otlp: %s", message)
         if after != before and context.mode != "check":  # check_report says it
-            context.report(change.state, change.message)
+            context.report(change.state, message)
 
     def _tell_losses(self) -> None:
         """Hand new losses to the host's count."""
@@ -193,22 +200,18 @@ class OtlpSink:
 
     @property
     def lost(self) -> int:
-        """Spans and updates' gauge points that did not arrive."""
-        dropped = (self._spans.dropped if self._spans else 0) + (self._metrics.dropped if self._metrics else 0)
-        return dropped + sum(exporter.counts.lost for exporter in self._exporters.values())
+        """Spans and updates' gauge points that did not arrive, for their age apart."""
+        return sum(exporter.account.lost - exporter.account.outside for exporter in self._exporters.values())
 
     def _loss_words(self) -> str:
         words = []
-        for signal, source in (("traces", self._spans), ("metrics", self._metrics)):
-            exporter = self._exporters.get(signal)  # type: ignore[call-overload]  # the two known signals
-            if source is None or exporter is None:
-                continue
+        for signal, exporter in self._exporters.items():
             unit = "spans" if signal == "traces" else "updates' gauge points"
-            counts = exporter.counts
+            account = exporter.account
             for count, why in (
-                (source.dropped, "the queue was full"),
-                (counts.rejected, "refused by the receiver"),
-                (counts.unsent, "not sent when time was over"),
+                (account.dropped, "the queue was full"),
+                (account.rejected, "refused by the receiver"),
+                (account.unsent, "not acknowledged when time was over"),
             ):
                 if count:
                     words.append(f"{count} {unit} {why}")
@@ -220,20 +223,20 @@ class OtlpSink:
         for exporter in self._exporters.values():
             exporter.wake()
         while time.monotonic() < until:
-            if not any(source.waiting for source in (self._spans, self._metrics) if source is not None):
+            if not any(exporter.account.undelivered for exporter in self._exporters.values()):
                 return True
             time.sleep(0.02)
         return False
 
     def _tell_outside(self) -> None:
-        outside = self._metrics.outside if self._metrics is not None else None
-        if outside is None or not outside.points or self._context is None:
+        metrics, exporter = self._metrics, self._exporters.get("metrics")
+        if metrics is None or exporter is None or not exporter.account.outside or self._context is None:
             return
         self._context.report(
             "failing",
-            f"{outside.points} gauge points of {outside.events} updates kept out: older than "
+            f"{metrics.points_outside} gauge points of {exporter.account.outside} updates kept out: older than "
             f"{self._config.replay_window_s:g} s (replay_window_s), the backend would refuse their whole batch",
-            lost=outside.events,
+            lost=exporter.account.outside,
         )
 
     # --- `esper sinks check` ------------------------------------------------------------------
@@ -254,7 +257,7 @@ class OtlpSink:
     def replay_report(self) -> str:
         """What the replay sent, and what no replay can: named, so that nobody looks for it in vain."""
         sent = ", ".join(
-            f"{exporter.counts.sent} {'spans' if signal == 'traces' else 'updates as gauge points'}"
+            f"{exporter.account.delivered} {'spans' if signal == 'traces' else 'updates as gauge points'}"
             for signal, exporter in self._exporters.items()
         )
         return f"sent {sent or 'nothing'}\n{not_rebuilt()}"

@@ -6,17 +6,16 @@ keeps the newest by dropping the oldest without a number anyone sees.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
+from esper_sink_otlp.backlog import Backlog
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import Span
@@ -24,10 +23,15 @@ if TYPE_CHECKING:
     from esper_sink_otlp.exporter import Batch
     from esper_sink_otlp.settings import SpanSettings
 
-__all__ = ["SpanQueue", "SpanSource"]
+__all__ = ["SpanBatch", "SpanQueue", "SpanSource"]
 
-_REPLAY_PATIENCE_S = 30.0
-"""How long a replay waits for a place in the queue before it counts a span as dropped."""
+_SPAN_BYTES: Final = 80
+"""Ids, times, kind and flags of one span, as OTLP."""
+_EVENT_BYTES: Final = 20
+_ATTRIBUTE_BYTES: Final = 17
+"""Tags, lengths and a number of one attribute."""
+_ELEMENT_BYTES: Final = 13
+"""One number of an array."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +45,15 @@ class SpanBatch:
         """Spans in it."""
         return len(self.spans)
 
-    def encode(self) -> bytes:
-        """An ``ExportTraceServiceRequest``."""
-        body: bytes = encode_spans(self.spans).SerializeToString()
-        return body
+    @property
+    def payload(self) -> Sequence[ReadableSpan]:
+        """What the SDK's exporter takes."""
+        return self.spans
+
+    @property
+    def size_bytes(self) -> int:
+        """The request's size, estimated: encoding it to know would cost as much as sending it."""
+        return sum(map(_size_bytes, self.spans))
 
     def halves(self) -> Sequence[SpanBatch]:
         """Two batches, or none for a single span."""
@@ -52,8 +61,24 @@ class SpanBatch:
         return (SpanBatch(self.spans[:middle]), SpanBatch(self.spans[middle:])) if middle else ()
 
 
+def _size_bytes(span: ReadableSpan) -> int:
+    events = sum(_EVENT_BYTES + len(event.name) + _attributes_bytes(event.attributes) for event in span.events)
+    return _SPAN_BYTES + len(span.name) + _attributes_bytes(span.attributes) + events
+
+
+def _attributes_bytes(attributes: Mapping[str, object] | None) -> int:
+    size = 0
+    for key, value in (attributes or {}).items():
+        size += _ATTRIBUTE_BYTES + len(key)
+        if isinstance(value, str):
+            size += len(value)
+        elif isinstance(value, tuple | list):
+            size += sum(_ELEMENT_BYTES + (len(item) if isinstance(item, str) else 0) for item in value)
+    return size
+
+
 class SpanSource:
-    """A bounded queue of ended spans. When it is full the oldest is dropped and counted.
+    """A bounded queue of ended spans.
 
     Args:
         settings: sizes and delay.
@@ -62,71 +87,31 @@ class SpanSource:
 
     def __init__(self, settings: SpanSettings, *, patient: bool = False) -> None:
         self._settings = settings
-        self._patient = patient
-        self._queue: deque[ReadableSpan] = deque()
-        self._returned: deque[SpanBatch] = deque()
-        self._changed = threading.Condition()
+        self.backlog: Backlog[ReadableSpan] = Backlog(settings.queue_size, patient=patient)
         self._taken_at = time.monotonic()
-        self._closed = False
-        self.dropped = 0
-        self.wake: Callable[[], None] = lambda: None
 
     def put(self, span: ReadableSpan) -> None:
         """Queue an ended span. In the thread that ended it: live, it never waits."""
-        with self._changed:
-            if self._closed:
-                self.dropped += 1
-                return
-            if len(self._queue) >= self._settings.queue_size:
-                self.wake()
-                if not self._patient or not self._changed.wait_for(self._has_place, _REPLAY_PATIENCE_S):
-                    self._queue.popleft()
-                    self.dropped += 1
-            self._queue.append(span)
-            due = len(self._queue) >= self._settings.batch_size
-        if due:
-            self.wake()
-
-    def _has_place(self) -> bool:
-        return len(self._queue) < self._settings.queue_size
-
-    @property
-    def waiting(self) -> int:
-        """Spans that wait."""
-        return len(self._queue) + sum(batch.items for batch in self._returned)
+        if self.backlog.put(span) >= self._settings.batch_size:
+            self.backlog.wake()
 
     def wait_s(self) -> float:
         """Seconds until the delay is over."""
         return max(0.01, self._settings.delay_s - (time.monotonic() - self._taken_at))
 
     def take(self, *, final: bool) -> Batch | None:
-        """Returned batches first; then a full batch, or what there is once the delay is over."""
-        if self._returned:
-            return self._returned.popleft()
+        """A full batch, or what there is once the delay is over."""
         over = time.monotonic() - self._taken_at >= self._settings.delay_s
-        with self._changed:
-            if not (final or over or len(self._queue) >= self._settings.batch_size):
-                return None
-            self._taken_at = time.monotonic()
-            count = min(len(self._queue), self._settings.batch_size)
-            spans = [self._queue.popleft() for _ in range(count)]
-            self._changed.notify_all()
+        if not (final or over or len(self.backlog) >= self._settings.batch_size):
+            return None
+        self._taken_at = time.monotonic()
+        spans = self.backlog.take(self._settings.batch_size)
         return SpanBatch(spans) if spans else None
 
     def restore(self, batch: Batch) -> None:
         """Keep a batch, in its old order, until the receiver is back."""
         assert isinstance(batch, SpanBatch)  # only what take() gave  # noqa: S101
-        self._returned.append(batch)
-
-    def forget(self) -> int:
-        """Give up what waits and take nothing more."""
-        with self._changed:
-            count = self.waiting
-            self._closed = True
-            self._queue.clear()
-            self._returned.clear()
-            self._changed.notify_all()
-        return count
+        self.backlog.restore(batch.spans)
 
 
 class SpanQueue(SpanProcessor):

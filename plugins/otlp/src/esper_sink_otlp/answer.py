@@ -1,0 +1,34 @@
+"""What became of one request, whatever the protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Answer"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What became of one request.
+
+    Attributes:
+        ok: the receiver took it.
+        code: what the receiver said, as a person knows it: ``HTTP 200``, ``UNAVAILABLE``; empty without an answer.
+        cause: in words, why it failed; empty when it did not.
+        hint: in words, what to do about it.
+        retryable: the same request may succeed later: OTLP specification, section Failures, and a refused token.
+        divisible: smaller requests may succeed: it was too large, or one item in it cannot be encoded.
+        retry_after_s: how long the receiver asked to wait.
+        rejected: items of it that the receiver did not take (partial success).
+        latency_s: from sending to the answer.
+    """
+
+    ok: bool
+    code: str = ""
+    cause: str = ""
+    hint: str = ""
+    retryable: bool = False
+    divisible: bool = False
+    retry_after_s: float | None = None
+    rejected: int = 0
+    latency_s: float = 0.0
