@@ -120,7 +120,7 @@ def test_without_its_plugin_the_default_task_is_refused_and_with_it_it_trains(
 def test_a_command_comes_and_goes_with_its_plugin(environment: Path, wheels: Path, tmp_path: Path) -> None:
     absent = _esper(environment, tmp_path, "verify")
     assert absent.returncode == 64
-    assert "pip install esper-verify" in absent.stderr
+    assert "pip install 'esper-core[verify]'" in absent.stderr
     for package in ("esper_sink_journal", "esper_sink_tui", "esper_verify"):
         _install(environment, wheels, package)
     words = ("verify", "TELE-111", "--records-dir", str(ROOT / "docs" / "telemetry"), "--json")
