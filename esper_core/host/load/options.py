@@ -1,4 +1,4 @@
-"""From ``[sink.NAME]`` to a sink: its own Config, with errors that name file, table and key."""
+"""Creates a sink from its table ``[sink.NAME]`` and its own ``Config``. Errors name file, table and key."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def create_sink(
     origins: Mapping[str, str] | None = None,
     redact: Redaction | None = None,
 ) -> Any:
-    """Make one sink from its table.
+    """Create one sink from its table.
 
     Args:
         loaded: the sink's class.
         table: its ``[sink.NAME]``.
-        origins: where each key came from, as ``sink.NAME.key``; for the error.
-        redact: learns the secrets among the options.
+        origins: where each key came from, as ``sink.NAME.key``; for error messages.
+        redact: receives the secrets among the options.
 
     Raises:
         ConfigError: the table does not fit the sink's Config.
@@ -50,7 +50,7 @@ def create_sink(
             return loaded.factory()
         return loaded.factory(config)
     except EsperError:
-        raise  # the sink's own words, meant to be read
+        raise  # the sink's own message, already written for the user
     except Exception as error:
         raise SinkError(
             f"sink {loaded.origin} cannot be created: {type(error).__name__}: {redact(str(error))}",
@@ -59,7 +59,7 @@ def create_sink(
 
 
 def sink_options(loaded: LoadedSink, table: Mapping[str, Any], *, origins: Mapping[str, str] | None = None) -> Any:
-    """Validate a sink's table against its Config; None for a sink without one."""
+    """Validate a sink's table against its Config; return None for a sink without a Config."""
     prefix = f"sink.{loaded.name}"
     if loaded.config_type is None:
         if table:
@@ -96,7 +96,7 @@ def _place(prefix: str, key: str, origins: Mapping[str, str] | None) -> str:
 
 
 def _decode(kind: type[Any], value: Any) -> Any:
-    """What msgspec does not know itself. A message never holds the value: it may be a secret."""
+    """Convert the types that msgspec does not convert itself. A message never holds the value: it may be a secret."""
     if kind is Secret:
         if isinstance(value, Secret):
             return value
