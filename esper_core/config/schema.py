@@ -1,8 +1,8 @@
 """Every configuration key of the core, with its type, default, unit and meaning. Imports no torch.
 
 Each Struct is one table of ``esper.toml`` (``[tool.esper]`` in ``pyproject.toml``). The text under a field is what
-``docs/reference/config.md`` and ``--help`` show. Unknown keys are errors. A plugin's table ``[sink.NAME]`` belongs to
-the plugin and is validated by its own ``Config``.
+``docs/reference/config.md`` and ``--help`` show. Unknown keys are errors. A plugin's table ``[sink.NAME]`` is validated
+by the plugin's own ``Config``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 MASK: Final = "***"
-"""What stands where a secret would."""
+"""The text that replaces a secret."""
 
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
