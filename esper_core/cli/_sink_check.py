@@ -1,4 +1,4 @@
-"""``esper sinks check``: opens the selected sinks as a run would, sends one marked update, and says what came of it."""
+"""``esper sinks check``: opens the selected sinks as a run would, sends one marked update, and prints the result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REPORT_S: Final = 20.0
 
 @dataclass(slots=True)
 class _Answer:
-    """What a sink said of itself."""
+    """The result of a sink's own ``check_report``."""
 
     words: str = ""
     failed: bool = False
@@ -39,7 +39,7 @@ def check_sinks(resolved: Resolved) -> int:
     """Check every selected sink.
 
     Returns:
-        0 when all of them took the event, 1 otherwise.
+        0 when all sinks handled the event, 1 otherwise.
     """
     with tempfile.TemporaryDirectory(prefix=".esper-check-", dir=_folder(resolved.config.run.dir)) as folder:
         Path(folder, "telemetry").mkdir()
@@ -81,12 +81,12 @@ def check_sinks(resolved: Resolved) -> int:
 
 
 def _folder(runs: str) -> str | None:
-    """The runs' folder, so that its disk is tried; the system's own while there is none."""
+    """The folder of runs, so that its disk is tested; the system's temporary folder when there is none."""
     return runs if Path(runs).is_dir() else None
 
 
 def _ask(sink: Any, redact: Callable[[str], str]) -> _Answer:
-    """Call the sink's ``check_report`` in a thread, since it may wait for a network."""
+    """Call the sink's ``check_report`` in a thread: it may wait for a network."""
     report: Callable[[], str] | None = getattr(sink, "check_report", None)
     if report is None:
         return _Answer()
@@ -95,7 +95,7 @@ def _ask(sink: Any, redact: Callable[[str], str]) -> _Answer:
     def ask() -> None:
         try:
             words = redact(str(report()))
-        except BaseException as error:  # noqa: BLE001  # whatever it raises is the answer
+        except BaseException as error:  # noqa: BLE001  # any exception is the result: the check failed
             answer.words = redact(str(error) or type(error).__name__)
         else:
             answer.words, answer.failed = words, False
