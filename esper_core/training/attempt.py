@@ -194,7 +194,7 @@ class Attempt:
     # --- after --------------------------------------------------------------------------------
 
     def _leave(self, run: RunDir, attempt: int, session: Session | None, error: BaseException) -> None:
-        """Handle an exception that ended the attempt: write a summary; of a run that never began, delete the directory."""
+        """Handle an exception that ended the attempt: write a summary, or delete the directory of a run not begun."""
         if session is not None and run.record_path.exists():
             self._summarise(run, attempt, session.report, error=error)
         elif self.resumed is None:
