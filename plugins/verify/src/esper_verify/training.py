@@ -1,4 +1,4 @@
-"""A real short training in a process of its own: what the emitter's check looks at."""
+"""Runs a short real training in another process; the emitter's check reads its updates."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _TIMEOUT_S: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a training left behind.
+    """The results of a training.
 
     Attributes:
         updates: its PPO updates.
-        lines: its journal, as bytes on disk.
-        problem: why there is none; empty when all went well.
+        lines: the lines of its journal, as bytes on disk.
+        problem: why there is no journal; empty when the training succeeded.
     """
 
     updates: tuple[PPOUpdatePayload, ...] = ()
