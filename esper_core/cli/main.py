@@ -37,15 +37,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         128 + signal when stopped by one.
     """
     _open_streams()
-    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
     debug = os.environ.get("ESPER_DEBUG", "") not in {"", "0"}
-    if "--debug" in words:
+    if "--debug" in arguments:
         # Accepted anywhere, but not after "--": those arguments belong to another program.
-        end = words.index("--") if "--" in words else len(words)
-        debug = debug or "--debug" in words[:end]
-        words = [word for index, word in enumerate(words) if word != "--debug" or index > end]
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        debug = debug or "--debug" in arguments[:end]
+        arguments = [word for index, word in enumerate(arguments) if word != "--debug" or index > end]
     try:
-        code = _dispatch(words)
+        code = _dispatch(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of stdout has closed the pipe (`esper replay RUN | head`): no message can be delivered.
@@ -93,24 +93,24 @@ def _unforeseen(error: BaseException) -> str:
     libraries = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")} | {str(_OWN), "<"})
     theirs = [frame for frame in frames[ours:] if not frame.filename.startswith(libraries)]
     if not theirs or "esper_sink_" in theirs[-1].filename:
-        return f"esper: {said}\n  an error nobody foresaw; --debug shows where it comes from"
+        return f"esper: {said}\n  an unexpected error; --debug shows where it comes from"
     place = theirs[-1]
     return f"esper: {said}\n  in {place.filename}, line {place.lineno}, {place.name}(); --debug shows the way there"
 
 
-def _dispatch(words: list[str]) -> int:
-    if not words or words[0] in {"-h", "--help", "help"}:
-        if len(words) > 1 and words[0] == "help":
-            return _dispatch([words[1], "--help"])
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in {"-h", "--help", "help"}:
+        if len(argv) > 1 and argv[0] == "help":
+            return _dispatch([argv[1], "--help"])
         print(_overview())
         return EXIT_OK
-    if words[0] in {"-V", "--version"}:
+    if argv[0] in {"-V", "--version"}:
         print(f"esper {__version__}")
         return EXIT_OK
-    if words[0].startswith("-"):
-        guess = nearest(words[0], ("--version", "--debug", "--help"))
-        raise UsageError(f"unknown option {words[0]}{guess}", hint=f"{_USAGE}; see: esper --help")
-    return _run(words[0], words[1:])
+    if argv[0].startswith("-"):
+        guess = nearest(argv[0], ("--version", "--debug", "--help"))
+        raise UsageError(f"unknown option {argv[0]}{guess}", hint=f"{_USAGE}; see: esper --help")
+    return _run(argv[0], argv[1:])
 
 
 def _run(name: str, rest: list[str]) -> int:

@@ -321,8 +321,8 @@ class Session:
         elif isinstance(error, SystemExit) and not error.code:
             self.finish(self._state or RunState.DONE, self._reason)
         else:
-            words = self.redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
-            self.finish(RunState.FAILED, words)
+            message = self.redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+            self.finish(RunState.FAILED, message)
             logging.getLogger("esper.host").error("the run ended with an error", exc_info=error)
             if self.run is not None and self.mode == "live":
                 self._on_notice(f"the run failed; what it left is in {self.run.path}")

@@ -79,8 +79,8 @@ class SinkContract:
         try:
             sink_options(loaded, self.table(tmp_path) | {"no_such_key": 1})
         except ConfigError as error:
-            words = str(error)
-            _require("no_such_key" in words or "takes no options" in words, f"the error names the key: {words}")
+            message = str(error)
+            _require("no_such_key" in message or "takes no options" in message, f"the error names the key: {message}")
         else:
             _fail("the key no_such_key was accepted")
 
@@ -255,7 +255,7 @@ def _timed(sink: type) -> tuple[type, list[float]]:
 def _hears_updates(sink: type) -> InspectedSink:
     seen = inspect_sink(sink, sink.__name__)
     if _UPDATE_HOOK not in seen.hooks:
-        raise unittest.SkipTest(f"the sink hears no update; event hooks: {', '.join(sorted(EVENT_HOOKS))}")
+        raise unittest.SkipTest(f"the sink receives no update; event hooks: {', '.join(sorted(EVENT_HOOKS))}")
     return seen
 
 

@@ -117,7 +117,7 @@ class Guard:
         self._tell(change)
 
     def _failed(self, error: BaseException, begun: float) -> CallResult:
-        words = self._redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+        message = self._redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
         retry = isinstance(error, OSError)
         change = None
         with self._lock:
@@ -130,16 +130,16 @@ class Guard:
                 self._io_in_a_row += 1
                 self._retry_at = self.clock() + delay
                 if self._state in {"ok", "recovered"}:
-                    change = self._change("failing", f"{words}; will try again")
+                    change = self._change("failing", f"{message}; will try again")
             else:
                 self._lost += 1
                 self._in_a_row += 1
                 if self._in_a_row >= self._max_failures and self._state != "disabled":
-                    change = self._change("disabled", f"disabled after {self._in_a_row} failures in a row: {words}")
+                    change = self._change("disabled", f"disabled after {self._in_a_row} failures in a row: {message}")
                 elif self._state in {"ok", "recovered"}:
-                    change = self._change("failing", words)
+                    change = self._change("failing", message)
         if self._logger is not None:
-            self._logger.warning("sink %s failed: %s", self.name, words, exc_info=error)
+            self._logger.warning("sink %s failed: %s", self.name, message, exc_info=error)
         if isinstance(error, KeyboardInterrupt) and self._on_interrupt is not None:
             self._on_interrupt()
         self._tell(change)

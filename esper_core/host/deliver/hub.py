@@ -214,10 +214,10 @@ class Hub:
             error = channel.opened(max(0.0, end - self._clock()))
             if error is None:
                 continue
-            words = self._redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
-            channel.guard.disable(f"did not open: {words}")
+            message = self._redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+            channel.guard.disable(f"did not open: {message}")
             origin = f"{channel.guard.distribution} {channel.guard.version}".strip()
-            what = f'sink "{name}"{f" ({origin})" if origin else ""} did not open: {words}'
+            what = f'sink "{name}"{f" ({origin})" if origin else ""} did not open: {message}'
             if strict and self._named[name]:
                 refused = refused or SinkError(
                     what, hint=f"check [sink.{name}], or leave it out with `--no-sink {name}`"

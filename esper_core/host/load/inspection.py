@@ -140,7 +140,7 @@ def _catch_all(factory: type, hooks: frozenset[str], where: str) -> frozenset[st
     twice = sorted(kind for kind in kinds if EVENTS[kind].hook in hooks)
     if twice:
         raise SinkError(
-            f"{where}: hears {', '.join(twice)} twice: through esper_event and through {EVENTS[twice[0]].hook}",
+            f"{where}: receives {', '.join(twice)} twice: through esper_event and through {EVENTS[twice[0]].hook}",
             hint="leave the kind out of event_kinds, or remove its own method",
         )
     return frozenset(EVENTS[kind].hook for kind in kinds)
@@ -148,7 +148,7 @@ def _catch_all(factory: type, hooks: frozenset[str], where: str) -> frozenset[st
 
 def _kinds(declared: EventKinds | None, where: str) -> frozenset[str]:
     if declared is None:
-        raise SinkError(f"{where}: esper_event needs event_kinds: what it hears", hint=_KINDS_HINT)
+        raise SinkError(f"{where}: esper_event needs event_kinds: the kinds that it receives", hint=_KINDS_HINT)
     if isinstance(declared, str):
         if declared not in _ALL_KINDS:
             raise SinkError(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["create_sink", "sink_options"]
 
-_PATH = re.compile(r"^(?P<words>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
+_PATH = re.compile(r"^(?P<message>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
 
 
 def create_sink(
@@ -79,15 +79,15 @@ def sink_options(loaded: LoadedSink, table: Mapping[str, Any], *, origins: Mappi
         return msgspec.convert(dict(table), loaded.config_type, dec_hook=_decode)
     except (msgspec.ValidationError, ValueError, TypeError) as error:
         match = _PATH.match(str(error))
-        words, path = (match["words"], (match["path"] or "").lstrip(".")) if match else (str(error), "")
+        message, path = (match["message"], (match["path"] or "").lstrip(".")) if match else (str(error), "")
         key = re.split(r"[.\[]", path)[0] if path else ""
         raise ConfigError(
-            f"{_place(prefix, key, origins)}[{prefix}] {path + ': ' if path else ''}{_lower(words)}"
+            f"{_place(prefix, key, origins)}[{prefix}] {path + ': ' if path else ''}{_lower(message)}"
         ) from None
 
 
-def _lower(words: str) -> str:
-    return words[:1].lower() + words[1:]
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]
 
 
 def _place(prefix: str, key: str, origins: Mapping[str, str] | None) -> str:

@@ -156,8 +156,8 @@ def _failure(process: subprocess.Popen[bytes], printed: IO[bytes], timeout_s: fl
         return ChildFailedError(f"the training process did not create its run within {timeout_s:.0f} s")
     printed.seek(0, os.SEEK_END)
     printed.seek(max(0, printed.tell() - _SHOWN_BYTES))
-    words = printed.read().decode(errors="replace").strip().removeprefix("esper: ")
-    return ChildFailedError(words or f"the training process ended with code {code} and no word", code=code or 1)
+    output = printed.read().decode(errors="replace").strip().removeprefix("esper: ")
+    return ChildFailedError(output or f"the training process ended with code {code} and no output", code=code or 1)
 
 
 def _exit_code(code: int | None) -> int | None:
@@ -187,10 +187,10 @@ def announce_run(run: RunDir) -> None:
 
 def _main() -> None:
     """Read the arguments from stdin and run ``esper`` with them."""
-    words = json.loads(sys.stdin.buffer.read())
+    argv = json.loads(sys.stdin.buffer.read())
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123  # a device, not a path to work with
         os.dup2(nothing.fileno(), 0)
-    sys.argv = ["esper", *words]
+    sys.argv = ["esper", *argv]
     runpy.run_module("esper_core", run_name="__main__", alter_sys=True)
 
 

@@ -39,11 +39,11 @@ class Evidence:
 
 def train(folder: Path) -> Evidence:
     """Train CartPole-v1 for three updates through the command line, and read what it journaled."""
-    words = ["ppo", "--env", "CartPole-v1", "--updates", str(UPDATES), "--sinks", "journal", "--dir", str(folder)]
-    words += ["--set", "ppo.rollout_steps=64", "--set", "ppo.minibatch_size=64"]
+    argv = ["ppo", "--env", "CartPole-v1", "--updates", str(UPDATES), "--sinks", "journal", "--dir", str(folder)]
+    argv += ["--set", "ppo.rollout_steps=64", "--set", "ppo.minibatch_size=64"]
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "esper_core", *words],
+            [sys.executable, "-m", "esper_core", *argv],
             capture_output=True,
             text=True,
             timeout=_TIMEOUT_S,
@@ -54,7 +54,7 @@ def train(folder: Path) -> Evidence:
         return Evidence(problem=f"the training took more than {_TIMEOUT_S:.0f} s")
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
-        return Evidence(problem=f"the training exited with {done.returncode}: {said[-1] if said else 'no word'}")
+        return Evidence(problem=f"the training exited with {done.returncode}: {said[-1] if said else 'no output'}")
     runs = list_runs(folder)
     if not runs:
         return Evidence(problem="the training left no run")
