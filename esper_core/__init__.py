@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from esper_core.version import __version__
 
-TYPE_CHECKING = False  # type checkers take it as true by its name; typing itself costs more than all of this module
+TYPE_CHECKING = False  # type checkers treat this name as true; importing typing takes longer than all of this module
 
 __all__ = ["PPOAgent", "Run", "Session", "__version__", "open_run", "train"]
 
-# No name here is also a module's: importing the module would put it in the name's place.
+# No name here is also a module's: importing that module would replace the name's value by the module.
 _HOMES = {
     "PPOAgent": "esper_core.ppo.agent",
     "Run": "esper_core.reading",
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from esper_core.ppo.agent import PPOAgent
     from esper_core.reading import Run, open_run
     from esper_core.training import train
-else:  # hidden from type checkers, so that they refuse names that are not there
+else:  # hidden from type checkers, so that they report names that do not exist
 
     def __getattr__(name: str) -> object:
         if name not in _HOMES:

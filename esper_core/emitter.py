@@ -1,10 +1,10 @@
-"""TelemetryEmitter: the only thing the agent and the trainer know of telemetry.
+"""TelemetryEmitter: the only telemetry interface that the agent and the trainer use.
 
-It opens the spans, fixes their end, wraps payloads in events, calls the hooks inside the event's own span, and only
-then ends the spans with that same end: what the SDK exports and what the journal writes carry the same ids, times
-and attributes. Without an SDK the spans are free no-ops and the ids are our own.
+It opens the spans, fixes their end time, wraps payloads in events, calls the hooks inside the event's own span, and
+then ends the spans with the fixed end time. So the spans that the SDK exports and the lines that the journal writes
+carry the same ids, times and attributes. Without an SDK the spans are no-ops without cost, and Esper generates the ids.
 
-One thread emits: the trainer's. Hooks are guarded by the host; nothing here raises because a sink failed.
+Only the trainer's thread emits. The host guards the hooks: nothing here raises when a sink fails.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _UPDATE_SPAN: Final = SPAN_NAMES[PPOUpdatePayload.kind]
 class _inside:  # noqa: N801  # reads as a word in ``with _inside(span)``
     """Make a span the current one.
 
-    The API's own ``use_span`` is dearer, and marks the span as failed when a hook raises, though the update did not.
+    The API's own ``use_span`` is slower, and marks the span as failed when a hook raises, although the update did not.
     """
 
     __slots__ = ("_span", "_token")
@@ -75,7 +75,7 @@ class _inside:  # noqa: N801  # reads as a word in ``with _inside(span)``
 
 @dataclass(slots=True)
 class _OpenSpan:
-    """A span that has begun: the SDK's, and what the journal needs of it."""
+    """A span that has begun: the SDK's span, and its ids and times for the journal."""
 
     span: Span
     name: str
@@ -107,7 +107,7 @@ class _OpenSpan:
 
 @dataclass(frozen=True, slots=True)
 class UpdateTimes:
-    """How long an iteration took.
+    """The durations of an iteration.
 
     Attributes:
         rollout_s: seconds spent collecting; None when no rollout was begun.
@@ -118,25 +118,26 @@ class UpdateTimes:
     update_s: float
 
     def rate(self, steps: int) -> float | None:
-        """Environment steps per second of rollout and update together; None without steps."""
+        """Environment steps per second, over rollout and update together; None without steps."""
         total_s = self.update_s + (self.rollout_s or 0.0)
         return steps / total_s if steps and total_s > 0 else None
 
 
 class TelemetryEmitter:
-    """Builds events and hands them to the hooks, inside the right spans.
+    """Builds events and calls the hooks with them, inside the events' spans.
 
     Args:
-        hooks: the typed caller of the host's hub; the default hears nothing.
+        hooks: the typed caller of the host's hub; the default calls no sink.
         run_id: the run.
         attempt: counts from 1.
-        rank: of this process.
+        rank: the rank of this process.
         tracer: opens the spans; the default is a no-op.
-        links: put on every iteration span (a ``TRACEPARENT`` of the environment).
+        links: added to every iteration span (a ``TRACEPARENT`` of the environment).
         episode_spans: give every finished episode a span of its own (``[otel] episodes``).
-        drain_status: returns sink status changes that other threads observed; emitted with the next update.
-        marked: every event says that it is a test event (``esper sinks check``).
-        heard: the kinds that anyone hears; others are not built. None: all are. Updates are built always.
+        drain_status: returns sink status changes that other threads observed; they are emitted with the next update.
+        marked: marks every event as a test event (``esper sinks check``).
+        heard: the kinds that a sink or observer receives; events of other kinds are not built, updates always are.
+            None builds all.
         clock_ns: unix time in nanoseconds.
     """
 
@@ -176,14 +177,14 @@ class TelemetryEmitter:
     # --- the iteration's spans ----------------------------------------------------------------
 
     def begin_rollout(self, update_id: int) -> None:
-        """Open the iteration's span and the rollout's beneath it. ``update_id`` is the update to come."""
+        """Open the iteration's span, and in it the rollout's. ``update_id`` is the id of the next update."""
         self._abandon()
         now = self._clock_ns()
         self._iteration = self._open(ITERATION_SPAN, None, now, update_id)
         self._rollout = self._open(ROLLOUT_SPAN, self._iteration, now, update_id)
 
     def begin_update(self, update_id: int) -> None:
-        """End the rollout's span and open the update's. Works without ``begin_rollout`` in a loop of one's own."""
+        """End the rollout's span and open the update's. A loop of your own may call it without ``begin_rollout``."""
         now = self._clock_ns()
         if self._rollout is not None:
             self._rollout.end(now)
@@ -192,7 +193,7 @@ class TelemetryEmitter:
         self._update = self._open(_UPDATE_SPAN, self._iteration, now, update_id)
 
     def end_update(self, update_id: int) -> UpdateTimes:
-        """Fix the update's end, and tell the times that its payload carries. Its span ends when it is emitted."""
+        """Fix the update's end time, and return the durations for its payload. Emitting the update ends the span."""
         own = self._own_update(update_id)
         end_ns = self._fixed_end(own)
         rollout_s = None
@@ -203,7 +204,7 @@ class TelemetryEmitter:
     # --- events -------------------------------------------------------------------------------
 
     def emit_ppo_update(self, payload: PPOUpdatePayload) -> TelemetryEvent[PPOUpdatePayload]:
-        """Emit an update as it is, and end the iteration. ``UpdateRecorder`` builds its payload.
+        """Emit an update unchanged, and end the iteration. ``UpdateRecorder`` builds its payload.
 
         Returns:
             The event as every sink received it.
@@ -223,7 +224,7 @@ class TelemetryEmitter:
         """Emit an event of any kind but an update, with a span of no length.
 
         Returns:
-            The event as every sink received it; None when nobody hears its kind: it was not built.
+            The event as every sink received it; None when no sink or observer receives its kind: it was not built.
         """
         return self._emit(payload)
 
@@ -236,7 +237,7 @@ class TelemetryEmitter:
         return self._emit(payload, parent=self._rollout)
 
     def emit_sink_status(self, payload: SinkStatusChanged) -> TelemetryEvent[SinkStatusChanged] | None:
-        """Emit a change of a sink's status. Only from the emitting thread; others go through ``drain_status``."""
+        """Emit a change of a sink's status. For the emitting thread only; other threads use ``drain_status``."""
         return self.emit(payload)
 
     def emit_run_finished(self, payload: RunFinished) -> TelemetryEvent[RunFinished] | None:
@@ -256,7 +257,7 @@ class TelemetryEmitter:
     # --- inside -------------------------------------------------------------------------------
 
     def _own_update(self, update_id: int) -> _OpenSpan:
-        """The open update's span; one that nobody began is opened now."""
+        """The open update's span; opens one when ``begin_update`` was not called."""
         if self._update is None:
             self.begin_update(update_id)
         assert self._update is not None  # opened one line above  # noqa: S101
@@ -328,7 +329,7 @@ class TelemetryEmitter:
             start_time=now,
         )
         current = span.get_span_context()
-        # Without an SDK the API hands back the enclosing span's own context: an id that is not ours to use twice.
+        # Without an SDK the API returns the context of the enclosing span: its id must not be used for a second span.
         enclosing = otel_trace.get_current_span(context).get_span_context()
         if not current.is_valid or current.span_id == enclosing.span_id:
             return self._unrecorded(name, parent, now, span)
@@ -342,7 +343,7 @@ class TelemetryEmitter:
         )
 
     def _unrecorded(self, name: str, parent: _OpenSpan | None, now: int, span: Span | None = None) -> _OpenSpan:
-        """A span that no SDK keeps: the ids are our own."""
+        """A span that no SDK records, with ids that Esper generates."""
         return _OpenSpan(
             span=span if span is not None else otel_trace.INVALID_SPAN,
             name=name,
@@ -353,7 +354,7 @@ class TelemetryEmitter:
         )
 
     def _abandon(self, end_ns: int | None = None) -> None:
-        """End whatever is open, children first."""
+        """End all open spans, children first."""
         now = self._clock_ns() if end_ns is None else end_ns
         for span in (self._update, self._rollout, self._iteration):
             if span is not None:

@@ -1,6 +1,6 @@
-"""Errors that a person reads: what is wrong, where, and what to do next.
+"""Errors that users read: each states what is wrong, where, and what to do next.
 
-Messages are lower-case, name the thing and its place (file and key, sink and distribution), and the hint says
+Messages are lower-case and name the object and its place (file and key, sink and distribution); the hint states
 the next step. The command line prints them as one or two lines and shows a traceback only under ``--debug``.
 """
 
@@ -61,7 +61,7 @@ class EsperError(Exception):
 
 
 class UsageError(EsperError):
-    """A command was used in a way it does not understand."""
+    """A command or function was called with wrong arguments, or in a state that does not allow the call."""
 
     exit_code = EXIT_USAGE
 
@@ -71,15 +71,15 @@ class ConfigError(UsageError):
 
 
 class SinkError(UsageError):
-    """A sink that someone named cannot be loaded or opened."""
+    """A sink that the user named cannot be loaded or opened."""
 
 
 class EnvironmentUnsupportedError(UsageError):
-    """An environment cannot be trained: its space, its masks or its id."""
+    """An environment cannot be trained, because of its spaces, its masks or its id."""
 
 
 class RunNotFoundError(UsageError):
-    """No run of that name or path."""
+    """There is no run of that name or path, or more than one."""
 
 
 class JournalError(EsperError):

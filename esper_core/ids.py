@@ -1,8 +1,8 @@
-"""Trace and span ids that never touch the training's random generators.
+"""Generates trace and span ids without drawing from the training's random generators.
 
 OpenTelemetry's default generator draws from Python's global ``random``: tracing would change a seeded run, and two
-runs with one seed would share their ids. This one owns a generator seeded from the operating system and seeds it
-anew in a forked child.
+runs with one seed would get the same ids. This module has its own generator, seeded from the operating system and
+seeded again in a forked child.
 """
 
 from __future__ import annotations
@@ -36,5 +36,5 @@ def new_span_id() -> int:
 
 
 def new_run_id() -> str:
-    """Six random base-32 characters, to tell runs of one second apart."""
+    """Six random base-32 characters, which distinguish runs that begin in the same second."""
     return "".join(_generator.choice(_BASE32) for _ in range(6))

@@ -1,4 +1,4 @@
-"""What installed distributions announce, from their metadata alone: nothing is imported here but what is named."""
+"""Finds what installed distributions register, from their metadata alone; imports only the object that is loaded."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ COMMAND_GROUP: Final = "esper.commands"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installed:
-    """A sink, environment or command as the metadata of its distribution announces it.
+    """A sink, environment or command, as registered in the metadata of its distribution.
 
     Attributes:
-        name: what it is selected by.
+        name: the name by which it is selected.
         distribution: for example ``esper-sink-tui``.
-        version: of the distribution.
+        version: version of the distribution.
         value: ``package.module:object``.
     """
 
@@ -34,7 +34,7 @@ class Installed:
 
     @property
     def summary(self) -> str:
-        """What the distribution says of itself, without the kind it begins with; empty when it says nothing."""
+        """The distribution's summary, without the kind that it begins with; empty when it has none."""
         try:
             text = metadata(self.distribution)["Summary"] or ""
         except (PackageNotFoundError, KeyError, ValueError):  # ValueError: a distribution without a name
@@ -43,12 +43,12 @@ class Installed:
         return rest if rest and kind.startswith("Esper ") else text
 
     def load(self) -> Any:
-        """Import the object. Whatever its module raises is raised."""
+        """Import the object. Raises whatever the import of its module raises."""
         return EntryPoint(name=self.name, value=self.value, group="").load()
 
 
 def installed(group: str) -> dict[str, Installed]:
-    """Everything of one group by name, sorted; the first one where a name occurs twice."""
+    """All entries of one group by name, sorted; the first one when a name occurs twice."""
     found: dict[str, Installed] = {}
     for point in entry_points(group=group):
         dist = point.dist
@@ -60,7 +60,7 @@ def installed(group: str) -> dict[str, Installed]:
 
 
 def duplicates(group: str) -> dict[str, tuple[str, ...]]:
-    """Names that more than one distribution claims, with those distributions."""
+    """Names that more than one distribution registers, with those distributions."""
     claims: dict[str, set[str]] = {}
     for point in entry_points(group=group):
         dist = point.dist
@@ -69,7 +69,7 @@ def duplicates(group: str) -> dict[str, tuple[str, ...]]:
 
 
 def extras() -> frozenset[str]:
-    """Names of the core's extras: one that is called like a command installs the plugin that brings it."""
+    """Names of the core's extras: an extra with the name of a command installs the plugin of that command."""
     try:
         return frozenset(metadata(CORE).get_all("Provides-Extra") or ())
     except PackageNotFoundError:  # run from a source tree that is not installed

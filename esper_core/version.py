@@ -1,3 +1,3 @@
-"""The version, in a module of its own: the face imports nearly everything, so nothing beneath may import the face."""
+"""The version, in its own module: ``esper_core/__init__.py`` imports nearly everything, so no module may import it."""
 
 __version__ = "0.1.0"

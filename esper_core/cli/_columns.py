@@ -1,4 +1,4 @@
-"""Rows of cells as lines of columns."""
+"""Formats rows of cells as lines with aligned columns."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["aligned"]
 
 
 def aligned(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) -> list[str]:
-    """Rows of cells as lines of columns, two spaces apart.
+    """Format rows of cells as lines with aligned columns, two spaces apart.
 
     Args:
-        rows: of equal length; the first is the heading.
-        right: columns that are numbers.
+        rows: rows of equal length; the first is the heading.
+        right: indices of the columns to align right (numbers).
     """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [

@@ -1,4 +1,4 @@
-"""The form of a command, and the table of the core's own: names and one-line helps, without importing any."""
+"""The protocol of a command, and the table of the core's commands: names and one-line helps, without importing them."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ __all__ = ["CORE_COMMANDS", "Command", "CoreCommand", "commands_after_run", "loa
 class Command(Protocol):
     """A command of ``esper``: a module-level object called ``command``, or one named by a plugin's entry point.
 
-    Its module imports nothing heavy at top level: the module is loaded for ``esper NAME --help`` too. An attribute
-    ``after_run``, when it has one, is what the command is for once a run has ended ("look at it"): ``esper ppo`` then
-    names ``esper NAME RUN`` among the commands to go on with.
+    Its module imports nothing heavy at top level: the module is loaded for ``esper NAME --help`` too. An optional
+    attribute ``after_run`` states the purpose of the command after a run has ended ("look at it"): ``esper ppo`` then
+    prints ``esper NAME RUN`` with that purpose among the next commands.
     """
 
     name: str
-    """The word after ``esper``."""
+    """The command's name: the first argument after ``esper``."""
     help: str
-    """One line, lower-case."""
+    """The help text: one line, lower-case."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare the arguments."""
 
     def run(self, args: argparse.Namespace) -> int:
-        """Do it; the result is the exit code. Raise an ``EsperError`` for what a person should read."""
+        """Run the command and return the exit code. Raise an ``EsperError`` for errors that the user should read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def load_core(name: str) -> Command:
 
 
 def commands_after_run() -> dict[str, str]:
-    """Plugins' commands to go on with when a run has ended, and what each is for; a broken plugin is left out."""
+    """Plugins' commands that are useful after a run, each with its purpose; a broken plugin is left out."""
     from esper_core.host.load.discovery import installed_commands, load_command
 
     found = {}

@@ -1,4 +1,4 @@
-"""``esper ppo`` when a sink owns the terminal: training runs in a child process, the sink in this one."""
+"""``esper ppo`` when a sink owns the terminal: training runs in a child process, the sink in this process."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 __all__ = ["train_behind"]
 
 
-def train_behind(resolved: Resolved, selection: Selection, words: Sequence[str]) -> int:
-    """Start the training as a child and show it until the user leaves.
+def train_behind(resolved: Resolved, selection: Selection, argv: Sequence[str]) -> int:
+    """Start the training as a child process and run the foreground sink until the user leaves its screen.
 
     Args:
-        resolved: the configuration; the child resolves its own from the same words, files and environment.
+        resolved: the configuration; the child resolves its own from the same arguments, files and environment.
         selection: the sinks; exactly one of them owns the terminal.
-        words: the command line after ``esper``; they reach the child through a pipe.
+        argv: the arguments after ``esper``; they reach the child through a pipe.
 
     Returns:
-        The child's exit code; 0 when the user left while it goes on.
+        The child's exit code; 0 when the user left the screen while the training continues.
     """
     screen = foreground_sink(selection.sinks)
     assert screen is not None  # the caller asked  # noqa: S101
     sink = create_sink(screen, resolved.config.sink.get(screen.name), origins=resolved.origins)
-    child = start_child(words)
+    child = start_child(argv)
     left = sink.esper_foreground(child)
     if not left:
         code = child.wait()

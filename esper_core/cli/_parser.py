@@ -1,4 +1,4 @@
-"""An argument parser whose errors are ours (exit code 64, nearest option named), and the options commands share."""
+"""The argument parser, which raises UsageError (exit code 64, with the nearest option), and options commands share."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class EsperParser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # passed through
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse would print."""
+        """Raise the message that argparse would print."""
         raise UsageError(f"{self._label}: {message}", hint=f"see: {self.prog} --help")
 
     @property
     def _label(self) -> str:
-        """The command; "esper:" stands before every error anyway."""
+        """The command's name for messages, without "esper": the prefix "esper:" is added to every error."""
         return self.prog.removeprefix("esper ")
 
     def parse_strict(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Parse everything; an unknown argument is an error that names the nearest option."""
+        """Parse all arguments; raise UsageError for an unknown one, naming the nearest option."""
         args, extra = self.parse_known_args(list(argv))
         if extra:
             word = extra[0].partition("=")[0]
@@ -96,12 +96,12 @@ def add_sink_arguments(parser: argparse.ArgumentParser) -> None:
 def resolve_config(
     args: argparse.Namespace, flags: Mapping[str, object] | None = None, *, resumed: Run | None = None
 ) -> Resolved:
-    """The configuration for a command that took the shared options.
+    """Load the configuration for a command that has the shared options.
 
     Args:
         args: the parsed command line.
         flags: dotted path -> value of the command's named flags; None values are absent.
-        resumed: a run whose own configuration lies beneath the file.
+        resumed: a run whose own configuration has lower priority than the file.
     """
     from esper_core.config.layers import load_config
 
@@ -134,6 +134,6 @@ def runs_dir(args: argparse.Namespace) -> Path:
         no_file=getattr(args, "no_config", False),
         env=os.environ,
         sets=getattr(args, "sets", ()),
-        flags={"preset": "none"},  # none names a folder, and finding one would search every installed distribution
+        flags={"preset": "none"},  # a preset sets no run.dir, and its look-up would search every distribution
     )
     return Path(resolved.config.run.dir)

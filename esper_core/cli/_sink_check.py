@@ -1,4 +1,4 @@
-"""``esper sinks check``: opens the selected sinks as a run would, sends one marked update, and says what came of it."""
+"""``esper sinks check``: opens the selected sinks as a run would, sends one marked update, and prints the result."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ REPORT_S: Final = 20.0
 
 @dataclass(slots=True)
 class _Answer:
-    """What a sink said of itself."""
+    """The result of a sink's own ``check_report``."""
 
-    words: str = ""
+    text: str = ""
     failed: bool = False
 
 
@@ -39,7 +39,7 @@ def check_sinks(resolved: Resolved) -> int:
     """Check every selected sink.
 
     Returns:
-        0 when all of them took the event, 1 otherwise.
+        0 when all sinks handled the event, 1 otherwise.
     """
     with tempfile.TemporaryDirectory(prefix=".esper-check-", dir=_folder(resolved.config.run.dir)) as folder:
         Path(folder, "telemetry").mkdir()
@@ -68,11 +68,11 @@ def check_sinks(resolved: Resolved) -> int:
         return EXIT_OK
     failed = 0
     width = max(len(name) for name in hooks)
-    for name, heard in hooks.items():
+    for name, received in hooks.items():
         reports = [item for item in session.report.sinks if item.name == name or item.name.startswith(f"{name}/")]
-        ok, words = _judge(reports, answers[name], hears="esper_ppo_updated" in heard)
+        ok, lines = _judge(reports, answers[name], has_updates="esper_ppo_updated" in received)
         failed += not ok
-        first, *rest = words
+        first, *rest = lines
         print(f"{name.ljust(width)}  {'ok    ' if ok else 'FAILED'}  {first}")
         for line in rest:
             print(f"{' ' * width}          {line}")
@@ -81,24 +81,24 @@ def check_sinks(resolved: Resolved) -> int:
 
 
 def _folder(runs: str) -> str | None:
-    """The runs' folder, so that its disk is tried; the system's own while there is none."""
+    """The folder of runs, so that its disk is tested; the system's temporary folder when there is none."""
     return runs if Path(runs).is_dir() else None
 
 
 def _ask(sink: Any, redact: Callable[[str], str]) -> _Answer:
-    """Call the sink's ``check_report`` in a thread, since it may wait for a network."""
+    """Call the sink's ``check_report`` in a thread: it may wait for a network."""
     report: Callable[[], str] | None = getattr(sink, "check_report", None)
     if report is None:
         return _Answer()
-    answer = _Answer(words=f"no report within {REPORT_S:.0f} s", failed=True)
+    answer = _Answer(text=f"no report within {REPORT_S:.0f} s", failed=True)
 
     def ask() -> None:
         try:
-            words = redact(str(report()))
-        except BaseException as error:  # noqa: BLE001  # whatever it raises is the answer
-            answer.words = redact(str(error) or type(error).__name__)
+            text = redact(str(report()))
+        except BaseException as error:  # noqa: BLE001  # any exception is the result: the check failed
+            answer.text = redact(str(error) or type(error).__name__)
         else:
-            answer.words, answer.failed = words, False
+            answer.text, answer.failed = text, False
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
@@ -106,15 +106,15 @@ def _ask(sink: Any, redact: Callable[[str], str]) -> _Answer:
     return answer
 
 
-def _judge(reports: list[SinkAccount], answer: _Answer, *, hears: bool) -> tuple[bool, list[str]]:
-    lines = answer.words.splitlines()
+def _judge(reports: list[SinkAccount], answer: _Answer, *, has_updates: bool) -> tuple[bool, list[str]]:
+    lines = answer.text.splitlines()
     own = reports[0]
     bad = [item for item in reports if item.lost or item.failures or item.cut_off or item.state == "disabled"]
     if bad or answer.failed:
         why = [item.message or f"{item.lost} events lost" for item in bad if item.message not in lines]
         return False, [*lines, *why] or ["failed"]
-    if not hears:
-        taken = "opened and closed; it hears no updates"
+    if not has_updates:
+        taken = "opened and closed; it receives no updates"
     else:
         taken = f"took the marked update in {own.slowest_s * 1000:.1f} ms ({own.delivery})"
     return True, [taken, *lines]

@@ -1,4 +1,4 @@
-"""``esper sinks new NAME``: a distribution for a sink of one's own, with tests that pass as they are."""
+"""``esper sinks new NAME``: writes a distribution for a sink of your own, with tests that pass as they are."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def write_package(name: str, folder: str | None) -> int:
 
     Args:
         name: lower-case letters, digits and single underscores.
-        folder: where; ``./esper-sink-NAME`` when None.
+        folder: where to write; ``./esper-sink-NAME`` when None.
 
     Raises:
-        UsageError: the name is unfit or taken, or the folder is there already.
+        UsageError: the name is invalid or taken, or the folder exists and is not empty.
     """
     from esper_core.host.load.discovery import installed_sinks
 

@@ -1,4 +1,4 @@
-"""What ``esper ppo`` says at its start and at its end: plain text, so that tests can read it."""
+"""The text that ``esper ppo`` prints at its start and at its end: functions that return plain text, easy to test."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["end_lines", "limits_text", "next_commands", "program", "shown_path",
 
 
 def program() -> str:
-    """How this Esper is called from a fresh shell in this folder: ``esper``, a path, or ``python -m esper_core``."""
+    """The command that starts this Esper in a new shell here: ``esper``, a path, or ``python -m esper_core``."""
     found = shutil.which("esper")
     beside = Path(sys.executable).with_name("esper")
     if found is not None and Path(found).resolve() == beside.resolve():
@@ -38,13 +38,13 @@ def program() -> str:
 
 
 def shown_path(path: Path) -> str:
-    """Relative beneath the current folder, else absolute. Links stay: a virtual environment's python is one."""
+    """The path, relative inside the current folder, else absolute. Links are kept: a venv's python is a link."""
     inside = os.path.relpath(path)
     return str(path) if inside.startswith("..") else inside
 
 
 def limits_text(run: RunConfig) -> str:
-    """For example ``until 20 episodes or 1000 updates``."""
+    """Format the limits, for example ``until 20 episodes or 1000 updates``."""
     limits = [
         f"{count} {name}"
         for count, name in ((run.episodes, "episodes"), (run.steps, "environment steps"), (run.updates, "updates"))
@@ -54,12 +54,12 @@ def limits_text(run: RunConfig) -> str:
 
 
 def stop_text(ppo: PPOConfig, heads: int, active: float | None = None) -> str:
-    """The stop threshold, and what it is as the other KL with the heads usually active.
+    """Format the stop threshold, and its value as the other KL (joint or weighted) with the heads usually active.
 
     Args:
-        ppo: the table.
-        heads: of the policy.
-        active: heads active in a step, when the task knows: the mean over its choices.
+        ppo: the table ``[ppo]``.
+        heads: the number of heads of the policy.
+        active: heads active in a step, the mean over the choices; None when the task does not define it.
     """
     limit = stop_threshold(ppo.target_kl)
     if limit is None:
@@ -85,15 +85,15 @@ def start_lines(
     resumed: tuple[int, int] | None = None,
     active: float | None = None,
 ) -> list[str]:
-    """What a run begins with.
+    """The text printed at the start of a run.
 
     Args:
         resolved: the configuration.
         heads: name -> number of choices.
-        run: its directory, as it is shown.
-        sinks: names of those that were loaded.
-        resumed: attempt, and the first update id it makes.
-        active: heads usually active in a step, when the task knows.
+        run: its directory, as shown to the user.
+        sinks: names of the loaded sinks.
+        resumed: the attempt, and the id of its first update.
+        active: heads usually active in a step; None when the task does not define it.
     """
     config = resolved.config
     named = ", ".join(f"{name} ({size})" for name, size in heads.items())
@@ -115,13 +115,13 @@ def start_lines(
 def next_commands(
     run: str, *, has_checkpoint: bool, has_journal: bool, commands: Mapping[str, str]
 ) -> list[tuple[str, str]]:
-    """Commands to go on with, and what each is for.
+    """The commands to suggest after a run, each with its purpose.
 
     Args:
         run: the run as a path.
         has_checkpoint: whether it can be evaluated and resumed.
         has_journal: whether its updates are on disk.
-        commands: of plugins, that do something with a recorded run: name -> what it is for.
+        commands: plugins' commands that read a recorded run: name -> purpose.
     """
     esper, where = program(), shlex.quote(run)
     found: list[tuple[str, str]] = []
@@ -144,7 +144,7 @@ def end_lines(
     resumed: bool,
     commands: Sequence[tuple[str, str]],
 ) -> list[str]:
-    """What a run ends with."""
+    """The text printed at the end of a run."""
     ended = {RunState.DONE: "done", RunState.STOPPED: "stopped", RunState.FAILED: "failed"}
     last = result.last
     took = "over all attempts, this one took" if resumed else "in"

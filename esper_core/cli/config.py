@@ -38,7 +38,7 @@ class ConfigCommand:
         add_config_arguments(path)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Print it."""
+        """Print the configuration, or the path of its file."""
         if args.part == "path":
             resolved = resolve_config(args)
             print(resolved.file if resolved.file is not None else "no configuration file")

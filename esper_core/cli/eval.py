@@ -1,4 +1,4 @@
-"""``esper eval RUN``: load a run's last checkpoint, play episodes without learning, report the returns."""
+"""``esper eval RUN``: loads a run's last checkpoint, plays episodes without learning, reports the returns."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class EvalCommand:
         looks.add_argument("--plot", type=Path, metavar="FILE.png", help="draw one episode")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Play, print, and return the exit code."""
+        """Play the episodes, print the returns, and return the exit code."""
         if args.episodes < 1:
             raise UsageError(f"eval: --episodes is {args.episodes}, at least 1 is needed")
         import torch
 
         here = str(Path.cwd())
         if here not in sys.path:
-            sys.path.append(here)  # an environment of the user's own, as `esper ppo` finds it
+            sys.path.append(here)  # the current folder: `esper ppo` finds the user's own environments there too
 
         from esper_core.ppo.agent import PPOAgent
         from esper_core.runs.layout import find_run
@@ -69,7 +69,7 @@ class EvalCommand:
         from esper_core.envs.adapter import make_task
         from esper_core.ppo.evaluation import evaluate
 
-        # A plugin says what differs from training, for example whole episodes that all begin together.
+        # A plugin declares what differs from training, for example whole episodes that all begin together.
         plugin = load_environment(env.id)
         kwargs = {**env.kwargs, **(plugin.evaluation if plugin is not None else {})}
         n_envs = min(env.n_envs, args.episodes)
@@ -104,7 +104,7 @@ class EvalCommand:
         return EXIT_OK
 
     def _look(self, args: argparse.Namespace, agent: PPOAgent, env: EnvConfig) -> int:
-        """Hand over to what the environment's plugin declares."""
+        """Call ``show`` or ``plot`` of the environment's plugin."""
         from esper_core.config.environments import load_environment
 
         plugin = load_environment(env.id)

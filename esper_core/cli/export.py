@@ -1,4 +1,4 @@
-"""``esper export``: the effective updates of runs as a table for a notebook or a spreadsheet."""
+"""``esper export``: writes the effective updates of runs as a table for a notebook or a spreadsheet."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ExportCommand:
         add_config_arguments(parser)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Write them."""
+        """Write the updates."""
         from esper_core.reading import open_run
 
         base = runs_dir(args)

@@ -1,4 +1,4 @@
-"""``esper COMMAND``: finds the command, imports only it, and turns errors into words and exit codes."""
+"""``esper COMMAND``: finds the command, imports only that one, and turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: the words after ``esper``; None takes the process's own.
+        argv: the arguments after ``esper``; None takes those of the process.
 
     Returns:
         The exit code: 0 done, 1 failed, 5 telemetry lost under ``--strict-telemetry``, 64 wrong use or configuration,
         128 + signal when stopped by one.
     """
     _open_streams()
-    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
     debug = os.environ.get("ESPER_DEBUG", "") not in {"", "0"}
-    if "--debug" in words:
-        # Accepted anywhere, but not behind "--", where words belong to someone else.
-        end = words.index("--") if "--" in words else len(words)
-        debug = debug or "--debug" in words[:end]
-        words = [word for index, word in enumerate(words) if word != "--debug" or index > end]
+    if "--debug" in arguments:
+        # Accepted anywhere, but not after "--": those arguments belong to another program.
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        debug = debug or "--debug" in arguments[:end]
+        arguments = [word for index, word in enumerate(arguments) if word != "--debug" or index > end]
     try:
-        code = _dispatch(words)
+        code = _dispatch(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader went away (`esper replay RUN | head`): nobody is left to tell.
+        # The reader of stdout has closed the pipe (`esper replay RUN | head`): no message can be delivered.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_SIGNAL + _SIGPIPE
     except KeyboardInterrupt:
-        # A second Ctrl-C now ends the process; Python's own handler would raise it amid the clean-up.
-        if threading.current_thread() is threading.main_thread():  # signals can be set nowhere else
+        # From here a second Ctrl-C ends the process; Python's own handler would raise an exception during the clean-up.
+        if threading.current_thread() is threading.main_thread():  # signal handlers can be set only in the main thread
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         return EXIT_SIGNAL + _SIGINT
     except EsperError as error:
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _print_traceback()
         print(f"esper: {error}", file=sys.stderr)
         return error.exit_code
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # outermost; commands return their code: an exit() is not ours
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # outermost; commands return codes: an exit() is a fault
         if debug:
             _print_traceback()
         print(_unforeseen(error), file=sys.stderr)
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _open_streams() -> None:
-    """Put a null device where a standard stream is closed (``>&-``): else the run's first file would become it."""
+    """Open the null device for each closed standard stream (``>&-``): else an opened file takes its descriptor."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  # until the end
@@ -83,7 +83,7 @@ def _print_traceback() -> None:
 
 
 def _unforeseen(error: BaseException) -> str:
-    """An error that is none of ours, in two lines: what, and where in the user's code if it came from there."""
+    """Format an error that is no EsperError in two lines: the error, and its place when that is in the user's code."""
     import sysconfig
     import traceback
 
@@ -93,24 +93,24 @@ def _unforeseen(error: BaseException) -> str:
     libraries = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")} | {str(_OWN), "<"})
     theirs = [frame for frame in frames[ours:] if not frame.filename.startswith(libraries)]
     if not theirs or "esper_sink_" in theirs[-1].filename:
-        return f"esper: {said}\n  an error nobody foresaw; --debug shows where it comes from"
+        return f"esper: {said}\n  an unexpected error; --debug shows where it comes from"
     place = theirs[-1]
     return f"esper: {said}\n  in {place.filename}, line {place.lineno}, {place.name}(); --debug shows the way there"
 
 
-def _dispatch(words: list[str]) -> int:
-    if not words or words[0] in {"-h", "--help", "help"}:
-        if len(words) > 1 and words[0] == "help":
-            return _dispatch([words[1], "--help"])
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in {"-h", "--help", "help"}:
+        if len(argv) > 1 and argv[0] == "help":
+            return _dispatch([argv[1], "--help"])
         print(_overview())
         return EXIT_OK
-    if words[0] in {"-V", "--version"}:
+    if argv[0] in {"-V", "--version"}:
         print(f"esper {__version__}")
         return EXIT_OK
-    if words[0].startswith("-"):
-        guess = nearest(words[0], ("--version", "--debug", "--help"))
-        raise UsageError(f"unknown option {words[0]}{guess}", hint=f"{_USAGE}; see: esper --help")
-    return _run(words[0], words[1:])
+    if argv[0].startswith("-"):
+        guess = nearest(argv[0], ("--version", "--debug", "--help"))
+        raise UsageError(f"unknown option {argv[0]}{guess}", hint=f"{_USAGE}; see: esper --help")
+    return _run(argv[0], argv[1:])
 
 
 def _run(name: str, rest: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""``esper ppo``: parses, calls :func:`esper_core.training.train_attempt` and prints."""
+"""``esper ppo``: parses the arguments, calls :func:`esper_core.training.train_attempt` and prints the result."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PPOCommand:
     help = "train a PPO agent"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declare the few real flags; every other key goes through ``--set``."""
+        """Declare the named flags; every other key is set with ``--set``."""
         task = parser.add_argument_group("what to train")
         task.add_argument(
             "--env", metavar="ID", help="an environment plugin, a registered Gymnasium id, or package.module:EnvId"
@@ -93,7 +93,7 @@ class PPOCommand:
 
 
 def _train(resolved: Resolved, selection: Selection, resumed: Run | None) -> int:
-    """Train in this process, and say how it began and ended."""
+    """Train in this process, and print the start and end of the run."""
     from esper_core.training import train_attempt
 
     here = str(Path.cwd())
@@ -113,7 +113,7 @@ def _train(resolved: Resolved, selection: Selection, resumed: Run | None) -> int
 
 
 def _say_start(resolved: Resolved, started: Started, *, resumed: bool) -> None:
-    # In a child of a foreground sink these lines come after the run was named: they go to trainer.log.
+    # In a child of a foreground sink these lines are printed after the redirection: they go to trainer.log.
     lines = start_lines(
         resolved,
         heads=started.heads,
@@ -147,10 +147,10 @@ def _say_end(outcome: Outcome, *, resumed: bool) -> None:
 
 
 def _exit_code(outcome: Outcome) -> int:
-    """The exit code.
+    """Return the exit code.
 
     Raises:
-        EsperError: the failure that the end is.
+        EsperError: the run failed.
     """
     failure = outcome.failure()
     if isinstance(failure, NonFiniteError):

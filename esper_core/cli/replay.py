@@ -1,4 +1,4 @@
-"""``esper replay``: tell a recorded run again, on the screen or into any sink. Needs no torch."""
+"""``esper replay``: prints a recorded run, or plays it into any sink. Needs no torch."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ReplayCommand:
         add_config_arguments(parser)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Play it."""
+        """Print or play the run."""
         from esper_core.reading import open_run
         from esper_core.runs import JournalReader
 
@@ -83,7 +83,7 @@ def _print(run: Run, reader: JournalReader, args: argparse.Namespace) -> int:
 
 
 class _Teller:
-    """Tells events in the lines that the console had: updates in columns, the rest in sentences."""
+    """Prints events as the console prints them: updates in columns, other events as sentences."""
 
     def __init__(self) -> None:
         from esper_core.reading.aggregator import SanctumAggregator
@@ -93,7 +93,7 @@ class _Teller:
         self._draw: Callable[[str], str] = str if encodable(sys.stdout.encoding) else to_ascii
 
     def __call__(self, event: Event) -> str | None:
-        """The event's line; None for those that a listing leaves out."""
+        """Format the event as a line; None for an event that a listing leaves out."""
         from esper_core.events import PPOUpdatePayload, RunFinished, RunStarted
         from esper_core.reading.sentences import sentence
 
@@ -119,7 +119,7 @@ class _Teller:
 
 
 def _play(run: Run, reader: JournalReader, args: argparse.Namespace) -> int:
-    """Into sinks, through the host: same guards, channels and closing as in training, but it waits for slow ones."""
+    """Play into sinks through the host: same guards, channels and closing as in training, but wait for slow sinks."""
     from esper_core.host.session import Session
     from esper_core.runs import journal_resource
 
@@ -160,7 +160,7 @@ def _whole(value: object) -> int:
 def _events(
     run: Run, reader: JournalReader, args: argparse.Namespace, *, stopped: Callable[[], bool]
 ) -> Iterator[Event]:
-    """The journal's events in the order they happened, each update of an attempt once, at the pace asked for."""
+    """Yield the journal's events in order of time, each update of an attempt once, at the requested pace."""
     from esper_core.events import PPOUpdatePayload
     from esper_core.reading.attempts import Once
 
@@ -177,14 +177,17 @@ def _events(
 
 
 def _followed(run: Run, reader: JournalReader, stopped: Callable[[], bool]) -> Iterator[Event]:
-    """What is there and what comes, until the run has ended, is deleted or said goodbye."""
-    goodbye = False
+    """Yield the recorded events, then new ones, until the run has ended or was deleted.
+
+    Without a ``run.json`` the event RunFinished is its end.
+    """
+    finished = False
     while not stopped():
-        ended = run.state.ended or reader.deleted or goodbye  # asked before reading: nothing is written after it
+        ended = run.state.ended or reader.deleted or finished  # test before reading: nothing is written after the end
         events = reader.poll(_BATCH)
         for event in events:
             yield event
-            goodbye = event.kind == "run_finished" and run.record is None
+            finished = event.kind == "run_finished" and run.record is None
         if ended and not events:
             yield from reader.finish()
             return
@@ -209,7 +212,7 @@ class _Pace:
 
 
 def _say_damage(reader: JournalReader) -> None:
-    """What could not be read, in words, where it does not disturb the output."""
+    """Print on stderr, apart from the output, how many lines could not be read."""
     if not reader.corrupt:
         return
     lines = "1 damaged line" if reader.corrupt == 1 else f"{reader.corrupt} damaged lines"

@@ -1,4 +1,4 @@
-"""``esper runs``: every run in a folder with its state, verdict, KL and return."""
+"""``esper runs``: lists every run in a folder with its state, verdict, KL and return."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class RunsCommand:
         add_config_arguments(parser)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Print them."""
+        """Print the runs."""
         from esper_core.runs import list_runs
 
         base = runs_dir(args)
@@ -88,7 +88,7 @@ def _row(directory: RunDir, now: int) -> _Row:
     try:
         recent = Run(directory).last_updates(3)
     except JournalError as error:
-        recent, unreadable = [], error.message  # one run must not hide the others
+        recent, unreadable = [], error.message  # an error in one run must not hide the others
     last = recent[-1] if recent else None
     judged = run_verdict(record, recent, now_ns=now)
     started = _started_ns(directory, record.started_ns if record is not None else 0)
@@ -115,7 +115,7 @@ def _row(directory: RunDir, now: int) -> _Row:
 
 
 def _started_ns(directory: RunDir, recorded: int) -> int | None:
-    """When the run began: its id says it, whichever attempt is running; else the record of the latest attempt."""
+    """When the run began: from its id, whichever attempt is running; else from the record of the latest attempt."""
     if re.match(r"\d{8}T\d{6}Z", directory.path.name):
         return timegm(time.strptime(directory.path.name[:16], "%Y%m%dT%H%M%SZ")) * 1_000_000_000
     return recorded or None
@@ -142,7 +142,7 @@ def _table(rows: list[_Row]) -> list[str]:
 
 
 def _jsonable(row: _Row) -> dict[str, object]:
-    """JSON has no NaN."""
+    """Replace NaN and Inf by None: JSON has neither."""
     return {
         key: None if isinstance(value, float) and value - value != 0 else value for key, value in asdict(row).items()
     }

@@ -1,4 +1,4 @@
-"""``esper sinks``: what is installed, whether it works, and a new one to begin with."""
+"""``esper sinks``: lists the installed sinks, checks the selected ones, and creates the package of a new one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SinksCommand:
         new.add_argument("--dir", metavar="DIR", help="where to write it; default: ./esper-sink-NAME")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Do it."""
+        """List, check or create."""
         if args.part == "new":
             from esper_core.cli._sink_new import write_package
 
@@ -85,7 +85,7 @@ def _table(resolved: Resolved) -> list[str]:
 
 
 def _delivery(resolved: Resolved, name: str) -> str:
-    """What the configuration overrides; the sink's own choice stands in its class, which is not imported here."""
+    """The delivery that the configuration sets; the sink's own default is in its class, which is not imported here."""
     options = resolved.config.delivery.get(name)
     return "" if options is None or options.mode == "default" else options.mode
 

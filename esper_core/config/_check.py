@@ -22,13 +22,13 @@ _FREE: Final = Any
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One value that somebody set.
+    """One value that was set.
 
     Attributes:
         path: for example ``("ppo", "target_kl")``.
         value: as read, not yet converted.
-        origin: what ``esper config show`` names: a file, a variable, a flag, a preset.
-        place: how an error names it: ``esper.toml: [ppo] target_kl``.
+        origin: as ``esper config show`` prints it: a file, a variable, a flag, a preset.
+        place: as error messages print it: ``esper.toml: [ppo] target_kl``.
     """
 
     path: tuple[str, ...]
@@ -38,7 +38,7 @@ class Setting:
 
 
 def strip_annotation(hint: Any) -> Any:
-    """The type beneath ``Annotated``."""
+    """The type inside ``Annotated``."""
     while get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     return hint
@@ -98,11 +98,11 @@ def field_type(path: tuple[str, ...]) -> Any:
 
 
 def unknown_key(path: tuple[str, ...], where: str) -> ConfigError:
-    """The error for a key that no table has.
+    """Create the error for a key that no table has.
 
     Args:
-        path: up to and with the unknown key.
-        where: the place as people know it: a file and table, a variable, a flag.
+        path: the path, including the unknown key.
+        where: the place as shown to the user: a file and table, a variable, a flag.
     """
     table, key = path[:-1], path[-1]
     node = strip_annotation(field_type(table)) if table else EsperConfig
@@ -123,11 +123,11 @@ def unknown_key(path: tuple[str, ...], where: str) -> ConfigError:
 
 
 def check_value(hint: Any, value: Any, place: str) -> None:
-    """Raise a ConfigError that says what was expected."""
+    """Raise a ConfigError that states the expected type or bound."""
     try:
         msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
-        # msgspec: "Expected `float` > 0.0 - at `$[...]`"; the path is ours to tell.
+        # msgspec: "Expected `float` > 0.0 - at `$[...]`"; the message here names the path itself.
         expected = re.sub(r" - at `\$.*`$", "", str(error)).replace("`", "")
         expected = expected[:1].lower() + expected[1:]
         shown = "" if _FREE is hint else f" (is {value!r})"
@@ -145,9 +145,9 @@ def flatten(
     """Yield every setting of a nested table, checked against the schema.
 
     Args:
-        tree: as TOML gives it.
-        origin: stands on every setting.
-        where: a table's path as people know it, ending in a separator (``esper.toml: [ppo] ``).
+        tree: nested dicts, as ``tomllib`` returns them.
+        origin: the origin of every setting in it.
+        where: a table's path as shown to the user, ending in a separator (``esper.toml: [ppo] ``).
         path: of ``tree`` within the configuration.
         node: the schema at that path.
     """

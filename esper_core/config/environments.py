@@ -1,4 +1,4 @@
-"""The environment that ``[env] id`` names, when a plugin brings it: found by name, imported only when selected."""
+"""Finds the plugin of the environment that ``[env] id`` names. A plugin is imported only when it is selected."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _DEFAULT_PACKAGE: Final = f"esper-env-{DEFAULT_ENVIRONMENT}"
 
 
 def installed_environments() -> tuple[str, ...]:
-    """Names of the environments that plugins bring, from metadata alone."""
+    """Names of the environments that plugins register, from metadata alone."""
     return tuple(installed(ENVIRONMENT_GROUP))
 
 
 def default_is_absent() -> str:
-    """What to install when the plugin of the default environment is not there; empty when it is."""
+    """What to install when the plugin of the default environment is not installed; empty when it is."""
     return "" if DEFAULT_ENVIRONMENT in installed_environments() else f"pip install {_DEFAULT_PACKAGE}"
 
 
 def load_environment(env_id: str) -> EnvironmentPlugin | None:
-    """Import the plugin that brings an environment.
+    """Import the plugin of an environment.
 
     Args:
         env_id: value of ``[env] id``.

@@ -1,7 +1,7 @@
-"""The configuration as keywords of a Python call: what type checkers and editors know of ``esper_core.train``.
+"""The configuration as keywords of a Python call, typed for type checkers and editors: ``esper_core.train`` takes them.
 
-Each TypedDict is one table of :mod:`esper_core.config.schema`, where types, bounds, defaults and meanings stand; a
-test holds the two to each other. :func:`keyword_settings` checks what was given, and names a wrong key by its path.
+Each TypedDict mirrors one table of :mod:`esper_core.config.schema`, which defines types, bounds, defaults and meanings;
+a test checks that the two agree. :func:`keyword_settings` checks the given values, and names a wrong key by its path.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class PPOTable(TypedDict, total=False):
 
 
 class EnvTable(TypedDict, total=False):
-    """``env={...}``: what is trained on; ``env="ID"`` is short for ``env={"id": "ID"}``."""
+    """``env={...}``: the environment; ``env="ID"`` is short for ``env={"id": "ID"}``."""
 
     id: str
     n_envs: int
@@ -80,7 +80,7 @@ class OtelTable(TypedDict, total=False):
 
 
 class DeliveryTable(TypedDict, total=False):
-    """``delivery={"NAME": {...}}``: how one sink gets its events."""
+    """``delivery={"NAME": {...}}``: how events are delivered to one sink."""
 
     mode: Literal["default", "inline", "all", "latest"]
     queue_size: int
@@ -88,7 +88,7 @@ class DeliveryTable(TypedDict, total=False):
 
 
 class Settings(TypedDict, total=False):
-    """Every keyword that is a setting. Keys of ``run`` that people often set stand for themselves."""
+    """Every keyword that is a setting. Frequent keys of ``run`` are keywords of their own."""
 
     env: str | EnvTable
     updates: int
@@ -113,8 +113,8 @@ def keyword_settings(keywords: Mapping[str, Any], origin: str) -> Iterator[Setti
     """Yield every setting of a call, checked against the schema.
 
     Args:
-        keywords: see :class:`Settings`; None values are absent.
-        origin: what ``esper config show`` and errors of sinks name as the place that set it.
+        keywords: see :class:`Settings`; None means not given.
+        origin: the place that ``esper config show`` and errors of sinks name.
 
     Raises:
         ConfigError: an unknown key, a wrong type, a value that ``config.toml`` cannot hold, or a key given twice.
@@ -167,7 +167,7 @@ def _unknown_keyword(keyword: str) -> ConfigError:
 
 
 def _leaves(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Path and value of every single setting within a table; of a value that is no table, itself."""
+    """Yield path and value of every setting within a table; for a value that is no table, the value itself."""
     try:
         inner = strip_annotation(field_type(path))
     except KeyError as error:
@@ -183,7 +183,7 @@ def _leaves(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...]
 
 
 def _plain(value: Any, place: str) -> Any:
-    """A value as TOML can hold it: paths become strings, NumPy's numbers Python's."""
+    """Convert a value to a type that TOML has: paths become strings, NumPy numbers become Python numbers."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if not isinstance(value, _TOML_TYPES) and hasattr(value, "item") and getattr(value, "ndim", None) == 0:

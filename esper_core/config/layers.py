@@ -37,22 +37,22 @@ __all__ = ["DEFAULT_STEPS", "KEYWORD_ORIGIN", "LIMITS", "Resolved", "find_config
 
 PREFIX: Final = "ESPER_"
 KEYWORD_ORIGIN: Final = "train()"
-"""Origin of what a Python call sets."""
+"""Origin of the values that a Python call sets."""
 NO_PRESET: Final = "none"
-"""The preset that sets nothing."""
+"""Name of the preset without values."""
 LIMITS: Final = ("updates", "steps", "episodes")
 _LIMIT_PATHS: Final = frozenset(("run", limit) for limit in LIMITS)
 _RESUMED_KEYS: Final = frozenset({*LIMITS, "name", "seed", "keep_going"})
 DEFAULT_STEPS: Final = 100_000
-"""Environment steps of a run for which nobody, not even its preset, named a limit."""
+"""The limit in environment steps when neither the user nor the preset gives one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A configuration and where every value of it comes from.
+    """A configuration and the origin of every value.
 
     Attributes:
-        config: complete and validated, but for the tables of sinks.
+        config: complete and validated, except for the tables of sinks.
         origins: dotted path -> origin, for every value that is not a default.
         file: the file that was read, if any.
     """
@@ -103,15 +103,15 @@ def load_config(
 
     Args:
         file: an explicit file; None looks for one (``find_config_file``).
-        no_file: read none.
+        no_file: read no file.
         env: the process environment; only ``ESPER_*`` is read.
         sets: ``ppo.target_kl=0.01``, as given to ``--set``: a TOML value, else a string.
-        flags: dotted path -> value, for named flags; None values are absent.
-        keywords: those of a Python call, see :class:`esper_core.config.keywords.Settings`; they stand where flags do.
-        add_sinks: added behind the selected ones.
-        drop_sinks: taken away at last.
-        base: values between preset and file: those of a run that is resumed. Its limits fall to any other limit.
-        base_label: their origin.
+        flags: dotted path -> value, for named flags; None means not given.
+        keywords: keywords of a Python call, see :class:`esper_core.config.keywords.Settings`; same priority as flags.
+        add_sinks: appended to the selected sinks.
+        drop_sinks: removed from the selected sinks, after all additions.
+        base: values between preset and file: those of a resumed run. Any other limit replaces its limits.
+        base_label: the origin of ``base``.
         cwd: where to look for a file.
 
     Raises:
@@ -145,7 +145,7 @@ def _parse(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
-        # The decoder's own message ends in "(at line 3, column 9)".
+        # The decoder's message ends in "(at line 3, column 9)".
         raise ConfigError(f"{file}: malformed TOML: {error}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: not UTF-8: {error.reason} at byte {error.start}") from None
@@ -170,7 +170,7 @@ def _file_settings(file: Path, cwd: Path) -> Iterator[Setting]:
 
 
 def _from_file(item: Setting, file: Path, cwd: Path) -> Any:
-    """Paths in a file of a parent folder are relative to that file."""
+    """Make paths relative to the file that holds them, which may be in a parent folder."""
     folder = file.resolve().parent
     if folder == cwd.resolve():
         return item.value
@@ -203,7 +203,7 @@ def _env_settings(env: Mapping[str, str]) -> Iterator[Setting]:
 
 
 def _refuse_near_miss(name: str, key: str) -> None:
-    """A variable without ``__`` may belong to anyone, unless it clearly means one of our keys."""
+    """Raise for a variable without ``__`` only when its name is close to a key: it may belong to another program."""
     meant = known_keys().get(key)
     if meant is not None and "." in meant:
         variable = PREFIX + meant.replace(".", "__").upper()
@@ -223,7 +223,7 @@ def _set_settings(text: str) -> Iterator[Setting]:
 
 
 def _text_settings(path: tuple[str, ...], text: str, *, origin: str, place: str) -> Iterator[Setting]:
-    """A value given as text: a TOML value when the key takes one, else a string; commas make a list."""
+    """Parse a value given as text: a TOML value when the key accepts it, else a string; commas separate a list."""
     try:
         hint = field_type(path)
     except KeyError as error:
@@ -273,7 +273,7 @@ _FLAG_NAMES: Final = {"env.id": "--env", "run.name": "--run-name", "sinks": "--s
 
 
 def _base_settings(base: Mapping[str, Any], label: str, upper: Iterable[Setting]) -> list[Setting]:
-    """What a resumed run was, without its sinks, place and secrets."""
+    """The settings of a resumed run, without its sinks, folder and secrets."""
     limited = any(item.path in _LIMIT_PATHS for item in upper)
     kept = {key: base[key] for key in ("preset", "ppo", "env", "run") if key in base}
     return [
@@ -286,7 +286,7 @@ def _base_settings(base: Mapping[str, Any], label: str, upper: Iterable[Setting]
 
 
 def _preset_settings(upper: Iterable[Setting]) -> Iterator[Setting]:
-    """The values beneath the file, and a limit when nobody gave one."""
+    """The values with lower priority than the file, and a limit when none was given."""
     values = {item.path: item for item in upper}
     limited = not _LIMIT_PATHS.isdisjoint(values)
     users = limited
@@ -305,7 +305,7 @@ def _preset_settings(upper: Iterable[Setting]) -> Iterator[Setting]:
 
 
 def _preset(values: Mapping[tuple[str, ...], Setting]) -> tuple[str, Mapping[str, Any], str]:
-    """Name and tables of the preset in force, and who chose it; an empty name for none."""
+    """Name and tables of the preset in force, and the origin of that choice; an empty name for none."""
     asked = values.get(("preset",))
     chosen = values.get(("env", "id"))
     env_id = str(chosen.value) if chosen is not None else EnvConfig().id

@@ -1,6 +1,6 @@
-"""Presets: named values beneath the configuration file, and the one that belongs to an environment.
+"""Presets: named sets of values with lower priority than the configuration file, and an environment's default preset.
 
-The core has one for CartPole. An environment that a plugin brings has presets of its own, see
+The core has one for CartPole. A plugin's environment declares its own, see
 :class:`~esper_core.hooks.EnvironmentPlugin`.
 """
 
@@ -35,7 +35,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         },
     },
 }
-"""The core's presets: name -> tables; a limit in ``[run]`` holds only when nobody gave one."""
+"""The core's presets: name -> tables; a limit in ``[run]`` is used only when no other limit is given."""
 
 _BY_ENVIRONMENT: Final = {
     "CartPole-v0": "cartpole",
@@ -44,10 +44,10 @@ _BY_ENVIRONMENT: Final = {
 
 
 def preset_for(env_id: str) -> str:
-    """The preset of an environment, or an empty string.
+    """The name of an environment's preset, or an empty string.
 
-    A plugin that is absent or broken has none: commands that train nothing work without it, and training refuses it
-    with its error.
+    An empty string too when the plugin is not installed or broken: commands that train nothing work without it, and
+    training raises its error.
     """
     if env_id in _BY_ENVIRONMENT:
         return _BY_ENVIRONMENT[env_id]
@@ -61,7 +61,7 @@ def preset_for(env_id: str) -> str:
 def presets_of(env_id: str) -> dict[str, Mapping[str, Any]]:
     """Every preset that can be named while an environment is selected: the core's, its own, the default task's.
 
-    The default task's are among them whatever is selected, as a preset may itself select the environment.
+    The default task's are always included, because a preset may itself select the environment.
 
     Raises:
         EnvironmentUnsupportedError: the selected environment's plugin is broken.

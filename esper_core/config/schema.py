@@ -1,8 +1,8 @@
 """Every configuration key of the core, with its type, default, unit and meaning. Imports no torch.
 
 Each Struct is one table of ``esper.toml`` (``[tool.esper]`` in ``pyproject.toml``). The text under a field is what
-``docs/reference/config.md`` and ``--help`` show. Unknown keys are errors. A plugin's table ``[sink.NAME]`` belongs to
-the plugin and is validated by its own ``Config``.
+``docs/reference/config.md`` and ``--help`` show. Unknown keys are errors. A plugin's table ``[sink.NAME]`` is validated
+by the plugin's own ``Config``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 MASK: Final = "***"
-"""What stands where a secret would."""
+"""The text that replaces a secret."""
 
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
@@ -145,3 +145,8 @@ def to_builtins(config: EsperConfig) -> dict[str, Any]:
     """The configuration as plain dicts, ready for TOML or JSON. Secrets must be masked by the caller."""
     plain: dict[str, Any] = msgspec.to_builtins(config)
     return plain
+
+
+# msgspec builds what it knows of a Struct at its first use, and two threads at once crash the process there (seen with
+# msgspec 0.22.0, `esper_core.train` in two threads). A module is imported by one thread alone.
+msgspec.json.Decoder(EsperConfig)

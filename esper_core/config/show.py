@@ -26,7 +26,7 @@ def masked(resolved: Resolved, secrets: Mapping[str, frozenset[str]] | None = No
     """The configuration as plain values without secrets.
 
     Args:
-        resolved: from ``load_config``.
+        resolved: the result of ``load_config``.
         secrets: sink name -> keys of its ``Config`` that hold a ``Secret``, for the sinks that were loaded. In every
             other free table (sinks not loaded, ``env.kwargs``) a value is masked when its key looks like a secret.
             User, password and query of a URL are masked everywhere.
@@ -108,7 +108,7 @@ def _leaves(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def dump_toml(tree: Mapping[str, Any]) -> str:
-    """Nested plain values as TOML; None is left out. ``tomllib.loads`` gives the same values back."""
+    """Format nested plain values as TOML; None is left out. ``tomllib.loads`` returns the same values."""
     return "\n".join(_table_lines(tree, ())).strip() + "\n"
 
 

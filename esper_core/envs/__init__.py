@@ -1,1 +1,1 @@
-"""Environments: an adapter for any Gymnasium one, and the masks they may bring."""
+"""Environments: an adapter for any Gymnasium environment, and the masks that environments may provide."""

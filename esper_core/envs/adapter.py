@@ -1,4 +1,4 @@
-"""Any Gymnasium environment with Discrete or MultiDiscrete actions, as a task for the trainer."""
+"""Adapts any Gymnasium environment with Discrete or MultiDiscrete actions to the trainer's ``Task``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make_task(config: EnvConfig, *, seed: int) -> Task:
     """Build the environments that ``[env]`` names.
 
     Args:
-        config: the table.
+        config: the table ``[env]``.
         seed: environment i of the first episode is seeded with ``seed + i``.
     """
     causal = load_causal_mask(config.causal_mask) if config.causal_mask else None
@@ -45,7 +45,7 @@ def _vector_env(config: EnvConfig, seed: int) -> gym.vector.VectorEnv[Any, Any, 
     try:
         module, _, registered = config.id.rpartition(":")
         if module:
-            importlib.import_module(module)  # registers its ids; gymnasium.spec does not import, as make does
+            importlib.import_module(module)  # registers the module's ids; gymnasium.spec does not import it
         spec = gym.spec(registered)
     except ImportError as error:
         raise EnvironmentUnsupportedError(f'env.id "{config.id}": {error}', hint="is its package installed?") from error
@@ -57,7 +57,7 @@ def _vector_env(config: EnvConfig, seed: int) -> gym.vector.VectorEnv[Any, Any, 
         ) from error
     same_step = {"autoreset_mode": AutoresetMode.SAME_STEP}
     try:
-        # A spec may have only a vectorised form; everything else is stepped side by side in this process.
+        # A spec may have only a vectorised form; all other environments are stepped one after another in this process.
         if spec.entry_point is None:
             return gym.make_vec(spec, num_envs=config.n_envs, vectorization_mode="vector_entry_point", **config.kwargs)
         return gym.make_vec(
@@ -74,12 +74,13 @@ class GymTask:
 
     The environment may carry, as attributes of itself or of its sub-environments, ``head_names`` (a sequence of
     names), ``conditioning_head`` (the name of the head sampled first) and ``causal_table`` (bool, choices of the
-    conditioning head by heads). A causal mask given here beats ``info["causal_mask"]``, which beats the table.
+    conditioning head by heads). The ``causal_mask`` given here takes precedence over ``info["causal_mask"]``, and that
+    over the table.
 
     Args:
-        env: resets in the same step.
-        name: its id.
-        seed: of the first reset.
+        env: a vector environment with autoreset mode SAME_STEP.
+        name: the environment's id.
+        seed: the seed of the first reset.
         causal_mask: maps actions to the heads that have an effect.
     """
 
@@ -123,7 +124,7 @@ class GymTask:
 
     @property
     def heads(self) -> tuple[HeadSpec, ...]:
-        """One head for ``Discrete``, one a column for ``MultiDiscrete``."""
+        """The heads: one for ``Discrete``, one per column for ``MultiDiscrete``."""
         return self._heads
 
     @property
@@ -133,7 +134,7 @@ class GymTask:
 
     @property
     def n_envs(self) -> int:
-        """Environments stepped side by side."""
+        """The number of environments stepped together."""
         return int(self._env.num_envs)
 
     @property
@@ -147,7 +148,7 @@ class GymTask:
         return self._env
 
     def reset(self, seed: int | None = None) -> Observation:
-        """Begin new episodes everywhere."""
+        """Reset all environments: each begins a new episode."""
         values, info = self._env.reset(seed=self._seed if seed is None else seed)
         self._seed = None
         return self._observation(values, info)
@@ -200,7 +201,7 @@ class GymTask:
             sizes = self._observations.nvec.flatten()
             return _one_hot(batch.reshape(len(batch), -1) - self._observations.start.flatten(), sizes.tolist())
         rows = batch.reshape(len(batch), -1)
-        # Bytes are pixels or registers: 0..1 is a scale that the network's first layer can use.
+        # Bytes are pixels or registers: scaled to 0..1, they suit the network's first layer.
         return rows / np.float32(255) if rows.dtype == np.uint8 else rows.astype(np.float32, copy=False)
 
     def _final(self, info: Mapping[str, Any], truncated: BoolArray) -> FloatArray:
@@ -217,15 +218,15 @@ class GymTask:
 
 
 def _attribute(env: gym.vector.VectorEnv[Any, Any, Any], name: str) -> Any:
-    """An attribute of the vector environment, or of its first sub-environment beneath all wrappers."""
-    found = getattr(env, name, None)
-    if found is None and getattr(env, "envs", None):
-        found = getattr(env.envs[0].unwrapped, name, None)  # type: ignore[attr-defined]  # only some kinds have envs
-    return found
+    """An attribute of the vector environment, or of its first sub-environment inside all wrappers."""
+    value = getattr(env, name, None)
+    if value is None and getattr(env, "envs", None):
+        value = getattr(env.envs[0].unwrapped, name, None)  # type: ignore[attr-defined]  # only some kinds have envs
+    return value
 
 
 def _heads(space: gym.Space[Any], name: str, names: Any) -> tuple[tuple[HeadSpec, ...], bool]:
-    """The heads of an action space, and whether it takes a bare number."""
+    """The heads of an action space, and whether an action is a single number."""
     if isinstance(space, gym.spaces.Discrete):
         return (HeadSpec(names[0] if names else "action", int(space.n)),), True
     if isinstance(space, gym.spaces.MultiDiscrete) and space.nvec.ndim == 1:
@@ -240,7 +241,7 @@ def _heads(space: gym.Space[Any], name: str, names: Any) -> tuple[tuple[HeadSpec
 
 
 def _starts(space: gym.Space[Any]) -> IntArray:
-    """What a space adds to choices that count from 0."""
+    """The start value of each column, which is added to choices counted from 0."""
     return np.atleast_1d(np.asarray(getattr(space, "start", 0), dtype=np.int64))
 
 

@@ -1,4 +1,4 @@
-"""Masks as environments give them: read from ``info``, checked, and made safe to sample under.
+"""Reads masks from an environment's ``info``, checks them, and makes them safe to sample with.
 
 * ``info["action_mask"]``: bool (n, sum of head sizes), True for legal choices.
 * ``info["conditional_action_mask"]``: bool (n, choices of the conditioning head, sum of head sizes).
@@ -24,7 +24,7 @@ __all__ = ["CausalMask", "CausalTable", "MaskReader", "load_causal_mask"]
 
 
 class CausalMask(Protocol):
-    """Says which heads of an action have an effect."""
+    """Computes which heads of an action have an effect."""
 
     def __call__(self, actions: IntArray, /) -> BoolArray:
         """Map actions int64 (n, heads) to bool (n, heads)."""
@@ -32,7 +32,7 @@ class CausalMask(Protocol):
 
 
 class CausalTable:
-    """A causal mask that depends on one head's choice alone.
+    """A causal mask that depends only on the choice of one head.
 
     Args:
         table: bool (choices of that head, heads).
@@ -67,12 +67,12 @@ def load_causal_mask(spec: str) -> CausalMask:
 
 
 class MaskReader:
-    """Reads one environment's masks out of ``info`` and checks their shapes.
+    """Reads one environment's masks from ``info`` and checks their shapes.
 
     Args:
-        name: the environment, for messages.
-        heads: the action's columns.
-        n_envs: environments side by side.
+        name: the environment's id, for messages.
+        heads: the heads, in the order of the action's columns.
+        n_envs: the number of environments.
         conditioning: column of the conditioning head, or None.
     """
 
@@ -86,7 +86,7 @@ class MaskReader:
         self._starts = np.concatenate(([0], np.cumsum(sizes)[:-1]))
 
     def action_mask(self, info: Mapping[str, Any]) -> BoolArray | None:
-        """The legal choices, or None when the environment names none."""
+        """The mask of legal choices, or None when the environment provides none."""
         found = info.get("action_mask")
         if found is None:
             return None
@@ -101,7 +101,7 @@ class MaskReader:
         )
 
     def conditional_mask(self, info: Mapping[str, Any]) -> BoolArray | None:
-        """The legal choices given each choice of the conditioning head, or None."""
+        """The mask of legal choices for each choice of the conditioning head, or None."""
         found = info.get("conditional_action_mask")
         if found is None or self._conditioning is None:
             return None
@@ -109,7 +109,7 @@ class MaskReader:
         mask = self._checked("conditional_action_mask", found, (self._n_envs, choices, self._total))
         empty = ~self._some_legal(mask)
         if empty.any():
-            # A head that a choice leaves without effect may have an empty mask: give it one choice to name.
+            # A head without effect under a choice may have an empty mask: make one choice legal for sampling.
             mask = mask.copy()
             for head in np.flatnonzero(empty.any(axis=(0, 1))):
                 if head != self._conditioning:
@@ -117,7 +117,7 @@ class MaskReader:
         return mask
 
     def causal_mask(self, info: Mapping[str, Any], done: BoolArray) -> BoolArray | None:
-        """Which heads had an effect; of an episode that ended, as its last step said it."""
+        """The mask of heads that had an effect; for an ended episode, from the ``info`` of its last step."""
         found = info.get("causal_mask")
         final = info.get("final_info")
         last = final.get("causal_mask") if isinstance(final, dict) else None

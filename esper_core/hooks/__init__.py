@@ -1,8 +1,8 @@
-"""What plugin authors import: the hook specifications, their marker and context, and what an environment declares.
+"""The plugin interface: hook specifications, their marker and context, and the declaration of an environment.
 
 A sink is a class ``Sink(config)`` registered in the entry-point group ``esper.sinks``. It implements any subset of
-:class:`SinkHooks` with ``@hookimpl``. A whole one, that ``esper ppo --sink ./lines.py:LinesSink`` runs once the file
-begins with ``from esper_core.hooks import hookimpl``::
+:class:`SinkHooks` with ``@hookimpl``. A complete sink, which ``esper ppo --sink ./lines.py:LinesSink`` runs when the
+file begins with ``from esper_core.hooks import hookimpl``::
 
     class LinesSink:
         event_kinds = "recorded"
@@ -23,12 +23,13 @@ It may declare:
 
 * ``Config``: a ``msgspec.Struct``; its table is ``[sink.NAME]``. Without it the sink takes no options.
 * ``delivery``: ``"all"`` (default), ``"inline"`` or ``"latest"``.
-* ``event_kinds``: what the hook ``esper_event`` hears: ``"all"``, ``"recorded"`` or a collection of kinds.
+* ``event_kinds``: the kinds that the hook ``esper_event`` receives: ``"all"``, ``"recorded"`` or a collection of kinds.
 * ``requires``: names of other sinks that must be on.
-* ``keeps_record``: True when the sink keeps the run's record on disk: what it loses makes every number doubtful.
+* ``keeps_record``: True when the sink keeps the run's record on disk. When it loses events, no number of the run is
+  reliable.
 * ``check_report() -> str``: a line that ``esper sinks check`` prints after the marked event was delivered (an endpoint,
-  an answer, a latency); raise to fail the check with that message.
-* ``replay_report() -> str``: lines that ``esper replay --to NAME`` prints at its end: what was sent, what never can be.
+  a response, a latency); raise to fail the check with that message.
+* ``replay_report() -> str``: lines that ``esper replay --to NAME`` prints at its end: what was sent, what cannot be.
 
 An environment is an :class:`EnvironmentPlugin`, registered in the entry-point group ``esper.environments``.
 """

@@ -1,4 +1,4 @@
-"""What a sink is given: context, close reason, a child run, and a type for secrets."""
+"""Types that sinks receive: context, close reason, a child run, and a type for secrets."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 __all__ = ["ChildRun", "CloseReason", "Delivery", "EventKinds", "Secret", "SinkContext", "SinkMode", "StatusReport"]
 
 SinkMode: TypeAlias = Literal["live", "replay", "check"]
-"""live: a run that trains now; replay: a journal is played; check: ``esper sinks check`` sends a marked event."""
+"""live: a run is training; replay: a journal is replayed; check: ``esper sinks check`` sends a marked event."""
 
 Delivery: TypeAlias = Literal["inline", "all", "latest"]
 """inline: in the emitter's thread; all: own bounded channel and thread; latest: the newest event of each hook."""
 
 
 EventKinds: TypeAlias = Literal["all", "recorded"] | Collection[str]
-"""What a sink with the hook ``esper_event`` hears: every kind; every kind that the run records (finished episodes only
-with ``[otel] episodes``); or those it names."""
+"""The kinds that a sink with the hook ``esper_event`` receives. all: every kind; recorded: every kind that the run
+records (finished episodes only with ``[otel] episodes``); a collection: the kinds in it."""
 
 
 class CloseReason(StrEnum):
@@ -37,7 +37,7 @@ class CloseReason(StrEnum):
 
 
 class Secret:
-    """A string that never shows itself: ``str()`` and ``repr()`` mask it; ``reveal()`` returns it.
+    """A secret string: ``str()`` and ``repr()`` return a mask, ``reveal()`` returns the string.
 
     Use it as the type of a field in a sink's ``Config``; the host fills it from the configuration, and
     ``esper config show`` and ``config.toml`` write ``***``.
@@ -69,36 +69,36 @@ class Secret:
 
 
 class StatusReport(Protocol):
-    """How a sink tells the host about trouble that no hook call shows: a refused export, a full buffer of its own."""
+    """Reports to the host a failure that no hook call raises: a refused export, a full buffer of the sink's own."""
 
     def __call__(self, state: Literal["failing", "recovered"], message: str, lost: int = 0) -> None:
         """Report, from any thread.
 
         Args:
-            state: what became of the sink; a change reaches every sink as ``esper_sink_status_changed``.
-            message: what happened, in words, without secrets.
+            state: the sink's new state; a change is emitted to every sink as ``esper_sink_status_changed``.
+            message: what happened, as text, without secrets.
             lost: events lost since the last report; added to the sink's losses.
         """
 
 
 def _report_nothing(state: str, message: str, lost: int = 0) -> None:
-    """Stand in for a host: nobody listens."""
+    """Ignore the report: the default when there is no host."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SinkContext:
-    """What a sink learns when it is opened.
+    """The information that a sink receives when it is opened.
 
     Attributes:
         run_id: the run.
         run_dir: its directory, or None when nothing is written to disk.
         attempt: counts from 1.
-        rank: of this process.
+        rank: the rank of this process.
         mode: live, replay or check.
-        episodes: True when every finished episode is to be recorded (``[otel] episodes``).
+        episodes: True when every finished episode is recorded (``[otel] episodes``).
         resource: OpenTelemetry resource attributes of the run (``service.name``, ``esper.run.id``, ...).
         logger: writes to ``trainer.log`` and never to the terminal.
-        report: tells the host about losses and trouble beyond the hook calls; see :class:`StatusReport`.
+        report: reports to the host losses and failures outside hook calls; see :class:`StatusReport`.
     """
 
     run_id: str
@@ -113,7 +113,7 @@ class SinkContext:
 
 
 class ChildRun(Protocol):
-    """A training run in a child process, as a foreground sink sees it."""
+    """A training run in a child process, as passed to a foreground sink."""
 
     @property
     def run_dir(self) -> Path:
@@ -127,4 +127,4 @@ class ChildRun(Protocol):
         """Exit code of the trainer, or None while it runs."""
 
     def request_stop(self) -> None:
-        """Ask the trainer to stop at the next step (SIGTERM)."""
+        """Send the trainer SIGTERM: it stops at the next step."""

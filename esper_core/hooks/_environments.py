@@ -1,4 +1,4 @@
-"""What an environment plugin declares: how to make it, its presets, and how to look at an episode."""
+"""The declaration of an environment plugin: how to make the environment, its presets, and how to show an episode."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["EnvironmentPlugin", "PlotEpisode", "ShowEpisode", "TrainedPolicy"]
 
 
 class TrainedPolicy(Protocol):
-    """A trained policy as an environment sees it; ``esper_core.ppo.PPOAgent`` is one."""
+    """A trained policy, as passed to an environment plugin; ``esper_core.ppo.PPOAgent`` is one."""
 
     def act(
         self,
@@ -31,10 +31,10 @@ class TrainedPolicy(Protocol):
         """Choose actions.
 
         Args:
-            obs: (n, inputs), observations as the policy was trained on.
+            obs: (n, inputs), observations of the kind that the policy was trained on.
             mask: bool (n, sum of head sizes), the legal choices; None when all are.
             conditional_mask: bool (n, choices of the conditioning head, sum of head sizes).
-            deterministic: the likeliest choice of each head instead of a sample.
+            deterministic: take the likeliest choice of each head instead of a sample.
 
         Returns:
             int64 (n, heads), or (n,) for one head.
@@ -42,15 +42,15 @@ class TrainedPolicy(Protocol):
 
 
 class ShowEpisode(Protocol):
-    """Plays one episode and tells it."""
+    """Plays one episode and describes it as text."""
 
     def __call__(self, policy: TrainedPolicy, kwargs: Mapping[str, Any], *, seed: int) -> Iterable[str]:
         """Lines of text.
 
         Args:
-            policy: acts. Its sampling was seeded before the call.
+            policy: chooses the actions. Its sampling was seeded before the call.
             kwargs: ``[env.kwargs]`` of the run.
-            seed: of the environment. The same seed is given to ``plot``, which then plays the same episode.
+            seed: the environment's seed. ``plot`` is called with the same seed and plays the same episode.
         """
 
 
@@ -58,22 +58,22 @@ class PlotEpisode(Protocol):
     """Plays one episode and draws it."""
 
     def __call__(self, policy: TrainedPolicy, kwargs: Mapping[str, Any], *, seed: int, path: Path) -> None:
-        """Write the picture; the ending of ``path`` tells the format. The other arguments are those of ``show``."""
+        """Write the picture, in the format of the suffix of ``path``. The other arguments are those of ``show``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnvironmentPlugin:
     """An environment that ``[env] id = NAME`` selects: the object behind an entry point of ``esper.environments``.
 
-    Only the plugin that is selected is imported, also for its presets alone: its module imports neither torch nor
-    Gymnasium before ``make`` is called.
+    Only the selected plugin is imported, and also when only its presets are needed: so its module must import neither
+    torch nor Gymnasium before ``make`` is called.
 
     Attributes:
         make: called as ``make(num_envs=n, seed=s, **kwargs)`` with ``[env.kwargs]``; returns a
             ``gymnasium.vector.VectorEnv`` that resets in the same step. A TypeError means a wrong argument.
         presets: name -> tables ``ppo``, ``env`` and ``run``, beneath the configuration file, for ``--preset NAME``.
-        default_preset: the one that holds when none is named; empty for none.
-        evaluation: arguments that hold when a policy is evaluated, whatever it was trained with.
+        default_preset: the preset in force when none is named; empty for none.
+        evaluation: arguments that replace those of the training when a policy is evaluated.
         show: ``esper eval --show``; None when there is nothing to show.
         plot: ``esper eval --plot``; None when there is nothing to plot.
     """

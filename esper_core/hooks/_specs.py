@@ -2,8 +2,9 @@
 
 Called through a typed caller (``cast(SinkHooks, pm.hook)``), so that mypy checks hook name, argument name and payload
 type. Exceptions never reach the trainer or another sink: the host counts them, disables a sink after five in a
-row and reports it through ``esper_sink_status_changed``. Within one sink events come in the order they were
-emitted and never concurrently; between sinks no order is promised. Write no defaults in implementations.
+row and reports it through ``esper_sink_status_changed``. Each sink receives its events in the order in which they
+were emitted and never concurrently; between sinks there is no fixed order. Implementations must not give their
+argument a default: pluggy would not pass it.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ if TYPE_CHECKING:
 
 PROJECT: Final = "esper"
 HOOK_API: Final = 1
-"""Raised when a hook changes in a way that an existing sink could notice."""
+"""The version of the hooks. It increases when a hook changes incompatibly for existing sinks."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class SinkHooks:
-    """Everything a sink may implement. Subclassing is optional and buys type checking of the overrides."""
+    """The hooks that a sink may implement. Subclassing is optional; it makes type checkers check the overrides."""
 
     # --- lifecycle ----------------------------------------------------------------------------
 
@@ -44,7 +45,7 @@ class SinkHooks:
     def esper_sink_opened(self, context: SinkContext) -> None:
         """Open what the sink needs. Called once, before any event, in the sink's own thread (inline: the emitter's).
 
-        Raising refuses the sink: a sink that someone named ends the start with one clear error.
+        An exception disables the sink; when the user named the sink, the start fails with one error instead.
         """
 
     @hookspec
@@ -55,36 +56,36 @@ class SinkHooks:
 
     @hookspec
     def esper_run_started(self, event: TelemetryEvent[RunStarted]) -> None:
-        """A run, or another attempt at it, began. The first event of an attempt."""
+        """A run, or a further attempt at it, began. The first event of an attempt."""
 
     @hookspec
     def esper_episode_finished(self, event: TelemetryEvent[EpisodeFinished]) -> None:
-        """One episode ended. The most frequent event: up to thousands a second; keep it cheap."""
+        """One episode ended. The most frequent event, up to thousands a second: an implementation must be fast."""
 
     @hookspec
     def esper_ppo_updated(self, event: TelemetryEvent[PPOUpdatePayload]) -> None:
-        """One PPO update ended, was skipped or interrupted. Never displaced by a lesser event."""
+        """One PPO update ended, was skipped or interrupted. A full queue drops events of lower priority first."""
 
     @hookspec
     def esper_policy_health_changed(self, event: TelemetryEvent[PolicyHealthChanged]) -> None:
-        """The policy's level changed. Follows the update that changed it."""
+        """The policy's level changed. Emitted after the update that changed it."""
 
     @hookspec
     def esper_sink_status_changed(self, event: TelemetryEvent[SinkStatusChanged]) -> None:
-        """A sink began to fail, lost events, recovered or was disabled: telemetry about telemetry."""
+        """A sink began to fail, lost events, recovered or was disabled."""
 
     @hookspec
     def esper_run_finished(self, event: TelemetryEvent[RunFinished]) -> None:
-        """The run ended in an orderly way. The last event of an attempt."""
+        """The run ended: done, stopped or failed, but not killed. The last event of an attempt."""
 
     @hookspec
     def esper_event(self, event: TelemetryEvent[Any]) -> None:
-        """Any event of the kinds that the class's ``event_kinds`` declares: for a sink that treats all kinds alike.
+        """Any event of the kinds that the class's ``event_kinds`` declares, for a sink that handles all kinds alike.
 
         ``event_kinds`` is ``"all"``, ``"recorded"`` (all, finished episodes only with ``[otel] episodes``) or a
-        collection of kinds, for example ``{"run_started", "ppo_updated"}``. Kinds that a later version adds come too
-        with the first two. One sink hears a kind through this hook or through the kind's own, not through both.
-        Priorities in a full queue, and ``latest`` delivery, follow the kind.
+        collection of kinds, for example ``{"run_started", "ppo_updated"}``. The first two include kinds that a later
+        version adds. One sink receives a kind through this hook or through the kind's own hook, not through both.
+        Priorities in a full queue, and ``latest`` delivery, depend on the kind.
 
         .. versionadded:: 0.1.0
         """
@@ -95,7 +96,7 @@ class SinkHooks:
     def esper_span_processors(self, context: SinkContext) -> list[SpanProcessor]:
         """Span processors to attach to the run's tracer provider. Called once, before ``esper_sink_opened``.
 
-        They run behind the host's guard and are closed by it. Not called under an application's own provider.
+        The host's guard wraps them, and the host closes them. Not called under an application's own provider.
         """
         raise AssertionError  # a specification is never called
 

@@ -1,4 +1,4 @@
-"""The host of the sinks: loads them, delivers events to them, sets the SDK up, and looks after the process.
+"""The host of the sinks: loads them, delivers events to them, sets up the SDK, and manages signals, logs and heartbeat.
 
-``session.py`` is the one way in.
+``session.py`` is the entry point: every caller goes through ``Session``.
 """

@@ -1,4 +1,4 @@
-"""The one way in: a Session opens a run's sinks, providers, signals and heartbeat, and closes them in one deadline.
+"""Session: opens a run's sinks, providers, signal handlers and heartbeat, and closes them within one deadline.
 
 ``esper ppo``, :func:`esper_core.train`, replay, ``esper sinks check`` and a loop of one's own use the same object.
 """
@@ -49,14 +49,14 @@ __all__ = ["Session", "SessionReport"]
 
 _REASONS: Final = {RunState.DONE: CloseReason.DONE, RunState.STOPPED: CloseReason.STOPPED}
 _REPLAY_STILL_S: Final = 30.0
-"""A replay waits for slow sinks as long as something moves within this time."""
+"""Seconds. A replay waits for slow sinks as long as an event is delivered within this time."""
 
 
 class Session:
-    """Opens and closes everything around one attempt at a run.
+    """Opens and closes sinks, providers, signal handlers, logs and heartbeat of one attempt at a run.
 
-    Creating it imports the sinks and validates their tables; entering it opens them. Both raise before training does.
-    A loop of your own emits its updates through it::
+    Creating it imports the sinks and validates their tables; entering it opens them. Both raise before training begins.
+    A training loop of your own emits its updates through it::
 
         config = load_config(keywords={"sinks": ["journal"]}).config
         with Session(config, run=create_run(Path("runs")), environment="mine") as session:
@@ -71,22 +71,22 @@ class Session:
         run: its directory, or None when nothing is written to disk.
         mode: live, replay or check.
         attempt: counts from 1.
-        rank: of this process; only rank 0 writes ``run.json``.
-        environment: what is trained on, for resource and record.
-        heads: head names, kept for those who hold the session.
-        extra_resource: merged into the resource last; a replay gives the journal's.
+        rank: the rank of this process; only rank 0 writes ``run.json``.
+        environment: id of the environment, for resource and record.
+        heads: head names, kept as an attribute for the caller.
+        extra_resource: merged into the resource last; a replay passes the journal's.
         install_signal_handlers: False leaves signals to the application.
-        run_id: when there is no run directory.
+        run_id: the run's id when there is no run directory.
         origins: ``Resolved.origins``: where the configuration's values came from.
         selection: sinks chosen before; None selects them here.
         updates: PPO updates of earlier attempts, for the record.
-        env_steps: environment steps of earlier attempts, likewise.
-        on_notice: receives the lines that the start says; the default prints them on stderr.
+        env_steps: environment steps of earlier attempts, for the record.
+        on_notice: called with each notice of the start; the default prints them on stderr.
 
     Attributes:
         emitter: emits this attempt's events; valid inside the with block.
-        stop: call it: True once a signal asked the run to end.
-        report: what became of every sink; valid after the with block.
+        stop: callable; returns True once a signal asked the run to end.
+        report: the final counters of every sink; valid after the with block.
         active: the sinks and their instances, in the order of the configuration.
     """
 
@@ -203,7 +203,7 @@ class Session:
             )
             opened = self.hub.open(strict=self.mode != "check")
             if self.mode == "check":
-                opened = []  # each sink's own line says it
+                opened = []  # each sink's own line reports it
             for notice in (*self._selection.notices, *self.providers.notices, *opened):
                 self._notice(notice)
             self._start_heartbeat()
@@ -213,7 +213,7 @@ class Session:
         return self
 
     def _observe(self) -> None:
-        """The core's own observers hear each event before the sinks do."""
+        """Register the core's own observers, which receive each event before the sinks do."""
         if self.mode == "replay":
             return
         self.hub.add_first("session", self._observed)
@@ -255,19 +255,19 @@ class Session:
         self._on_notice(line)
 
     def _interrupted(self) -> None:
-        """A sink's code met a KeyboardInterrupt: it stays there, but the user may have meant us."""
+        """Handle a KeyboardInterrupt caught in a sink's code: it may be the user's Ctrl-C, which ends the run."""
         self.stop.request(signal.SIGINT)
 
     # --- while it runs ------------------------------------------------------------------------
 
     def progress(self, *, updates: int, env_steps: int) -> None:
-        """The trainer got somewhere (totals over all attempts). Cheap; the heartbeat thread writes ``run.json``."""
+        """Record progress (totals over all attempts). Writes no file; the heartbeat thread writes ``run.json``."""
         self._totals = (updates, env_steps)
         if self._heartbeat is not None:
             self._heartbeat.progress(updates=updates, env_steps=env_steps)
 
     def statuses(self) -> tuple[SinkAccount, ...]:
-        """The counters of every sink, span processor and metric reader, now."""
+        """Return the current counters of every sink, span processor and metric reader."""
         own = {"session", "instrumentation"}
         sinks = (item for item in self.hub.statuses() if item.name not in own or item.failures)
         return (*sinks, *self.providers.statuses())
@@ -277,7 +277,7 @@ class Session:
         return tuple(SinkLoss(sink=item.name, lost=item.lost) for item in self.statuses() if item.lost)
 
     def deliver(self, event: TelemetryEvent[Payload]) -> None:
-        """Play an event that exists already: its hook, and its rebuilt spans to the sinks' processors (replay)."""
+        """Replay a recorded event: call its hook, and pass its rebuilt spans to the sinks' processors."""
         getattr(self.hub.hooks, EVENTS[event.kind].hook)(event=event)
         if self.providers.processors:
             from esper_core.host.otel.played import ended_spans  # noqa: PLC0415  # needs the SDK
@@ -287,12 +287,12 @@ class Session:
                     processor.on_end(span)
 
     def finish(self, state: RunState, reason: str, message: str = "") -> None:
-        """Say how the run ended, before leaving the with block; without it an ordinary exit means DONE.
+        """Set how the run ended, before leaving the with block. Without this call an ordinary exit means DONE.
 
         Args:
             state: done, stopped or failed.
-            reason: what ended it, in words.
-            message: more, for ``run.json``; the reason when empty.
+            reason: what ended it, as text.
+            message: a longer text for ``run.json``; the reason when empty.
         """
         self._state = state
         self._reason = reason
@@ -304,7 +304,7 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if os.getpid() != self._pid:
-            return  # a forked child that leaves by an exception: the run is its parent's
+            return  # a forked child left by an exception: the run belongs to the parent process
         with self._stack:
             if error is not None:
                 self._judge(error)
@@ -314,15 +314,15 @@ class Session:
             self._close()
 
     def _judge(self, error: BaseException) -> None:
-        """An exception that leaves the with block decides how the run ended."""
+        """Set how the run ended from the exception that left the with block."""
         if isinstance(error, KeyboardInterrupt):
             self.stop.request(signal.SIGINT)
             self.finish(RunState.STOPPED, "SIGINT")
         elif isinstance(error, SystemExit) and not error.code:
             self.finish(self._state or RunState.DONE, self._reason)
         else:
-            words = self.redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
-            self.finish(RunState.FAILED, words)
+            message = self.redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+            self.finish(RunState.FAILED, message)
             logging.getLogger("esper.host").error("the run ended with an error", exc_info=error)
             if self.run is not None and self.mode == "live":
                 self._on_notice(f"the run failed; what it left is in {self.run.path}")
@@ -332,7 +332,7 @@ class Session:
         begun = time.monotonic()
         try:
             if self._instrumentation is not None:
-                # Before the readers collect for the last time: a run that ended must not look vanished.
+                # Set the final state before the readers collect for the last time: else the run seems to have vanished.
                 self._instrumentation.set_run_status(heartbeat_s=time.time(), state=state)
             if self.mode == "live":
                 self._emit_end(state)
@@ -342,7 +342,7 @@ class Session:
                 _REASONS.get(state, CloseReason.FAILED), self.config.run.close_timeout_s, self.providers.closables
             )
         finally:
-            # Also when Ctrl-C ended the closing: whoever was late is named, and the record says how it ended.
+            # Also when Ctrl-C ended the closing: the report names the late sinks, the record states how the run ended.
             self.report = SessionReport(sinks=self.statuses(), close_s=time.monotonic() - begun)
             if self._heartbeat is not None:
                 self._heartbeat.finish(state, self._message or self._reason)
@@ -352,7 +352,7 @@ class Session:
                 logging.getLogger("esper.host").warning("%s", line)
 
     def _emit_end(self, state: RunState) -> None:
-        """RunFinished reaches every sink before anything is closed, whoever forgot it."""
+        """Emit RunFinished before anything is closed, when the caller did not emit it."""
         if self._observed.started and not self._observed.finished:
             self.emitter.emit_run_finished(
                 RunFinished(
@@ -376,7 +376,7 @@ class Session:
 
 
 class _Observed:
-    """Whether the run's first and last event were emitted."""
+    """Observes whether the run's first and last event were emitted."""
 
     def __init__(self) -> None:
         self.started = False

@@ -1,1 +1,1 @@
-"""Events as OpenTelemetry telemetry, on the API alone: metrics, span attributes and events, log events, ``rl.*``."""
+"""Turns events into OpenTelemetry metrics, span attributes, span events, log events and ``rl.*``; uses only the API."""

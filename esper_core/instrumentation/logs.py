@@ -1,7 +1,7 @@
 """An update's events as OpenTelemetry log events. The only module that touches ``opentelemetry._logs``.
 
-The Logs API of OpenTelemetry Python is still marked as in development (hence the underscore); what may break stands
-here. Chosen by ``[otel] events = "log"`` or ``"both"``.
+The Logs API of OpenTelemetry Python is still marked as in development (hence the underscore), so all code that a change
+of it may break is in this module. Selected by ``[otel] events = "log"`` or ``"both"``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class LogEvents:
         provider: makes the logger; the default is the application's global one.
         scope: name of the instrumentation scope.
         version: its version.
-        schema_url: of the names.
+        schema_url: schema URL of the names.
     """
 
     def __init__(self, provider: LoggerProvider | None, scope: str, version: str, schema_url: str) -> None:
@@ -45,11 +45,11 @@ class LogEvents:
         self._logger = found.get_logger(scope, version, schema_url)
 
     def emit(self, event: SpanEventData, identity: Mapping[str, AttributeValue]) -> None:
-        """Emit one event with its own time; its severity follows its name or the KL's level.
+        """Emit one event with its own time; its severity is derived from its name or the KL's level.
 
         Args:
             event: name, time and attributes.
-            identity: attributes that a span event need not repeat and a log event must: run, attempt, rank, update.
+            identity: run, attempt, rank and update: attributes of the span, which a log event must repeat.
         """
         severity = _BY_NAME.get(event.name)
         if severity is None:

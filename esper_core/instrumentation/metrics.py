@@ -1,7 +1,7 @@
-"""Metrics that are made when a reader collects, in its thread: last values, counts, histograms of heads and durations.
+"""Metrics computed when a reader collects, in its thread: last values, counts, histograms of heads and durations.
 
-The trainer only hands an update over. On the OpenTelemetry API alone; which field is which gauge stands in the
-registry, not here.
+The trainer's thread only stores the update. Uses only the OpenTelemetry API. The registry, not this module, defines
+which field is which gauge.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ __all__ = [
 
 
 KL_BOUNDARIES: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.045, 0.1, 0.5)
-"""Histogram boundaries in nats; they hold both limits of the verdict. The default ones start at 5."""
+"""Histogram boundaries in nats; they include both limits of the verdict. OpenTelemetry's defaults start at 5."""
 DURATION_BOUNDARIES: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 """Histogram boundaries in seconds."""
 
 
 class SinkCounts(Protocol):
-    """What ``sink_status`` returns for each sink; ``SinkStatusChanged`` is one. ``queue`` may be absent."""
+    """The counters that ``sink_status`` returns per sink; ``SinkStatusChanged`` has them. ``queue`` may be absent."""
 
     @property
     def sink(self) -> str:
@@ -70,7 +70,7 @@ class SinkCounts(Protocol):
 
 @dataclass(slots=True)
 class Totals:
-    """What the counters of one meter provider report. They only grow, over all runs that use the provider."""
+    """The totals that the counters of one meter provider report. They only increase, over all runs of the provider."""
 
     updates: dict[str, int] = field(default_factory=lambda: dict.fromkeys(get_args(Outcome), 0))
     levels: dict[str, int] = field(default_factory=lambda: dict.fromkeys((level.value for level in HealthLevel), 0))
@@ -117,14 +117,15 @@ def _non_finite_fields(update: PPOUpdatePayload) -> Iterator[str]:
 
 
 class Pending:
-    """Updates whose counts and histograms wait for the next collection.
+    """Updates whose counts and histograms are recorded at the next collection.
 
     Recording a histogram costs the caller 5 to 9 microseconds a point; a five-head update has seven that need no
-    trace context (the exemplars of the KL itself lead to the update). They are recorded by whoever collects first.
-    Without a reader, or with a rare one, the emitting thread drains every ``LIMIT`` updates: nothing is ever dropped.
+    trace context (only the exemplars of the KL itself refer to the update). The first thread that collects records
+    them. Without a reader, or with one that collects rarely, the emitting thread records them every ``LIMIT`` updates:
+    no update is dropped.
 
     Args:
-        meter: makes the histograms.
+        meter: creates the histograms.
     """
 
     LIMIT: Final = 256
@@ -138,13 +139,13 @@ class Pending:
         self._update_duration = create_histogram(meter, "esper.ppo.update.duration", DURATION_BOUNDARIES)
 
     def add(self, update: PPOUpdatePayload) -> None:
-        """Take one update, from the emitting thread."""
+        """Store one update. Called by the emitting thread."""
         self._waiting.append(update)
         if len(self._waiting) >= self.LIMIT:
             self.drain()
 
     def drain(self) -> None:
-        """Count and record everything that waits. Any thread."""
+        """Count and record all stored updates. Any thread."""
         if not self._waiting:
             return
         with self._lock:
@@ -158,7 +159,7 @@ class Pending:
 
 
 _NO_TRACE: Final = Context()
-"""Whatever span is current where a reader collects, it is not the update's: no exemplar."""
+"""A context without a span: the span that is current where a reader collects is not the update's, so no exemplar."""
 
 
 def create_histogram(meter: Meter, name: str, boundaries: tuple[float, ...]) -> Histogram:
@@ -180,20 +181,20 @@ def record_finite(
 
 @dataclass(slots=True)
 class Observed:
-    """What the observable instruments of one meter provider read. Fields are replaced whole: any thread may read.
+    """The values that the observable instruments of one meter provider read. Any thread may read: fields change whole.
 
-    One for each provider and not for each run: an SDK keeps only the first callback of an instrument, so that a
-    second run in the same process (a notebook) would otherwise show the first one's last values for ever.
+    One for each provider and not for each run: an SDK keeps only the first callback of an instrument, so a second run
+    in the same process (a notebook) would otherwise report the last values of the first run.
 
     Attributes:
-        owner: whose values these are; the last one that took over.
+        owner: the run whose values these are: the last one that called ``take_over``.
         update: the last update.
         level: the policy's level, the worst of the last three updates.
-        heartbeat_s: time of the last sign of life, unix seconds.
+        heartbeat_s: time of the last heartbeat, unix seconds.
         progress_s: time of the last progress, unix seconds.
         state: what the run is doing.
         sink_status: current counts of every sink.
-        pending: updates that wait for a collection, and the totals; nobody takes these over.
+        pending: updates not yet recorded, and the totals; they stay when the owner changes.
     """
 
     pending: Pending
@@ -207,7 +208,7 @@ class Observed:
     sink_status: Callable[[], Iterable[SinkCounts]] | None = None
 
     def take_over(self, owner: object, sink_status: Callable[[], Iterable[SinkCounts]] | None = None) -> None:
-        """Forget everything and belong to ``owner``."""
+        """Delete all values and set ``owner``."""
         self.owner = owner
         self.update = self.level = self.heartbeat_s = self.progress_s = self.state = None
         self.sink_status = sink_status
@@ -217,7 +218,7 @@ _observed_of: WeakKeyDictionary[MeterProvider, Observed] = WeakKeyDictionary()
 
 
 def observed_of(provider: MeterProvider, meter: Meter) -> Observed:
-    """What this provider's observable instruments read; they are created at the first call."""
+    """The values that this provider's observable instruments read; the instruments are created at the first call."""
     seen = _observed_of.get(provider)
     if seen is None:
         seen = _observed_of[provider] = Observed(pending=Pending(meter))

@@ -1,8 +1,8 @@
-"""The draft names ``rl.*`` as a second set, for backends that already know them (``[otel] semconv = ["esper", "rl"]``).
+"""The draft names ``rl.*`` as a second set, for backends that support them (``[otel] semconv = ["esper", "rl"]``).
 
 The names are those of the open proposal open-telemetry/semantic-conventions-genai#88 and its draft registry, read in
-August 2026. They are not stable and belong to nobody yet: they may change with the proposal, and ``esper.*`` stays the
-canonical set. Spans keep their own names (``esper.iteration`` is the proposal's ``rl.loop``, ``esper.rollout`` its
+August 2026. They are not stable: they may change with the proposal, and ``esper.*`` stays the canonical set.
+Spans keep their own names (``esper.iteration`` is the proposal's ``rl.loop``, ``esper.rollout`` its
 ``rl.sample``, ``esper.ppo.update`` its ``rl.train``) and carry the ``rl.*`` attributes in addition.
 """
 
@@ -54,7 +54,7 @@ class RLInstrumentation:
     """Records an update under the proposal's names.
 
     Args:
-        provider: makes the instruments.
+        provider: creates the instruments.
         observed: holds the last update, for the gauges.
     """
 
@@ -72,13 +72,13 @@ class RLInstrumentation:
             _create_gauges(meter, observed)
 
     def run_started(self, event: TelemetryEvent[RunStarted], span: Span | None) -> None:
-        """Note the environment, and describe the run on its span."""
+        """Store the environment's id, and set the run's attributes on its span."""
         self._environment = event.payload.environment
         if span is not None:
             span.set_attributes(rl_resource(run_id=event.run_id, environment=self._environment))
 
     def record(self, event: TelemetryEvent[PPOUpdatePayload], span: Span | None) -> None:
-        """Record one update; ``span`` is its own, when someone records it."""
+        """Record one update; ``span`` is the update's span when it is being recorded."""
         update = event.payload
         if span is not None:
             span.set_attributes(

@@ -1,12 +1,12 @@
-"""Events as OpenTelemetry metrics, span attributes and span events, on the OpenTelemetry API alone.
+"""Turns events into OpenTelemetry metrics, span attributes and span events; uses only the OpenTelemetry API.
 
-An inline sink of the core's own: its hooks run in the trainer's thread inside the event's span. What is set here on
-the span equals what the journal writes, because both come from ``semconv.attributes``. Only the KL's own histogram is
-recorded at once, inside the update's span, so that its exemplars lead there; everything else is made when a reader
-collects (synchronous gauges alone would be most of the cost per update).
+An inline sink of the core: its hooks run in the trainer's thread inside the event's span. The attributes set here on
+the span equal those that the journal writes, because both come from ``semconv.attributes``. Only the KL's own
+histogram is recorded at once, inside the update's span, so that its exemplars refer to that span; everything else is
+computed when a reader collects (synchronous gauges alone would be most of the cost per update).
 
-NaN and infinities never reach an instrument, because the SDK drops them with a log line: they are counted. Values are
-plain floats and ints; payloads hold no tensors.
+NaN and infinities are never passed to an instrument, because the SDK drops them with a log line: they are counted
+instead. Values are plain floats and ints; payloads hold no tensors.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ _JOINT: Final = {"esper.ppo.kl.scope": "joint"}
 
 
 class Instrumentation:
-    """Turns events into metrics and completes the spans that the emitter opened.
+    """Turns events into metrics, and sets attributes and span events on the spans that the emitter opened.
 
     Call its hooks from the emitting thread; readers may collect from any.
 
     Args:
-        meter_provider: makes the instruments; the default is the application's global one, a no-op without an SDK.
-        sdk_logger_provider: takes log events when ``config.events`` asks for them; the default is the global one.
+        meter_provider: creates the instruments; the default is the application's global one, a no-op without an SDK.
+        sdk_logger_provider: receives log events when ``config.events`` selects them; the default is the global one.
         config: ``[otel]``.
         sink_status: current counts of every sink, called when a reader collects, in its thread.
     """
@@ -95,10 +95,10 @@ class Instrumentation:
         progress_s: float | None = None,
         state: RunState | None = None,
     ) -> None:
-        """Set what ``esper.run.*`` report; None leaves a value as it is. Cheap, any thread.
+        """Set the values that ``esper.run.*`` report; None leaves a value unchanged. Takes no lock; any thread.
 
         Args:
-            heartbeat_s: time of the last sign of life, unix seconds.
+            heartbeat_s: time of the last heartbeat, unix seconds.
             progress_s: time of the last progress, unix seconds.
             state: what the run is doing.
         """
@@ -112,7 +112,7 @@ class Instrumentation:
             self._observed.state = state
 
     def close(self) -> None:
-        """Let go of everything the observable instruments read; later collections report nothing of this run."""
+        """Delete this run's values from the observable instruments; later collections report none of them."""
         if self._observed.owner is self:
             self._observed.take_over(None)
 
@@ -120,7 +120,7 @@ class Instrumentation:
 
     @hookimpl
     def esper_event(self, event: TelemetryEvent[Any]) -> None:
-        """Complete the event's span, and record an update's metrics."""
+        """Set attributes and span events on the event's span, and record an update's metrics."""
         payload = event.payload
         if isinstance(payload, PPOUpdatePayload):
             self._updated(event, payload)
@@ -153,7 +153,7 @@ class Instrumentation:
 
     @staticmethod
     def _complete_span(event: TelemetryEvent[Any]) -> Span | None:
-        """Set the event's attributes on its own span, when that is the current one and someone records it."""
+        """Set the event's attributes on its own span, when that is the current span and is being recorded."""
         span = otel_trace.get_current_span()
         if not span.is_recording() or f"{span.get_span_context().span_id:016x}" != event.trace.own.span_id:
             return None

@@ -1,4 +1,4 @@
-"""A run on disk, files only: where they lie, what they hold, whether the run is alive. What a run means: ``reading``.
+"""A run on disk: paths and content of its files, and whether the run is alive. ``reading`` interprets the content.
 
 Needs neither torch nor the OpenTelemetry SDK.
 """

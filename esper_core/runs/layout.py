@@ -1,4 +1,4 @@
-"""Where a run's files lie, how a run is made, and how one is found by what a person types."""
+"""The paths of a run's files, the creation of a run, and the search for one by path, id or part of an id."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ _CREATE_TRIES: Final = 8
 
 
 class _Identity(msgspec.Struct):
-    """The one field of ``run.json`` that finding a run needs."""
+    """The only field of ``run.json`` that the search for a run needs."""
 
     run_id: str = ""
 
 
+_identity: Final = msgspec.json.Decoder(_Identity)
+
+
 @dataclass(frozen=True)
 class RunDir:
-    """A run's directory. Nothing is read or made by having one.
+    """A run's directory. Creating this object neither reads nor writes a file.
 
     Attributes:
         path: the directory.
@@ -83,7 +86,7 @@ class JournalFile:
 
     Attributes:
         attempt: counts from 1.
-        rank: of the process that wrote it.
+        rank: the rank of the process that wrote it.
         segment: counts from 1 within attempt and rank.
         path: the file.
     """
@@ -110,7 +113,7 @@ class JournalFile:
 
 
 def journal_files(run: RunDir) -> list[JournalFile]:
-    """The run's journal files in order; none when the folder is missing or gone.
+    """The run's journal files in order; none when the folder is missing or was deleted.
 
     Raises:
         JournalError: the folder cannot be read.
@@ -125,11 +128,11 @@ def journal_files(run: RunDir) -> list[JournalFile]:
 
 
 def create_run(base: Path, *, name: str = "") -> RunDir:
-    """Make a new run directory, safely against others that do the same at once.
+    """Create a new run directory, safely when other processes do the same at the same time.
 
     Args:
-        base: folder that holds the runs; made when missing.
-        name: a name for people; characters unfit for a file name become ``-``.
+        base: folder that holds the runs; created when missing.
+        name: a readable name; characters that file names must not contain become ``-``.
 
     Returns:
         The run, whose id is ``<UTC time>-<name or ppo>-<six random characters>``.
@@ -161,7 +164,7 @@ def create_run(base: Path, *, name: str = "") -> RunDir:
 
 
 def _is_run(path: Path) -> bool:
-    """A directory with a record or a journal in it, as far as we may look."""
+    """True when the directory holds a record or a journal; False also when it may not be read."""
     try:
         return (path / "run.json").is_file() or (path / "telemetry").is_dir()
     except OSError:
@@ -171,7 +174,7 @@ def _is_run(path: Path) -> bool:
 def _run_at(path: Path) -> RunDir:
     """The run in a directory; its id comes from ``run.json``, since directories get copied and renamed."""
     try:
-        identity = msgspec.json.decode((path / "run.json").read_bytes(), type=_Identity)
+        identity = _identity.decode((path / "run.json").read_bytes())
     except (OSError, msgspec.MsgspecError):
         identity = _Identity()
     return RunDir(path, identity.run_id)
@@ -199,14 +202,14 @@ def _age_key(path: Path) -> tuple[str, int, str]:
 
 
 def find_run(spec: str, base: Path) -> RunDir:
-    """Find a run by what a person typed.
+    """Find a run by the text that the user typed.
 
     Args:
         spec: a path, a run id, a unique part of one (its beginning first), or ``latest``.
         base: folder that holds the runs.
 
     Raises:
-        RunNotFoundError: nothing or more than one matches; says where it looked and names the nearest.
+        RunNotFoundError: no run or more than one matches; the message names the searched folder and the nearest id.
     """
     as_path = Path(spec)
     if spec and as_path.is_dir() and _is_run(as_path):

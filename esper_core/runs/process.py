@@ -1,4 +1,4 @@
-"""Who a process is: enough to tell it from another with the same pid, in another container or after a reboot."""
+"""The identity of a process: distinguishes it from one with the same pid in another container or after a reboot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _START_FIELD = 19  # field 22 of /proc/PID/stat, counted from the first one afte
 
 
 class ProcessPresence(StrEnum):
-    """Whether a run's process is there, as far as can be known from here."""
+    """Whether a run's process exists, as far as this process can determine."""
 
     ALIVE = "alive"
     GONE = "gone"
@@ -24,7 +24,7 @@ class ProcessPresence(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessIdentity:
-    """This process, in the terms of ``run.json``; see ``RunRecord`` for the fields."""
+    """A process's identity as ``run.json`` stores it; see ``RunRecord`` for the fields."""
 
     pid: int
     host: str
@@ -50,7 +50,7 @@ def process_identity() -> ProcessIdentity:
 
 
 class RecordedProcess(Protocol):
-    """What ``run.json`` says of the process that wrote it."""
+    """The identity of the process that wrote a ``run.json``."""
 
     pid: int
     host: str
@@ -62,8 +62,8 @@ class RecordedProcess(Protocol):
 def probe_process(record: RecordedProcess) -> ProcessPresence:
     """Look for the process that wrote the record.
 
-    Boot and pid namespace decide, not the host's name: containers of one machine have names of their own, and two
-    machines may share one.
+    Boot id and pid namespace decide, not the host name: containers of one machine have different host names, and two
+    machines may have the same one.
     """
     boot = _boot_id()
     if not boot or not record.boot_id:
@@ -75,7 +75,7 @@ def probe_process(record: RecordedProcess) -> ProcessPresence:
         return ProcessPresence.UNKNOWABLE
     try:
         start = _process_start(record.pid)
-    except OSError:  # no such process, or one of another user hidden from us (hidepid)
+    except OSError:  # no such process, or a process of another user that the system hides (hidepid)
         hidden = _signalled(record.pid) is not ProcessPresence.GONE
         return ProcessPresence.UNKNOWABLE if hidden else ProcessPresence.GONE
     if start is None or (record.process_start and start != record.process_start):
@@ -98,7 +98,7 @@ def _pid_namespace() -> str:
 
 
 def _process_start(pid: int) -> int | None:
-    """Clock ticks from boot to the start of a process; None when it has ended and only waits to be reaped.
+    """Clock ticks from boot to the start of a process; None when it has ended and is a zombie (not yet reaped).
 
     Raises:
         OSError: no such process here, or no /proc.
@@ -111,7 +111,7 @@ def _process_start(pid: int) -> int | None:
 
 
 def _signalled(pid: int) -> ProcessPresence:
-    """Without /proc (macOS): whether a signal could be sent. A reused pid cannot be told."""
+    """Without /proc (macOS): whether a signal could be sent. A reused pid cannot be detected."""
     if pid <= 0:
         return ProcessPresence.UNKNOWABLE
     try:

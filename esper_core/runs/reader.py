@@ -1,7 +1,8 @@
-"""The journal's reader: follows a run while it is written, and reads one that ended however badly it did.
+"""The journal's reader: follows a run while it is written, and reads an ended one even when its files are damaged.
 
-A line counts once its newline is there. A torn last line is waited for while following and counted at the end; a
-corrupt line in the middle is counted and named by file and line, and the lines around it stay intact.
+A line is read once its newline is written. While following, the reader waits for the rest of a torn last line; at the
+end it counts that line as corrupt. A corrupt line in the middle is counted and reported with file and line number; the
+lines around it are read.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
 __all__ = ["JournalProblem", "JournalReader", "journal_resource", "read_events", "tail_events"]
 
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024
-"""A longer line is damage (a hole left by a power loss), not an event."""
+"""Bytes. A longer line is damage (a hole left by a power loss), not an event."""
 _BUFFER: Final = 256 * 1024
 _PROBLEMS_KEPT: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class JournalProblem:
-    """One line that is no event.
+    """One line that holds no event.
 
     Attributes:
         path: the journal file.
@@ -47,7 +48,7 @@ class JournalProblem:
 
 @dataclass(slots=True)
 class _Cursor:
-    """How far one file has been read. ``finished`` once nothing can follow."""
+    """How far one file has been read. ``finished`` is True once nothing can be appended any more."""
 
     file: JournalFile
     offset: int = 0
@@ -55,20 +56,20 @@ class _Cursor:
 
 
 class JournalReader:
-    """Reads a run's journal over segments and attempts, as often as asked.
+    """Reads a run's journal over all segments and attempts; each call continues where the last one ended.
 
     Several readers may read one run at once, in any process, while it is written. A reader is not shared by threads.
 
     Args:
-        run: the run; it may not have a journal yet, and may be deleted meanwhile.
+        run: the run; it may have no journal yet, and may be deleted while it is read.
         attempt: read this attempt only; None for all.
 
     Raises:
-        JournalError: a file is there and cannot be read at all (permissions, a broken disk).
+        JournalError: a file exists and cannot be read at all (permissions, a broken disk).
 
     Attributes:
-        corrupt: lines that were no events so far.
-        problems: the first hundred of them.
+        corrupt: the number of lines without an event so far.
+        problems: the first hundred of those lines.
     """
 
     def __init__(self, run: RunDir, *, attempt: int | None = None) -> None:
@@ -80,14 +81,14 @@ class JournalReader:
 
     @property
     def deleted(self) -> bool:
-        """True when the run's directory is no longer there."""
+        """True when the run's directory no longer exists."""
         return not self.run.path.is_dir()
 
     def poll(self, limit: int | None = None) -> list[TelemetryEvent[Payload]]:
         """The complete new events since the last call, oldest first within each file; empty when there are none.
 
         Args:
-            limit: stop after about this many; the rest comes with the next call.
+            limit: stop after about this many; the next call returns the rest.
         """
         events: list[TelemetryEvent[Payload]] = []
         for found in self._new(final=False):
@@ -97,16 +98,16 @@ class JournalReader:
         return events
 
     def stream(self) -> Iterator[TelemetryEvent[Payload]]:
-        """Every event not read yet, one by one; torn last lines are counted as corrupt. For runs that have ended."""
+        """Yield every event not read yet; a torn last line is counted as corrupt. For runs that have ended."""
         for found in self._new(final=True):
             yield from found
 
     def finish(self) -> list[TelemetryEvent[Payload]]:
-        """The rest of a followed journal, when nothing more will be written: as :meth:`stream`, in a list."""
+        """Return the rest of a followed journal to which nothing more is written: as :meth:`stream`, in a list."""
         return list(self.stream())
 
     def tail(self, count: int, *, updates_only: bool = False) -> list[TelemetryEvent[Payload]]:
-        """The last events, read backwards from the end; :meth:`poll` goes on behind them.
+        """Return the last events, read backwards from the end; :meth:`poll` continues after them.
 
         The time it takes depends on ``count`` and not on the journal's length.
 
@@ -143,13 +144,13 @@ class JournalReader:
         return files if self.attempt is None else [item for item in files if item.attempt == self.attempt]
 
     def _new(self, *, final: bool) -> Iterator[list[TelemetryEvent[Payload]]]:
-        """Decode what is new, line by line."""
+        """Decode the new lines."""
         files = self._files()
         for index, item in enumerate(files):
             cursor = self._cursors.setdefault(item.path.name, _Cursor(item))
             if cursor.finished:
                 continue
-            # A torn line at the end of a segment that has a successor will never be completed.
+            # A torn line at the end of a segment that has a successor is never completed.
             after = files[index + 1] if index + 1 < len(files) else None
             closed = after is not None and (after.attempt, after.rank) == (item.attempt, item.rank)
             yield from self._new_in(cursor, final=final or closed)
@@ -163,7 +164,7 @@ class JournalReader:
         with file:
             file.seek(0, 2)
             if file.tell() < cursor.offset:
-                cursor.offset = 0  # replaced by a shorter copy; consumers know updates by their ids
+                cursor.offset = 0  # a shorter copy: read it again; callers recognise updates by their ids
             file.seek(cursor.offset)
             while line := file.readline(MAX_LINE_BYTES):
                 start = cursor.offset
@@ -195,9 +196,9 @@ class JournalReader:
 
 
 def read_events(run: RunDir) -> Iterator[TelemetryEvent[Payload]]:
-    """Every event of a run as it stands, in the order of its files; damaged lines are passed over.
+    """Yield every event that a run's files hold now, in the order of the files; damaged lines are skipped.
 
-    Use :class:`JournalReader` to learn how many those were, or to follow a run.
+    Use :class:`JournalReader` to count the damaged lines, or to follow a run.
     """
     return JournalReader(run).stream()
 
@@ -210,7 +211,7 @@ def tail_events(run: RunDir, count: int, *, updates_only: bool = False) -> list[
 def journal_resource(run: RunDir) -> dict[str, str | int | float | bool]:
     """The OpenTelemetry resource attributes that the latest attempt's first line carries; empty without a line.
 
-    Attributes that are no scalars are left out.
+    Attributes that are not scalars are left out.
     """
     files = journal_files(run)
     return first_resource(item for item in files if item.attempt == files[-1].attempt)
@@ -235,7 +236,7 @@ def open_journal(path: Path) -> BinaryIO | None:
     """Open a journal file for reading; None when it is gone.
 
     Raises:
-        JournalError: it is there and cannot be read.
+        JournalError: it exists and cannot be read.
     """
     try:
         return path.open("rb", buffering=_BUFFER)
@@ -246,7 +247,7 @@ def open_journal(path: Path) -> BinaryIO | None:
 
 
 def _skip_line(file: BinaryIO) -> int:
-    """Move behind the next newline, or to the end; returns the position."""
+    """Move to the position after the next newline, or to the end; return that position."""
     while part := file.readline(MAX_LINE_BYTES):
         if part.endswith(b"\n"):
             break
@@ -271,9 +272,9 @@ def _complete_size(path: Path) -> int:
 
 
 def _lines_backwards(file: BinaryIO, end: int) -> Iterator[tuple[int, bytes]]:
-    """Complete lines from the last to the first, with their offsets. ``end`` lies behind a newline."""
+    """Yield complete lines from the last to the first, with their offsets. ``end`` is a position after a newline."""
     position = end
-    pending: list[bytes] = []  # the beginning of a line lies in an earlier block: newest block first
+    pending: list[bytes] = []  # parts of a line that begins in an earlier block, last part first
     while position > 0:
         size = min(_BUFFER, position)
         position -= size
@@ -293,7 +294,7 @@ def _lines_backwards(file: BinaryIO, end: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _line_number(path: Path, offset: int) -> int:
-    """Count the lines before an offset. Only damage pays for this."""
+    """Count the lines before an offset. Called only for a damaged line, because it reads the file from its start."""
     number = 1
     file = open_journal(path)
     if file is None:

@@ -1,4 +1,4 @@
-"""Each attempt's and rank's own resource: a resumed run is another process, with an instance id of its own."""
+"""Looks up the resource of each attempt and rank: a resumed run is another process with another instance id."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["JournalResources"]
 
 
 class JournalResources:
-    """Looks up the resource that an event was journaled with; each journal's first line is read once.
+    """Looks up the resource with which an event was journaled; each journal's first line is read once.
 
     Args:
         run: the run.
-        default: for an event whose journal cannot be read.
+        default: returned for an event whose journal cannot be read.
     """
 
     def __init__(self, run: RunDir, default: Mapping[str, str | int | float | bool]) -> None:
@@ -35,6 +35,6 @@ class JournalResources:
         found = self._known.get(key)
         if found is None:
             files = [item for item in journal_files(self._run) if (item.attempt, item.rank) == key]
-            # The default carries what this process adds to every resource; the journal's own words win.
+            # The default holds what this process adds to every resource; the journal's attributes take precedence.
             found = self._known[key] = {**self._default, **first_resource(files)}
         return found

@@ -1,7 +1,7 @@
-"""A scan of a run's journal: where each update lies and what its KL was, without decoding a line.
+"""Scans a run's journal for the position and KL of each update, without decoding whole lines.
 
-It looks for a few keys in the bytes of a line; only lines that are written otherwise than Esper's own writer does it
-take the slow way. Which of the updates count is not decided here: see ``esper_core.reading.index``.
+It searches the bytes of a line for a few keys; only a line that was not written by Esper's own writer is decoded.
+``esper_core.reading.index`` decides which of the updates count.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class ScannedUpdate(NamedTuple):
 
     Attributes:
         file: the journal file.
-        offset: of the line, in bytes.
-        update_id: its id.
-        kl: nats; NaN also when not measured, which the level ``UNKNOWN`` tells from a KL that is NaN.
+        offset: position of the line in the file, in bytes.
+        update_id: the update's id.
+        kl: nats; NaN also when not measured: the level is then ``UNKNOWN``, and ``NON_FINITE`` for a measured NaN.
         level: the update's own level.
     """
 
@@ -51,14 +51,14 @@ class ScannedUpdate(NamedTuple):
 
 
 class ScannedBeginning(NamedTuple):
-    """The line with which an attempt announces its first update id."""
+    """The line in which an attempt records its first update id."""
 
     file: JournalFile
     first: int
 
 
 class JournalScan:
-    """Reads on where it stopped, as often as asked, also while the run writes. Not shared by threads.
+    """Scans a journal; each read continues where the last one stopped, also while the run writes. Not thread-safe.
 
     Args:
         run: the run, live or ended.
@@ -71,10 +71,10 @@ class JournalScan:
         self._read: dict[str, int] = {}
 
     def read(self, max_bytes: int | None = None) -> Iterator[ScannedUpdate | ScannedBeginning]:
-        """What was written since the last call, in the order of the journal; marked events are left out.
+        """Scan what was written since the last call, in the order of the journal; marked events are left out.
 
         Args:
-            max_bytes: stop after about this many, so that a background thread can breathe; None reads everything.
+            max_bytes: stop after about this many, so that a background thread yields to others; None reads everything.
         """
         self.more = False
         left = max_bytes
@@ -99,7 +99,7 @@ class JournalScan:
 
 
 def _scanned(item: JournalFile, offset: int, line: bytes) -> tuple[ScannedUpdate | ScannedBeginning, ...]:
-    """What one line tells."""
+    """Scan one line."""
     name = line.find(_UPDATE)
     if name < 0 or not line.endswith(_END, 0, -1):
         return _decoded(item, offset, line) if _UPDATE_LOOSE in line or _STARTED_LOOSE in line else ()
@@ -122,7 +122,7 @@ def _scanned(item: JournalFile, offset: int, line: bytes) -> tuple[ScannedUpdate
 
 
 def _decoded(item: JournalFile, offset: int, line: bytes) -> tuple[ScannedUpdate | ScannedBeginning, ...]:
-    """The slow way."""
+    """Decode one line with the codec: for lines that Esper's writer did not write."""
     try:
         events: list[TelemetryEvent[Payload]] = decode(line)
     except CodecError:

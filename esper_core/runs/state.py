@@ -1,7 +1,7 @@
-"""``run.json``: what a run says of itself, and the one function that judges whether it is alive.
+"""``run.json``, the record of a run, and :func:`run_state`, which derives from it whether the run is alive.
 
-The trainer's host replaces the file atomically. It promises a heartbeat every ``heartbeat_interval_s``; the trainer
-ticks ``progress``. Everyone who shows a run's state calls :func:`run_state`.
+The host in the training process replaces the file atomically and writes a heartbeat every ``heartbeat_interval_s``;
+the trainer counts ``progress``. All code that shows a run's state calls :func:`run_state`.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ __all__ = [
 LATE_FACTOR: Final = 3.0
 """A heartbeat is late after this many promised intervals."""
 STALL_MIN_S: Final = 60.0
-"""Seconds without progress that are never called a stall."""
+"""Seconds without progress that never count as a stall."""
 STALL_FACTOR: Final = 10.0
-"""Times the mean time between two ticks of progress so far, after which a run is stalled."""
+"""A run is stalled after this many times its mean time between two counts of progress."""
 FIRST_PROGRESS_S: Final = 120.0
-"""Seconds a run may take until its first progress: data sets are generated and networks compiled."""
+"""Seconds that a run may take until its first progress, in which data sets are generated and networks compiled."""
 
 
 class SinkRecord(Struct, kw_only=True):
@@ -57,11 +57,11 @@ class SinkRecord(Struct, kw_only=True):
         delivered: events delivered so far.
         lost: events lost so far.
         failures: calls that raised so far.
-        queued: events waiting in its channel now.
+        queued: events in its channel now.
         capacity: events the channel holds; 0 for an inline sink.
         lag_s: seconds the oldest waiting event has waited; None for an inline sink.
-        message: the last failure, in words.
-        keeps_record: whether it keeps the run's record; None in files of 0.1, which did not say.
+        message: the last failure, as text.
+        keeps_record: whether it keeps the run's record; None in files of 0.1, which lack the field.
     """
 
     name: str
@@ -83,23 +83,23 @@ class RunRecord(Struct, kw_only=True):
 
     Attributes:
         run_id: the run.
-        name: the name a person gave; may be empty.
+        name: the name that the user gave; may be empty.
         environment: the environment's id.
         state: live until the host writes how it ended; read it through :func:`run_state`.
         attempt: the attempt that wrote this; counts from 1.
         pid: process id of the trainer, in its own pid namespace.
         host: host name.
-        boot_id: tells one boot of the host from the next; empty when the system has none.
-        pid_namespace: tells containers apart; empty when the system has none.
-        process_start: when the process began, in clock ticks since boot: tells a reused pid; 0 when unknown.
+        boot_id: identifies one boot of the host; empty when the system has none.
+        pid_namespace: distinguishes containers; empty when the system has none.
+        process_start: when the process began, in clock ticks since boot: detects a reused pid; 0 when unknown.
         started_ns: when this attempt began.
-        heartbeat_ns: the last sign of life of the host's heartbeat thread.
-        heartbeat_interval_s: the promised seconds between two heartbeats.
-        progress: counts up whenever the trainer gets anywhere, within this attempt.
-        progress_ns: when it last did.
+        heartbeat_ns: the last heartbeat of the host's heartbeat thread.
+        heartbeat_interval_s: the seconds between two heartbeats.
+        progress: increases whenever the trainer makes progress, within this attempt.
+        progress_ns: when ``progress`` last increased.
         updates: PPO updates over all attempts.
         env_steps: environment steps over all attempts.
-        message: how it ended, in words.
+        message: how it ended, as text.
         sinks: one account a sink.
     """
 
@@ -128,7 +128,7 @@ _decoder: Final = msgspec.json.Decoder(RunRecord)
 
 
 def read_record(run: RunDir) -> RunRecord | None:
-    """Read ``run.json``; None when it is missing or is no record (cut short by a power loss, say)."""
+    """Read ``run.json``; None when it is missing or no valid record (for example truncated by a power loss)."""
     try:
         return _decoder.decode(run.record_path.read_bytes())
     except (OSError, msgspec.MsgspecError):
@@ -136,12 +136,12 @@ def read_record(run: RunDir) -> RunRecord | None:
 
 
 def write_record(run: RunDir, record: RunRecord, *, durable: bool = True) -> None:
-    """Replace ``run.json`` atomically: a reader sees the old record or the new one, never half of one.
+    """Replace ``run.json`` atomically: a reader reads the old record or the new one, never a part of one.
 
     Args:
         run: the run.
         record: what to write. It is encoded at once; one thread at a time may change it.
-        durable: also force it to the disk, for changes of state. A heartbeat passes False: it is worth nothing
+        durable: also force it to the disk (fsync), for changes of state. A heartbeat passes False: it has no use
             after a power loss.
 
     Raises:
@@ -168,20 +168,20 @@ def run_state(
     now_ns: int | None = None,
     probe: Callable[[RunRecord], ProcessPresence] = probe_process,
 ) -> RunState:
-    """What the run is doing, for everyone who shows it.
+    """The state of the run, for all code that shows it.
 
-    * An end that the host wrote (done, stopped, failed) stands.
-    * A heartbeat within three promised intervals of now wins over everything else: the run is live, or stalled
-      when it made no progress for ``max(60 s, 10 x its mean time between two ticks)``, or for 120 s before its first
-      tick. So a pid that cannot be seen from here never makes a living run look dead. Clocks of hosts that share
+    * An end that the host wrote (done, stopped, failed) is final.
+    * A heartbeat within three intervals of now takes precedence over everything else: the run is live, or stalled
+      when it made no progress for ``max(60 s, 10 x its mean time between two counts)``, or for 120 s before its first
+      count. So a pid that is not visible from here never makes a live run appear crashed. Clocks of hosts that share
       runs must agree within those three intervals; a heartbeat from further in the future counts as late.
-    * A late heartbeat: crashed when the process is gone as seen from the same pid namespace and boot, or when the
-      host has been booted since; stale when the process is there (suspended, or its disk hangs) or cannot be known
+    * A late heartbeat: crashed when the process is gone, checked from the same pid namespace and boot, or when the
+      host was booted since; stale when the process exists (suspended, or its disk hangs) or cannot be checked
       (another host, another container).
 
     Args:
-        record: what ``run.json`` says; None gives UNKNOWN.
-        now_ns: unix nanoseconds; the clock's when None.
+        record: the content of ``run.json``; None gives UNKNOWN.
+        now_ns: unix nanoseconds; None reads the clock.
         probe: looks for the process; called only when the heartbeat is late.
     """
     if record is None:
@@ -196,7 +196,7 @@ def run_state(
 
 
 def _stalled(record: RunRecord, now: int) -> bool:
-    """No progress for much longer than this run usually takes."""
+    """True when the run made no progress for much longer than it usually takes."""
     if record.progress == 0:
         return now - record.started_ns > FIRST_PROGRESS_S * 1e9
     mean_ns = (record.progress_ns - record.started_ns) / record.progress

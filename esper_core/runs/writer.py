@@ -1,4 +1,4 @@
-"""The journal's writer: one append of one line per event, in files that no other attempt ever writes to."""
+"""The journal's writer: appends one line per event, to files that no other attempt writes to."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class JournalWriter:
     """Appends events to a run's journal.
 
     Each event is one ``os.write`` on a descriptor opened with ``O_APPEND``: once :meth:`append` has returned, the
-    line outlives the process, ``kill -9`` included. It is not forced to the disk per event, so a power loss may cost
-    the last seconds; segments are forced when they are full and at :meth:`close`.
+    line is kept even when the process is killed (``kill -9``). It is not forced to the disk (fsync) per event, so a
+    power loss may lose the last seconds; segments are forced when they are full and at :meth:`close`.
 
-    After a failed write the file is opened anew at the next append, and when the failure had left a torn line, the
-    next record begins on a fresh one: readers count the torn line and lose nothing else.
+    After a failed write the next append opens the file again. When the failure left a torn line, the next record
+    begins on a new line: readers count the torn line as corrupt and read everything else.
 
     Args:
         run: the run; its directory exists.
         attempt: counts from 1.
-        rank: of this process.
-        resource: OpenTelemetry resource attributes, written into each line so that each stands alone.
-        segment_bytes: size at which the next file begins; below 4 GiB, which the index counts on.
+        rank: the rank of this process.
+        resource: OpenTelemetry resource attributes, written into each line, so that each line can be read alone.
+        segment_bytes: size at which the next file begins; below 4 GiB, which the index relies on.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class JournalWriter:
             Bytes written.
 
         Raises:
-            OSError: disk full, read-only, run deleted: the event is lost, a later append may succeed.
+            OSError: disk full, read-only or run deleted: the event is lost; a later append may succeed.
             ValueError: the writer is closed.
         """
         line = encode(event, self._resource) + b"\n"
@@ -87,7 +87,7 @@ class JournalWriter:
                 raise
 
     def close(self) -> None:
-        """Force the last segment to the disk and close it. Harmless when repeated."""
+        """Force the last segment to the disk and close it. A second call does nothing."""
         with self._lock:
             self._closed = True
             self._finish()
@@ -99,7 +99,7 @@ class JournalWriter:
         record = b"\n" + line if self._torn else line
         rest = memoryview(record)
         while rest:
-            # A full disk takes a part first and says so only at the next write.
+            # On a full disk the first write may write only a part; the next one raises.
             written = os.write(fd, rest)
             self._size += written
             rest = rest[written:]
@@ -107,7 +107,7 @@ class JournalWriter:
         return len(record)
 
     def _open(self) -> int:
-        """The next segment, or after a failure the same one again."""
+        """Open the next segment, or after a failure the same one again."""
         if self._file is not None:
             self._fd = os.open(self._file.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
             self._size = os.fstat(self._fd).st_size
@@ -119,7 +119,7 @@ class JournalWriter:
         while True:
             item = JournalFile.named(self._run.telemetry, self._attempt, self._rank, self._segment + 1)
             try:
-                # O_EXCL: a file that someone else began is never ours, whatever its name says.
+                # O_EXCL: never append to a file that another process created, even under the same name.
                 self._fd = os.open(item.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             except FileExistsError:
                 self._segment += 1
@@ -131,7 +131,7 @@ class JournalWriter:
             return self._fd
 
     def _finish(self) -> None:
-        """Close a segment in good order; the next append begins another one."""
+        """Force a segment to the disk and close it; the next append begins another one."""
         if self._fd is not None:
             with contextlib.suppress(OSError):
                 os.fsync(self._fd)
@@ -139,7 +139,7 @@ class JournalWriter:
         self._file = None
 
     def _abandon(self) -> None:
-        """Let go of the descriptor."""
+        """Close the descriptor."""
         if self._fd is not None:
             with contextlib.suppress(OSError):
                 os.close(self._fd)

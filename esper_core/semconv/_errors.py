@@ -8,4 +8,4 @@ __all__ = ["CodecError"]
 
 
 class CodecError(EsperError):
-    """Bytes or attributes that should be an Esper event are not one; the message names the attribute."""
+    """Bytes or attributes do not encode an Esper event; the message names the attribute."""

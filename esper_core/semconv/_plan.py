@@ -1,6 +1,6 @@
-"""How a payload's dataclass becomes flat attributes: derived once per class from its fields, types and metadata.
+"""Maps a payload's dataclass to flat attributes: derived once per class from its fields, types and metadata.
 
-Nothing here knows a metric or a kind of event by name.
+This module contains no name of a metric or of a kind of event.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ __all__ = ["AttributeSpec", "PayloadPlan", "plan_of"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttributeSpec:
-    """One attribute that a payload's field becomes.
+    """One attribute of the wire form of a payload's field.
 
     Attributes:
         key: attribute name.
         field: path of the field, for example ``heads.kl``.
-        type: its type, as the registry names it.
+        type: the attribute's type, as the registry names it.
         optional: True when the field may be None, which is left out (inside parallel arrays: kept as an empty value).
-        about: what the field says about itself.
+        about: the metadata of the field.
         members: the values of an enumeration, each with its meaning; empty for other types.
     """
 
@@ -46,7 +46,7 @@ class AttributeSpec:
 
     @property
     def examples(self) -> tuple[Any, ...]:
-        """Values such as the attribute may have."""
+        """Examples of the attribute's values."""
         return self.about.examples or tuple(value for value, _ in self.members) or (_EXAMPLES[self.type],)
 
 
@@ -81,7 +81,7 @@ class _Item:
 
 
 def _absent(owner: type[Any], item: Field[Any]) -> Callable[[str], object]:
-    """What a field is when its attribute is missing: its default, as an older writer meant it."""
+    """The value of a field whose attribute is missing: its default, because an older writer did not have the field."""
 
     def value(key: str) -> object:
         if item.default is MISSING:
@@ -102,7 +102,7 @@ def _scalar(owner: type[Any], item: Field[Any], key: str, hint: Any, *, optional
     leaf = leaf_of(hint)
     put: Callable[[Any], AttributeValue | None] = leaf.write
     take, absent = leaf.read, _absent(owner, item)
-    # An empty text whose default is empty says nothing and is left out, as None is.
+    # An empty text whose default is empty carries no information and is left out, as None is.
     if leaf.name == "string" and item.default == "":
         put = text_or_none
 
@@ -132,7 +132,7 @@ def _array(owner: type[Any], item: Field[Any], key: str, hint: Any) -> _Item:
 
 
 def _record(item: Field[Any], prefix: str, inner: type[Any]) -> _Item:
-    """An optional record: its own fields under the field's name."""
+    """An optional record: its fields become attributes under the field's name."""
     plan = PayloadPlan(inner, prefix)
 
     def write(out: dict[str, AttributeValue], value: Any) -> None:
@@ -147,7 +147,7 @@ def _record(item: Field[Any], prefix: str, inner: type[Any]) -> _Item:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """One field of a record that comes several times: one array."""
+    """One field of a repeated record: one array."""
 
     key: str
     name: str
@@ -158,7 +158,7 @@ class _Column:
     get: Callable[[object], Any]
 
     def write(self, records: Sequence[object]) -> tuple[Scalar | None, ...] | None:
-        """The array; None when it would hold nothing but empty values."""
+        """The array; None when it would hold only empty values."""
         put = self.leaf.write
         values = list(map(self.get, records))
         empty = values.count(None)
@@ -169,7 +169,7 @@ class _Column:
         return tuple([None if value is None else put(value) for value in values])
 
     def read(self, attributes: Mapping[str, object], length: int) -> list[object]:
-        """One value a record; an array that is missing stands for empty values."""
+        """One value per record; a missing array means empty values."""
         found = attributes.get(self.key)
         values = [None] * length if found is None else _sequence(self.key, found)
         if len(values) != length:
@@ -179,7 +179,7 @@ class _Column:
 
 
 def _records(item: Field[Any], prefix: str, inner: type[Any]) -> _Item:
-    """Several records: one array a field, parallel; the first field is never None and gives the length."""
+    """Repeated records: one array per field, parallel; the first field is never None and gives the length."""
     columns = []
     hints = typing.get_type_hints(inner)
     for part in fields(inner):
@@ -248,7 +248,7 @@ def _unwrap(hint: Any) -> tuple[Any, bool]:
 
 
 def _key(item: Field[Any], prefix: str) -> str:
-    """The attribute's name: another event's, or the field's or its other name below the prefix."""
+    """The attribute's name: one shared with another event, or the field's name or alias after the prefix."""
     about = about_field(item)
     return about.key or f"{prefix}.{about.name or item.name}"
 
@@ -298,7 +298,7 @@ class PayloadPlan:
         self.write_values(out, self._getter(record))
 
     def write_values(self, out: dict[str, AttributeValue], values: Sequence[Any]) -> None:
-        """As :meth:`write`, of the fields' values in their order: for records that nobody else needs."""
+        """As :meth:`write`, from the fields' values in their order: it saves the creation of a record."""
         for (key, put, write), value in zip(self._rows, values, strict=True):
             if value is None:
                 continue

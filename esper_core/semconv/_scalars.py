@@ -1,4 +1,4 @@
-"""Scalars on the wire: how each declared type is written into an attribute and read back."""
+"""The wire form of scalars: writes each declared type into an attribute and reads it back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["AttributeType", "AttributeValue", "Leaf", "Scalar", "int64", "leaf_o
 
 Scalar: TypeAlias = str | bool | int | float
 AttributeValue: TypeAlias = Scalar | tuple[Scalar | None, ...]
-"""What a flat attribute holds. None stands only inside arrays, where it keeps parallel arrays aligned."""
+"""The value of a flat attribute. None occurs only inside arrays, where it keeps parallel arrays aligned."""
 
 AttributeType: TypeAlias = Literal["string", "int", "double", "boolean", "string[]", "int[]", "double[]", "boolean[]"]
 """Type names as weaver's registry format writes them."""
@@ -26,7 +26,7 @@ _INT64_MAX: Final = 2**63 - 1
 
 
 def int64(value: int) -> int | str:
-    """An int as OTLP can hold it: beyond 64 bits it travels as text instead of being dropped."""
+    """Convert an int to what OTLP can hold: beyond 64 bits it becomes text, so that it is not dropped."""
     return int(value) if _INT64_MIN <= value <= _INT64_MAX else str(int(value))
 
 
@@ -42,7 +42,7 @@ def _read_float(value: object) -> float:
 
 
 def read_int(value: object) -> int:
-    """The int that :func:`int64` wrote, or an integer that another writer holds as a double."""
+    """Read the int that :func:`int64` wrote, or an integer that another writer stored as a double."""
     if isinstance(value, bool):
         raise CodecError(f"expected an integer, got {value!r}")
     if isinstance(value, int):

@@ -1,12 +1,12 @@
-"""Events as flat attributes, span names and span events: the one source for the SDK's spans and for the journal.
+"""Converts events to flat attributes, span names and span events, for the SDK's spans and for the journal alike.
 
 An update's field ``x`` is the attribute ``esper.ppo.x``, always of its declared type: a float field is a double even
 when its value is 1. Heads are parallel arrays ``esper.ppo.head.x`` in the policy's order.
 
-What was not measured is None and left out, never a made-up 0. Inside a parallel array None keeps its place as an
-empty value (OTLP's ``AnyValue`` with nothing set, ``{}`` in OTLP JSON), which the OpenTelemetry specification asks
-SDKs to preserve, and which SDK and OTLP exporter 1.43 and 1.45 were found to. An array that would hold nothing but
-empty values is left out. NaN and Inf are values and travel.
+A value that was not measured is None and is left out; it is never written as 0. Inside a parallel array None is written
+as an empty value (OTLP's ``AnyValue`` with nothing set, ``{}`` in OTLP JSON), which the OpenTelemetry specification
+requires SDKs to preserve, and which SDK and OTLP exporter 1.43 and 1.45 preserve. An array that would hold only empty
+values is left out. NaN and Inf are values and are written.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 SPAN_NAMES: Final[dict[EventKind, str]] = {kind: spec.span for kind, spec in EVENTS.items()}
-"""The name of each event's own span; it alone says the kind."""
+"""The name of each event's own span; it alone identifies the kind."""
 KINDS_BY_SPAN: Final = {name: kind for kind, name in SPAN_NAMES.items()}
 UPDATE_ID: Final = plan_of(PPOUpdatePayload).key("update_id")
 """Also on the spans of its iteration and rollout."""
@@ -55,7 +55,7 @@ UPDATE_ID: Final = plan_of(PPOUpdatePayload).key("update_id")
 def common_attributes(
     *, run_id: str, attempt: int, rank: int, update_id: int | None = None
 ) -> dict[str, AttributeValue]:
-    """Attributes that stand on every span: under an application's own provider the resource lacks them.
+    """Attributes that every span carries: under an application's own provider the resource lacks them.
 
     ``update_id`` is added to the spans of an iteration.
     """
@@ -75,7 +75,7 @@ def span_name(payload: Payload) -> str:
 
 
 def event_attributes(event: TelemetryEvent[Payload]) -> dict[str, AttributeValue]:
-    """Attributes of the event's own span: the common ones and the whole payload. Any thread; yours to keep."""
+    """Attributes of the event's own span: the common ones and the whole payload. Any thread; a new dict each time."""
     return dict(shared_attributes(event))
 
 
@@ -83,9 +83,9 @@ _last: tuple[object, Mapping[str, AttributeValue]] | None = None
 
 
 def shared_attributes(event: TelemetryEvent[Payload]) -> Mapping[str, AttributeValue]:
-    """As :func:`event_attributes`, but the same mapping for every caller of the same event: read it, don't write.
+    """As :func:`event_attributes`, but one mapping shared by all callers for the same event: do not modify it.
 
-    Instrumentation and journal ask for the same event one after the other; the second one gets it for nothing.
+    Instrumentation and journal both call it for an event; the second call returns the mapping of the first.
     """
     global _last  # noqa: PLW0603  # one slot, replaced whole: a race between threads costs only the saving
     last = _last
@@ -101,7 +101,7 @@ def shared_attributes(event: TelemetryEvent[Payload]) -> Mapping[str, AttributeV
 
 
 def span_attributes(event: TelemetryEvent[Payload], name: str) -> Mapping[str, AttributeValue]:
-    """Attributes of the span ``name`` that the event stands for: its own, or an iteration's or rollout's."""
+    """Attributes of the event's span ``name``: its own span, or that of its iteration or rollout."""
     if name == span_name(event.payload):
         return shared_attributes(event)
     own = shared_attributes(event)

@@ -1,9 +1,9 @@
-"""Events to OTLP and back: one line of OTLP JSON an event, without an OpenTelemetry SDK.
+"""Encodes events as OTLP and decodes them: one line of OTLP JSON per event, without an OpenTelemetry SDK.
 
-``decode(encode(event, resource)) == [event]`` for every event. A line holds every span the event stands for, with
-the ids, times, attributes and span events that the SDK exports for it. The reading side takes OTLP from anywhere:
-spans of other programs are skipped, a Collector may have regrouped or split batches (an update whose iteration or
-rollout span is not in the same batch stands alone), and numbers are coerced to the field's type.
+``decode(encode(event, resource)) == [event]`` for every event. A line holds every span of the event, with the ids,
+times, attributes and span events that the SDK exports for it. The decoder accepts OTLP of any origin: spans of other
+programs are skipped, a Collector may have regrouped or split batches (an update whose iteration or rollout span is not
+in the same batch is decoded without it), and numbers are coerced to the field's type.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ _WANTED: Final = frozenset({*KINDS_BY_SPAN, ITERATION_SPAN, ROLLOUT_SPAN})
 
 
 def encode(event: TelemetryEvent[Any], resource: Mapping[str, AttributeValue]) -> bytes:
-    """One event as one line of OTLP JSON (``TracesData``), without the newline. Any thread.
+    """Encode one event as one line of OTLP JSON (``TracesData``), without the newline. Any thread.
 
     Args:
-        event: the event; all spans it stands for are written, its own last.
+        event: the event; all its spans are written, its own last.
         resource: attributes of the process and run; ``esper.run.id`` is added when it is not among them.
     """
     head = _head(event.run_id, tuple([(key, type(value), value) for key, value in resource.items()]))
@@ -66,7 +66,7 @@ def encode(event: TelemetryEvent[Any], resource: Mapping[str, AttributeValue]) -
 
 @lru_cache(maxsize=64)
 def _head(run_id: str, resource: tuple[tuple[str, type, AttributeValue], ...]) -> bytes:
-    """Everything before the spans. Types are part of the cache's key: 1, 1.0 and True are equal but not the same."""
+    """The text before the spans. Types are part of the cache's key: 1, 1.0 and True are equal, their text is not."""
     attributes: dict[str, AttributeValue] = {RUN_ID: run_id}
     attributes.update({key: int64(value) if type(value) is int else value for key, _, value in resource})
     return b"".join(
@@ -102,15 +102,15 @@ def _span_json(event: TelemetryEvent[Any], span: SpanRef) -> SpanJson:
 
 
 def decode(line: bytes | str, *, on_error: Callable[[CodecError], None] | None = None) -> list[TelemetryEvent[Any]]:
-    """The events in one line (or document) of OTLP JSON, in the order their own spans stand.
+    """Decode the events in one line (or document) of OTLP JSON, in the order of their own spans.
 
     Args:
         line: OTLP JSON of traces.
-        on_error: called for each span that names itself an Esper event and is none, which is then skipped;
+        on_error: called for each span that has an Esper event's name and cannot be decoded, which is then skipped;
             without it the first such span raises.
 
     Raises:
-        CodecError: no OTLP JSON, or such a span.
+        CodecError: the line is not OTLP JSON, or holds such a span.
     """
     return _events(wire_spans(parse_traces(line), _WANTED), on_error)
 
@@ -118,14 +118,14 @@ def decode(line: bytes | str, *, on_error: Callable[[CodecError], None] | None =
 def decode_traces(
     traces: Mapping[str, Any], *, on_error: Callable[[CodecError], None] | None = None
 ) -> list[TelemetryEvent[Any]]:
-    """As :func:`decode`, of OTLP JSON that was parsed into plain dicts."""
+    """As :func:`decode`, for OTLP JSON that was parsed into plain dicts."""
     return _events(wire_spans(parse_traces(traces), _WANTED), on_error)
 
 
 def decode_request(
     body: bytes, content_type: str, *, on_error: Callable[[CodecError], None] | None = None
 ) -> list[TelemetryEvent[Any]]:
-    """The events in the body of an OTLP/HTTP traces request, already decompressed.
+    """Decode the events in the body of an OTLP/HTTP traces request, already decompressed.
 
     Args:
         body: the request's body.
@@ -133,7 +133,7 @@ def decode_request(
         on_error: as for :func:`decode`.
 
     Raises:
-        CodecError: another content type, or a body that is not what it says.
+        CodecError: another content type, or a body that does not have that type.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json":

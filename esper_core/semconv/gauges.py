@@ -1,6 +1,6 @@
-"""The last values of an update as gauge points with the update's own time. No OpenTelemetry SDK, no API.
+"""Makes gauge points of an update's values, with the update's own time. Imports no OpenTelemetry package.
 
-Live telemetry, the otlp sink and a replay make the very same points from the same event.
+Live telemetry, the otlp sink and a replay make equal points from the same event.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class GaugePoint:
 
     Attributes:
         name: metric name.
-        unit: its unit.
-        value: finite.
-        attributes: of the point.
+        unit: the metric's unit.
+        value: a finite number.
+        attributes: attributes of the point.
         time_ns: unix nanoseconds, the event's.
     """
 
@@ -42,9 +42,9 @@ class GaugePoint:
 
 
 def gauge_points(event: TelemetryEvent[Payload]) -> list[GaugePoint]:
-    """The gauges of one event with the event's own time: what live telemetry reports and a replay makes again.
+    """Make the gauge points of one event, with the event's own time: the same in live telemetry and in a replay.
 
-    An update gives every last value that was measured and is finite; other kinds give nothing.
+    An update gives a point for every value that was measured and is finite; other kinds give none.
     """
     payload = event.payload
     if not isinstance(payload, PPOUpdatePayload):
@@ -71,7 +71,7 @@ def gauge_values(gauge: Gauge, payload: PPOUpdatePayload) -> Iterator[tuple[floa
 
 
 def _number(value: HealthLevel | float | None) -> float | None:
-    """A finite number that an instrument may have, or None. Levels are their severity."""
+    """Convert a value to a finite number for an instrument, or None. A level becomes its severity."""
     if value is None:
         return None
     if isinstance(value, HealthLevel):

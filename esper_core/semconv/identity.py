@@ -1,4 +1,4 @@
-"""Names that everything carries: the instrumentation scope, the schema, and whose span it is."""
+"""Names that all telemetry carries: instrumentation scope, schema, and the attributes of run, attempt and rank."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ITERATION_SPAN: Final = "esper.iteration"
 ROLLOUT_SPAN: Final = "esper.rollout"
 
 IDENTITY: Final = {item.name: key for item in fields(TelemetryEvent) if (key := about_field(item).key)}
-"""The attributes that the envelope's fields become, by field."""
+"""Envelope field -> attribute name."""
 RUN_ID: Final = IDENTITY["run_id"]
 ATTEMPT: Final = IDENTITY["attempt"]
 RANK: Final = IDENTITY["rank"]

@@ -1,4 +1,4 @@
-"""Every name of Esper's telemetry. What is a field of an event is named there; here stand the metrics beyond them."""
+"""Every name of Esper's telemetry: those derived from the fields of events, and here the metrics beyond them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ __all__ = [
 
 
 class AttributeGroup(NamedTuple):
-    """Attributes that stand in one place.
+    """A group of attributes that occur together.
 
     Attributes:
-        id: ``attributes.<id>`` in the registry; of an event's own span the span's name.
+        id: ``attributes.<id>`` in the registry; for an event's own span the span's name.
         brief: one sentence.
         attributes: in the order of the fields.
     """
@@ -80,15 +80,15 @@ ATTRIBUTES: Final[dict[str, str]] = {spec.key: spec.type for group in ATTRIBUTE_
 
 
 class Metric(NamedTuple):
-    """One metric: what an instrument is created from.
+    """One metric: the parameters of its instrument.
 
     Attributes:
         name: metric name.
         instrument: ``counter``, ``histogram`` or ``gauge``.
         unit: UCUM, or a word in braces.
         brief: one sentence.
-        attributes: of its points.
-        cardinality: series one run makes at most.
+        attributes: attributes of its points.
+        cardinality: the largest number of series that one run makes.
     """
 
     name: str
@@ -180,7 +180,7 @@ METRICS: Final[dict[str, Metric]] = {metric.name: metric for metric in _METRICS}
 
 
 class Gauge(NamedTuple):
-    """The last value of one field of an update; ``head``: one point a head."""
+    """The gauge of one field of an update; with ``head`` it has one point per head."""
 
     name: str
     unit: str
@@ -190,10 +190,10 @@ class Gauge(NamedTuple):
 
 
 def _gauges() -> tuple[Gauge, ...]:
-    """The gauges that the fields of an update ask for, in the payload's order.
+    """The gauges that the fields of an update declare, in the payload's order.
 
     Raises:
-        TypeError: a field of another event asks for one, or one that is no number.
+        TypeError: a field of another event declares one, or a field that is no number.
     """
     update = EVENTS[PPOUpdatePayload.kind]
     found = []

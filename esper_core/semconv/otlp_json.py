@@ -1,8 +1,8 @@
-"""OTLP JSON of traces: text of values and spans, and its reading into plain spans.
+"""OTLP JSON of traces: writes values and spans as text, and reads them into plain spans.
 
-As the OTLP specification says, and not as protobuf's ``MessageToDict`` would write it: trace and span ids are hex,
+The form is that of the OTLP specification, not of protobuf's ``MessageToDict``: trace and span ids are hex,
 64-bit integers are decimal strings, NaN and infinities are the strings ``NaN``, ``Infinity`` and ``-Infinity``, enums
-are integers, names are lowerCamelCase. Readers of other people's OTLP JSON accept integers as numbers too.
+are integers, names are lowerCamelCase. The reader also accepts integers written as numbers, as other writers do.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class EventJson(msgspec.Struct, rename="camel", gc=False):
 
 
 class SpanJson(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
-    """One span as OTLP JSON has it."""
+    """One span in the form of OTLP JSON."""
 
     trace_id: str
     span_id: str
@@ -111,7 +111,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def dump(value: object) -> bytes:
-    """JSON text. What UTF-8 cannot hold (file names in odd encodings) is written as a visible escape."""
+    """Encode as JSON text. What UTF-8 cannot encode (undecodable file names) is written as a visible escape."""
     try:
         return _encode(value)
     except UnicodeEncodeError:
@@ -151,7 +151,7 @@ def _non_finite(value: float) -> _Double:
 
 
 def _plain(value: object) -> Scalar:
-    """Subclasses of the plain types (StrEnum, numpy's float64) as these; anything else as text."""
+    """Convert subclasses of the plain types (StrEnum, numpy's float64) to these; anything else to text."""
     for kind in (float, int, str):
         if isinstance(value, kind):
             return kind(value)
@@ -159,7 +159,7 @@ def _plain(value: object) -> Scalar:
 
 
 def attribute_pairs(attributes: Mapping[str, AttributeValue]) -> list[_Pair]:
-    """The key-value pairs, ready to be dumped."""
+    """The attributes as OTLP key-value pairs, ready for encoding."""
     return [
         _Pair(key, _Array(_Values(list(map(_value, value)))) if isinstance(value, tuple | list) else _value(value))
         for key, value in attributes.items()
@@ -170,7 +170,7 @@ def attribute_pairs(attributes: Mapping[str, AttributeValue]) -> list[_Pair]:
 
 
 class _AnyValue(msgspec.Struct, rename="camel"):
-    """OTLP's AnyValue; nothing set is the empty value."""
+    """OTLP's AnyValue; with nothing set it is the empty value."""
 
     string_value: str | None = None
     bool_value: bool | None = None
@@ -233,7 +233,7 @@ class _ResourceSpans(msgspec.Struct, rename="camel"):
 
 
 class TracesData(msgspec.Struct, rename="camel"):
-    """OTLP's ``TracesData`` and ``ExportTraceServiceRequest``, which look the same; unknown fields are ignored."""
+    """OTLP's ``TracesData`` and ``ExportTraceServiceRequest``, which have the same form; unknown fields are ignored."""
 
     resource_spans: list[_ResourceSpans] | None = None
 
@@ -245,7 +245,7 @@ def parse_traces(data: bytes | str | Mapping[str, Any]) -> TracesData:
     """Parse OTLP JSON, as bytes or already as plain dicts.
 
     Raises:
-        CodecError: it is no JSON, or not of the shape of traces.
+        CodecError: it is not JSON, or does not have the form of traces.
     """
     try:
         if isinstance(data, bytes | str):
@@ -267,7 +267,7 @@ def resource_attributes(traces: TracesData) -> dict[str, WireValue]:
 
 
 def wire_spans(traces: TracesData, wanted: frozenset[str]) -> list[WireSpan]:
-    """The spans of these names, in the order they stand.
+    """The spans of these names, in document order.
 
     Raises:
         CodecError: an id, a time or a number in one of them cannot be read.

@@ -1,4 +1,4 @@
-"""OTLP protobuf of traces, read into plain spans. Imports ``opentelemetry.proto`` only when called."""
+"""Reads OTLP protobuf of traces into plain spans. Imports ``opentelemetry.proto`` only when called."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["request_spans"]
 
 
 def request_spans(body: bytes, wanted: frozenset[str]) -> list[WireSpan]:
-    """The spans of these names in an ``ExportTraceServiceRequest``, in the order they stand.
+    """The spans of these names in an ``ExportTraceServiceRequest``, in message order.
 
     Raises:
-        CodecError: it is no such message, or ``opentelemetry-proto`` is not installed.
+        CodecError: the body is no such message, or ``opentelemetry-proto`` is not installed.
     """
     try:
-        # Late: it takes tens of milliseconds that the journal's readers need not spend.
+        # Imported here: the import takes tens of milliseconds, and readers of the journal do not need it.
         from google.protobuf.message import DecodeError  # noqa: PLC0415
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (  # noqa: PLC0415  # as above
             ExportTraceServiceRequest,

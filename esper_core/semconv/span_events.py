@@ -1,4 +1,4 @@
-"""Span events of an update: its KL by epoch, its early stop, its non-finite values; as log events, the same."""
+"""The span events of an update: its KL by epoch, its early stop, its non-finite values. Log events are the same."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_SPAN_EVENTS: Final = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochKL:
-    """Pooled in-loop weighted KL of one epoch of an update; carries the update's end as its time."""
+    """Pooled in-loop weighted KL of one epoch of an update; its time is the update's end."""
 
     epoch: int = field(metadata=about("The epoch, counted from 1.", examples=(2,)))
     value: float = field(metadata=about("Pooled in-loop weighted KL of the epoch.", unit="{nat}", examples=(0.0123,)))
@@ -35,8 +35,8 @@ class SpanEventSpec:
 
     Attributes:
         name: event name.
-        brief: what it says.
-        plan: writes its record.
+        brief: its meaning, one sentence.
+        plan: writes its record into attributes.
     """
 
     name: str
@@ -45,7 +45,7 @@ class SpanEventSpec:
 
     @property
     def attributes(self) -> tuple[AttributeSpec, ...]:
-        """What it carries."""
+        """The attributes of the span event."""
         return self.plan.specs
 
 
@@ -54,7 +54,7 @@ class SpanEventData(NamedTuple):
 
     Attributes:
         name: event name.
-        time_ns: unix nanoseconds; the update's end, when the payload was complete.
+        time_ns: unix nanoseconds; the update's end, at which the payload was complete.
         attributes: flat attributes.
     """
 
@@ -63,7 +63,7 @@ class SpanEventData(NamedTuple):
     attributes: dict[str, AttributeValue]
 
 
-# Early stop and non-finite values stand on the span itself too, under the same attributes.
+# The span itself carries early stop and non-finite values too, under the same attribute names.
 _EPOCH: Final = SpanEventSpec(
     name="esper.ppo.kl", brief=(EpochKL.__doc__ or "").strip(), plan=PayloadPlan(EpochKL, "esper.ppo.kl")
 )
@@ -78,14 +78,14 @@ _NON_FINITE: Final = SpanEventSpec(
     plan=PayloadPlan(PPOUpdatePayload, EVENTS[PPOUpdatePayload.kind].namespace, only=("non_finite",)),
 )
 SPAN_EVENTS: Final = (_EPOCH, _STOP, _NON_FINITE)
-"""Every kind of span event, in the order in which they stand on the update's span."""
+"""Every kind of span event, in the order in which the update's span has them."""
 
 
 def span_events(event: TelemetryEvent[Payload]) -> tuple[SpanEventData, ...]:
     """Span events of the event's own span: an update's KL by epoch, its early stop, its non-finite values.
 
-    Run and update stand on the span itself, so they do not stand here again. At most 128; of more epochs than fit,
-    the last ones (the attribute ``esper.ppo.kl_by_epoch`` has all). Shared between callers: read it, don't write.
+    The span itself carries run and update, so they are not repeated here. At most 128 events; of more epochs, the last
+    ones (the attribute ``esper.ppo.kl_by_epoch`` has all). The result is shared between callers: do not modify it.
     """
     payload = event.payload
     if not isinstance(payload, PPOUpdatePayload):

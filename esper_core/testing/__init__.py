@@ -1,4 +1,4 @@
-"""For sink authors' tests: events to feed, a harness that runs a sink as the host does, and a contract to pass.
+"""Helpers for tests of sinks: example events, a harness that runs a sink as the host does, and a contract to pass.
 
 ::
 
@@ -6,7 +6,7 @@
         sink = MySink
         config = {"port": 8125}
 
-Needs pytest only to run; imports no torch and no OpenTelemetry SDK.
+Needs pytest only when the tests run; imports neither torch nor the OpenTelemetry SDK.
 """
 
 from __future__ import annotations

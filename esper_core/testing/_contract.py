@@ -1,4 +1,4 @@
-"""What every sink must do, as tests: subclass it, name the sink, run pytest."""
+"""The contract of every sink, as tests: subclass it, name the sink, run pytest."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["SinkContract"]
 _UPDATES = 50
 _UPDATE_HOOK = EVENTS[PPOUpdatePayload.kind].hook
 _FORK_S = 30.0
-"""A forked child hangs for ever or ends at once; on a loaded machine that may take seconds."""
+"""Seconds. A forked child either hangs for ever or ends at once, which on a loaded machine takes seconds."""
 
 
 class SinkContract:
@@ -48,7 +48,7 @@ class SinkContract:
         config: a valid ``[sink.NAME]`` table; override :meth:`table` when it needs a free port or a folder.
         bad_configs: tables that must be refused.
         call_limit_s: the longest that ``esper_ppo_updated`` may take on average, in seconds of its thread's CPU time.
-        deadline_s: seconds it has to close.
+        deadline_s: seconds within which it has to close.
     """
 
     sink: ClassVar[type]
@@ -74,18 +74,18 @@ class SinkContract:
         _require(bool(inspect_sink(self.sink, f"sink {self.sink.__name__}").hooks), "it implements a hook")
 
     def test_an_unknown_key_is_refused(self, tmp_path: Path) -> None:
-        """A slip in the configuration is an error that names the key."""
+        """A misspelt key in the configuration raises an error that names the key."""
         loaded, _ = _resolve(self.sink, "contract")
         try:
             sink_options(loaded, self.table(tmp_path) | {"no_such_key": 1})
         except ConfigError as error:
-            words = str(error)
-            _require("no_such_key" in words or "takes no options" in words, f"the error names the key: {words}")
+            message = str(error)
+            _require("no_such_key" in message or "takes no options" in message, f"the error names the key: {message}")
         else:
             _fail("the key no_such_key was accepted")
 
     def test_bad_tables_are_refused(self) -> None:
-        """Each table of ``bad_configs`` is a ConfigError."""
+        """Each table of ``bad_configs`` raises a ConfigError."""
         loaded, _ = _resolve(self.sink, "contract")
         for table in self.bad_configs:
             try:
@@ -95,7 +95,7 @@ class SinkContract:
             _fail(f"accepted: {dict(table)}")
 
     def test_secrets_do_not_show(self, tmp_path: Path) -> None:
-        """No field of the config that is a Secret prints itself."""
+        """The ``repr`` of the config contains no secret."""
         loaded, _ = _resolve(self.sink, "contract")
         options = sink_options(loaded, self.table(tmp_path))
         for item in msgspec.structs.fields(loaded.config_type) if loaded.config_type is not None else ():
@@ -120,7 +120,7 @@ class SinkContract:
         self._flawless(harness)
 
     def test_it_takes_a_marked_event(self, tmp_path: Path) -> None:
-        """``esper sinks check`` sends events that say so."""
+        """A marked event, as ``esper sinks check`` sends it, is delivered like any other."""
         with self.harness(tmp_path) as harness:
             harness.send(make_event(make_update(), marked=True))
             harness.drain()
@@ -129,8 +129,8 @@ class SinkContract:
     def test_it_is_not_slow(self, tmp_path: Path) -> None:
         """On average an update costs at most ``call_limit_s`` of CPU time in the thread that delivers it.
 
-        CPU time, so that other programs on the machine decide nothing. It does not count waiting, for a disk or a
-        network: a queued sink waits in a thread of its own, and one that waits for ever is cut off by other tests.
+        CPU time, so that the result does not depend on other programs on the machine. Waiting for a disk or a network
+        does not count: a queued sink waits in its own thread, and other tests cover a sink that waits for ever.
         """
         timed, spent_s = _timed(self.sink)
         with self.harness(tmp_path, timed) as harness:
@@ -160,14 +160,14 @@ class SinkContract:
         _require(report.delivered >= 2, f"the next events arrived: {report}")
 
     def test_it_closes_without_an_event(self, tmp_path: Path) -> None:
-        """A run that fails at once closes it all the same."""
+        """A run that fails at once still closes the sink."""
         harness = self.harness(tmp_path)
         with harness:
             pass
         self._flawless(harness)
 
     def test_it_closes_for_every_reason(self, tmp_path: Path) -> None:
-        """Done, stopped, failed and disabled all close it, within the deadline."""
+        """Every close reason (done, stopped, failed, disabled) closes the sink within the deadline."""
         for reason in CloseReason:
             harness = self.harness(tmp_path)
             with harness:
@@ -176,7 +176,7 @@ class SinkContract:
             self._flawless(harness)
 
     def test_a_forked_child_leaves_it_alone(self, tmp_path: Path) -> None:
-        """A forked child, an environment's worker say, neither hangs nor disturbs the parent's sink."""
+        """A forked child (for example an environment's worker) does not hang and does not affect the parent's sink."""
         if not hasattr(os, "fork"):
             raise unittest.SkipTest("this platform does not fork")
         with self.harness(tmp_path) as harness:
@@ -203,7 +203,7 @@ def _fail(what: str) -> None:
 
 
 def _flaky(sink: type) -> type:
-    """The same sink, whose first update raises before it reaches it."""
+    """The same sink with a first update that raises before the sink's own code runs."""
     seen = _hears_updates(sink)
 
     class Flaky(sink):  # type: ignore[misc]  # the base is the sink under test
@@ -231,7 +231,7 @@ def _flaky(sink: type) -> type:
 
 
 def _timed(sink: type) -> tuple[type, list[float]]:
-    """The same sink, and a list that receives the CPU seconds of each update in the thread that delivers it."""
+    """The same sink, and a list of the CPU seconds of each update in the thread that delivers it."""
     seen = _hears_updates(sink)
     spent_s: list[float] = []
 
@@ -255,7 +255,7 @@ def _timed(sink: type) -> tuple[type, list[float]]:
 def _hears_updates(sink: type) -> InspectedSink:
     seen = inspect_sink(sink, sink.__name__)
     if _UPDATE_HOOK not in seen.hooks:
-        raise unittest.SkipTest(f"the sink hears no update; event hooks: {', '.join(sorted(EVENT_HOOKS))}")
+        raise unittest.SkipTest(f"the sink receives no update; event hooks: {', '.join(sorted(EVENT_HOOKS))}")
     return seen
 
 

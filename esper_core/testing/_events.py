@@ -1,4 +1,4 @@
-"""Events to feed a sink with: ordinary ones, one of each kind, and those that break naive code."""
+"""Example events for tests: ordinary ones, one of each kind, and valid ones that break naive code."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _NAN: Final = float("nan")
 
 
 def make_heads(kl: float | None = 0.01, names: Sequence[str] = HEADS, *, steps: int = 1024) -> tuple[HeadStats, ...]:
-    """Heads of which the first carries half of the KL.
+    """Make heads of which the first has half of the KL.
 
     Args:
         kl: mean KL per head-decision over all heads, nats.
@@ -68,11 +68,11 @@ def make_heads(kl: float | None = 0.01, names: Sequence[str] = HEADS, *, steps: 
 
 
 def make_update(update_id: int = 1, kl: float | None = 0.01, **fields: Any) -> PPOUpdatePayload:
-    """An ordinary PPO update.
+    """Make an ordinary PPO update.
 
     Args:
         update_id: counts from 1.
-        kl: its ``kl_divergence``, nats; the level follows from it.
+        kl: its ``kl_divergence``, nats; the level is derived from it.
         fields: any other field of ``PPOUpdatePayload``.
     """
     base: dict[str, Any] = {
@@ -129,15 +129,15 @@ def make_event(
     marked: bool = False,
     time_ns: int | None = None,
 ) -> TelemetryEvent[Any]:
-    """Wrap a payload as the emitter would: an update stands for iteration, rollout and update.
+    """Wrap a payload in an event, as the emitter does: an update has the spans of iteration, rollout and update.
 
     Args:
         payload: what happened.
         run_id: the run.
         attempt: counts from 1.
-        rank: of the process.
-        marked: as ``esper sinks check`` marks its event.
-        time_ns: unix nanoseconds; by default a second an update, from a fixed moment.
+        rank: the rank of the process.
+        marked: whether it is a test event, as ``esper sinks check`` sends.
+        time_ns: unix nanoseconds; by default one second per update, from a fixed time.
     """
     update_id = payload.update_id if isinstance(payload, PPOUpdatePayload) else 0
     end = _START_NS + update_id * _UPDATE_NS if time_ns is None else time_ns
@@ -174,12 +174,12 @@ def one_of_each(*, marked: bool = False) -> tuple[TelemetryEvent[Any], ...]:
 
 
 def _example(kind: EventKind) -> Payload:
-    """A payload of the examples that its fields give."""
+    """Make a payload from the examples in its fields' metadata."""
     return payload_from_attributes(kind, {spec.key: spec.examples[0] for spec in attribute_specs(kind)})
 
 
 def _ordinary() -> tuple[Payload, ...]:
-    """Payloads that fit together."""
+    """The payloads of one consistent run."""
     return (
         RunStarted(environment="CartPole-v1", heads=HEADS, updates_planned=1, target_kl=0.02, stop_threshold=0.03),
         EpisodeFinished(episode=1, episode_return=21.0, length=21, env_steps=21),
@@ -199,7 +199,7 @@ def _ordinary() -> tuple[Payload, ...]:
 
 
 def awkward_updates() -> tuple[PPOUpdatePayload, ...]:
-    """Updates that are legal and break naive code: nothing measured, NaN, Inf, no heads, many heads, early stop."""
+    """Valid updates that break naive code: nothing measured, NaN, Inf, no heads, many heads, early stop."""
     stop = EarlyStop(epoch=2, minibatch=3, value=0.041, threshold=0.03, head="slot")
     return (
         PPOUpdatePayload(update_id=1, outcome="skipped", reason="every step was forced"),

@@ -1,4 +1,4 @@
-"""Runs one sink as the host does: same guard, same channel, same thread, same deadline."""
+"""Runs one sink as the host does: with the same guard, channel, thread and deadline."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ __all__ = ["RecordingSink", "SinkHarness"]
 
 
 class RecordingSink:
-    """Keeps every event it is given.
+    """A sink that stores every event it receives.
 
     Attributes:
-        events: in the order they came.
-        context: what it was opened with, or None.
-        closed: why it was closed, or None.
+        events: the events, in order of delivery.
+        context: the context it was opened with, or None.
+        closed: the reason it was closed with, or None.
     """
 
     delivery: ClassVar[Delivery] = "all"
@@ -53,22 +53,22 @@ class RecordingSink:
 
     @hookimpl
     def esper_sink_opened(self, context: SinkContext) -> None:
-        """Keep the context."""
+        """Store the context."""
         self.context = context
 
     @hookimpl
     def esper_sink_closed(self, reason: CloseReason) -> None:
-        """Keep the reason."""
+        """Store the reason."""
         self.closed = reason
 
     @hookimpl
     def esper_event(self, event: TelemetryEvent[Any]) -> None:
-        """Keep the event."""
+        """Store the event."""
         self.events.append(event)
 
 
 class SinkHarness:
-    """Opens one sink, feeds it, closes it, and says what became of it.
+    """Opens one sink, sends events to it, closes it, and reports its counters.
 
     ::
 
@@ -80,12 +80,12 @@ class SinkHarness:
     Args:
         sink: the class, an instance, an installed name, or ``./file.py:Class``.
         table: its ``[sink.NAME]``; not for an instance.
-        name: what the configuration would call it.
-        delivery: replaces what the sink declares.
-        queue_size: events its channel holds.
-        mode: what its context says.
-        run_dir: what its context says.
-        deadline_s: seconds to close.
+        name: its name in the configuration.
+        delivery: replaces the delivery that the sink declares.
+        queue_size: the number of events that its channel holds.
+        mode: the ``mode`` of its context.
+        run_dir: the ``run_dir`` of its context.
+        deadline_s: seconds within which it has to close.
     """
 
     def __init__(
@@ -124,17 +124,17 @@ class SinkHarness:
         self.close()
 
     def send(self, *items: Payload | TelemetryEvent[Any]) -> None:
-        """Deliver payloads or events, in order. Returns as the emitter would: queued, not yet delivered."""
+        """Emit payloads or events, in order. Returns when the emitter would: they are queued, not yet delivered."""
         for item in items:
             event = item if isinstance(item, TelemetryEvent) else make_event(item)
             getattr(self._hub.hooks, EVENTS[event.kind].hook)(event=event)
 
     def drain(self, timeout_s: float = 5.0) -> bool:
-        """Wait until the sink took everything; False when it stood still for longer than the time."""
+        """Wait until the sink handled every event; False when it handled none for longer than the time."""
         return self._hub.drain(timeout_s)
 
     def contributed(self, hook: str) -> list[Any]:
-        """What the sink returns from ``esper_span_processors`` or ``esper_metric_readers``."""
+        """Call ``esper_span_processors`` or ``esper_metric_readers``; return the sink's result."""
         return self._hub.call(self._name, hook)
 
     def statuses(self) -> Iterable[SinkStatusChanged]:

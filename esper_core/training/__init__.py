@@ -1,7 +1,7 @@
-"""From a configuration to a run: joins task, agent, trainer and session, and writes what a run's directory holds.
+"""Trains a run from a configuration: joins task, agent, trainer and session, and writes the run's directory.
 
-``esper ppo`` and :func:`esper_core.train` call the same :func:`train_attempt`; it prints nothing and leaves exit codes
-to its caller. Importing this package loads no torch.
+``esper ppo`` and :func:`esper_core.train` call the same :func:`train_attempt`; it prints nothing, and its caller sets
+the exit code. Importing this package does not import torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One attempt at a run, from its directory to its summary."""
+"""One attempt at a run: creates its directory, trains, and writes its summary."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Attempt:
     _pid: int = field(default_factory=os.getpid)
 
     def run(self) -> Outcome:
-        """Train, write ``config.toml`` and ``summary.json``, and tell how it went."""
+        """Train, write ``config.toml`` and ``summary.json``, and return how the attempt ended."""
         run, attempt = self._directory()
         session = None
         try:
@@ -77,7 +77,7 @@ class Attempt:
                 result = _named(self._train(session, run), session.stop.name)
                 self._finish(session, result)
         except BaseException as error:
-            if os.getpid() == self._pid:  # a forked child that leaves by an exception has no say about the run
+            if os.getpid() == self._pid:  # a forked child left by an exception: the run belongs to the parent process
                 self._leave(run, attempt, session, error)
             raise
         judged = judge(
@@ -108,7 +108,7 @@ class Attempt:
             settings = self.resolved.config.run
             return create_run(Path(settings.dir), name=settings.name), 1
         record, directory = self.resumed.record, self.resumed.directory
-        # run.json may be lost or old; a new attempt must rank above every one that the journal holds.
+        # run.json may be missing or old; a new attempt's number must be above every one in the journal.
         attempts = [item.attempt for item in journal_files(directory)]
         return directory, max([1 if record is None else record.attempt, *attempts]) + 1
 
@@ -119,7 +119,7 @@ class Attempt:
             attempt=attempt,
             environment=self.task.name,
             heads=self.agent.layout.names,
-            install_signal_handlers=False,  # they are installed around it, closing included
+            install_signal_handlers=False,  # installed around the session, its closing included
             origins=self.resolved.origins,
             selection=self.selection,
             updates=self.checkpoint.update_id if self.checkpoint is not None else 0,
@@ -174,7 +174,7 @@ class Attempt:
         return trainer.run()
 
     def _finish(self, session: Session, result: TrainResult) -> None:
-        """Say how it ended, to every sink, before anything is closed."""
+        """Emit how the run ended to every sink, before anything is closed."""
         session.emitter.emit_run_finished(
             RunFinished(
                 state=result.state,
@@ -194,7 +194,7 @@ class Attempt:
     # --- after --------------------------------------------------------------------------------
 
     def _leave(self, run: RunDir, attempt: int, session: Session | None, error: BaseException) -> None:
-        """An exception ended the attempt: a run that never began leaves no directory, any other a summary."""
+        """Handle an exception that ended the attempt: write a summary, or delete the directory of a run not begun."""
         if session is not None and run.record_path.exists():
             self._summarise(run, attempt, session.report, error=error)
         elif self.resumed is None:
@@ -210,7 +210,7 @@ class Attempt:
         judged: Verdict | None = None,
         error: BaseException | None = None,
     ) -> str:
-        """Write ``summary.json``; why it could not be written, or an empty string."""
+        """Write ``summary.json``; return why it could not be written, or an empty string."""
         if result is not None:
             state, reason = result.state, result.reason
         elif isinstance(error, KeyboardInterrupt):
@@ -234,7 +234,7 @@ class Attempt:
 
 @contextlib.contextmanager
 def _torch_threads() -> Iterator[None]:
-    """The trainer sets torch's threads for the whole process; a notebook gets its own number back."""
+    """Restore torch's number of threads at the end: the trainer sets it for the whole process (a notebook, say)."""
     before = torch.get_num_threads()
     try:
         yield
@@ -243,11 +243,11 @@ def _torch_threads() -> Iterator[None]:
 
 
 def _usually_active(task: Task) -> float | None:
-    """Mean of active heads over the choices of the conditioning head, when a constant table says which those are."""
+    """Mean number of active heads over the choices of the conditioning head; needs a constant causal table."""
     table = getattr(getattr(task, "env", None), "causal_table", None)
     return None if table is None else float(sum(sum(bool(cell) for cell in row) for row in table) / len(table))
 
 
 def _named(result: TrainResult, signal_name: str) -> TrainResult:
-    """A stop says which signal asked for it."""
+    """The result; when a signal stopped the run, its reason is the signal's name."""
     return replace(result, reason=signal_name) if result.state is RunState.STOPPED and signal_name else result

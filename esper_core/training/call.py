@@ -39,35 +39,35 @@ def train(
 ) -> Run:
     """Train a PPO agent, as ``esper ppo`` does, and return the run.
 
-    What is not given comes from ``ESPER_*`` variables, from ``esper.toml`` or ``pyproject.toml``, from the
-    environment's preset and from the defaults, in this order. The run's directory holds what the command's would:
-    ``esper eval``, ``--resume``, ``export`` and ``runs`` take it. Nothing is printed but by sinks; what a person
-    should know of the start is a warning.
+    Settings that are not given come from ``ESPER_*`` variables, from ``esper.toml`` or ``pyproject.toml``, from the
+    environment's preset and from the defaults, in this order. The run's directory holds the same files as that of
+    ``esper ppo``: ``esper eval``, ``--resume``, ``export`` and ``runs`` accept it. Only sinks print; notices of the
+    start are issued as warnings.
 
     Ctrl-C, or a notebook's interrupt, ends the run in order and returns it, stopped; a second one raises
-    KeyboardInterrupt. After SIGTERM or SIGHUP the run is ended in order too, then the signal does what it would have
-    done. Handlers are set in the main thread only, and put back. Beneath a running event loop it blocks the loop: give
-    it to a thread (``asyncio.to_thread``). Two calls at a time need two threads.
+    KeyboardInterrupt. SIGTERM or SIGHUP ends the run in order too; then the signal is raised again with its earlier
+    handler. Handlers are set in the main thread only, and restored. The call blocks a running event loop: call it
+    in a thread (``asyncio.to_thread``). Two calls at a time need two threads.
 
     Args:
-        resume: a run, its path, id, a unique part of its id, or ``"latest"``: go on with it, as a new attempt.
+        resume: a run, its path, id, a unique part of its id, or ``"latest"``: continue it with a new attempt.
         config: read this file instead of looking for one.
         no_config: read no configuration file.
         **settings: ``env``: the environment's id, or the table ``[env]`` as a dict; ``updates``, ``steps``,
             ``episodes``: the first limit reached ends the run; ``seed``; ``sinks``: names, or ``./file.py:Class``;
             ``preset``; and the tables ``ppo``, ``run``, ``otel``, ``delivery`` and ``sink`` as dicts.
-            ``docs/reference/config.md`` has every key. None leaves a setting as it is.
+            ``docs/reference/config.md`` has every key. None means not given.
 
     Returns:
         The run, ended: ``.verdict()``, ``.updates()``, ``.summary``, ``.path``.
 
     Raises:
         ConfigError: an unknown key or a wrong value; the message names it as ``ppo.target_kl``.
-        UsageError: an environment, a sink or a run to resume that is refused. Nothing was written.
+        UsageError: the environment, a sink or the run to resume cannot be used. Nothing was written.
         NonFiniteError: training met NaN or Inf. A note names the run's directory.
         TelemetryLostError: events were lost, and ``run.strict_telemetry`` is set.
         EsperError: files cannot be written.
-        Exception: whatever the environment raises, as it is.
+        Exception: whatever the environment raises, unchanged.
 
     Example:
         >>> import esper_core
@@ -99,13 +99,13 @@ def train(
     if outcome.unwritten:
         warnings.warn(outcome.unwritten, stacklevel=2)
     if outcome.signal in _PASSED_ON:
-        signal.raise_signal(outcome.signal)  # the program was asked to end, not only the run
+        signal.raise_signal(outcome.signal)  # the signal asks the program to end, not only the run
     return open_run(outcome.run.path.resolve())
 
 
 @contextlib.contextmanager
 def _naming(where: list[Path]) -> Iterator[None]:
-    """An error that leaves says where the run lies, if it began."""
+    """Add to an error that is raised a note with the run's directory, when the run has begun."""
     try:
         yield
     except Exception as error:
@@ -121,7 +121,7 @@ def _resolve(
     *,
     no_config: bool,
 ) -> tuple[Resolved, Run | None]:
-    """The configuration, and the run to go on with."""
+    """The configuration, and the run to resume."""
 
     def load(resumed: Run | None) -> Resolved:
         return load_config(
@@ -141,10 +141,10 @@ def _resolve(
 
 
 def _without_screen(selection: Selection, resolved: Resolved) -> Selection:
-    """The sinks without the one that owns the terminal: that one needs a process of its own for the training.
+    """The sinks without the one that owns the terminal: that one needs the training in another process.
 
     Raises:
-        UsageError: the call itself asked for it.
+        UsageError: the call itself names that sink.
     """
     screen = foreground_sink(selection.sinks)
     if screen is None:

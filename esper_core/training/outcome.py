@@ -1,4 +1,4 @@
-"""What callers are told of an attempt: at its start, and how it ended."""
+"""What callers receive about an attempt: at its start, and at its end."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["Outcome", "Started"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """An attempt whose sinks are open and whose first step is next.
+    """An attempt whose sinks are open, before its first step.
 
     Attributes:
         run: its directory.
         attempt: counts from 1.
         first_update: id of the first update it makes.
         heads: name -> number of choices.
-        active_heads: heads usually active in a step, when the task knows: the mean over its choices.
-        sinks: names of those that were loaded.
+        active_heads: heads usually active in a step (mean over the choices); None when the task does not define it.
+        sinks: names of the loaded sinks.
     """
 
     run: RunDir
@@ -48,8 +48,8 @@ class Outcome:
         run: its directory.
         attempt: counts from 1.
         result: counts, state and reason.
-        verdict: on its last updates and its losses.
-        report: what became of every sink.
+        verdict: the verdict on its last updates and its losses.
+        report: the final counters of every sink.
         duration_s: seconds this attempt took, closing included.
         signal: the signal that stopped it, or None.
         strict: whether lost telemetry is a failure (``run.strict_telemetry``).
@@ -67,7 +67,7 @@ class Outcome:
     unwritten: str
 
     def failure(self) -> EsperError | None:
-        """The error that this end is; None for a run that is done, or that was stopped in order."""
+        """The error of a failed attempt; None for a run that is done, or that was stopped in order."""
         result = self.result
         if result.unsaved:
             return EsperError(result.unsaved, hint="the training itself was done; its policy was not kept")

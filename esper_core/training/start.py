@@ -1,4 +1,4 @@
-"""What happens before a run directory exists: everything that can be refused is refused here."""
+"""The checks before a run directory exists: every setting that can be rejected is rejected here."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def train_attempt(
 
     Args:
         resolved: the configuration.
-        resumed: the run to go on with; None begins a new one.
+        resumed: the run to resume; None begins a new one.
         selection: sinks chosen before; None selects them here. None of them may own the terminal.
         on_started: called once everything is open, before the first step.
-        on_notice: receives lines for people: what the start has to say, and where a failed run's directory is.
+        on_notice: called with lines for the user: notices of the start, and where a failed run's directory is.
         exit_on_second_interrupt: a second Ctrl-C leaves the process at once; False raises KeyboardInterrupt.
 
     Returns:
         How it ended; ``Outcome.failure()`` is the error of a run that failed.
 
     Raises:
-        UsageError: configuration, environment, sinks or the run to resume are refused; nothing was written.
+        UsageError: configuration, environment, sinks or the run to resume cannot be used; nothing was written.
         EsperError: the run's directory cannot be written.
     """
     if resumed is not None:
@@ -77,7 +77,10 @@ def train_attempt(
 
 
 def _refuse_running(run: Run) -> None:
-    """Two trainers in one run would overwrite each other; a process that is seen to be gone is followed at once."""
+    """Raise when the run still trains: two trainers would overwrite each other's files.
+
+    A run whose process is gone may be resumed at once.
+    """
     record = run.record
     state = run_state(record)
     if record is None or probe_process(record) is ProcessPresence.GONE:
@@ -90,9 +93,9 @@ def _refuse_running(run: Run) -> None:
 
 
 def _assemble(resolved: Resolved, resumed: Run | None) -> tuple[Task, PPOAgent, Checkpoint | None]:
-    """Task, agent and checkpoint."""
+    """Create the task and the agent, and load the checkpoint."""
     try:
-        from esper_core.envs.adapter import make_task  # noqa: PLC0415  # training needs what the core can do without
+        from esper_core.envs.adapter import make_task  # noqa: PLC0415  # dependencies that only training needs
         from esper_core.ppo.agent import PPOAgent  # noqa: PLC0415  # as above
         from esper_core.ppo.checkpoint import load_checkpoint, restore  # noqa: PLC0415  # as above
     except ModuleNotFoundError as error:

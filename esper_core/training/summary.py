@@ -1,4 +1,4 @@
-"""``summary.json``: what remains of an attempt when its numbers are not read."""
+"""``summary.json``: the result of an attempt, readable without its journal."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def summary_of(
     state: RunState,
     reason: str,
 ) -> dict[str, Any]:
-    """What ``summary.json`` holds beside the run's id and attempt; null where nothing was measured.
+    """The content of ``summary.json`` except the run's id and attempt; null where nothing was measured.
 
     Args:
         resolved: the configuration.
-        environment: what was trained on.
+        environment: id of the environment.
         result: how training ended; None when an exception ended it.
         last: the last update that was made.
         updates: the last update's id.
         judged: the verdict; None when an exception ended it.
-        report: what became of every sink.
+        report: the final counters of every sink.
         duration_s: seconds the attempt took.
         state: how it ended.
-        reason: in words.
+        reason: why it ended, as text.
     """
     return {
         "environment": environment,
@@ -70,8 +70,8 @@ def summary_of(
 
 
 def write_summary(run: RunDir, attempt: int, content: dict[str, Any]) -> str:
-    """Write it atomically. Returns why it could not be written, or an empty string."""
-    # msgspec writes NaN as null: every JSON reader takes that, and "health" tells it from "not measured".
+    """Write the file atomically. Return why it could not be written, or an empty string."""
+    # msgspec writes NaN as null, which every JSON reader accepts; "health" distinguishes it from "not measured".
     text = msgspec.json.format(msgspec.json.encode({"run_id": run.run_id, "attempt": attempt, **content}), indent=2)
     partial = run.summary_path.with_name(f".summary.{os.getpid()}.partial")
     try:

@@ -163,7 +163,7 @@ UPDATES = "    @hookimpl\n    def esper_ppo_updated(self, event): pass\n"
     ("body", "words"),
     [
         (ALIKE, "esper_event needs event_kinds"),
-        (f"    event_kinds = 'all'\n{ALIKE}{UPDATES}", "hears ppo_updated twice"),
+        (f"    event_kinds = 'all'\n{ALIKE}{UPDATES}", "receives ppo_updated twice"),
         (f"    event_kinds = {{'ppo_updated'}}\n{ALIKE}{UPDATES}", "through esper_event and through esper_ppo_updated"),
         (f"    event_kinds = 'al'\n{ALIKE}", 'did you mean "all"?'),
         (f"    event_kinds = {{'ppo_update'}}\n{ALIKE}", 'did you mean "ppo_updated"?'),

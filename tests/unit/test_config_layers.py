@@ -239,3 +239,25 @@ def test_paths_in_a_parents_file_are_relative_to_that_file(tmp_path: Path) -> No
     assert (below.run.dir, below.sinks) == (f"{tmp_path}/out", (f"{tmp_path}/mine.py:Mine", "journal"))
     beside = load_config(cwd=tmp_path).config
     assert (beside.run.dir, beside.sinks[0]) == ("out", "./mine.py:Mine")
+
+
+def test_threads_may_read_the_first_configuration_at_once() -> None:
+    code = """
+import sys, threading
+from esper_core.config.layers import load_config
+
+sys.setswitchinterval(1e-6)
+start = threading.Barrier(8)
+
+def load():
+    start.wait()
+    load_config(no_file=True, keywords={})
+
+threads = [threading.Thread(target=load) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+    for _ in range(10):  # without the priming one process in five ended with SIGSEGV
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=250)

@@ -1,1 +1,1 @@
-"""From one emitted event to every sink: hub, channels, buffers, guards, and the account of what was lost."""
+"""Delivery of each emitted event to every sink: hub, channels, buffers, guards, and the count of lost events."""

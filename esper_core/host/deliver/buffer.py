@@ -1,4 +1,4 @@
-"""What waits for a slow sink: a bounded queue that knows what matters more."""
+"""The queue in front of a slow sink: bounded, and ordered by priority when it has to drop events."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ LIFECYCLE: Final = int(Priority.LIFECYCLE)
 
 
 def priority_of(hook: str) -> int:
-    """How much an event matters, 0 (episodes) to 4 (a run's first and last)."""
+    """The priority of an event, 0 (episodes) to 4 (a run's first and last event). The lowest is dropped first."""
     return _PRIORITY.get(hook, _DEFAULT)
 
 
 class PriorityBuffer:
-    """A bounded first-in, first-out buffer that gives up lesser events before greater ones. Not locked."""
+    """A bounded first-in, first-out buffer that drops the events of lowest priority first. Not locked."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -35,18 +35,18 @@ class PriorityBuffer:
 
     @property
     def full(self) -> bool:
-        """True when the next event costs one."""
+        """True when the buffer holds as many events as it may: putting one more drops one."""
         return self._length >= self._size
 
     def must_lose(self, priority: int) -> bool:
-        """True when an event of this priority would cost one at least as important."""
+        """True when putting an event of this priority would drop an event of the same or a higher priority."""
         return self.full and not any(self._levels[level] for level in range(priority))
 
     def put(self, hook: str, event: Any, priority: int, now: float) -> int:
-        """Append; when full, drop the oldest of the least important kind, or the event itself.
+        """Append an event; when full, drop the oldest event of the lowest priority, or the new event itself.
 
         Returns:
-            How many events were lost by it: 0 or 1.
+            The number of events dropped: 0 or 1.
         """
         lost = 0
         if self.full:
@@ -71,5 +71,5 @@ class PriorityBuffer:
         return hook, event
 
     def oldest(self) -> float | None:
-        """When the oldest event came, in the clock of ``put``."""
+        """The time at which the oldest event was put, in the clock of ``put``; None when empty."""
         return min((level[0][1] for level in self._levels if level), default=None)

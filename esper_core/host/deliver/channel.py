@@ -1,7 +1,8 @@
 """How events reach one sink: inline, through a bounded queue and a thread, or only the newest of each hook.
 
-A channel never raises into the emitter and never makes it wait, but for one short wait when a full queue would lose
-something. After a fork the child's copy is deaf: its thread does not exist there, and its locks may be held for ever.
+A channel never raises into the emitter. It blocks the emitter in one case only: for a short time, when a full queue
+would drop an important event. After a fork the channel ignores every call in the child process: the channel's thread
+does not exist there, and its locks may be held for ever.
 """
 
 from __future__ import annotations
@@ -22,47 +23,47 @@ if TYPE_CHECKING:
 __all__ = ["Channel", "InlineChannel", "LatestChannel", "QueueChannel"]
 
 FULL_WAIT_S: Final = 0.05
-"""The longest the emitter waits for room, all in all, until the queue has drained."""
+"""The longest total time in seconds that the emitter waits for room, counted until the queue has drained."""
 TRIES: Final = 4
-"""Tries of one event after I/O errors, before it counts as lost and the next one is tried."""
+"""Delivery attempts of one event after I/O errors, before it counts as lost and the next event is delivered."""
 
 
 class Channel(Protocol):
-    """One sink's way in, as the hub sees it."""
+    """Delivers events to one sink; this is the interface that the hub calls."""
 
     guard: Guard
     delivery: str
 
     def open(self) -> None:
-        """Begin to open the sink."""
+        """Start opening the sink."""
 
     def opened(self, timeout_s: float) -> BaseException | None:
-        """Wait for the sink to open; return what it raised, or None."""
+        """Wait until the sink is open; return the exception that it raised, or None."""
 
     def put(self, hook: str, event: Any) -> None:
-        """Take one event. Never raises."""
+        """Accept one event. Never raises."""
 
     def begin_close(self, reason: object) -> None:
-        """Begin to flush and close, in a daemon thread. Returns at once."""
+        """Start flushing and closing, in a daemon thread. Returns at once."""
 
     def closed(self, timeout_s: float) -> bool:
-        """Wait for the end of closing."""
+        """Wait until closing has ended; False when it has not after ``timeout_s`` seconds."""
 
     def cut_off(self) -> None:
-        """Give up on it: what it still held counts as lost."""
+        """Stop waiting for the sink: its undelivered events count as lost."""
 
     def pending(self) -> int:
-        """Events taken and not yet delivered."""
+        """The number of events accepted and not yet delivered."""
 
     def report(self) -> SinkAccount:
-        """Its counters now."""
+        """The sink's counters now."""
 
 
 class _Base:
     """What all channels share.
 
     Args:
-        guard: contains and counts.
+        guard: catches and counts what the sink raises.
         deliver: calls the sink: ``deliver(hook, event)``.
         opener: opens the sink; may raise.
         closer: closes the sink; may raise.
@@ -131,7 +132,10 @@ class _Base:
 
 
 class InlineChannel(_Base):
-    """Delivers in the emitter's thread: for a bounded append. The one delivery that a hang can hold."""
+    """Delivers in the emitter's thread, for sinks that only append to a file.
+
+    This is the only delivery in which a sink that hangs blocks the trainer.
+    """
 
     delivery = "inline"
 
@@ -147,7 +151,7 @@ class InlineChannel(_Base):
         if guard.is_disabled():
             guard.lose(1)
             return
-        # A full disk is asked again only now and then, so that training does not pay for it with each event.
+        # After an I/O error (a full disk) the next attempt waits for the back-off, so that not every event costs one.
         if guard.retry_delay_s and priority_of(hook) < LIFECYCLE:
             guard.lose(1)
             return
@@ -158,7 +162,7 @@ class InlineChannel(_Base):
             self.begin_close(CloseReason.DISABLED)
 
     def begin_close(self, reason: object) -> None:
-        """Begin to close, in a daemon thread: the emitter's may not hang here."""
+        """Start closing, in a daemon thread: a sink that hangs while closing must not block the emitter's thread."""
         if self._reason is not None or os.getpid() != self._pid:
             return
         self._reason = reason
@@ -194,7 +198,7 @@ class _ThreadChannel(_Base):
                 self._reason = reason
             self._wake.notify_all()
 
-    # The queue itself, under the lock.
+    # The queue. Callers hold the lock.
 
     def _take(self) -> tuple[str, Any] | None:
         raise NotImplementedError
@@ -255,14 +259,14 @@ class _ThreadChannel(_Base):
             if self.guard.call(self._deliver, hook, event) != "retry":
                 return
             if not self._rest(self.guard.retry_delay_s):
-                # Closing: one more try without waiting, then the next event.
+                # The channel is closing: try once more without waiting, then go on with the next event.
                 if self.guard.call(self._deliver, hook, event) == "retry":
                     break
                 return
         self.guard.lose(1)
 
     def _rest(self, seconds: float) -> bool:
-        """Wait before another try; False as soon as the channel is to close."""
+        """Wait before the next attempt; return False as soon as the channel is closing."""
         end = self.guard.clock() + seconds
         with self._wake:
             while self._reason is None and (left := end - self.guard.clock()) > 0:
@@ -277,14 +281,15 @@ class _ThreadChannel(_Base):
 
 
 class QueueChannel(_ThreadChannel):
-    """Delivers everything, in order, as long as the bounded queue holds (``all``).
+    """Delivers every event, in order, until the bounded queue is full (``all``).
 
     Args:
-        guard: contains and counts.
+        guard: catches and counts what the sink raises.
         deliver: calls the sink.
-        size: events the queue holds.
-        patience_s: the longest that the emitter waits when something as important would be lost.
-        once: that is all until the queue has drained; False (replay) waits again as long as it moves.
+        size: the number of events that the queue holds.
+        patience_s: the longest time that the emitter waits before an event of the same or higher priority is dropped.
+        once: True (training): ``patience_s`` is the total wait until the queue has drained. False (replay): the emitter
+            waits that long for each event, as long as the sink delivers.
         hooks: ``opener`` and ``closer``.
     """
 
@@ -308,7 +313,7 @@ class QueueChannel(_ThreadChannel):
         self._wait_left_s = patience_s
 
     def put(self, hook: str, event: Any) -> None:
-        """Queue one event; when the queue is full, wait shortly, then lose what matters least."""
+        """Queue one event; when the queue is full, wait up to the time left, then drop the event of lowest priority."""
         if os.getpid() != self._pid:
             return
         if self.guard.is_disabled():
@@ -319,12 +324,13 @@ class QueueChannel(_ThreadChannel):
             if self._reason is not None:
                 self.guard.lose(1)
                 return
-            # A replay waits before it displaces anything; training only for what matters.
+            # A replay waits before it drops any event; training waits only before it drops an important one.
             pressed = priority and self._buffer.must_lose(priority) if self._once else self._buffer.full
             if pressed and self._wait_left_s > 0:
                 begun = self.guard.clock()
                 room = self._wake.wait_for(lambda: not self._buffer.full or self.guard.is_disabled(), self._wait_left_s)
-                # A sink that stands still is waited for no more; a replay is patient with one that moves.
+                # A sink that delivered nothing in that time gets no further wait. In a replay, a sink that delivered
+                # something keeps its full waiting time.
                 if not room:
                     self._wait_left_s = 0.0
                 elif self._once:
@@ -338,7 +344,7 @@ class QueueChannel(_ThreadChannel):
             self.guard.lose(lost, f"too slow: its queue of {self._capacity} events is full")
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until everything taken so far was delivered; False when it was not within the time."""
+        """Wait until all accepted events are delivered; return False when they are not after ``timeout_s`` seconds."""
         with self._wake:
             return self._wake.wait_for(lambda: not self.pending(), timeout_s)
 
@@ -357,7 +363,7 @@ class QueueChannel(_ThreadChannel):
 
 
 class LatestChannel(_ThreadChannel):
-    """Delivers the newest event of each hook (``latest``): for displays. What it replaces is no loss."""
+    """Delivers the newest event of each hook (``latest``), for displays. A replaced event does not count as lost."""
 
     delivery = "latest"
 
@@ -366,7 +372,7 @@ class LatestChannel(_ThreadChannel):
         self._newest: dict[str, Any] = {}
 
     def put(self, hook: str, event: Any) -> None:
-        """Keep one event in place of an older one of its hook."""
+        """Store one event; it replaces an older undelivered event of the same hook."""
         if os.getpid() != self._pid:
             return
         if self.guard.is_disabled():
@@ -376,7 +382,7 @@ class LatestChannel(_ThreadChannel):
             if self._reason is not None:
                 self.guard.lose(1)
                 return
-            # Taken out and put back at the end, so that events come in the order they were emitted.
+            # Remove and append again, so that events are delivered in the order in which they were emitted.
             self._coalesced += self._newest.pop(hook, None) is not None
             self._newest[hook] = event
             self._wake.notify_all()

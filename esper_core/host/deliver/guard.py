@@ -1,4 +1,4 @@
-"""The wall around one sink: what it raises, loses or blocks is counted here and goes no further.
+"""Isolates one sink: catches and counts what it raises, counts what it loses, and times its calls.
 
 A guard belongs to one sink, or to one span processor that a sink contributed. Its counters are written by the thread
 that delivers and by the thread that emits, and read by the heartbeat, so every change happens under its lock.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["CallResult", "Guard"]
 
 CallResult: TypeAlias = Literal["ok", "failed", "retry"]
-"""ok: it returned; failed: it raised; retry: an I/O error, worth another try after ``retry_delay_s``."""
+"""ok: the call returned; failed: it raised; retry: it raised an I/O error, so try again after ``retry_delay_s``."""
 
 FIRST_BACKOFF_S: Final = 0.25
 LONGEST_BACKOFF_S: Final = 10.0
@@ -28,7 +28,7 @@ SLOW_CALL_S: Final = 0.5
 
 
 class Guard:
-    """Contains, times and counts every call into one sink.
+    """Catches exceptions of, times and counts every call into one sink.
 
     Args:
         name: the sink's name.
@@ -38,9 +38,9 @@ class Guard:
         max_failures: failures in a row after which it is disabled.
         logger: writes to ``trainer.log``.
         on_change: receives every change of state; called under no lock, from any thread.
-        on_interrupt: called when a KeyboardInterrupt was contained, which may have been the user's.
-        redact: takes secrets out of what the sink says.
-        clock: monotonic seconds; the sink's channel goes by it too.
+        on_interrupt: called after a KeyboardInterrupt was caught in the sink's code: it may be the user's Ctrl-C.
+        redact: replaces secrets in the sink's messages.
+        clock: monotonic seconds; the sink's channel uses it too.
     """
 
     def __init__(
@@ -84,13 +84,13 @@ class Guard:
     # --- calls --------------------------------------------------------------------------------
 
     def call(self, function: Callable[..., object], /, *args: Any, counts: bool = True, **kwargs: Any) -> CallResult:
-        """Call into the sink; whatever it raises stays here.
+        """Call into the sink. An exception that it raises, SystemExit included, is caught and counted.
 
         Args:
             function: the sink's code.
-            args: passed on.
-            counts: False for a call that delivers no event (``shutdown``): success is not a delivery.
-            kwargs: passed on.
+            args: passed to ``function``.
+            counts: False for a call that delivers no event (``shutdown``): its success does not count as a delivery.
+            kwargs: passed to ``function``.
         """
         begun = self.clock()
         try:
@@ -109,7 +109,7 @@ class Guard:
             self._delivered += counts
             if self._in_a_row or self._io_in_a_row:
                 self._in_a_row = self._io_in_a_row = 0
-                # What a sink itself reported as failing (an export) is over when it says so, not when a hook returns.
+                # A failure that the sink reported (an export) ends with the sink's report, not when a hook returns.
                 if not self._losing and not self._told and self._state == "failing":
                     change = self._change("recovered", f"works again, {self._lost} events lost so far")
         if spent > SLOW_CALL_S and self._logger is not None:
@@ -117,7 +117,7 @@ class Guard:
         self._tell(change)
 
     def _failed(self, error: BaseException, begun: float) -> CallResult:
-        words = self._redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+        message = self._redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
         retry = isinstance(error, OSError)
         change = None
         with self._lock:
@@ -130,16 +130,16 @@ class Guard:
                 self._io_in_a_row += 1
                 self._retry_at = self.clock() + delay
                 if self._state in {"ok", "recovered"}:
-                    change = self._change("failing", f"{words}; will try again")
+                    change = self._change("failing", f"{message}; will try again")
             else:
                 self._lost += 1
                 self._in_a_row += 1
                 if self._in_a_row >= self._max_failures and self._state != "disabled":
-                    change = self._change("disabled", f"disabled after {self._in_a_row} failures in a row: {words}")
+                    change = self._change("disabled", f"disabled after {self._in_a_row} failures in a row: {message}")
                 elif self._state in {"ok", "recovered"}:
-                    change = self._change("failing", words)
+                    change = self._change("failing", message)
         if self._logger is not None:
-            self._logger.warning("sink %s failed: %s", self.name, words, exc_info=error)
+            self._logger.warning("sink %s failed: %s", self.name, message, exc_info=error)
         if isinstance(error, KeyboardInterrupt) and self._on_interrupt is not None:
             self._on_interrupt()
         self._tell(change)
@@ -153,7 +153,7 @@ class Guard:
     # --- losses -------------------------------------------------------------------------------
 
     def lose(self, count: int, why: str = "") -> None:
-        """Count events that were never delivered. The first of a streak is a change of state."""
+        """Count events that were never delivered. The first loss of a series changes the state to ``failing``."""
         change = None
         with self._lock:
             if self._final or not count:
@@ -166,7 +166,7 @@ class Guard:
         self._tell(change)
 
     def drained(self) -> None:
-        """The channel is empty again: a streak of losses is over."""
+        """End a series of losses. The channel calls this when its queue is empty."""
         if not self._losing:
             return
         change = None
@@ -177,13 +177,13 @@ class Guard:
         self._tell(change)
 
     def disable(self, why: str) -> None:
-        """Refuse everything from now on."""
+        """Disable the sink: no event is delivered from now on."""
         with self._lock:
             change = self._change("disabled", why) if not self._final and self._state != "disabled" else None
         self._tell(change)
 
     def report(self, state: SinkState, message: str, lost: int = 0) -> None:
-        """A sink's own word on itself (``SinkContext.report``): losses beyond the hook, failing, recovered."""
+        """Record what the sink reports of itself (``SinkContext.report``): losses outside hook calls, a state."""
         change = None
         with self._lock:
             if self._final:
@@ -199,7 +199,7 @@ class Guard:
     # --- ends ---------------------------------------------------------------------------------
 
     def close(self, state: SinkState, *, lost: int = 0, message: str = "") -> None:
-        """Fix the counters for good: ``closed`` or ``cut_off``; a late thread changes nothing any more."""
+        """Set the final state, ``closed`` or ``cut_off``. A thread that returns later changes no counter."""
         with self._lock:
             if self._final:
                 return
@@ -209,15 +209,15 @@ class Guard:
                 self._state = state
             self._message = message or self._message
 
-    # --- what others ask ----------------------------------------------------------------------
+    # --- state and counters -------------------------------------------------------------------
 
     def is_disabled(self) -> bool:
-        """True once nothing is delivered any more."""
+        """True when no event is delivered any more: the sink is disabled, or its counters are final."""
         return self._state == "disabled" or self._final
 
     @property
     def retry_delay_s(self) -> float:
-        """Seconds until an I/O error may be followed by another try; 0 when there was none."""
+        """Seconds until the next attempt after an I/O error; 0 when the last call raised none."""
         return max(0.0, self._retry_at - self.clock()) if self._io_in_a_row else 0.0
 
     def snapshot(
@@ -246,7 +246,7 @@ class Guard:
     # --- inside -------------------------------------------------------------------------------
 
     def _change(self, state: SinkState, message: str) -> SinkStatusChanged:
-        """Set the state and describe it; the caller holds the lock and tells after releasing it."""
+        """Set the state; return the event that reports it. The caller holds the lock, and emits after releasing it."""
         self._state = state
         self._message = message
         return SinkStatusChanged(

@@ -1,7 +1,7 @@
-"""The hub: behind each hook one channel a sink, each behind its guard, all closed within one deadline.
+"""The hub: delivers each hook call to one channel per sink, each with its guard; closes all within one deadline.
 
-The emitter sees one typed caller. In each sink's place stands a relay that hands the event to the sink's channel and
-cannot raise; the sink itself is registered with a plugin manager of its own, which its channel calls.
+The emitter calls one typed hook caller. For each sink a relay is registered there: it passes the event to the sink's
+channel and cannot raise. The sink itself is registered with a plugin manager of its own, which its channel calls.
 """
 
 from __future__ import annotations
@@ -46,37 +46,37 @@ class ActiveSink:
 
 
 class Closable:
-    """Anything that closes in a daemon thread of its own within the one deadline; a channel is one."""
+    """Anything that closes in its own daemon thread within the common deadline; a channel is one."""
 
     guard: Guard
 
     def begin_close(self, reason: object) -> None:
-        """Begin; returns at once."""
+        """Start closing. Returns at once."""
         raise NotImplementedError
 
     def closed(self, timeout_s: float) -> bool:
-        """Wait for the end."""
+        """Wait until closing has ended; False when it has not after ``timeout_s`` seconds."""
         raise NotImplementedError
 
     def cut_off(self) -> None:
-        """Give up on it."""
+        """Stop waiting for it: its undelivered items count as lost."""
         raise NotImplementedError
 
 
 class Hub:
-    """Delivers events to sinks and keeps every fault in its place.
+    """Delivers events to sinks. A fault of one sink reaches neither the emitter nor another sink.
 
     Args:
         sinks: created sinks, in the order of the configuration.
-        context: what every sink is told; each gets a logger and a ``report`` of its own.
+        context: passed to every sink, with a logger and a ``report`` of the sink's own.
         delivery: ``[delivery.NAME]`` tables.
-        on_interrupt: called when a KeyboardInterrupt reached a sink's code.
-        redact: takes secrets out of what sinks say.
+        on_interrupt: called when a KeyboardInterrupt was raised in a sink's code.
+        redact: replaces secrets in the sinks' messages.
         clock: monotonic seconds, for back-off, waits, lag and deadlines.
 
     Attributes:
         hooks: the typed caller.
-        heard: the kinds of event that any sink or observer hears; others need not be built.
+        heard: the kinds of event that any sink or observer receives; others need not be built.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Hub:
     # --- building -----------------------------------------------------------------------------
 
     def guard(self, name: str, *, distribution: str = "", version: str = "", keeps_record: bool = False) -> Guard:
-        """A guard whose changes of state this hub reports."""
+        """Create a guard whose changes of state this hub reports."""
         options = self._delivery.get(name.split("/", maxsplit=1)[0], DeliveryConfig())
         return Guard(
             name,
@@ -126,7 +126,7 @@ class Hub:
         )
 
     def add_first(self, name: str, instance: object) -> None:
-        """Register an inline observer of the core's own that hears each event before the sinks do."""
+        """Register an inline observer of the core. It receives each event before the sinks do."""
         hooks = inspect_sink(type(instance), name).hooks
         loaded = LoadedSink(name=name, spec=name, factory=type(instance), hooks=hooks, delivery="inline")
         self._add(ActiveSink(loaded=loaded, instance=instance))
@@ -153,7 +153,7 @@ class Hub:
         self._named[loaded.name] = loaded.named
 
     def _heard_by(self, loaded: LoadedSink) -> frozenset[str]:
-        """The event hooks that a sink hears, its own and those of the kinds behind ``esper_event``."""
+        """The event hooks that a sink receives: its own, and those of the kinds that ``esper_event`` stands for."""
         heard = loaded.hooks & EVENT_HOOKS
         if getattr(loaded.factory, "event_kinds", None) == "recorded" and not self._context.episodes:
             heard -= _ON_REQUEST
@@ -193,17 +193,17 @@ class Hub:
     # --- opening ------------------------------------------------------------------------------
 
     def open(self, *, strict: bool = True, timeout_s: float = OPEN_TIMEOUT_S) -> list[str]:
-        """Open every sink, the threaded ones side by side.
+        """Open every sink, those with a thread of their own at the same time.
 
         Args:
-            strict: raise for a sink that someone named; False disables it instead.
-            timeout_s: seconds that all of them together have.
+            strict: raise when a sink that the user named does not open; False disables it instead.
+            timeout_s: seconds for all sinks together.
 
         Returns:
-            A line for each sink that did not open and may be missing.
+            A line for each sink that did not open and is not required.
 
         Raises:
-            SinkError: a sink that someone named did not open.
+            SinkError: a sink that the user named did not open.
         """
         notices: list[str] = []
         refused: SinkError | None = None
@@ -214,10 +214,10 @@ class Hub:
             error = channel.opened(max(0.0, end - self._clock()))
             if error is None:
                 continue
-            words = self._redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
-            channel.guard.disable(f"did not open: {words}")
+            message = self._redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+            channel.guard.disable(f"did not open: {message}")
             origin = f"{channel.guard.distribution} {channel.guard.version}".strip()
-            what = f'sink "{name}"{f" ({origin})" if origin else ""} did not open: {words}'
+            what = f'sink "{name}"{f" ({origin})" if origin else ""} did not open: {message}'
             if strict and self._named[name]:
                 refused = refused or SinkError(
                     what, hint=f"check [sink.{name}], or leave it out with `--no-sink {name}`"
@@ -241,7 +241,7 @@ class Hub:
             self._changes[change.sink] = change
 
     def drain_status(self) -> tuple[SinkStatusChanged, ...]:
-        """The newest change of state of each sink since the last call; only the emitter's thread calls this."""
+        """Return the newest change of state of each sink since the last call. Only the emitter's thread calls this."""
         if not self._changes:
             return ()
         with self._lock:
@@ -253,7 +253,7 @@ class Hub:
         return tuple(channel.report() for channel in reversed(self._channels.values()))
 
     def drain(self, timeout_s: float, *, should_stop: Callable[[], bool] = bool) -> bool:
-        """Wait until every queue is empty; False when nothing moved for ``timeout_s``, or someone asked to stop."""
+        """Wait until every queue is empty; False when nothing was delivered for ``timeout_s``, or on a stop request."""
         waiting, moved = -1, time.monotonic()
         while (left := sum(channel.pending() for channel in self._channels.values())) > 0:
             if left != waiting:
@@ -268,15 +268,15 @@ class Hub:
     # --- closing ------------------------------------------------------------------------------
 
     def close(self, reason: CloseReason, deadline_s: float, also: Iterable[Closable] = ()) -> tuple[SinkAccount, ...]:
-        """Close every sink, and what else is given, side by side within one deadline.
+        """Close every sink, and everything in ``also``, at the same time within one deadline.
 
         Args:
-            reason: why.
+            reason: passed to each sink.
             deadline_s: seconds for all together.
             also: span processors and metric readers.
 
         Returns:
-            The final counters; those that were cut off say so.
+            The final counters; the state of a sink that was cut off is ``cut_off``.
         """
         close_together((*reversed(self._channels.values()), *also), reason, deadline_s, clock=self._clock)
         return self.statuses()
@@ -289,7 +289,7 @@ def close_together(
     *,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Begin to close all, wait until one common deadline, and cut off the rest. Ctrl-C ends the wait at once."""
+    """Start closing all, wait until the common deadline, and cut off the rest. Ctrl-C ends the wait at once."""
     waiting = list(targets)
     end = clock() + deadline_s
     try:
@@ -297,7 +297,7 @@ def close_together(
             target.begin_close(reason)
         while waiting and waiting[0].closed(max(0.0, end - clock())):
             waiting.pop(0)
-        # The first that is late spent the deadline: the others are done or late too.
+        # The first one that is late used up the deadline: the others are closed by now, or late too.
         waiting = [target for target in waiting if not target.closed(0.0)]
     finally:
         for target in waiting:
@@ -310,7 +310,7 @@ def _closer(hook: Any) -> Callable[[object], object]:
 
 
 class _Relays:
-    """What stands in a sink's place: a relay a hook. Compared by identity, as pluggy's registry needs."""
+    """Registered in a sink's place, with one relay per hook. Compared by identity, as pluggy's registry needs."""
 
     def __init__(self, channel: Channel, hooks: Iterable[str]) -> None:
         for hook in hooks:
@@ -318,7 +318,7 @@ class _Relays:
 
 
 def _relay(channel: Channel, hook: str) -> Callable[..., None]:
-    """The hook implementation that stands in a sink's place. It cannot raise."""
+    """The hook implementation registered in a sink's place: puts the event into the sink's channel. It cannot raise."""
 
     def relay(event: Any) -> None:
         channel.put(hook, event)

@@ -1,4 +1,4 @@
-"""What became of every sink, in numbers and in words."""
+"""The report on every sink at the end of a session: counters, and lines of text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["SessionReport"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionReport:
-    """What became of every sink, valid once the session has ended.
+    """The final counters of every sink, valid once the session has ended.
 
     Attributes:
         sinks: one account a sink, then one for each span processor and metric reader that sinks contributed.
@@ -30,11 +30,11 @@ class SessionReport:
 
     @property
     def cut_off(self) -> tuple[str, ...]:
-        """Names of those that had not closed at the deadline."""
+        """Names of the sinks that had not closed at the deadline."""
         return tuple(sink.name for sink in self.sinks if sink.cut_off)
 
     def lines(self) -> tuple[str, ...]:
-        """One line for each sink that lost something, failed or was cut off; none when all is well."""
+        """One line for each sink that lost an event, failed or was cut off; no line when none did."""
         found = []
         for sink in self.sinks:
             if not (sink.lost or sink.failures or sink.cut_off or sink.state == "disabled"):

@@ -1,1 +1,1 @@
-"""Which sinks are selected, where they come from, whether they fit the contract, and their options."""
+"""Loading of sinks: which are selected, where they are installed, whether they fit the contract, their options."""

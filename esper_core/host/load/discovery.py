@@ -1,7 +1,7 @@
-"""What is installed, by name: metadata first, and an import only of what was selected.
+"""Finds installed sinks and commands by name: reads the metadata of all, imports only the selected ones.
 
-``load_setuptools_entrypoints`` is never used: it imports every installed plugin, wanted or not, and one broken
-distribution stops it half way.
+``load_setuptools_entrypoints`` is not used: it imports every installed plugin, selected or not, and one broken
+distribution ends it before the others are loaded.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ class LoadedSink:
 
     Attributes:
         name: what the configuration calls it; of ``./file.py:Class`` the class's name.
-        spec: what was asked for: the name, or ``./file.py:Class``.
+        spec: the requested sink: its name, or ``./file.py:Class``.
         factory: ``Sink(config)``.
-        distribution: where it came from; empty for a file.
+        distribution: the distribution it is installed from; empty for a file.
         version: of the distribution.
         hooks: the hooks it implements.
         config_type: its ``Config``, or None.
         delivery: what it declares.
         requires: names of other sinks that must be on.
-        keeps_record: whether it keeps the run's record: its losses make every number of the run doubtful.
-        named: False for a default that nobody asked for: it may be missing.
+        keeps_record: whether it keeps the run's record. When it loses events, no number of the run is reliable.
+        named: False for a default sink that the user did not name: it may be missing.
     """
 
     name: str
@@ -64,17 +64,17 @@ class LoadedSink:
 
     @property
     def origin(self) -> str:
-        """Name and origin, as an error names them."""
+        """Name and distribution, as error messages show them."""
         return f'"{self.name}" ({self.distribution} {self.version})' if self.distribution else f'"{self.name}"'
 
 
 def installed_sinks() -> dict[str, Installed]:
-    """Every installed sink by name, from metadata alone; the first one where a name occurs twice."""
+    """Every installed sink by name, from metadata alone; the first one when a name occurs twice."""
     return installed(SINK_GROUP)
 
 
 def duplicate_sinks() -> dict[str, tuple[str, ...]]:
-    """Names that more than one distribution claims, with those distributions."""
+    """Names that more than one distribution registers, with those distributions."""
     return duplicates(SINK_GROUP)
 
 
@@ -88,7 +88,7 @@ def load_sink(spec: str, *, named: bool = True) -> LoadedSink:
 
     Args:
         spec: an installed name, or ``./file.py:Class``.
-        named: False for a default that nobody asked for.
+        named: False for a default sink that the user did not name.
 
     Raises:
         SinkError: it is not installed, two distributions claim its name, it cannot be imported, or it is no sink.
@@ -188,7 +188,7 @@ def _checked(factory: Any, *, name: str, spec: str, distribution: str, version: 
 
 
 def installed_commands() -> dict[str, Installed]:
-    """Every command that an installed distribution brings, from metadata alone."""
+    """Every command that an installed distribution registers, from metadata alone."""
     return installed(COMMAND_GROUP)
 
 

@@ -1,7 +1,7 @@
-"""Is this class a sink? Everything that pluggy would accept in silence is refused here, with words.
+"""Checks whether a class is a sink. Raises for mistakes that pluggy accepts without an error.
 
-pluggy ignores a method without its marker, accepts a hook that does not exist, and (1.6) never fills an argument that
-has a default: each would be a sink that hears nothing.
+pluggy ignores a method without its marker, accepts a hook that does not exist, and (1.6) never passes an argument
+that has a default. In each case the sink would receive nothing.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class InspectedSink:
     """What a sink's class declares.
 
     Attributes:
-        hooks: the hooks it implements, and those of the kinds that it hears through ``esper_event``.
+        hooks: the hooks it implements, and those of the kinds that it receives through ``esper_event``.
         config_type: its ``Config``, or None.
-        delivery: how it wants its events.
+        delivery: inline, all or latest.
         requires: names of other sinks that must be on.
-        catch_all: the hooks of the kinds that it hears through ``esper_event``.
+        catch_all: the hooks of the kinds that it receives through ``esper_event``.
     """
 
     hooks: frozenset[str]
@@ -49,7 +49,7 @@ class InspectedSink:
 
 
 def new_manager() -> pluggy.PluginManager:
-    """A plugin manager that knows the specifications and loads nothing by itself."""
+    """Create a plugin manager with the hook specifications and no plugin."""
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(SinkHooks)
     return manager
@@ -59,11 +59,11 @@ def inspect_sink(factory: Any, where: str) -> InspectedSink:
     """Check a sink's class.
 
     Args:
-        factory: what the entry point or file named.
-        where: ``sink "tui" (esper-sink-tui 0.1.0)``, for the error.
+        factory: the object that the entry point or the file names.
+        where: ``sink "tui" (esper-sink-tui 0.1.0)``, for error messages.
 
     Raises:
-        SinkError: it is no class, or misspells, forgets or malforms something.
+        SinkError: it is not a class, or a declaration of it is misspelt, missing or malformed.
     """
     if not isinstance(factory, type):
         raise SinkError(f"{where} is {type(factory).__name__}, not a class", hint="a sink is a class Sink(config)")
@@ -140,7 +140,7 @@ def _catch_all(factory: type, hooks: frozenset[str], where: str) -> frozenset[st
     twice = sorted(kind for kind in kinds if EVENTS[kind].hook in hooks)
     if twice:
         raise SinkError(
-            f"{where}: hears {', '.join(twice)} twice: through esper_event and through {EVENTS[twice[0]].hook}",
+            f"{where}: receives {', '.join(twice)} twice: through esper_event and through {EVENTS[twice[0]].hook}",
             hint="leave the kind out of event_kinds, or remove its own method",
         )
     return frozenset(EVENTS[kind].hook for kind in kinds)
@@ -148,7 +148,7 @@ def _catch_all(factory: type, hooks: frozenset[str], where: str) -> frozenset[st
 
 def _kinds(declared: EventKinds | None, where: str) -> frozenset[str]:
     if declared is None:
-        raise SinkError(f"{where}: esper_event needs event_kinds: what it hears", hint=_KINDS_HINT)
+        raise SinkError(f"{where}: esper_event needs event_kinds: the kinds that it receives", hint=_KINDS_HINT)
     if isinstance(declared, str):
         if declared not in _ALL_KINDS:
             raise SinkError(

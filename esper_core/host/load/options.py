@@ -1,10 +1,11 @@
-"""From ``[sink.NAME]`` to a sink: its own Config, with errors that name file, table and key."""
+"""Creates a sink from its table ``[sink.NAME]`` and its own ``Config``. Errors name file, table and key."""
 
 from __future__ import annotations
 
 import inspect
 import re
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["create_sink", "sink_options"]
 
-_PATH = re.compile(r"^(?P<words>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
+_FIRST_USE = Lock()
+"""msgspec crashes when two threads use a Struct for the first time at once; see the end of ``config/schema.py``."""
+_PATH = re.compile(r"^(?P<message>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
 
 
 def create_sink(
@@ -30,13 +33,13 @@ def create_sink(
     origins: Mapping[str, str] | None = None,
     redact: Redaction | None = None,
 ) -> Any:
-    """Make one sink from its table.
+    """Create one sink from its table.
 
     Args:
         loaded: the sink's class.
         table: its ``[sink.NAME]``.
-        origins: where each key came from, as ``sink.NAME.key``; for the error.
-        redact: learns the secrets among the options.
+        origins: where each key came from, as ``sink.NAME.key``; for error messages.
+        redact: receives the secrets among the options.
 
     Raises:
         ConfigError: the table does not fit the sink's Config.
@@ -50,7 +53,7 @@ def create_sink(
             return loaded.factory()
         return loaded.factory(config)
     except EsperError:
-        raise  # the sink's own words, meant to be read
+        raise  # the sink's own message, already written for the user
     except Exception as error:
         raise SinkError(
             f"sink {loaded.origin} cannot be created: {type(error).__name__}: {redact(str(error))}",
@@ -59,7 +62,7 @@ def create_sink(
 
 
 def sink_options(loaded: LoadedSink, table: Mapping[str, Any], *, origins: Mapping[str, str] | None = None) -> Any:
-    """Validate a sink's table against its Config; None for a sink without one."""
+    """Validate a sink's table against its Config; return None for a sink without a Config."""
     prefix = f"sink.{loaded.name}"
     if loaded.config_type is None:
         if table:
@@ -76,18 +79,19 @@ def sink_options(loaded: LoadedSink, table: Mapping[str, Any], *, origins: Mappi
                 hint=f"keys: {', '.join(known) or 'none'}",
             )
     try:
-        return msgspec.convert(dict(table), loaded.config_type, dec_hook=_decode)
+        with _FIRST_USE:
+            return msgspec.convert(dict(table), loaded.config_type, dec_hook=_decode)
     except (msgspec.ValidationError, ValueError, TypeError) as error:
         match = _PATH.match(str(error))
-        words, path = (match["words"], (match["path"] or "").lstrip(".")) if match else (str(error), "")
+        message, path = (match["message"], (match["path"] or "").lstrip(".")) if match else (str(error), "")
         key = re.split(r"[.\[]", path)[0] if path else ""
         raise ConfigError(
-            f"{_place(prefix, key, origins)}[{prefix}] {path + ': ' if path else ''}{_lower(words)}"
+            f"{_place(prefix, key, origins)}[{prefix}] {path + ': ' if path else ''}{_lower(message)}"
         ) from None
 
 
-def _lower(words: str) -> str:
-    return words[:1].lower() + words[1:]
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]
 
 
 def _place(prefix: str, key: str, origins: Mapping[str, str] | None) -> str:
@@ -96,7 +100,7 @@ def _place(prefix: str, key: str, origins: Mapping[str, str] | None) -> str:
 
 
 def _decode(kind: type[Any], value: Any) -> Any:
-    """What msgspec does not know itself. A message never holds the value: it may be a secret."""
+    """Convert the types that msgspec does not convert itself. A message never holds the value: it may be a secret."""
     if kind is Secret:
         if isinstance(value, Secret):
             return value

@@ -1,7 +1,7 @@
-"""Secrets that the configuration holds, kept out of logs, ``run.json``, the journal and error messages.
+"""Keeps the configuration's secrets out of logs, ``run.json``, the journal and error messages.
 
-A sink's exception may quote its own request, token and URL included. Whatever the host writes about a sink passes
-through here.
+A sink's exception may quote its own request, token and URL included, so all text that the host writes about a sink is
+redacted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Redaction"]
 
 _SHORTEST: Final = 4
-"""Shorter secrets would mask ordinary words; nobody's token is that short."""
+"""Characters. Shorter secrets are not masked: they would mask ordinary words, and tokens are longer."""
 
 
 @dataclass(slots=True)
@@ -29,12 +29,12 @@ class Redaction:
     _values: list[str] = field(default_factory=list)
 
     def learn(self, options: Any) -> None:
-        """Take every ``Secret`` in a sink's options, at any depth."""
+        """Collect every ``Secret`` in a sink's options, at any depth."""
         self._values += [value for value in _secrets(options) if len(value) >= _SHORTEST]
-        self._values.sort(key=len, reverse=True)  # a secret may hold another
+        self._values.sort(key=len, reverse=True)  # a longer secret may contain a shorter one
 
     def __call__(self, text: str) -> str:
-        """The text without secrets."""
+        """Return the text with every known secret replaced, and without passwords in URLs."""
         text = redact_urls(text)
         for value in self._values:
             if value in text:

@@ -1,4 +1,4 @@
-"""Which keys of the selected sinks hold secrets: only the sink's own ``Config`` knows."""
+"""Finds which keys of the selected sinks hold secrets; the sink's own ``Config`` declares them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _holds_secret(hint: Any) -> bool:
 def secret_keys(config: EsperConfig) -> dict[str, frozenset[str]]:
     """Sink name -> keys to mask, for the selected sinks that have a table and a ``Config`` that loads.
 
-    A sink that cannot be loaded is left out: its table is then masked by what its keys look like.
+    A sink that cannot be loaded is left out: its table is then masked by the names of its keys.
     """
     found: dict[str, frozenset[str]] = {}
     for spec in config.sinks:

@@ -1,4 +1,4 @@
-"""Which sinks a run has: what was asked for, what those require, and what a default may do without."""
+"""Selects the sinks of a run: those configured and those that they require. A default sink may be missing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["CHILD_VARIABLE", "Selection", "foreground_sink", "select_sinks"]
 
 CHILD_VARIABLE: Final = "ESPER_CHILD_FD"
-"""Set in a training that a foreground sink's command started: the file descriptor on which it names its run."""
+"""Environment variable of a training that a foreground sink's command started: the file descriptor to which the
+child writes its run's directory."""
 DEFAULT_SINKS: Final = EsperConfig().sinks
 
 
@@ -26,7 +27,7 @@ class Selection:
 
     Attributes:
         sinks: in the order of the configuration, required ones last.
-        notices: lines the start says.
+        notices: lines to print at the start.
     """
 
     sinks: tuple[LoadedSink, ...]
@@ -38,12 +39,12 @@ def select_sinks(config: EsperConfig, *, origins: Mapping[str, str] | None = Non
 
     Args:
         config: the whole configuration.
-        origins: where its values came from (``Resolved.origins``): tells a name that a person gave from a default.
+        origins: where its values came from (``Resolved.origins``): distinguishes named sinks from defaults.
             None treats the default sinks as defaults and every other one as named.
 
     Raises:
-        SinkError: a sink that someone named, or that a selected one requires, cannot be loaded.
-        ConfigError: a table names a sink that does not exist but nearly does.
+        SinkError: a sink that the user named, or that a selected sink requires, cannot be loaded.
+        ConfigError: a table names a sink that is not installed and resembles the name of one that is.
     """
     loaded: dict[str, LoadedSink] = {}
     notices: list[str] = []
@@ -62,7 +63,7 @@ def select_sinks(config: EsperConfig, *, origins: Mapping[str, str] | None = Non
     chosen = tuple(loaded.values())
     foreground_sink(chosen)
     if CHILD_VARIABLE in os.environ:
-        # The terminal belongs to the parent: its screen is there already.
+        # The parent process owns the terminal: its screen is running already.
         chosen = tuple(sink for sink in chosen if "esper_foreground" not in sink.hooks)
     return Selection(sinks=chosen, notices=tuple(notices))
 
@@ -104,7 +105,7 @@ def _check_tables(config: EsperConfig, loaded: Mapping[str, LoadedSink]) -> None
     known = {*loaded, *installed_sinks(), *(spec for spec in config.sinks if not is_file_spec(spec))}
     for table, names in (("sink", config.sink), ("delivery", config.delivery)):
         for name in names:
-            # A table for a sink that this machine lacks is harmless; one that nearly fits is a slip.
+            # A table for a sink that is not installed is harmless; a name close to an installed one is a typing error.
             if name not in known and (guess := nearest(name, known)):
                 raise ConfigError(f"[{table}.{name}]: no such sink{guess}", hint=f"known: {', '.join(sorted(known))}")
 

@@ -1,1 +1,1 @@
-"""The OpenTelemetry SDK as a Session sets it up: providers, resource, guarded processors, replayed spans."""
+"""Set-up of the OpenTelemetry SDK for a Session: providers, resource, guarded processors, replayed spans."""

@@ -1,4 +1,4 @@
-"""Replay: the ended spans of a journaled event, rebuilt with their own ids and times. Imported only with the SDK."""
+"""Replay: rebuilds the ended spans of a journaled event with their own ids and times. Imported only with the SDK."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
 def ended_spans(event: TelemetryEvent[Payload], resource: Mapping[str, ResourceValue]) -> tuple[ReadableSpan, ...]:
-    """Rebuild the spans an event stands for, parents before children.
+    """Rebuild the spans of an event, parents before children.
 
     Args:
-        event: as it was journaled.
-        resource: of the run that it belongs to.
+        event: the event, as it was journaled.
+        resource: the resource of its run.
     """
     described = Resource(dict(resource))
     scope = InstrumentationScope(SCOPE_NAME, __version__)

@@ -1,8 +1,8 @@
-"""Behind the guard: span processors and metric readers that sinks contributed. Imported only with the SDK.
+"""Guarded wrappers of the span processors and metric readers that sinks contribute. Imported only with the SDK.
 
-``on_end`` goes through a queue and a thread, so that a slow or hung exporter never holds the trainer. ``on_start``
-runs in the trainer's thread, because a processor may write on the span it is given; it is called only for processors
-that implement it, contained, and switched off with the rest after five failures in a row.
+``on_end`` goes through a queue and a thread, so that an exporter that is slow or hangs never blocks the trainer.
+``on_start`` runs in the trainer's thread, because a processor may set attributes on the span. It is called only for
+processors that implement it; exceptions are caught, and after five failures in a row the processor is disabled.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class GuardedProcessor(SpanProcessor, Closable):
     """One contributed span processor.
 
     Args:
-        inner: what the sink contributed.
-        guard: contains and counts; its name is ``sink/Class``.
-        patient: wait for room instead of losing spans (replay).
+        inner: the processor that the sink contributed.
+        guard: catches and counts what it raises; its name is ``sink/Class``.
+        patient: wait for room in the queue instead of dropping spans (replay).
     """
 
     def __init__(self, inner: SpanProcessor, guard: Guard, *, patient: bool = False) -> None:
@@ -59,7 +59,7 @@ class GuardedProcessor(SpanProcessor, Closable):
         self._inner.on_end(span)
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Call the processor's own ``on_start``, contained."""
+        """Call the processor's own ``on_start``; exceptions are caught and counted."""
         if self._starts and not self.guard.is_disabled():
             self.guard.call(self._inner.on_start, span, parent_context, counts=False)
 
@@ -68,15 +68,15 @@ class GuardedProcessor(SpanProcessor, Closable):
         self._channel.put("esper_ppo_updated", span)
 
     def shutdown(self) -> None:
-        """Do nothing: the host closes it, within its deadline."""
+        """Do nothing: the host closes the processor within its deadline."""
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Ask the processor to flush what it has, contained."""
+        """Call the processor's ``force_flush``; exceptions are caught and counted."""
         flushed = self._channel.flush(timeout_millis / 1000)
         return self.guard.call(self._inner.force_flush, timeout_millis, counts=False) == "ok" and flushed
 
     def begin_close(self, reason: object) -> None:
-        """Begin to hand over what waits, then shut the processor down."""
+        """Start delivering the queued spans, then shutting the processor down. Returns at once."""
         self._channel.begin_close(reason)
 
     def closed(self, timeout_s: float) -> bool:
@@ -88,7 +88,7 @@ class GuardedProcessor(SpanProcessor, Closable):
         self._channel.cut_off()
 
     def pending(self) -> int:
-        """Spans not yet handed over."""
+        """The number of spans not yet delivered."""
         return self._channel.pending()
 
     def report(self) -> SinkAccount:
@@ -97,12 +97,12 @@ class GuardedProcessor(SpanProcessor, Closable):
 
 
 class GuardedReader(Closable):
-    """One contributed metric reader: it collects in its own thread; here it is closed and counted.
+    """One contributed metric reader. It collects in its own thread; this class closes it and reports its counters.
 
     Args:
-        inner: what the sink contributed.
-        guard: contains and counts; its name is ``sink/Class``.
-        timeout_s: what its ``shutdown`` is told it has.
+        inner: the reader that the sink contributed.
+        guard: catches and counts what it raises; its name is ``sink/Class``.
+        timeout_s: passed to its ``shutdown`` as the time limit.
     """
 
     def __init__(self, inner: MetricReader, guard: Guard, *, timeout_s: float) -> None:
@@ -112,8 +112,8 @@ class GuardedReader(Closable):
         self._done = threading.Event()
         self._begun = False
 
-    def begin_close(self, reason: object) -> None:  # noqa: ARG002  # readers know no reason
-        """Begin its shutdown, in a daemon thread."""
+    def begin_close(self, reason: object) -> None:  # noqa: ARG002  # a reader's shutdown takes no reason
+        """Start its shutdown, in a daemon thread."""
         if not self._begun:
             self._begun = True
             threading.Thread(target=self._shut, name=f"esper-close-{self.guard.name}", daemon=True).start()

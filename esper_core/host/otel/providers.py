@@ -1,8 +1,9 @@
-"""OpenTelemetry set-up: the one place that knows the SDK, and only when something needs it.
+"""Sets up the OpenTelemetry SDK. Only this module and those beside it import the SDK, and only when it is needed.
 
-Providers are built here and handed on explicitly, never set globally. An application that has set its own keeps it:
-spans and metrics then go its way, ids are its own, and what sinks would contribute is not attached, which the start
-says. Nothing is registered at exit: the host closes every processor and reader within its one deadline.
+Providers are built here and passed explicitly, never set globally. When an application has set its own provider, that
+one is used: it exports the spans and metrics and generates the ids. The processors and readers of sinks are then not
+attached, and a notice at the start says so. Nothing is registered at exit: the host closes every processor and reader
+within its one deadline.
 """
 
 from __future__ import annotations
@@ -42,15 +43,15 @@ _METRIC_HOOK: Final = "esper_metric_readers"
 
 @dataclass
 class Providers:
-    """What the emitter and the instrumentation use, and what has to be closed.
+    """The providers that the emitter and the instrumentation use, and the processors and readers to close.
 
     Attributes:
-        tracer_provider: None when spans go nowhere.
-        meter_provider: None when metrics go nowhere.
-        logger_provider: an application's own, or None.
-        processors: contributed span processors behind their guards.
-        readers: contributed metric readers behind their guards.
-        notices: lines the start says.
+        tracer_provider: None when no spans are made.
+        meter_provider: None when no metrics are made.
+        logger_provider: the application's own, or None.
+        processors: the span processors of sinks, each with its guard.
+        readers: the metric readers of sinks, each with its guard.
+        notices: lines to print at the start.
     """
 
     tracer_provider: TracerProvider | None = None
@@ -63,7 +64,7 @@ class Providers:
 
     @property
     def active(self) -> bool:
-        """True when something hears spans or metrics."""
+        """True when spans or metrics are received by anyone."""
         return self.tracer_provider is not None or self.meter_provider is not None
 
     @property
@@ -82,7 +83,7 @@ class Providers:
 
     @property
     def closables(self) -> tuple[GuardedProcessor | GuardedReader, ...]:
-        """Everything to close within the deadline."""
+        """The processors and readers to close within the deadline."""
         return (*self.processors, *self.readers)
 
     def statuses(self) -> tuple[SinkAccount, ...]:
@@ -100,18 +101,18 @@ class Providers:
         close_timeout_s: float = 3.0,
         patient: bool = False,
     ) -> Providers:
-        """Ask sinks for processors and readers, and build providers for them if there is any use.
+        """Collect the processors and readers of sinks, and build providers for them when there are any.
 
         Args:
             sinks: created sinks.
-            hub: calls their hooks and guards what they return.
+            hub: calls their hooks and creates the guards.
             config: ``[otel]``.
-            resource: of the run.
-            close_timeout_s: what readers are told at shutdown.
-            patient: replay: no provider, and processors wait for room instead of losing spans.
+            resource: the resource of the run.
+            close_timeout_s: the time limit passed to the readers' ``shutdown``.
+            patient: True in a replay: no provider is built, and processors wait for room instead of dropping spans.
 
         Raises:
-            SinkError: the SDK is missing, or a sink failed to make what it contributes.
+            SinkError: the SDK is missing, or a sink raised while it created its processors or readers.
         """
         made = cls()
         wanting = [sink for sink in sinks if sink.loaded.hooks & {_SPAN_HOOK, _METRIC_HOOK}]
@@ -130,7 +131,7 @@ class Providers:
     # --- inside -------------------------------------------------------------------------------
 
     def _adopt(self) -> bool:
-        """Use what the application set, if it did; True for its tracer provider."""
+        """Use the providers that the application has set; return True when its tracer provider is one of them."""
         tracers = otel_trace.get_tracer_provider()
         own = not isinstance(tracers, otel_trace.ProxyTracerProvider | otel_trace.NoOpTracerProvider)
         if own:
@@ -168,7 +169,7 @@ class Providers:
                             version=loaded.version,
                         )
                         self.processors.append(GuardedProcessor(processor, guard, patient=patient))
-            # A replay makes no measurements: readers would export nothing but emptiness.
+            # A replay makes no measurements: readers would export empty batches.
             if _METRIC_HOOK in loaded.hooks and not patient:
                 if self.meter_provider is not None:
                     self._say_adopted("meter", "metric readers", loaded.name)
@@ -191,7 +192,7 @@ class Providers:
         try:
             return hub.call(sink.loaded.name, hook)
         except EsperError:
-            raise  # the sink's own words, meant to be read
+            raise  # the sink's own message, already written for the user
         except Exception as error:
             raise SinkError(
                 f"sink {sink.loaded.origin} failed in {hook}: {type(error).__name__}: {error}",
@@ -205,7 +206,7 @@ class Providers:
         from opentelemetry.sdk.trace.id_generator import IdGenerator  # noqa: PLC0415  # optional SDK
 
         class OwnIds(IdGenerator):
-            """Draws nothing from the training's generators."""
+            """Generates ids without drawing from the training's random generators."""
 
             def generate_span_id(self) -> int:
                 return ids.new_span_id()

@@ -1,4 +1,4 @@
-"""The run's OpenTelemetry resource, with or without the SDK: the journal carries it too."""
+"""Builds the run's OpenTelemetry resource. It needs no SDK: the journal carries the resource too."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def run_resource(
     extra: Mapping[str, ResourceValue] | None = None,
     algorithm: str = "ppo",
 ) -> dict[str, ResourceValue]:
-    """Describe one attempt at one run.
+    """Build the resource attributes of one attempt at a run.
 
     Args:
-        run_id: the run.
+        run_id: the run's id.
         attempt: counts from 1.
-        rank: of this process.
-        environment: what is trained on; left out when empty.
+        rank: the rank of this process.
+        environment: id of the environment; left out when empty.
         env: ``OTEL_RESOURCE_ATTRIBUTES`` is merged over the service's defaults, ``OTEL_SERVICE_NAME`` over both.
         extra: merged last.
         algorithm: ``ppo``.
@@ -46,7 +46,7 @@ def run_resource(
         "service.name": _DEFAULT_SERVICE,
         "service.version": __version__,
         "service.instance.id": str(uuid.UUID(int=ids.new_trace_id(), version=4)),
-        # Said here and not left to a Collector, so that a journal replayed on another machine keeps its host.
+        # Set here and not by a Collector, so that a journal replayed on another machine keeps its host.
         "host.name": socket.gethostname(),
     }
     for pair in env.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
@@ -67,7 +67,7 @@ def run_resource(
 
 
 def traceparent(env: Mapping[str, str]) -> dict[str, str]:
-    """The W3C trace context that the environment carries, as a carrier; empty when there is none."""
+    """The W3C trace context from the environment variables, as a carrier; empty when there is none."""
     return {
         header: env[name]
         for header, name in (("traceparent", "TRACEPARENT"), ("tracestate", "TRACESTATE"))

@@ -1,1 +1,1 @@
-"""The training process itself: signals, log files, the heartbeat, and a trainer in a child process."""
+"""The training process: signals, log files, the heartbeat, and training in a child process."""

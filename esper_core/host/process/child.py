@@ -1,9 +1,10 @@
-"""Training in a process of its own, for a sink that owns the terminal.
+"""Runs the training in a child process, for a sink that owns the terminal.
 
-The parent starts ``python -m esper_core.host.process.child`` and hands the command's words over a pipe: a secret among
-them stands in no ``/proc/PID/cmdline``. The child is the leader of a new session, so that Ctrl-C and a closed terminal
-reach the screen alone. Once its session has opened it sends everything it prints to ``trainer.log`` and names the
-run's directory on a pipe; until then the parent keeps what it printed, to show why a start failed.
+The parent starts ``python -m esper_core.host.process.child`` and passes the command line over a pipe, so that a secret
+in it does not appear in ``/proc/PID/cmdline``. The child is the leader of a new process session, so that the signals
+of Ctrl-C and of a closed terminal reach the parent's screen only. Once the child's ``Session`` is open, it prints to
+``trainer.log`` and writes the run's directory to a pipe; until then the parent keeps the child's output, to show why
+a start failed.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ _SHOWN_BYTES = 4000
 
 
 class ChildFailedError(EsperError):
-    """The training process ended, or said nothing, before its run directory existed.
+    """The training process ended or timed out before its run directory existed.
 
     Attributes:
-        exit_code: the child's own, so that a wrong flag still exits with 64.
+        exit_code: the child's exit code, so that a wrong flag still exits with 64.
     """
 
     def __init__(self, message: str, *, hint: str | None = None, code: int = 1) -> None:
@@ -49,7 +50,7 @@ class ChildFailedError(EsperError):
 
 
 class ChildProcess:
-    """A running training, as a foreground sink sees it (``ChildRun``)."""
+    """A running training in a child process: the implementation of ``ChildRun`` for foreground sinks."""
 
     def __init__(self, process: subprocess.Popen[bytes], run_dir: Path) -> None:
         self._process = process
@@ -66,38 +67,38 @@ class ChildProcess:
         return self._process.pid
 
     def poll(self) -> int | None:
-        """Exit code of the trainer, or None while it runs. A signal's is 128 + its number."""
+        """Exit code of the trainer, or None while it runs; 128 + number when a signal ended it."""
         return _exit_code(self._process.poll())
 
     def wait(self, timeout_s: float | None = None) -> int | None:
-        """Wait for the trainer; None when it still runs after the time."""
+        """Wait until the trainer ends; return its exit code, or None when it still runs after the time."""
         try:
             return _exit_code(self._process.wait(timeout_s))
         except subprocess.TimeoutExpired:
             return None
 
     def request_stop(self) -> None:
-        """Ask the trainer to stop at the next step (SIGTERM)."""
+        """Send the trainer SIGTERM: it stops at the next step."""
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
 
     def detach(self) -> None:
-        """Let the training go on without this process: no warning about it when this one ends."""
+        """Let the training continue after this process ends, without Python's warning about a running child."""
         self._process.returncode = self._process.poll() or 0
 
 
 def start_child(
     argv: Sequence[str], *, env: Mapping[str, str] | None = None, timeout_s: float = START_TIMEOUT_S
 ) -> ChildProcess:
-    """Start ``esper`` with these words in a child process and wait until its run directory exists.
+    """Start ``esper`` with these arguments in a child process and wait until its run directory exists.
 
     Args:
-        argv: the words after ``esper``; they may hold secrets.
+        argv: the arguments after ``esper``; they may hold secrets.
         env: the child's environment; this process's own when None.
-        timeout_s: seconds it has to create its run.
+        timeout_s: seconds within which the child has to create its run.
 
     Raises:
-        ChildFailedError: it ended before, or said nothing in time; the message is what it printed.
+        ChildFailedError: the child ended or timed out before that; the message is its output.
     """
     receive, send = os.pipe()
     printed = tempfile.TemporaryFile()  # noqa: SIM115  # closed below; the child keeps its own copy
@@ -133,7 +134,7 @@ def start_child(
 
 
 def _read_line(fd: int, end: float) -> str:
-    """What the child wrote up to its end of file; empty when it wrote nothing in time."""
+    """Read what the child writes until end of file; empty when it wrote nothing in time."""
     text = b""
     with selectors.DefaultSelector() as selector:
         selector.register(fd, selectors.EVENT_READ)
@@ -155,8 +156,8 @@ def _failure(process: subprocess.Popen[bytes], printed: IO[bytes], timeout_s: fl
         return ChildFailedError(f"the training process did not create its run within {timeout_s:.0f} s")
     printed.seek(0, os.SEEK_END)
     printed.seek(max(0, printed.tell() - _SHOWN_BYTES))
-    words = printed.read().decode(errors="replace").strip().removeprefix("esper: ")
-    return ChildFailedError(words or f"the training process ended with code {code} and no word", code=code or 1)
+    output = printed.read().decode(errors="replace").strip().removeprefix("esper: ")
+    return ChildFailedError(output or f"the training process ended with code {code} and no output", code=code or 1)
 
 
 def _exit_code(code: int | None) -> int | None:
@@ -167,7 +168,7 @@ def _exit_code(code: int | None) -> int | None:
 
 
 def announce_run(run: RunDir) -> None:
-    """In a child: print to ``trainer.log`` from now on, and name the run to the parent. Elsewhere: nothing."""
+    """In a child: print to ``trainer.log`` from now on, and send the run's path to the parent. Elsewhere do nothing."""
     value = os.environ.get(CHILD_VARIABLE, "")
     if not value.isdigit():
         return
@@ -185,11 +186,11 @@ def announce_run(run: RunDir) -> None:
 
 
 def _main() -> None:
-    """Take the words from stdin and become ``esper``."""
-    words = json.loads(sys.stdin.buffer.read())
+    """Read the arguments from stdin and run ``esper`` with them."""
+    argv = json.loads(sys.stdin.buffer.read())
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123  # a device, not a path to work with
         os.dup2(nothing.fileno(), 0)
-    sys.argv = ["esper", *words]
+    sys.argv = ["esper", *argv]
     runpy.run_module("esper_core", run_name="__main__", alter_sys=True)
 
 

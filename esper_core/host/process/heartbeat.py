@@ -1,4 +1,4 @@
-"""A sign of life every five seconds from a thread of the host, whatever the trainer is doing."""
+"""Writes a heartbeat into ``run.json`` every five seconds, from a thread of the host, whatever the trainer does."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ HEARTBEAT_S = 5.0
 
 
 class Heartbeat:
-    """Keeps a run's record.
+    """Keeps a run's record ``run.json`` up to date.
 
     Args:
-        run: the run whose ``run.json`` is kept; None writes nothing.
-        record: its first record; identity and times are filled in here.
-        reports: the sinks' accounts.
-        tell: receives heartbeat and progress (unix seconds) and the state, for metrics.
-        interval_s: promised seconds between two heartbeats.
+        run: the run whose ``run.json`` is written; None writes nothing.
+        record: its first record; process identity and times are filled in here.
+        reports: returns the sinks' counters.
+        tell: called with heartbeat and progress (unix seconds) and the state, for metrics.
+        interval_s: seconds between two heartbeats.
     """
 
     def __init__(
@@ -61,16 +61,16 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._beat, name="esper-heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Write the first record, so that others find the run, and begin to beat."""
+        """Write the first record, so that other processes find the run, and start the heartbeat thread."""
         self._write(durable=True)
         self._thread.start()
 
     def progress(self, *, updates: int, env_steps: int) -> None:
-        """The trainer got somewhere. Costs one tuple; the thread writes it."""
+        """Record the trainer's progress. Assigns one tuple; the heartbeat thread writes it."""
         self._progress = (self._progress[0] + 1, time.time_ns(), updates, env_steps)
 
     def finish(self, state: RunState, message: str) -> None:
-        """Stop beating and write how it ended. Called after the sinks were closed."""
+        """Stop the heartbeat and write how the run ended. Called after the sinks were closed."""
         self._stop.set()
         with self._lock:
             self._record.state = state

@@ -1,4 +1,4 @@
-"""``trainer.log``: what Esper, its sinks and the OpenTelemetry SDK have to say, never on the terminal."""
+"""``trainer.log``: log messages of Esper, its sinks and the OpenTelemetry SDK, never printed on the terminal."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _TIME = "%Y-%m-%dT%H:%M:%S"
 
 
 class _QuietFileHandler(logging.FileHandler):
-    """A file handler that a full disk cannot make print on the terminal."""
+    """A file handler that prints nothing on the terminal when writing fails, for example on a full disk."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's own name
-        """Drop the line."""
+        """Drop the line without a message."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line, or drop it: opening the file may fail as well."""
@@ -29,23 +29,23 @@ class _QuietFileHandler(logging.FileHandler):
 
 
 class _RedactingFormatter(logging.Formatter):
-    """Tracebacks and messages without secrets."""
+    """Formats messages and tracebacks with their secrets replaced."""
 
     def __init__(self, redact: Callable[[str], str]) -> None:
         super().__init__(_FORMAT, _TIME)
         self._redact = redact
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, and its traceback."""
+        """Format one line and its traceback."""
         return self._redact(super().format(record))
 
 
 @contextlib.contextmanager
 def log_to(path: Path | None, *, redact: Callable[[str], str] = str) -> Iterator[None]:
-    """Send the loggers ``esper`` and ``opentelemetry`` to a file while inside; without a path nowhere.
+    """Write the loggers ``esper`` and ``opentelemetry`` to a file inside the with block; without a path, drop them.
 
-    Without a handler Python prints warnings on stderr, which would tear a progress bar: the SDK does so for each
-    failed export. The application's own handlers for ``opentelemetry`` keep working.
+    Without a handler Python prints warnings on stderr, which would break a progress bar: the SDK logs one for each
+    failed export. The application's own handlers for ``opentelemetry`` stay in effect.
     """
     handler: logging.Handler
     if path is None:

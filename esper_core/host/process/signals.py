@@ -1,4 +1,4 @@
-"""Signals set a flag that the training loop reads; a second Ctrl-C waits for nothing."""
+"""Signal handlers: they set a flag that the training loop reads. A second Ctrl-C ends the process at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOW_CURSOR: Final = b"\x1b[?25h\x1b[0m\r\n"
 
 
 class StopFlag:
-    """Whether someone asked the run to end. Call it, or read ``requested``.
+    """Whether the run was asked to end. Call it, or read ``requested``.
 
     Attributes:
         requested: True from the first signal on.
@@ -35,7 +35,7 @@ class StopFlag:
         return self.requested
 
     def request(self, signum: int | None = None) -> None:
-        """Ask for an end; the first reason stays."""
+        """Ask the run to end; the signal of the first call is kept."""
         if not self.requested:
             self.signal = signum
             self.requested = True
@@ -48,15 +48,15 @@ class StopFlag:
 
 @contextlib.contextmanager
 def install_signals(flag: StopFlag, *, exit_on_second: bool = True) -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGHUP set the flag; put the old handlers back at the end.
+    """Make SIGINT, SIGTERM and SIGHUP set the flag; restore the old handlers at the end.
 
     A signal that is ignored stays ignored (``nohup``, a shell's background job). Outside the main thread nothing is
     installed: Python allows it only there.
 
     Args:
-        flag: is set by the first signal.
-        exit_on_second: a second SIGINT restores the terminal and leaves with 130 at once; False raises
-            KeyboardInterrupt instead, for a program that is not ours to end.
+        flag: set by the first signal.
+        exit_on_second: a second SIGINT restores the terminal and exits with 130 at once; False raises KeyboardInterrupt
+            instead, for a program of the user's that Esper must not end.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -78,7 +78,7 @@ def install_signals(flag: StopFlag, *, exit_on_second: bool = True) -> Iterator[
     before: dict[signal.Signals, Any] = {}
     for signum in STOP_SIGNALS:
         old = signal.getsignal(signum)
-        # None: a handler that Python did not install, and so cannot put back.
+        # None: a handler that was not installed from Python, so Python cannot restore it.
         if old is signal.SIG_IGN or old is None:
             continue
         before[signum] = old

@@ -1,4 +1,4 @@
-"""Esper sink ``console``: progress, one line per PPO update, and what to do about the KL."""
+"""Esper sink ``console``: prints progress, one line per PPO update, and a suggestion when the KL is high."""
 
 from __future__ import annotations
 

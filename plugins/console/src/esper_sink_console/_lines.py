@@ -1,4 +1,7 @@
-"""What the console adds to the shared sentences: one suggestion beneath an update, and lines as plain text. Pure."""
+"""Formats what the console prints beside the shared sentences: the suggestion below an update, lines as plain text.
+
+Pure functions.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ __all__ = ["COMPACT_BELOW", "Line", "advice", "plain"]
 Line: TypeAlias = tuple[tuple[str, Role], ...]
 """Pieces of (text, role of colour)."""
 COMPACT_BELOW = 100
-"""Columns of a terminal below which lines are shorter."""
+"""Columns. On a narrower terminal lines are shorter."""
 _ASCII_FOLLOW = "`-"
 
 
@@ -27,9 +30,9 @@ def plain(line: Line) -> str:
 
 
 def advice(update: PPOUpdatePayload, *, ascii_only: bool = False) -> Line | None:
-    """The second line: which head carries the KL, and one suggestion; None when there is nothing to do.
+    """The second line: which head has the largest share of the KL, and one suggestion; None when the KL is not high.
 
-    During warm-up a WARNING needs no advice, and a CRITICAL is labelled.
+    During warm-up a WARNING gets no second line, and a CRITICAL is labelled.
     """
     warming = update.update_id <= WARM_UP_UPDATES
     muted = warming and update.early_stop is None and update.health is HealthLevel.WARNING

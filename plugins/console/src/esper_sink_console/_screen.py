@@ -1,4 +1,4 @@
-"""Where lines go: a plain stream, or a terminal with a bar beneath them."""
+"""The output of the sink: a plain stream, or a terminal with a progress bar below the lines."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ __all__ = ["BarScreen", "PlainScreen", "Screen", "animates", "wants_ascii"]
 
 _REFRESH_HZ: Final = 2.0
 _STYLES: Final[dict[Role, str]] = {"dim": "dim", "warn": "#E69F00", "crit": "bold #D55E00", "bad": "bold #D55E00"}
-"""Blue- and orange-safe hues (Okabe and Ito); a level always has its word and glyph too."""
+"""Colours of Okabe and Ito, distinguishable with colour blindness; a level always has its word and glyph too."""
 
 
 class Screen(Protocol):
-    """What the sink needs of either."""
+    """The interface of both outputs."""
 
     @property
     def width(self) -> int | None:
-        """Columns of the terminal; None when a line may be as long as it likes."""
+        """Columns of the terminal; None when the length of a line is not limited."""
 
     def show(self, line: Line, *, indent: int = 0) -> None:
         """Print one line."""
@@ -42,11 +42,11 @@ class Screen(Protocol):
         """Move the bar."""
 
     def close(self) -> None:
-        """Give the terminal back. Safe to call twice."""
+        """Restore the terminal. A second call does nothing."""
 
 
 def animates(stream: IO[str]) -> bool:
-    """Whether a bar can be drawn: a terminal that moves its cursor."""
+    """Whether a bar can be drawn: the stream is a terminal whose cursor can be moved."""
     return stream.isatty() and os.environ.get("TERM", "") not in {"", "dumb", "unknown"}
 
 
@@ -56,38 +56,38 @@ def wants_ascii(stream: IO[str]) -> bool:
 
 
 class PlainScreen:
-    """One line of text a line, without any escape code."""
+    """Prints plain lines without escape codes."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 
     @property
     def width(self) -> int | None:
-        """Files have no columns."""
+        """None: a file has no width."""
         return None
 
     def show(self, line: Line, *, indent: int = 0) -> None:
-        """Print it at once: a log file is read while it grows."""
+        """Print the line and flush: a log file may be read while it is written."""
         self._stream.write(f"{' ' * indent}{plain(line)}\n")
         self._stream.flush()
 
     def progress(self, fraction: float, text: str) -> None:
-        """Nothing moves here."""
+        """Do nothing: there is no bar."""
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is nothing to restore."""
 
 
 class BarScreen:
-    """Lines above a live bar (Rich), which stays whole whatever else is printed.
+    """Prints lines above a live bar (Rich); other output does not break the bar.
 
     While it is live, ``sys.stderr``, and ``sys.stdout`` when it is a terminal too, go through Rich, and handlers of the
-    root logger that wrote to them follow; ``close`` puts everything back. A ``stdout`` that is piped is left alone.
-    The cursor is never hidden, so that a process that dies hard leaves a usable terminal.
+    root logger that wrote to them are redirected too; ``close`` restores everything. A piped ``stdout`` is not changed.
+    The cursor is never hidden, so that a killed process leaves a usable terminal.
     """
 
     def __init__(self, stream: IO[str], *, bar: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
-        from rich.console import Console  # noqa: PLC0415  # only a terminal pays for Rich (60 ms)
+        from rich.console import Console  # noqa: PLC0415  # imported for a terminal only: Rich takes 60 ms
 
         class _Console(Console):
             def show_cursor(self, show: bool = True) -> bool:  # noqa: ARG002  # Rich's signature
@@ -137,7 +137,7 @@ class BarScreen:
         atexit.register(self.close)
 
     def _follow_loggers(self, before: tuple[IO[str], IO[str]]) -> None:
-        """Handlers that hold the old streams would write across the bar."""
+        """Redirect the logging handlers that hold the old streams: they would write over the bar."""
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logging.StreamHandler) and handler.stream in before:
                 old = handler.stream
@@ -147,7 +147,7 @@ class BarScreen:
                     self._handlers.append((handler, old))
 
     def show(self, line: Line, *, indent: int = 0) -> None:
-        """Print it above the bar; a line that is too long continues under its own beginning."""
+        """Print the line above the bar; a long line is wrapped and indented to its own beginning."""
         width = max(40, self._console.width - 1)
         text = plain(line)
         if indent + len(text) > width:
@@ -173,7 +173,7 @@ class BarScreen:
             self._progress.update(self._task, completed=fraction, description=text)
 
     def close(self) -> None:
-        """Take the bar away and put the streams back."""
+        """Remove the bar and restore the streams."""
         progress, self._progress = self._progress, None
         if progress is None:
             return
@@ -185,7 +185,7 @@ class BarScreen:
 
 
 class _Eta:
-    """Time left, from the mean speed since the first fraction; it counts down between two updates."""
+    """Estimates the time left from the mean speed since the first fraction; it counts down between two updates."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -193,7 +193,7 @@ class _Eta:
         self._end: float | None = None
 
     def reached(self, fraction: float) -> None:
-        """A fraction of the run is done."""
+        """Record that a fraction of the run is done."""
         now = self._clock()
         if self._start is None:
             self._start = (now, fraction)

@@ -1,4 +1,4 @@
-"""ConsoleSink: turns hooks into lines on a screen."""
+"""ConsoleSink: prints events as lines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["ConsoleConfig", "ConsoleSink"]
 
 _INDENT = 7
-"""A second line begins beneath the update's number."""
+"""Indent of a second line, in columns: it begins below the update's number."""
 
 
 class ConsoleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,9 +42,9 @@ class ConsoleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class ConsoleSink:
-    """Progress, one line per update, and what to do about the KL.
+    """Prints progress, one line per update, and a suggestion when the KL is high.
 
-    On a terminal a bar with the time left stays beneath the lines; without one, and under ``TERM=dumb``, plain lines.
+    On a terminal a bar with the time left is drawn below the lines; without one, and with ``TERM=dumb``, plain lines.
     ``NO_COLOR`` is honoured. A replay prints the lines without the bar.
     """
 
@@ -62,7 +62,7 @@ class ConsoleSink:
 
     @hookimpl
     def esper_sink_opened(self, context: SinkContext) -> None:
-        """Choose the screen. The stream is looked up now, so that a redirection before the run counts."""
+        """Choose the output. The stream is looked up here, so that a redirection before the run has effect."""
         stream = sys.stdout if self._config.stream == "stdout" else sys.stderr
         self._replay = context.mode != "live"
         self._ascii = self._config.ascii or wants_ascii(stream)
@@ -73,13 +73,13 @@ class ConsoleSink:
 
     @hookimpl
     def esper_sink_closed(self, reason: CloseReason) -> None:  # noqa: ARG002  # the hook's signature
-        """Give the terminal back."""
+        """Restore the terminal."""
         if self._screen is not None:
             self._screen.close()
 
     @hookimpl
     def esper_run_started(self, event: TelemetryEvent[RunStarted]) -> None:
-        """Learn what is planned, for the bar."""
+        """Store the planned limits, for the bar."""
         self._started = event.payload
         self._run.handle(event)
         if self._replay:
@@ -87,7 +87,7 @@ class ConsoleSink:
 
     @hookimpl
     def esper_ppo_updated(self, event: TelemetryEvent[PPOUpdatePayload]) -> None:
-        """One line, or two."""
+        """Print one line, or two."""
         screen, update = self._screen, event.payload
         if screen is None:
             return
@@ -110,12 +110,12 @@ class ConsoleSink:
 
     @hookimpl
     def esper_sink_status_changed(self, event: TelemetryEvent[SinkStatusChanged]) -> None:
-        """A sink in trouble is named."""
+        """Print the sink's name, its new state and the reason."""
         self._say(event, "" if event.payload.state == "recovered" else "warn")
 
     @hookimpl
     def esper_run_finished(self, event: TelemetryEvent[RunFinished]) -> None:
-        """The bar goes; a replay says how the run ended."""
+        """Remove the bar; in a replay print how the run ended."""
         if self._screen is None:
             return
         self._screen.close()
@@ -123,13 +123,13 @@ class ConsoleSink:
             self._say(event, "dim")
 
     def _say(self, event: TelemetryEvent[Payload], role: Role) -> None:
-        """What happened in a sentence, if it is worth one."""
+        """Print the event's sentence, when it has one."""
         text = sentence(event)
         if text is not None and self._screen is not None:
             self._screen.show(((text, role),))
 
     def _progress(self, update: PPOUpdatePayload) -> tuple[float, str]:
-        """How much of the run is done, 0..1, and in which words. The limit that is nearest leads."""
+        """The fraction of the run that is done, 0..1, and its text, by the limit that is nearest."""
         started = self._started
         recent = "" if update.return_mean_100 is None else f", return {plain(update.return_mean_100, 1)} (last 100)"
         done = update.env_steps + update.steps + update.steps_forced

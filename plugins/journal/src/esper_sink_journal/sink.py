@@ -1,4 +1,4 @@
-"""The sink: hands every event to the run's :class:`~esper_core.runs.JournalWriter`, in the emitter's thread."""
+"""The sink: writes every event with the run's :class:`~esper_core.runs.JournalWriter`, in the emitter's thread."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ class JournalConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class JournalSink:
     """Appends one line per event to ``telemetry/`` in the run directory.
 
-    Inline, because a bounded append of a few kilobytes is cheaper than a queue and survives ``kill -9`` once the hook
-    has returned. An error of the disk reaches the host, which counts the event as lost and tries again later.
+    Inline, because a bounded append of a few kilobytes takes less time than a queue, and once the hook has returned the
+    line is kept even after ``kill -9``. An error of the disk is raised to the host, which counts the event as lost and
+    tries again later.
 
     Args:
         config: the options.
@@ -46,7 +47,7 @@ class JournalSink:
 
     @hookimpl
     def esper_sink_opened(self, context: SinkContext) -> None:
-        """Prepare the writer; the file itself begins with the first event."""
+        """Create the writer; the file is created with the first event."""
         if context.mode == "replay":
             raise SinkError(
                 'sink "journal" cannot be replayed into: the run it would write is the one being read',
@@ -66,7 +67,7 @@ class JournalSink:
 
     @hookimpl
     def esper_event(self, event: TelemetryEvent[Payload]) -> None:
-        """Append it. Finished episodes come only with ``[otel] episodes``: an update carries their statistics."""
+        """Append the event. Finished episodes only with ``[otel] episodes``: an update carries their statistics."""
         if self._writer is not None:
             self._writer.append(event)
 

@@ -1,6 +1,6 @@
 """The default task: an agent that grows a network. ``docs/explanation/morphogenesis.md`` explains it.
 
-Nothing heavy is imported here: Esper loads this module for the presets alone, too.
+This module imports nothing heavy: Esper also loads it when it needs only the presets.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def make(*, num_envs: int, seed: int = 0, **kwargs: Any) -> MorphogenesisEnv:
 
 
 def show(policy: TrainedPolicy, kwargs: Mapping[str, Any], *, seed: int) -> Iterator[str]:
-    """One episode of a trained policy as lines of text."""
+    """Play one episode of a trained policy and return it as lines of text."""
     from esper_env_morphogenesis.story import record, tell, trained  # noqa: PLC0415 - loads torch
 
     return tell(record(trained(policy), kwargs, seed=seed))
 
 
 def plot(policy: TrainedPolicy, kwargs: Mapping[str, Any], *, seed: int, path: Path) -> None:
-    """The same episode as a picture."""
+    """Play the same episode and draw it as a picture."""
     from esper_env_morphogenesis.picture import draw  # noqa: PLC0415 - loads torch
     from esper_env_morphogenesis.story import record, trained  # noqa: PLC0415 - as above
 
@@ -55,4 +55,4 @@ environment = EnvironmentPlugin(
     show=show,
     plot=plot,
 )
-"""What the entry point of group ``esper.environments`` names."""
+"""The object of the entry point in the group ``esper.environments``."""

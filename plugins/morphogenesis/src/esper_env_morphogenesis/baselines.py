@@ -1,9 +1,10 @@
 """Policies that do not learn, to measure the learned one against.
 
-``python -m esper_env_morphogenesis.baselines`` searches the best fixed schedule: what one would do who knows the
-task well but does not look. A schedule names for each graft its slot, blueprint, epoch, tempo, offset, and when it
-turns to fossil. Candidates race by successive halving: all play a few episodes, the better part plays more, so that
-the winner is judged on episodes of its own and not on its luck. Then the leaders race against their neighbours.
+``python -m esper_env_morphogenesis.baselines`` searches the best fixed schedule: one that is chosen for the task and
+ignores the observations. A schedule defines for each graft its slot, blueprint, epoch, tempo, offset, and when it is
+fossilised. Candidates are compared by successive halving: all play a few episodes, the better part plays more, and the
+last round plays new episodes, so that the winner is not the one that was lucky in the first. Then the best schedules
+are compared with their neighbours in the same way.
 """
 
 from __future__ import annotations
@@ -53,25 +54,25 @@ class Policy(Protocol):
 
 
 class AlwaysWait:
-    """Lets every host learn alone."""
+    """Does nothing: every host learns without grafts."""
 
     def __call__(self, env: MorphogenesisEnv, _observations: Observations, _info: Info, /) -> Actions:
-        """WAIT everywhere."""
+        """Return WAIT for every host."""
         return np.zeros((env.num_envs, len(HEAD_SIZES)), dtype=np.int64)
 
 
 class Random:
-    """Plays a legal operation with equal chance, then legal choices of the heads that it reads.
+    """Plays each legal operation with equal probability, then legal choices of the heads that the operation reads.
 
     Args:
-        seed: of its choices.
+        seed: seed of the choices.
     """
 
     def __init__(self, seed: int = 0) -> None:
         self._random = np.random.default_rng(seed)
 
     def __call__(self, env: MorphogenesisEnv, _observations: Observations, _info: Info, /) -> Actions:
-        """One legal action a host."""
+        """Return one legal action per host."""
         masks = _info["conditional_action_mask"]
         actions = np.zeros((env.num_envs, len(HEAD_SIZES)), dtype=np.int64)
         for row, mask in enumerate(masks):
@@ -87,13 +88,13 @@ class Graft:
     """One module of a schedule. Choices are indices of the heads.
 
     Attributes:
-        slot: where.
-        blueprint: what.
+        slot: the slot of the module.
+        blueprint: the module's blueprint.
         epoch: germinated in this epoch, or the first one after it in which that is legal.
         tempo: choice of the tempo head.
         offset: choice of the tempo_offset head.
-        fossil: fossilised in this epoch or the first legal one after it; None never.
-        prune: pruned likewise; None never.
+        fossil: fossilised in this epoch or the first legal one after it; None means never.
+        prune: pruned in this epoch or the first legal one after it; None means never.
     """
 
     slot: int
@@ -117,10 +118,10 @@ Schedule = tuple[Graft, ...]
 
 
 class FixedSchedules:
-    """Host i follows schedule i, whatever it sees.
+    """Host i follows schedule i and ignores the observations.
 
     Args:
-        schedules: one a host.
+        schedules: one per host.
     """
 
     def __init__(self, schedules: Sequence[Schedule]) -> None:
@@ -129,7 +130,7 @@ class FixedSchedules:
         self._done: list[set[tuple[int, Operation]]] = [set() for _ in schedules]
 
     def __call__(self, env: MorphogenesisEnv, _observations: Observations, _info: Info, /) -> Actions:
-        """The first entry of each schedule that is due and legal."""
+        """Return the action of the first entry of each schedule that is due and legal."""
         actions = np.zeros((env.num_envs, len(HEAD_SIZES)), dtype=np.int64)
         for row, schedule in enumerate(self._schedules):
             for index, graft in enumerate(schedule):
@@ -173,13 +174,13 @@ class Result:
 def play(env: MorphogenesisEnv, policy: Policy, *, seed: int, episodes: int) -> Result:
     """Play whole episodes in every host of an environment.
 
-    Worlds depend on the seed alone: every policy meets the same ones.
+    Worlds depend only on the seed: every policy plays in the same worlds.
 
     Args:
-        env: n hosts.
-        policy: acts.
-        seed: of the environment.
-        episodes: for each host.
+        env: the environment with n hosts.
+        policy: chooses the actions.
+        seed: the environment's seed.
+        episodes: the number of episodes of each host.
     """
     observations, info = env.reset(seed=seed)
     returns, accuracies = np.zeros((episodes, env.num_envs)), np.zeros((episodes, env.num_envs))
@@ -209,7 +210,7 @@ def candidates(epochs: int) -> list[Schedule]:
             itertools.permutations(range(3), 2), blueprints, blueprints, starts, range(len(TEMPOS)), fossils
         )
     ]
-    # Three places for two modules: the first is pruned to make room for a third.
+    # Three grafts where two modules may stand at once: the first is pruned so that a third can be grafted.
     moved: list[Schedule] = [
         (
             Graft(slots[0], kinds[0], 0, tempo, 0, None, prune),
@@ -232,8 +233,8 @@ def candidates(epochs: int) -> list[Schedule]:
 
 
 def neighbours(schedule: Schedule, epochs: int) -> list[Schedule]:
-    """Every schedule that differs from one in a single choice of a single graft; slots keep their distance."""
-    found: list[Schedule] = []
+    """Schedules that differ in one choice of one graft, and those with all slots shifted by the same number."""
+    near: list[Schedule] = []
     for index, graft in enumerate(schedule):
         changes = (
             *({"blueprint": choice} for choice in range(len(BLUEPRINTS))),
@@ -245,9 +246,9 @@ def neighbours(schedule: Schedule, epochs: int) -> list[Schedule]:
         for change in changes:
             changed = replace(graft, **change)
             if changed != graft:
-                found.append((*schedule[:index], changed, *schedule[index + 1 :]))
-    found += [tuple(replace(graft, slot=(graft.slot + shift) % 3) for graft in schedule) for shift in (1, 2)]
-    return found
+                near.append((*schedule[:index], changed, *schedule[index + 1 :]))
+    near += [tuple(replace(graft, slot=(graft.slot + shift) % 3) for graft in schedule) for shift in (1, 2)]
+    return near
 
 
 def search(
@@ -258,14 +259,14 @@ def search(
     by: Literal["return", "accuracy"] = "return",
     **env_options: Any,
 ) -> list[tuple[float, float, Schedule]]:
-    """Race schedules by successive halving.
+    """Compare schedules by successive halving.
 
     Args:
-        schedules: to begin with.
-        rounds: pairs of (episodes each plays in this round, how many go on to the next).
-        n: hosts side by side.
-        by: what decides who goes on.
-        env_options: for the environment.
+        schedules: the schedules of the first round.
+        rounds: pairs of (episodes that each plays in this round, number of schedules kept for the next).
+        n: the number of hosts in one environment.
+        by: the measure by which schedules are kept.
+        env_options: arguments of the environment.
 
     Returns:
         Mean return and mean final accuracy of the last round with the schedule, best first.

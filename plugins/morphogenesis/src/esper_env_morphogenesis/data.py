@@ -1,9 +1,9 @@
 """MNIST-1D, generated on this machine and cached for the user.
 
 MNIST-1D (Greydanus and Kobak 2024, arXiv:2011.14439) is 5000 one-dimensional signals of 40 samples in 10 classes: a
-task that one core learns in seconds and where architecture decides. The package ``mnist1d`` generates it; nothing is
-downloaded. Generation takes about a second and imports SciPy and matplotlib, so the result is kept in the user's
-cache with a checksum. A cache that does not match its checksum is rebuilt, never trusted.
+task that one core learns in seconds, with an accuracy that depends on the architecture. The package ``mnist1d``
+generates it; nothing is downloaded. Generation takes about a second and imports SciPy and matplotlib, so the result is
+kept in the user's cache with a checksum. A cache that does not match its checksum is rebuilt and never used.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def cache_file() -> Path:
 def load(path: Path | None = None) -> Dataset:
     """Return the data from the cache, or generate and cache it.
 
-    Safe with several processes at once: each writes a file of its own and renames it into place. Where the cache
-    cannot be written the data is generated and used all the same.
+    Safe with several processes at once: each writes its own file and renames it to the cache file. When the cache
+    cannot be written, the generated data is still returned.
 
     Args:
         path: the cache file; by default ``cache_file()``.
@@ -72,7 +72,7 @@ def load(path: Path | None = None) -> Dataset:
 
 
 def generate() -> Dataset:
-    """Generate the data (about a second). The global generators of ``random`` and NumPy are left as they were."""
+    """Generate the data (about a second). Restores the global generators of ``random`` and NumPy."""
     from mnist1d.data import get_dataset_args, make_dataset  # noqa: PLC0415 - imports SciPy and matplotlib: 1 s
 
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - mnist1d seeds the global one
@@ -90,7 +90,7 @@ def generate() -> Dataset:
 
 
 def _read(path: Path) -> Dataset | None:
-    """The cached data, or None when there is none or it is broken in any way."""
+    """The cached data, or None when there is none or it is damaged."""
     try:
         content = path.read_bytes()
     except OSError:
@@ -117,6 +117,6 @@ def _write(path: Path, data: Dataset) -> None:
             temporary = file.name
             file.write(_MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
         Path(temporary).replace(path)
-    except OSError:  # a cache that cannot be written costs a second at the next start, nothing else
+    except OSError:  # without a cache the next start takes a second longer; nothing else changes
         if temporary:
             Path(temporary).unlink(missing_ok=True)

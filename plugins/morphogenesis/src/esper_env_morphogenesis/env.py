@@ -1,7 +1,7 @@
 """The morphogenesis environment: hosts that learn, and an agent that grafts modules into them.
 
-One step is one host epoch. Order within a step: the operation, the lesions that strike now, one epoch of training,
-validation, reward, and only then the slots move on in their lives.
+One step is one host epoch. Order within a step: the operation, the lesions of this epoch, one epoch of training,
+validation, reward, and last the changes of the slots' stages.
 """
 
 from __future__ import annotations
@@ -51,22 +51,22 @@ Array = npt.NDArray[Any]
 
 
 class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
-    """``num_envs`` hosts side by side, each an episode of ``epochs`` steps.
+    """``num_envs`` hosts; an episode has ``epochs`` steps.
 
     Autoreset is SAME_STEP: in the step that ends an episode the observation and the masks are those of the next one,
-    ``info["final_obs"]`` holds the last observation and ``info["final_info"]`` the accuracy the host ended with.
-    Episodes terminate (the observation tells the epoch), so nothing is bootstrapped.
+    ``info["final_obs"]`` holds the last observation and ``info["final_info"]`` the final accuracy of the host.
+    Episodes terminate (the observation contains the epoch), so nothing is bootstrapped.
 
     Info of every reset and step: ``action_mask`` bool (n, 18), ``conditional_action_mask`` bool (n, 4, 18),
     ``accuracy`` float32 (n,); of a step also ``causal_mask`` bool (n, 5) of its actions and ``rent`` float64 (n,).
 
     Args:
-        num_envs: hosts trained together.
+        num_envs: the number of hosts trained together.
         epochs: steps of an episode.
         batches: minibatches of a host epoch.
         batch_size: signals of a minibatch.
         stagger: spread the hosts over the phases of an episode, by first episodes of different lengths. Short
-            rollouts then see every phase; without it all episodes begin and end together.
+            rollouts then contain every phase; without it all episodes begin and end together.
         learning_rate: Adam's, for hosts and modules.
         validation_size: signals of the validation set that accuracy is measured on, at most 1000.
         data: the data; by default MNIST-1D from the cache.
@@ -116,7 +116,7 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
 
     @property
     def slots(self) -> tuple[tuple[Slot, ...], ...]:
-        """The slots of every host, as they will be in the next epoch."""
+        """The slots of every host, as they are in the next epoch."""
         return tuple(self._slots)
 
     @property
@@ -126,7 +126,7 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
 
     @property
     def worlds(self) -> tuple[World, ...]:
-        """The world of every host; the agent sees only what the observation tells of it."""
+        """The world of every host; the agent receives only the part that the observation contains."""
         return tuple(self._worlds)
 
     @property
@@ -135,7 +135,7 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
         return self._hosts
 
     def grafts(self) -> list[Graft]:
-        """Every module that stands in a slot, as the hosts take them."""
+        """Every module in a slot, in the form that the hosts accept."""
         return [
             Graft(
                 host=row,
@@ -156,10 +156,10 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
         seed: int | None = None,
         options: dict[str, Any] | None = None,  # noqa: ARG002 - part of Gymnasium's signature
     ) -> tuple[Array, dict[str, Any]]:
-        """Begin a new episode in every host. With a seed, everything that follows is the same bit for bit."""
+        """Begin a new episode in every host. With a seed, all that follows is reproducible bit for bit."""
         super().reset(seed=seed)
         if seed is not None or not self._worlds:
-            # Worlds and hosts draw from generators of their own: the worlds do not depend on what the agent does.
+            # Worlds and hosts draw from separate generators: the worlds do not depend on the agent's actions.
             self._generator.manual_seed(int(self.np_random.integers(2**31)))
         self._last[:] = self.epochs
         if self._stagger:
@@ -171,7 +171,7 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
         """Do one operation in every host and train all of them for one epoch.
 
         Args:
-            actions: int (n, 5), one choice a head, in the order of ``head_names``.
+            actions: int (n, 5), one choice per head, in the order of ``head_names``.
 
         Raises:
             ValueError: an action that the masks forbid.
@@ -209,7 +209,7 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
         return observations, rewards, ended, np.zeros(self.num_envs, dtype=np.bool_), {**self._info(), **extra}
 
     def _operate(self, actions: Array) -> list[Operation]:
-        """Apply one action a host; returns the operations."""
+        """Apply one action per host; return the operations."""
         operations = []
         for row, (place, blueprint, tempo, offset, choice) in enumerate(np.asarray(actions).tolist()):
             operation, slots = Operation(choice), self._slots[row]
@@ -225,7 +225,7 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
         return operations
 
     def _begin(self, rows: Array, observations: Array) -> Array:
-        """New worlds, hosts and slots in some rows; returns the observations with theirs replaced."""
+        """Create new worlds, hosts and slots in some rows; return the observations with those rows replaced."""
         begun = np.flatnonzero(rows).tolist()
         if len(self._worlds) < self.num_envs:
             self._worlds = [draw(self.np_random, self.epochs) for _ in begun]
@@ -246,7 +246,7 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
         return np.where(rows[:, None], fresh, observations)
 
     def _observe(self, validation: Validation, training_loss: torch.Tensor, gains: Array, rents: Array) -> Array:
-        """Observations after an epoch; remembers what the next one is compared with."""
+        """The observations after an epoch; stores the accuracies with which the next epoch is compared."""
         self._accuracy = validation.accuracy.numpy()
         self._best = np.maximum(self._best, self._accuracy)
         return self._views(validation, training_loss, gains, rents)

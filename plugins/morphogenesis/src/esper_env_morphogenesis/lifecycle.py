@@ -1,4 +1,4 @@
-"""The life of a slot, as a pure state machine: no tensors, no clock, no randomness.
+"""The stages of a slot, as a pure state machine: no tensors, no clock, no randomness.
 
 ::
 
@@ -7,9 +7,9 @@
        +---------COOL_DOWN epochs---------- PRUNED <---------------PRUNE-------------+
 
 A module that is TRAINING learns but adds nothing to its host. BLENDING adds it with an alpha that rises by 1/tempo an
-epoch and is 1 in the last one. HOLDING keeps it at 1 and still learns. FOSSILIZED keeps it at 1 for good: it learns no
-more and costs less. A module is judged only after it held for ``PROBATION`` epochs: before that it can neither be
-pruned nor fossilised, so what was begun is finished and seen at full strength.
+epoch and is 1 in the last one. HOLDING keeps it at 1 and still learns. FOSSILIZED keeps it at 1 until the episode ends:
+the module no longer learns and costs less. A module can be pruned or fossilised only after it held for ``PROBATION``
+epochs, so that its effect at full strength is measured first.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ TEMPOS: Final = (1, 3, 6)
 OFFSETS: Final = (1, 2, 4)
 """Choices of the ``tempo_offset`` head: host epochs between germination and the start of blending."""
 COOL_DOWN: Final = 2
-"""Host epochs that a slot rests after its module was pruned."""
+"""Host epochs during which a slot stays empty after its module was pruned."""
 PROBATION: Final = 2
 """Host epochs that a module must have held before it can be pruned or fossilised."""
 MAX_GRAFTS: Final = 2
-"""Modules a host can carry at one time, one less than it has slots: where to graft is a decision."""
+"""Modules that a host can have at one time, one less than its slots: so the agent must choose where to graft."""
 
 
 class Operation(IntEnum):
@@ -58,7 +58,7 @@ class Operation(IntEnum):
 
 
 class Stage(IntEnum):
-    """Where a slot is in its life."""
+    """The stage of a slot."""
 
     DORMANT = 0
     TRAINING = 1
@@ -73,8 +73,8 @@ class Slot:
     """One slot of one host.
 
     Attributes:
-        stage: where it is in its life.
-        blueprint: index of the module that stands in it; -1 when none does.
+        stage: its stage.
+        blueprint: index of the blueprint of its module; -1 when it has none.
         tempo: epochs of blending of that module.
         offset: epochs between its germination and its blending.
         age: host epochs spent in this stage.
@@ -90,7 +90,7 @@ class Slot:
 
     @property
     def living(self) -> bool:
-        """Whether a module stands in the slot."""
+        """Whether the slot has a module."""
         return self.blueprint >= 0
 
 
@@ -98,7 +98,7 @@ EMPTY: Final = Slot()
 
 
 def legal_slots(slots: Sequence[Slot], operation: Operation) -> tuple[bool, ...]:
-    """For each slot of a host whether an operation may be done there. WAIT names no slot: all True."""
+    """For each slot of a host, whether an operation is legal there. WAIT has no slot: all True."""
     match operation:
         case Operation.WAIT:
             return (True,) * len(slots)
@@ -114,10 +114,10 @@ def apply(slot: Slot, operation: Operation, *, blueprint: int = 0, tempo: int = 
     """The slot after an operation on it, before the host epoch.
 
     Args:
-        slot: before.
+        slot: the slot before the operation.
         operation: GERMINATE, PRUNE or FOSSILIZE; WAIT changes nothing.
         blueprint: index of the module to germinate.
-        tempo: epochs it will blend, at least 1.
+        tempo: epochs for which it blends, at least 1.
         offset: epochs until it begins to blend, at least 1.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Which choices are legal in a host, and which of them count.
+"""The legal choices in a host (action masks), and the heads that have an effect (causal mask).
 
-The operation is sampled first; every other head sees its mask given that operation. Heads that an operation does not
-read have one legal choice, 0, so that they carry no decision and no entropy.
+The operation is sampled first; the masks of all other heads depend on it. Heads that an operation does not read have
+one legal choice, 0, so that they make no decision and have no entropy.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def conditional_mask(slots: tuple[Slot, ...]) -> npt.NDArray[np.bool_]:
     return _rows(tuple(legal_slots(slots, operation) for operation in Operation))
 
 
-@lru_cache(maxsize=1024)  # a few hundred patterns exist, and building one costs 30 times a look-up
+@lru_cache(maxsize=1024)  # there are a few hundred patterns, and building one takes 30 times as long as a look-up
 def _rows(legal: tuple[tuple[bool, ...], ...]) -> npt.NDArray[np.bool_]:
     rows = np.zeros((len(Operation), _STARTS[-1]), dtype=np.bool_)
     possible = [any(places) for places in legal]

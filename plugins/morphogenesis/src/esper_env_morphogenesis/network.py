@@ -1,18 +1,19 @@
 """The hosts of all environments, trained together as stacked tensors.
 
-A host reads a signal of 40 samples as 20 positions of 2, lifts each to 8 channels, sends the map through three
-pointwise blocks, and classifies the flattened map::
+A host reads a signal of 40 samples as 20 positions of 2, maps each to 8 channels, applies three pointwise blocks to the
+feature map, and classifies the flattened map::
 
     h0 = relu(W patch(x) + b)
     h(s+1) = alive(s) * relu(U(s) h(s) + c(s)) + alpha(s) * module(s)(h(s))        s = 0, 1, 2
     logits = V flatten(h3) + d
 
-No block of the host mixes positions: what neighbouring samples say together, only a grafted module can find out. A
-block that dies lets nothing through, so nothing behind it learns until a module is grafted beside it.
+No block of the host mixes positions: only a grafted module can use relations between neighbouring samples. The output
+of a dead block is 0, so no layer before it learns and the layers after it get no signal until a module is grafted
+beside it.
 
-Every host has parameters, optimiser state and a world of its own; one batched matrix product serves all of them.
-Modules of the same blueprint in the same slot are one call, whatever hosts they belong to. Adam (Kingma and Ba 2015,
-arXiv:1412.6980) runs over one flat vector of everything that learns.
+Every host has its own parameters, optimiser state and world; one batched matrix product computes all hosts. Modules of
+the same blueprint in the same slot are computed in one call, over all hosts. Adam (Kingma and Ba 2015,
+arXiv:1412.6980) updates one flat vector of all parameters that learn.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ _MODULE_SIZE: Final = max(blueprint.size for blueprint in BLUEPRINTS)
 
 @dataclass(frozen=True)
 class Graft:
-    """What a slot holds for the next host epoch.
+    """The module of a slot in the next host epoch.
 
     Attributes:
         host: row of the host.
@@ -81,14 +82,14 @@ class Graft:
 
 @dataclass(frozen=True)
 class Validation:
-    """One pass over the validation set. All float32 on the CPU, one row a host.
+    """The results of one pass over the validation set. All float32 on the CPU, one row per host.
 
     Attributes:
-        accuracy: (n,), share of right answers.
+        accuracy: (n,), share of correct classifications.
         loss: (n,), cross-entropy in nats.
-        spread: (n, SLOTS), participation ratio of the channels after each slot, 1/CHANNELS (one channel carries all)
-            to 1 (all carry the same).
-        response: (n, SLOTS), share of each block's channels that answer a probe of noise, 0 for a dead block.
+        spread: (n, SLOTS), participation ratio of the channels after each slot, 1/CHANNELS (one channel has all the
+            variance) to 1 (all have the same).
+        response: (n, SLOTS), share of each block's channels whose output varies with noise input, 0 for a dead block.
     """
 
     accuracy: Tensor
@@ -99,7 +100,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class _Group:
-    """Modules of one blueprint in one slot: rows of hosts, their parameters, and how they join."""
+    """Modules of one blueprint in one slot: rows of hosts, their parameters, and how their output is added."""
 
     rows: Tensor
     blueprint: Blueprint
@@ -145,12 +146,12 @@ class HostNetworks:
         self._module_age = torch.zeros(n, SLOTS)
 
     def reset(self, row: int, *, order: Tensor, alive: Tensor) -> None:
-        """Give one row a new host.
+        """Put a new host into one row.
 
         Args:
             row: 0 to n - 1.
-            order: int64, (40,), the order in which this host sees the samples of a signal.
-            alive: float32, (SLOTS,), what each block's output is multiplied with.
+            order: int64, (40,), the order in which this host reads the samples of a signal.
+            alive: float32, (SLOTS,), the factor of each block's output, 0 or 1.
         """
         self._host[:, row] = 0.0
         self._host[0, row] = _HOST.start(self._generator)
@@ -161,16 +162,16 @@ class HostNetworks:
         self._validation_views[row] = self._validation_x.T[self._order[row]]
 
     def injure(self, row: int, alive: Tensor) -> None:
-        """Change what one host's blocks let through: float32, (SLOTS,)."""
+        """Set the factors of one host's block outputs: float32, (SLOTS,), 0 or 1."""
         self._alive[row] = alive
 
     @property
     def smoothness(self) -> Tensor:
-        """Correlation of neighbouring samples as each host sees them: float32, (n,)."""
+        """Correlation of neighbouring samples in each host's order: float32, (n,)."""
         return self._smoothness
 
     def plant(self, row: int, slot: int, blueprint: int) -> None:
-        """Draw a new module for one slot; what stood there is forgotten."""
+        """Draw a new module for one slot; it replaces the parameters of an earlier one."""
         self._modules[:, row, slot] = 0.0
         self._modules[0, row, slot, : BLUEPRINTS[blueprint].size] = BLUEPRINTS[blueprint].start(self._generator)
         self._module_age[row, slot] = 0
@@ -179,13 +180,13 @@ class HostNetworks:
         """Train every host for one epoch of ``batches`` minibatches.
 
         Args:
-            grafts: every module that stands in a slot.
+            grafts: every module in a slot.
 
         Returns:
             float32, (n,): mean training loss of each host in nats.
         """
         groups = _grouped(grafts)
-        # One flat vector: the hosts' parameters, then each group's; leaves are views of it, gradients likewise.
+        # One flat vector: the hosts' parameters, then each group's. The leaves are views of it; so are the gradients.
         pieces = [self._host.reshape(3, -1)]
         age = [self._host_age]
         learns = [torch.ones(self.n)]
@@ -241,7 +242,7 @@ class HostNetworks:
 
     @torch.no_grad()
     def validate(self, grafts: Sequence[Graft]) -> Validation:
-        """Measure every host on the validation set, modules joined with their alpha; TRAINING modules stay out."""
+        """Measure every host on the validation set, with modules added at their alpha, without TRAINING modules."""
         sites: list[list[_Group]] = [[] for _ in range(SLOTS)]
         for (slot, kind, _), members in _grouped(graft for graft in grafts if graft.alpha > 0.0):
             leaf = self._modules[0, [graft.host for graft in members], slot, : BLUEPRINTS[kind].size]
@@ -255,7 +256,7 @@ class HostNetworks:
         )
 
     def _response(self) -> Tensor:
-        """Send noise through each block alone; the share of channels whose answer varies: float32, (n, SLOTS)."""
+        """Apply each block alone to noise; the share of channels whose output varies: float32, (n, SLOTS)."""
         host, shares = _HOST.split(self._host[0]), []
         for slot in range(SLOTS):
             answer = torch.relu(torch.baddbmm(host[3 + 2 * slot][:, :, None], host[2 + 2 * slot], self._probe))
@@ -270,7 +271,7 @@ class HostNetworks:
         features = torch.relu(torch.baddbmm(host[1][:, :, None], host[0], x.flatten(2)))
         spreads = []
         for slot, groups in enumerate(sites):
-            # It acts on the weights: relu(a * x) = a * relu(x) for a >= 0, and they are far smaller.
+            # alive multiplies the weights: relu(a * x) = a * relu(x) for a >= 0, and they are far smaller than outputs.
             alive = self._alive[:, slot, None, None]
             weight, bias = host[2 + 2 * slot] * alive, host[3 + 2 * slot][:, :, None] * alive
             output = torch.relu(torch.baddbmm(bias, weight, features))
@@ -300,7 +301,7 @@ def _correlation(x: Tensor) -> Tensor:
 
 
 def _contribution(group: _Group, source: Tensor) -> Tensor:
-    """What a group's modules add to their hosts: (k, CHANNELS, POSITIONS, batch)."""
+    """The output that a group's modules add to their hosts: (k, CHANNELS, POSITIONS, batch)."""
     x = source.index_select(0, group.rows)
     if group.detached:
         y = group.blueprint.forward(x.detach(), *group.blueprint.split(group.leaf))

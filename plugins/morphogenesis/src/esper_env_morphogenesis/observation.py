@@ -1,4 +1,4 @@
-"""What the agent sees, in one place.
+"""The agent's observation.
 
 float32, every value about -1 to 2, in this order::
 
@@ -8,10 +8,10 @@ float32, every value about -1 to 2, in this order::
     slot    stage (one of 6), blueprint (one of 5), alpha, age in stage / 8, spread of the channels after it, response
             of its block; once for each slot
 
-Smoothness is the correlation of neighbouring samples over the data as the host sees it: near 1 in order, near 0
-shuffled. Spread is the participation ratio of the channels' variances: 1/8 where one channel carries everything, 0
-where nothing comes through. Response is the share of the block's channels that answer a probe of noise: 0 is a block
-that died.
+Smoothness is the correlation of neighbouring samples of the data in the host's order: near 1 in order, near 0
+shuffled. Spread is the participation ratio of the channels' variances: 1/8 when one channel has all the variance, 0
+when all channels are constant. Response is the share of the block's channels whose output varies with noise input: 0
+for a dead block.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ __all__ = ["SIZE", "SLOT_SIZE", "HostView", "observe"]
 _HOST: Final = 10
 _STAGES: Final = len(Stage)
 SLOT_SIZE: Final = _STAGES + len(BLUEPRINTS) + 4
-"""Values a slot."""
+"""The number of values per slot."""
 SIZE: Final = _HOST + SLOTS * SLOT_SIZE
-"""Values of one observation."""
+"""The number of values of one observation."""
 
 
 @dataclass(frozen=True)
 class HostView:
-    """What was measured of one host at the end of an epoch; accuracies 0 to 1, losses in nats."""
+    """The measurements of one host at the end of an epoch; accuracies 0 to 1, losses in nats."""
 
     progress: float
     accuracy: float

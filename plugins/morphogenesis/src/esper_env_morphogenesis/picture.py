@@ -29,8 +29,8 @@ def draw(episode: Episode, path: Path) -> None:
     """Draw slot timelines over accuracy.
 
     Args:
-        episode: what happened.
-        path: the picture; its ending tells the format, and its folder must exist.
+        episode: the episode.
+        path: the picture's file; its suffix selects the format, and its folder must exist.
 
     Raises:
         UsageError: matplotlib is not installed, or the file cannot be written.
@@ -71,7 +71,7 @@ def draw(episode: Episode, path: Path) -> None:
 
 
 def _timelines(axes: Any, episode: Episode) -> None:
-    """One row a slot: a bar for every epoch that something stands there, as high as its alpha."""
+    """Draw one row per slot, with a bar for every epoch in which it has a module; the bar's height is alpha."""
     for slot in range(SLOTS):
         named = -1
         for moment in episode.moments:

@@ -7,15 +7,15 @@ from typing import Any, Final
 __all__ = ["PRESETS"]
 
 PRESETS: Final[dict[str, dict[str, Any]]] = {
-    # Few hosts, out of step with each other, and short rollouts: 20 episodes make at least 10 updates, and each
-    # update sees every phase of an episode. Their epochs are longer than those of the full task: a first run shows
-    # hosts that learn well, and spends its time on training instead of on starting.
+    # Few hosts in different phases of their episodes, and short rollouts: 20 episodes make at least 10 updates, and
+    # each update contains every phase of an episode. Epochs are longer than in the full task: the hosts of a first run
+    # learn well, and most of its time is training, not start-up.
     "morphogenesis": {
         "run": {"episodes": 20},
         "env": {"n_envs": 4, "kwargs": {"stagger": True, "batches": 16}},
         "ppo": {"rollout_steps": 8, "epochs": 4, "minibatch_size": 8, "learning_rate": 5e-4},
     },
-    # Whole episodes a rollout; docs/explanation/morphogenesis.md has what it reaches and how long it takes.
+    # A rollout is whole episodes. docs/explanation/morphogenesis.md has the returns and times of this preset.
     "morphogenesis-full": {
         "run": {"updates": 150},
         "env": {"id": "morphogenesis", "n_envs": 16},

@@ -1,13 +1,14 @@
-"""The reward, in one place.
+"""The reward.
 
 Per host epoch::
 
     reward = 10 * (accuracy - accuracy before) - rent - cost(operation)
     rent = rate * sum over slots of weight(stage) * parameters(blueprint) / HOST_SIZE
 
-Accuracy is the share of the validation set that is classified right, so 1.0 of reward is 10 percentage points, and
-gains add up to what the host ends with. The rate is the episode's. A module that learns holds four numbers for each
-parameter (itself, its gradient, Adam's two moments); a FOSSILIZED one holds one, so its weight is a quarter.
+Accuracy is the share of the validation set that is classified correctly, so 1.0 of reward is 10 percentage points, and
+the gains of an episode add up to the host's final accuracy. The rate is drawn per episode. A module that learns stores
+four numbers for each parameter (itself, its gradient, Adam's two moments); a FOSSILIZED one stores one, so its weight
+is a quarter.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ __all__ = ["ACCURACY_SCALE", "COSTS", "FOSSIL_WEIGHT", "charged_parameters", "re
 ACCURACY_SCALE: Final = 10.0
 """Reward for a gain of 1.0 in accuracy."""
 FOSSIL_WEIGHT: Final = 0.25
-"""Rent of a parameter that does not learn any more, against one that does."""
+"""Rent of a parameter that no longer learns, relative to one that does."""
 COSTS: Final = {
     Operation.WAIT: 0.0,
     Operation.GERMINATE: 0.05,
     Operation.PRUNE: 0.05,
     Operation.FOSSILIZE: 0.02,
 }
-"""What an operation costs, so that idle switching never pays."""
+"""The cost of each operation, so that operations without use lower the reward."""
 
 
 def charged_parameters(slots: Sequence[Slot]) -> float:
-    """Parameters that rent is charged for: those of every living module, fossils at ``FOSSIL_WEIGHT``."""
+    """The number of parameters for which rent is charged: those of every module, fossils times ``FOSSIL_WEIGHT``."""
     return sum(
         BLUEPRINTS[slot.blueprint].size * (FOSSIL_WEIGHT if slot.stage is Stage.FOSSILIZED else 1.0)
         for slot in slots

@@ -1,4 +1,4 @@
-"""One episode as something to read: ``esper eval RUN --show``."""
+"""Describes one episode as text: ``esper eval RUN --show``."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Moment:
 
     Attributes:
         epoch: from 0.
-        operation: what the agent did before it.
+        operation: the agent's operation before it.
         action: int64 (heads,), the whole action.
-        forced: there was nothing else to do.
+        forced: True when no other action was legal.
         slots: the slots during the epoch.
-        accuracy: of the validation set after it, 0 to 1.
-        reward: of the epoch.
+        accuracy: accuracy on the validation set after it, 0 to 1.
+        reward: the reward of the epoch.
         died: blocks that died before it.
     """
 
@@ -58,7 +58,7 @@ class Episode:
 
 
 def trained(policy: TrainedPolicy, *, deterministic: bool = False) -> Policy:
-    """A trained policy as one of this environment's; it samples as it did in training."""
+    """Adapts a trained policy to this module's ``Policy``; it samples as it did in training."""
 
     def choose(_env: MorphogenesisEnv, observations: Any, info: dict[str, Any], /) -> Any:
         return policy.act(
@@ -75,9 +75,9 @@ def record(policy: Policy, options: Mapping[str, Any], *, seed: int) -> Episode:
     """Play one episode in one host.
 
     Args:
-        policy: acts.
-        options: for the environment; ``stagger`` is ignored.
-        seed: of the environment.
+        policy: chooses the actions.
+        options: arguments of the environment; ``stagger`` is ignored.
+        seed: the environment's seed.
     """
     env = MorphogenesisEnv(1, **{**options, "stagger": False})
     observations, info = env.reset(seed=seed)
@@ -114,7 +114,7 @@ _SHORT: Final = {
 
 
 def tell(episode: Episode) -> Iterator[str]:
-    """Lines of text, one for each epoch in which something happened, with slots as ``stage blueprint alpha``."""
+    """Lines of text, one for each epoch with an operation or a change, with slots as ``stage blueprint alpha``."""
     world = episode.world
     deaths = " and ".join(f"block {block} dies at epoch {when}" for when, block in world.lesions)
     order = "shuffled" if world.shuffled else "in order"

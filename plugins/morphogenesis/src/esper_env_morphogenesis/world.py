@@ -1,4 +1,4 @@
-"""What differs from episode to episode, and must be seen to be acted on."""
+"""The conditions that differ from episode to episode; the agent has to read them from the observation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["RENT_RANGE", "SECOND_LESION", "World", "draw"]
 RENT_RANGE: Final = (0.03, 0.4)
 """Lowest and highest rent rate: reward per epoch for as many parameters as a host has."""
 SECOND_LESION: Final = (0.125, 0.333)
-"""When the second lesion strikes, as a share of the episode: between these."""
+"""The earliest and latest time of the second lesion, as a share of the episode."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +27,9 @@ class World:
     """One episode's conditions.
 
     Attributes:
-        shuffled: the samples of every signal stand in one random order, so neighbours mean nothing.
+        shuffled: the samples of every signal are in one random order, so neighbours are unrelated.
         order: int64, (40,), that order.
-        lesions: (epoch, block) twice: in that epoch that block dies, and from then on lets nothing through.
+        lesions: (epoch, block) twice: in that epoch that block dies: its output is 0 from then on.
         rent: reward charged per epoch for as many learning parameters as a bare host has.
     """
 

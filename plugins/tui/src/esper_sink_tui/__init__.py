@@ -1,7 +1,7 @@
-"""Sanctum: a viewer for PPO runs, in a process of its own.
+"""Sanctum: a viewer for PPO runs that runs outside the training process.
 
 ``esper ppo --sink tui`` trains in a child process and shows it; ``esper sanctum`` attaches to runs or replays them.
-What it shows comes from ``esper_core.reading``. The panels are free of Textual, and so is this module: Textual loads
+``esper_core.reading`` computes all that it shows. Neither the panels nor this module import Textual: it is imported
 when a screen opens.
 """
 

@@ -1,4 +1,4 @@
-"""The aggregator, under the name that the telemetry records give it; it lives in ``esper_core.reading``."""
+"""The aggregator, under the name that the telemetry records give it; it is defined in ``esper_core.reading``."""
 
 from __future__ import annotations
 

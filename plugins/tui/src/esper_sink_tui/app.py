@@ -1,4 +1,4 @@
-"""SanctumApp: one screen over a watch. It reads nothing itself and judges nothing: it draws models and answers keys."""
+"""SanctumApp: draws the model of a watch and handles keys. It reads no files and computes no levels itself."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class SanctumApp(App[None]):
         watch: the runs; a feeder reads it unless ``feed`` is off.
         ascii_only: draw with ASCII signs and without the plot widget.
         bell: ring when the verdict gets worse.
-        theme: a theme's name; NO_COLOR wins.
-        request_stop: asks the trainer of a run to stop and says what became of it, or why not.
-        export_dir: where exports go.
-        greeting: shown for a moment at first.
-        feed: read in the background; tests tick the watch themselves.
+        theme: a theme's name; NO_COLOR takes precedence.
+        request_stop: asks the trainer of a run to stop; returns what it did, or why it could not.
+        export_dir: the folder for exports.
+        greeting: shown for a moment at the start.
+        feed: read in the background; False in tests, which call ``tick`` of the watch themselves.
         clock: seconds, for the age of the data.
     """
 
@@ -84,8 +84,8 @@ class SanctumApp(App[None]):
         feed: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        # Textual's own answer to NO_COLOR is a filter that makes greys and fails on some segments (8.2.8); a theme
-        # without colours needs no filter.
+        # For NO_COLOR Textual itself uses a filter that makes greys and fails on some segments (8.2.8); a theme without
+        # colours needs no filter.
         self._colourless = bool(os.environ.pop("NO_COLOR", ""))
         super().__init__()
         self.watch_runs = watch
@@ -108,10 +108,10 @@ class SanctumApp(App[None]):
             self.register_theme(item)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        """Role colours for themes that know none."""
+        """Role colours for themes that define none."""
         return role_defaults(dark=self.current_theme.dark)
 
-    # --- life ---------------------------------------------------------------------------------
+    # --- start and refresh --------------------------------------------------------------------
 
     def compose(self) -> ComposeResult:
         """Every text panel, in the order of the tab key, and the footer."""
@@ -137,23 +137,23 @@ class SanctumApp(App[None]):
             self._feeder.close()
 
     def on_resize(self, event: Resize) -> None:
-        """Another size, perhaps another layout. Textual takes the size over only after this."""
+        """Lay out the screen for the new size. Textual sets the app's own size only after this call."""
         self._arrange(event.size)
 
     def tick(self) -> None:
-        """Draw if anything changed, or a second passed: only the age of the data moves by itself."""
+        """Draw when anything changed, and once a second, because the age of the data changes with time."""
         if self._feeder is not None and self._feeder.error is not None:
             error, self._feeder.error = self._feeder.error, None
             self.watch_runs.notice = f"reading stopped: {type(error).__name__}: {error}"
         now = (self.watch_runs.version, int(self._clock()))
         if now != self._seen:
             self._seen = now
-            # Textual takes the widgets down before it stops this timer: then there is nothing left to draw on.
+            # Textual removes the widgets before it stops this timer: then there is nothing to draw on.
             with contextlib.suppress(NoMatches):
                 self.draw()
 
     def draw(self) -> None:
-        """Draw the model of this moment."""
+        """Draw the current model."""
         self.model = model = self.watch_runs.model()
         for name, cell in self._cells.items():
             if name == "plot" and not self.ascii_only:
@@ -167,7 +167,7 @@ class SanctumApp(App[None]):
         return self.screen_stack[0].query_one(f"#{name}", TextPanel)
 
     def _arrange(self, size: Size | None = None) -> None:
-        """Put the panels where the size says; with a panel zoomed, it takes all the room below the banner."""
+        """Place the panels by the size of the screen; a zoomed panel gets all the room below the banner."""
         width, height = size if size is not None else self.size
         main = self.screen_stack[0]
         small = mode_of(width, height) == "line"
@@ -188,7 +188,7 @@ class SanctumApp(App[None]):
         self.call_after_refresh(self.draw)
 
     def _place_plot(self, main: Screen[Any]) -> None:
-        """The plot costs an import of numpy: it comes after the first screen."""
+        """Create the plot widget, after the first screen: it imports numpy, which takes time."""
         cell = None if self.ascii_only else self._cells.get("plot")
         if self._plot is not None:
             self._plot.display = cell is not None
@@ -219,14 +219,14 @@ class SanctumApp(App[None]):
             if self._bell:
                 self.bell()
 
-    # --- keys: looking closer -----------------------------------------------------------------
+    # --- keys: view ---------------------------------------------------------------------------
 
     def action_detach(self) -> None:
-        """Leave; training goes on."""
+        """Leave the viewer; the training continues."""
         self.exit()
 
     def action_freeze(self) -> None:
-        """Hold the view, or let it go."""
+        """Freeze or thaw the view."""
         if self.watch_runs.frozen:
             self.watch_runs.thaw()
         else:
@@ -239,7 +239,7 @@ class SanctumApp(App[None]):
         self.draw()
 
     def action_ends(self, first: bool) -> None:
-        """To the run's first or last update."""
+        """Freeze at the run's first or last update."""
         self.watch_runs.step_to(first=first)
         self.draw()
 
@@ -251,7 +251,7 @@ class SanctumApp(App[None]):
             self.action_freeze()
 
     def action_zoom(self, name: str = "") -> None:
-        """Give a panel the screen, or give it back."""
+        """Zoom the panel, or end the zoom."""
         if self._zoomed and name in {"", self._zoomed}:
             self._zoomed = ""
         else:
@@ -259,7 +259,7 @@ class SanctumApp(App[None]):
         self._arrange()
 
     def _focused_name(self) -> str:
-        """The panel in focus; health when none is."""
+        """The panel in focus; the health panel when none is."""
         focused = self.focused
         if focused is not None and focused is self._plot:
             return "plot"
@@ -268,29 +268,29 @@ class SanctumApp(App[None]):
         return "health"
 
     def action_head_view(self) -> None:
-        """The heads' KL, or their entropy and clip fraction."""
+        """Show the heads' KL, or their entropy and clip fraction."""
         self.watch_runs.head_view = "entropy" if self.watch_runs.head_view == "kl" else "kl"
         self.draw()
 
     def action_level(self) -> None:
-        """All events, or the notable ones."""
+        """Show all events, or the notable ones."""
         self.watch_runs.event_filter = "notable" if self.watch_runs.event_filter == "all" else "all"
         self.draw()
 
     def action_alerts(self) -> None:
-        """How the verdict changed."""
+        """Open the list of changes of the verdict."""
         from esper_sink_tui.screens.alerts import AlertsScreen  # noqa: PLC0415  # screens load when opened
 
         self.push_screen(AlertsScreen(self.alerts.history, ascii_only=self.ascii_only))
 
     def action_help(self) -> None:
-        """Keys and signs."""
+        """Open the help: keys and signs."""
         from esper_sink_tui.screens.help import HelpScreen  # noqa: PLC0415  # screens load when opened
 
         self.push_screen(HelpScreen(ascii_only=self.ascii_only))
 
     def action_history(self) -> None:
-        """The whole run."""
+        """Open the plots of the whole run."""
         watched = self.watch_runs.watched()
         if watched is None:
             self.notify("no run yet", severity="warning")
@@ -302,7 +302,7 @@ class SanctumApp(App[None]):
     # --- keys: runs ---------------------------------------------------------------------------
 
     def action_runs(self) -> None:
-        """The list of runs."""
+        """Open the list of runs."""
         from esper_sink_tui.screens.runs import RunsScreen  # noqa: PLC0415  # screens load when opened
 
         def closed(answer: str | None) -> None:
@@ -313,17 +313,17 @@ class SanctumApp(App[None]):
         self.push_screen(RunsScreen(self.watch_runs, ascii_only=self.ascii_only), closed)
 
     def action_neighbour(self, offset: int) -> None:
-        """The next run of the list."""
+        """Show the next run of the list."""
         self.watch_runs.neighbour(offset)
         self.draw()
 
     def action_mark(self) -> None:
-        """Mark the run on show."""
+        """Mark the selected run."""
         self.watch_runs.mark(self.watch_runs.selected)
         self.draw()
 
     def action_compare(self) -> None:
-        """Overlay the marked runs; the listed ones when fewer than two are marked."""
+        """Open the plots of the marked runs; of the listed ones when fewer than two are marked."""
         runs = [item for item in self.watch_runs.all() if item.marked]
         if len(runs) < 2:
             runs = [item for item in self.watch_runs.all() if item.snapshot.last is not None]
@@ -335,7 +335,7 @@ class SanctumApp(App[None]):
         self.push_screen(PlotsScreen(runs))
 
     def action_stop_training(self) -> None:
-        """Ask, then ask the trainer to stop."""
+        """Ask the user for confirmation, then ask the trainer to stop."""
         if self._request_stop is None or not self.watch_runs.selected:
             self.notify("this run's trainer cannot be stopped from here", severity="warning")
             return
@@ -349,10 +349,10 @@ class SanctumApp(App[None]):
 
         self.push_screen(ConfirmStop(clean(self.model.snapshot.plan.run_name or run_id)), answered)
 
-    # --- keys: taking away --------------------------------------------------------------------
+    # --- keys: copy and export ----------------------------------------------------------------
 
     def action_copy(self) -> None:
-        """The panel in focus as text, into the clipboard (OSC 52, through SSH and tmux where they allow it)."""
+        """Copy the panel in focus as text to the clipboard (OSC 52, through SSH and tmux where they allow it)."""
         name = self._focused_name()
         cell = self._cells.get(name, Cell(name, 0, 0, 100, 20))
         text = "\n".join(plain_text(item).rstrip() for item in cell_lines(self.model, cell))
@@ -360,7 +360,7 @@ class SanctumApp(App[None]):
         self.notify(f"copied {name}, {len(text.splitlines())} lines", timeout=3)
 
     def action_export(self) -> None:
-        """Ask what, then write it."""
+        """Ask what to export, then write it."""
         from esper_sink_tui.screens.export import ExportScreen  # noqa: PLC0415  # screens load when opened
 
         def chosen(what: str | None) -> None:
@@ -370,7 +370,7 @@ class SanctumApp(App[None]):
         self.push_screen(ExportScreen(str(self._export_dir)), chosen)
 
     def export(self, what: str) -> None:
-        """Write ``svg``, ``all`` or one metric's CSV beside each other, named after the run."""
+        """Write ``svg``, ``all`` or one metric's CSV to the export folder, named after the run."""
         run_id = clean(self.watch_runs.selected or "none").replace("/", "-")
         suffix = "svg" if what == "svg" else "csv"
         path = self._export_dir / f"sanctum-{run_id}-{'screen' if what == 'svg' else what}.{suffix}"
@@ -402,13 +402,13 @@ class SanctumApp(App[None]):
     # --- appearance ---------------------------------------------------------------------------
 
     def action_next_theme(self) -> None:
-        """The next theme: Sanctum's own first, then Textual's."""
+        """Select the next theme: Sanctum's own first, then Textual's."""
         names = [item.name for item in THEMES] + sorted(set(self.available_themes) - {item.name for item in THEMES})
         self.theme = names[(names.index(self.theme) + 1) % len(names)]
         self.notify(f"theme {self.theme}", timeout=2)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """Every key by its words, then Textual's own."""
+        """The commands of the palette: every key by its description, then Textual's own."""
         for key in KEYS:
             if not key.action.startswith(("app.", "command_palette", "retreat")):
                 name, _, rest = key.text.partition(":")
@@ -420,6 +420,6 @@ class SanctumApp(App[None]):
 
 
 class _TextPlot(TextPanel, can_focus=True):
-    """The plot as text, for terminals without braille."""
+    """Draws the plot as text, for terminals without braille signs."""
 
     panel: ClassVar[str] = "plot"

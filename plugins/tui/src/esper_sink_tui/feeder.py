@@ -1,4 +1,4 @@
-"""The thread that reads: it ticks the watch four times a second, indexes in between, and never touches the screen."""
+"""The reading thread: calls ``tick`` of the watch four times a second, indexes in between, and draws nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BREATH_S: Final = 0.002
 class Feeder(threading.Thread):
     """Reads the sources of a watch in the background.
 
-    A daemon: a file system that hangs holds this thread and not the viewer.
+    The thread is a daemon: a file system that hangs blocks this thread and not the viewer.
 
     Args:
         watch: what to read.
@@ -35,13 +35,13 @@ class Feeder(threading.Thread):
             while not self._end.is_set():
                 more = self._watch.tick()
                 more = self._watch.extend_index() or more
-                # Reading in earnest leaves the screen's thread room to answer keys.
+                # While much is read, pause so that the screen's thread can handle keys.
                 self._end.wait(_BREATH_S if more else TICK_S)
-        except Exception as error:  # noqa: BLE001  # shown by the app, which goes on answering keys
+        except Exception as error:  # noqa: BLE001  # shown by the app, which still handles keys
             self.error = error
 
     def close(self, timeout_s: float = 1.0) -> None:
-        """Stop reading; waits a moment for the thread."""
+        """Stop reading; wait a short time for the thread."""
         self._end.set()
         if self.is_alive():
             self.join(timeout_s)

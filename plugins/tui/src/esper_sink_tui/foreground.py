@@ -1,4 +1,4 @@
-"""The viewer in front of a training child, and in front of any run: opens the screen, or prints lines without one."""
+"""Runs the viewer on a training child or on any run: opens the screen, or prints lines without a terminal."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def show_child(child: ChildRun, config: TuiConfig) -> bool | None:
                 watch, interval_s=config.interval_s, ascii_only=ascii_only, ended=lambda: child.poll() is not None
             )
             return None
-        return True  # Ctrl-C left the lines, not the training
+        return True  # Ctrl-C ended the lines, not the training
 
     def request_stop(run_id: str) -> str:
         if run_id != run.run_id:
@@ -78,18 +78,22 @@ def open_screen(
     if theme not in app.available_themes:
         known = ", ".join(sorted(app.available_themes))
         raise UsageError(f'no theme "{theme}"{nearest(theme, app.available_themes)}', hint=f"themes: {known}")
-    watch.tick()  # the first paint has the run's end in it
-    # Under nohup a hang-up is ignored, and a screen whose terminal is gone would wait for it for ever. The trainer is
-    # a process of its own and keeps what it inherited.
+    watch.tick()  # the first screen then shows the run's end
+    # Under nohup SIGHUP is ignored, and a screen whose terminal is gone would wait for input for ever. The trainer is
+    # another process and keeps its inherited setting.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     app.run()
 
 
 def stop_run(watch: Watch, run_id: str) -> str:
-    """Ask the trainer of a run on disk to stop, if it is surely this machine's process; says what became of it."""
+    """Ask the trainer of a run on disk to stop, when it is verified to be a process of this machine.
+
+    Returns:
+        What was done, or why the trainer could not be stopped.
+    """
     watched = watch.watched(run_id)
     if watched is None or not isinstance(watched.source, JournalSource):
-        return "this run is only heard of over the network: stop it where it runs"
+        return "this run is received over the network: stop it where it runs"
     record = read_record(watched.source.run)
     if record is None or record.state.ended:
         return "this run has ended"

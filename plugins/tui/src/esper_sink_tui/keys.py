@@ -1,4 +1,4 @@
-"""Every key of Sanctum, once: the app's bindings, the help screen and the reference page are made from this table."""
+"""The table of all keys of Sanctum: the app's bindings, the help screen and the reference page are made from it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Key(NamedTuple):
 
     Attributes:
         key: as Textual names it; several separated by commas.
-        action: of the app.
-        text: what it does, in the footer and in the help.
+        action: the app's action.
+        text: what it does, for the help.
         group: heading in the help.
-        footer: one word for the footer; empty keeps it out.
+        footer: one word for the footer; empty leaves the key out of the footer.
         shown: how the key is written; the key itself when empty.
     """
 
@@ -81,12 +81,12 @@ def _groups() -> dict[str, list[Key]]:
 
 
 def shown(key: Key) -> str:
-    """How a key is written for people."""
+    """How a key is written in the help and on the page."""
     return key.shown or key.key
 
 
 def help_text() -> str:
-    """The help screen."""
+    """The text of the help screen."""
     lines = []
     for group, keys in _groups().items():
         lines.append(group.upper())

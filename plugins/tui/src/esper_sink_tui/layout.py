@@ -1,7 +1,7 @@
-"""Which panels a terminal of a size shows, and where. Pure: the app, ``--once`` and the tests ask the same function.
+"""Which panels a terminal of a given size shows, and where. Pure: the app, ``--once`` and tests call the same function.
 
 Wide from 100x34, compact from 80x22, banner and health below, one line below 40x6. Heights depend on the size of the
-terminal alone, never on the data: nothing moves between two refreshes.
+terminal alone, never on the data: no panel moves between two refreshes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Cell:
 
 
 def mode_of(width: int, height: int) -> Mode:
-    """The layout that a terminal of this size gets."""
+    """The name of the layout for a terminal of this size."""
     if width < 40 or height < 6:
         return "line"
     if width >= 100 and height >= 34:

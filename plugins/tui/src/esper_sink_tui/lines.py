@@ -1,6 +1,6 @@
-"""Lines of text with roles, exactly as wide as asked: what panels return and every way of showing them takes.
+"""Lines of text with roles, of an exact width: panels return them, and widgets, ``--once`` and copying use them.
 
-A line is a tuple of (text, role). Widths are terminal cells. Text that came from outside passes :func:`clean`, so that
+A line is a tuple of (text, role). Widths are terminal cells. Text from outside passes through :func:`clean`, so that
 a run's name can neither move the cursor nor break a column.
 """
 
@@ -40,13 +40,13 @@ _ELLIPSIS: Final = "…"
 
 
 def line(*parts: str | Span) -> Line:
-    """A line of plain strings and (text, role) pairs; empty parts fall away."""
+    """Make a line of plain strings and (text, role) pairs; empty parts are left out."""
     spans: list[Span] = [(part, "") if isinstance(part, str) else part for part in parts]
     return tuple(span for span in spans if span[0])
 
 
 def clean(text: str) -> str:
-    """Text from outside without control signs, line breaks and invisible marks."""
+    """Remove control characters, line breaks and invisible marks from text from outside."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(sign if sign.isprintable() else "?" for sign in text)
@@ -63,7 +63,7 @@ def width_of(of: Line) -> int:
 
 
 def pad(text: str, width: int, align: Literal["left", "right"] = "left") -> str:
-    """The text in exactly ``width`` cells; too long ends with an ellipsis."""
+    """The text in exactly ``width`` cells; a longer text is cut and ends with an ellipsis."""
     size = cell_len(text)
     if size > width:
         return set_cell_size(text, width - 1) + _ELLIPSIS if width > 0 else ""
@@ -72,7 +72,7 @@ def pad(text: str, width: int, align: Literal["left", "right"] = "left") -> str:
 
 
 def fit(of: Line, width: int) -> Line:
-    """The line in exactly ``width`` cells; too long ends with an ellipsis."""
+    """The line in exactly ``width`` cells; a longer line is cut and ends with an ellipsis."""
     size = width_of(of)
     if size == width:
         return of
@@ -98,7 +98,7 @@ def fit_all(lines: Sequence[Line], width: int, height: int) -> list[Line]:
 
 
 def frame(title: str, hint: str, body: Sequence[Line], width: int, height: int, *, focused: bool = False) -> list[Line]:
-    """A titled box around a body, in exactly ``width`` x ``height`` cells. Too small a box shows the body alone."""
+    """A titled box around a body, in exactly ``width`` x ``height`` cells; when that is too small, the body alone."""
     if width < 8 or height < 3:
         return fit_all(body, width, height)
     edge: Role = "cursor" if focused else "frame"
@@ -129,16 +129,16 @@ def _ascii_cells(text: str) -> str:
     if text.isascii():
         return text
     signs = "".join(to_ascii(sign) * cell_len(sign) for sign in text)
-    return set_cell_size(signs, cell_len(text))  # joined signs may take fewer cells than each alone
+    return set_cell_size(signs, cell_len(text))  # a combined sign may take fewer cells than its parts
 
 
 def row(*cells: tuple[str, int]) -> str:
-    """A row of cells; a negative width aligns right."""
+    """Format a row of cells; a negative width aligns right."""
     return "".join(pad(text, abs(width), "right" if width < 0 else "left") for text, width in cells)
 
 
 def joined(parts: Iterable[Line], separator: Span) -> Line:
-    """Non-empty lines as one, with a separator between."""
+    """Join non-empty lines with a separator between."""
     spans: list[Span] = []
     for part in parts:
         if part:

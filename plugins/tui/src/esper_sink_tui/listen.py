@@ -1,7 +1,7 @@
-"""An OTLP/HTTP receiver for the viewer: traces in, typed events out. Standard library only.
+"""An OTLP/HTTP receiver for the viewer: decodes traces into typed events. Standard library only.
 
-It trusts nothing: sizes are limited before and after decompression, a slow client is cut off, a malformed request is
-answered with the status code that OTLP names and changes nothing.
+It validates all input: sizes are limited before and after decompression, a slow client is disconnected, and a malformed
+request is answered with the status code that OTLP defines and has no other effect.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["MAX_BODY", "MAX_INFLATED", "Receiver", "inflate", "is_loopback", "parse_address"]
 
 MAX_BODY: Final = 8 * 1024 * 1024
-"""Bytes of a request as it travels."""
+"""Bytes of a request body as received."""
 MAX_INFLATED: Final = 32 * 1024 * 1024
-"""Bytes of a request after decompression."""
+"""Bytes of a request body after decompression."""
 MAX_CONNECTIONS: Final = 64
 TIMEOUT_S: Final = 15.0
 DEFAULT_PORT: Final = 4318
@@ -78,7 +78,7 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
+    """Whether an address can be reached from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -88,10 +88,10 @@ def is_loopback(host: str) -> bool:
 
 
 def inflate(body: bytes, limit: int = MAX_INFLATED) -> bytes:
-    """Decompress gzip without ever holding more than ``limit`` bytes.
+    """Decompress gzip; never stores more than ``limit`` bytes.
 
     Raises:
-        RequestRefusedError: not gzip, cut short, or larger than the limit.
+        RequestRefusedError: not gzip, truncated, or larger than the limit.
     """
     parts: list[bytes] = []
     room, rest = limit, body
@@ -112,12 +112,12 @@ def inflate(body: bytes, limit: int = MAX_INFLATED) -> bytes:
 
 
 class Receiver:
-    """Listens in threads of its own until closed.
+    """Listens in its own threads until closed.
 
     Args:
-        take: gets the decoded events of a request; False when there is no room, which the client hears as 503.
+        take: receives the decoded events of a request; returns False when there is no room: the client then gets 503.
         host: address to bind to.
-        port: 0 takes a free one.
+        port: 0 selects a free port.
         token: bearer token that every request must carry; empty for none.
         tls: certificate and key files, or None.
 
@@ -205,7 +205,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """At most 64 at once; the next one is turned away instead of queued without end."""
+        """Handle at most 64 connections at once; refuse further ones (503, without TLS) instead of queueing them."""
         if not self._room.acquire(blocking=False):
             self.owner.count(refused=1)
             if self.tls is None:
@@ -218,11 +218,11 @@ class _Server(ThreadingHTTPServer):
 
     @property
     def crowded(self) -> bool:
-        """More than half of the places are taken: answered clients make room for others."""
+        """True when more than half of the connections are in use: answered clients are then disconnected."""
         return self._room._value < MAX_CONNECTIONS // 2  # noqa: SLF001  # a hint; no lock needed
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """The TLS handshake belongs to the client's own thread: a slow one holds up nobody."""
+        """Do the TLS handshake in the client's own thread, so that a slow client delays no other."""
         try:
             request.settimeout(TIMEOUT_S)
             if self.tls is not None:
@@ -236,7 +236,7 @@ class _Server(ThreadingHTTPServer):
             self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news, and the terminal belongs to the screen."""
+        """Print nothing: a client that disconnected is no error, and the screen uses the terminal."""
         del request, client_address
         self.owner.count(refused=1)
 
@@ -249,7 +249,7 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_POST(self) -> None:
-        """One export request."""
+        """Handle one export request."""
         owner = self.server.owner
         kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         try:
@@ -301,7 +301,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not length.isascii() or not length.isdigit():
             self.close_connection = True
             raise RequestRefusedError(HTTPStatus.LENGTH_REQUIRED, "a content length is needed")
-        # The digits are counted before they become a number: Python refuses to convert thousands of them.
+        # Count the digits before the conversion: Python raises for a number of thousands of digits.
         size = int(length[:12])
         if size > MAX_BODY or len(length) > len("999999999999"):
             self.close_connection = True
@@ -324,7 +324,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_OPTIONS = _wrong_method  # noqa: N815  # names of http.server
 
     def _refuse(self, error: RequestRefusedError, kind: str) -> None:
-        """A google.rpc.Status, as OTLP asks for, in the request's own encoding."""
+        """Answer with a google.rpc.Status, as OTLP requires, in the encoding of the request."""
         if error.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND}:
             self.close_connection = True  # the body was not read
         message = error.message[:500].encode("utf-8", "replace")
@@ -357,4 +357,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is http.server's
-        """Nothing: the terminal belongs to the screen."""
+        """Print nothing: the screen uses the terminal."""

@@ -1,4 +1,4 @@
-"""Sanctum without a terminal: the screen once as text or JSON, and lines at intervals."""
+"""Sanctum without a terminal: prints the screen once as text or JSON, or lines at intervals."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ONCE_S: Final = 30.0
 
 
 def read_all(watch: Watch, *, timeout_s: float = _ONCE_S) -> None:
-    """Read what there is now; gives up on the rest after ``timeout_s``."""
+    """Read what is on disk now; stop after ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
     while watch.tick() and time.monotonic() < deadline:
         pass
@@ -38,7 +38,7 @@ def read_all(watch: Watch, *, timeout_s: float = _ONCE_S) -> None:
 def print_once(
     watch: Watch, *, as_json: bool, width: int, height: int, ascii_only: bool, out: TextIO | None = None
 ) -> int:
-    """The screen once.
+    """Print the screen once.
 
     Returns:
         The verdict's exit code: 0 healthy, 1 warning, 2 critical, non-finite or crashed, 3 unknown or stale.
@@ -62,14 +62,14 @@ def follow_lines(
     out: TextIO | None = None,
     ended: Callable[[], bool] | None = None,
 ) -> int:
-    """Lines until the run ends: every notable event at once, and how things stand at intervals.
+    """Print lines until the run ends: every notable event at once, and the state of the run at intervals.
 
     Args:
         watch: the runs; the selected one is followed.
         interval_s: seconds between two lines of state.
         ascii_only: ASCII signs.
-        out: where to; stdout by default.
-        ended: says that nothing more will come; the run's own state decides without it.
+        out: the stream to print to; stdout by default.
+        ended: returns True when no more events can come; without it the run's own state decides.
 
     Returns:
         The last verdict's exit code.

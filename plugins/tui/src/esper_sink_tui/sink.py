@@ -28,7 +28,7 @@ class TuiSink:
 
     @hookimpl
     def esper_foreground(self, child: ChildRun) -> bool | None:
-        """Show the child's run until the user leaves. Without a terminal: lines until the training ends."""
+        """Show the child's run until the user leaves. Without a terminal print lines until the training ends."""
         from esper_sink_tui.foreground import show_child  # noqa: PLC0415  # loads Textual only when a screen opens
 
         return show_child(child, self.config)

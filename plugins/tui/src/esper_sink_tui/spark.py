@@ -1,6 +1,6 @@
 """Sparklines over a fixed range, so that the same height means the same value on every screen. Pure.
 
-A range from the data (as most sparklines have) draws a drift of 0.0001 like a crisis and a crisis like any other.
+With a range from the data (as most sparklines have) a KL of 0.0001 and a critical KL look the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["columns", "glyph", "marks", "spark"]
 
 
 def glyph(value: float | None, lo: float, hi: float) -> str:
-    """One sign: eighths of the range, a dot for missing, a cross for NaN and Inf. Values beyond it stay at its ends."""
+    """One sign: eighths of the range, a dot for missing, a cross for NaN and Inf. Values beyond it are clamped."""
     if value is None:
         return MISSING
     if not math.isfinite(value):
@@ -35,7 +35,7 @@ def spark(values: Iterable[float | None], lo: float, hi: float, width: int = 10)
 
 
 def marks(flags: Iterable[bool], width: int = 10) -> str:
-    """A mark beneath each set place of a sparkline of the same width."""
+    """A mark below each True value, for a sparkline of the same width."""
     shown = list(flags)[-width:] if width > 0 else []
     return "".join(STOP if flag else " " for flag in shown).rjust(width)
 

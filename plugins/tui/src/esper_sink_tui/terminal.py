@@ -1,4 +1,4 @@
-"""What the terminal can do: whether there is one, and which signs it shows."""
+"""Detects the terminal: whether there is one, and which signs it can show."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ __all__ = ["has_terminal", "wants_ascii"]
 
 
 def has_terminal() -> bool:
-    """Whether a full screen can be drawn: Textual itself draws into files and dumb terminals.
+    """Whether a full screen can be drawn; Textual itself does not check and draws into files and dumb terminals.
 
-    Under textual-serve the screen is a browser's and the streams are pipes.
+    Under textual-serve the screen is in a browser and the streams are pipes.
     """
     if os.environ.get("TEXTUAL_DRIVER"):
         return True

@@ -1,6 +1,6 @@
-"""Sanctum's themes. Colours are Okabe and Ito's, told apart by colour-blind eyes: never red against green.
+"""Sanctum's themes. Colours are Okabe and Ito's, distinguishable with colour blindness: never red against green.
 
-Every state also has a glyph and a word, so that a theme may do without colour: ``esper-mono`` does, under NO_COLOR.
+Every state also has a glyph and a word, so that a theme may have no colours: ``esper-mono`` has none, for NO_COLOR.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ ROLE_CSS: Final = "\n".join(
 
 
 def role_defaults(*, dark: bool) -> dict[str, str]:
-    """Role colours for the themes that Textual brings."""
+    """Role colours for Textual's own themes."""
     return _DARK_ROLES if dark else _LIGHT_ROLES
 
 
@@ -133,5 +133,5 @@ def role_class(role: Role) -> str:
 
 
 def rich_colour(colour: str) -> str:
-    """A theme's colour in the words of Rich, which the plot's canvas takes."""
+    """A theme's colour in Rich's notation, which the plot's canvas requires."""
     return colour.removeprefix("ansi_")

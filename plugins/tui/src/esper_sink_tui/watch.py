@@ -1,6 +1,7 @@
-"""Watch: the runs that a viewer follows. Reads their sources in small bites and builds the screen's model.
+"""Watch: the runs that a viewer follows. Reads their sources in small parts and builds the screen's model.
 
-One thread ticks; any thread may ask for a model, select a run, freeze or step: a lock is held for one bite at most.
+One thread calls ``tick``; any thread may get a model, select a run, freeze or step: the lock is held for one part at
+most.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ if TYPE_CHECKING:
 __all__ = ["LISTED", "Watch", "Watched"]
 
 LISTED: Final = 12
-"""Runs of a folder that are followed for the list; any other is followed once it is selected."""
+"""The number of runs of a folder that are followed for the list; any other run is followed once it is selected."""
 MOST_HEARD: Final = 500
-"""Runs followed over the network at most: whoever sends may invent run ids."""
+"""The largest number of runs followed over the network: a client may send any number of invented run ids."""
 _BITE: Final = 64
 _DISCOVER_S: Final = 2.0
 _LIFE_S: Final = 0.5
 _ENDED_S: Final = 3.0
-"""Runs that have ended may be resumed: they are looked after now and then."""
+"""Seconds between two reads of a run that has ended: it may be resumed."""
 
 
 @dataclass(slots=True)
@@ -65,7 +66,7 @@ class Watched:
 
 
 class Watch:
-    """The followed runs, and what of them is on show.
+    """The followed runs, and the part of them that is shown.
 
     Args:
         base: folder whose newest runs are listed, or None.
@@ -92,7 +93,7 @@ class Watch:
         self._frozen: tuple[int, SanctumSnapshot] | None = None
         self._discovered = float("-inf")
         self.version = 0
-        """Raised by everything that may change the screen but the passing of time."""
+        """A counter that increases with every change that may change the screen; the passing of time does not count."""
 
     # --- runs ---------------------------------------------------------------------------------
 
@@ -111,7 +112,7 @@ class Watch:
     def add_run(self, run: RunDir, *, select: bool = False, marked: bool = False) -> Watched:
         """Follow a run on disk."""
         with self._lock:
-            # By place, not by id: a run whose folder was renamed is listed under the folder's name.
+            # By folder, not by id: a run whose folder was renamed is listed under the folder's name.
             place = run.path.resolve()
             known = self._runs.get(self._places.get(place, run.run_id))
             if known is not None:
@@ -156,11 +157,11 @@ class Watch:
 
     @property
     def selected(self) -> str:
-        """The run on show; empty before the first."""
+        """The id of the selected run; empty before the first."""
         return self._selected
 
     def watched(self, run_id: str | None = None) -> Watched | None:
-        """A followed run; the one on show by default."""
+        """A followed run; the selected one by default."""
         return self._runs.get(self._selected if run_id is None else run_id)
 
     def all(self) -> list[Watched]:
@@ -169,7 +170,7 @@ class Watch:
             return list(self._runs.values())
 
     def receive(self, events: Iterable[TelemetryEvent[Payload]], *, where: str) -> bool:
-        """Take events of any runs in, from any thread; False when there is no room: come again later."""
+        """Store events of any runs, from any thread; return False when there is no room: the caller may retry."""
         by_run: dict[str, list[TelemetryEvent[Payload]]] = {}
         for event in events:
             by_run.setdefault(event.run_id, []).append(event)
@@ -188,7 +189,7 @@ class Watch:
     # --- reading ------------------------------------------------------------------------------
 
     def tick(self, *, budget_s: float = 0.2) -> bool:
-        """Read what is new, in bites, for about ``budget_s``; the run on show first.
+        """Read new events, in parts, for about ``budget_s`` seconds; the selected run first.
 
         Returns:
             True when there may be more to read now.
@@ -210,7 +211,7 @@ class Watch:
         return more
 
     def _rests(self, watched: Watched) -> bool:
-        """Whether a run that has ended, and is not on show, was looked after a moment ago."""
+        """Whether a run that has ended, and is not selected, was read a short time ago."""
         if not watched.life.state.ended or watched.source.run_id == self._selected:
             return False
         now = time.monotonic()
@@ -228,7 +229,7 @@ class Watch:
         return events
 
     def _refresh(self, watched: Watched) -> None:
-        """Build the run's snapshot anew if something came, and look after its life. Files are read without the lock."""
+        """Rebuild the run's snapshot when there are new events, and update its state. Reads files without the lock."""
         now = time.monotonic()
         with self._lock:
             changed = watched.generation != watched.aggregator.generation
@@ -238,7 +239,7 @@ class Watch:
         if now - watched.life_at >= _LIFE_S:
             watched.life_at = now
             life = watched.source.life(watched.snapshot, self._clock_ns())
-            # A heartbeat alone moves only the age, which the clock redraws anyway.
+            # A heartbeat alone changes only the age, which is drawn again every second.
             changed = changed or replace(life, sign_ns=None) != replace(watched.life, sign_ns=None)
             watched.life = life
         if changed:
@@ -249,7 +250,7 @@ class Watch:
                 self.version += 1
 
     def extend_index(self) -> bool:
-        """Index the run on show, and what is marked, a bite further. True when there is more to do now."""
+        """Index the next part of the selected run and of the marked ones. True when there is more to do now."""
         for watched in self.all():
             wanted = watched.marked or watched.source.run_id == self._selected
             if wanted and not watched.timeline.indexed:
@@ -270,7 +271,7 @@ class Watch:
     # --- the view -----------------------------------------------------------------------------
 
     def freeze(self) -> None:
-        """Hold the view at the update on show; reading goes on."""
+        """Freeze the view at the update that is shown; reading continues."""
         with self._lock:
             watched = self.watched()
             if watched is not None and watched.snapshot.last is not None:
@@ -279,18 +280,18 @@ class Watch:
                 self.version += 1
 
     def thaw(self) -> None:
-        """Back to the newest."""
+        """Return to the newest update."""
         with self._lock:
             self._frozen_at = self._frozen = None
             self.version += 1
 
     @property
     def frozen(self) -> bool:
-        """Whether the view stands still."""
+        """Whether the view is frozen."""
         return self._frozen_at is not None
 
     def step(self, offset: int) -> None:
-        """Freeze, and go ``offset`` updates on (negative: back). Stays within the run."""
+        """Freeze, and move by ``offset`` updates (negative: back), within the run."""
         with self._lock:
             watched = self.watched()
             if watched is None or watched.snapshot.last is None:
@@ -315,7 +316,7 @@ class Watch:
         self.version += 1
 
     def rows(self) -> list[RunRow]:
-        """The followed runs that the filter keeps, as the list shows them: newest first, the one on show always."""
+        """The rows of the list, newest first: the followed runs that the filter keeps, and always the selected one."""
         with self._lock:
             rows = []
             for watched in self._runs.values():
@@ -340,7 +341,7 @@ class Watch:
             return sorted(kept, key=lambda row: row.run_id, reverse=True)
 
     def model(self) -> ScreenModel:
-        """The screen now."""
+        """The model of the screen now."""
         with self._lock:
             now_ns = self._clock_ns()
             rows = tuple(self.rows())

@@ -1,7 +1,7 @@
 """``esper sanctum --web``: the same viewer in a browser, through textual-serve, on loopback.
 
-Each browser tab gets a viewer process of its own. textual-serve asks nobody who they are, so only this machine may
-reach it, and only pages that it served itself may talk to it.
+Each browser tab gets its own viewer process. textual-serve has no authentication, so it accepts connections from this
+machine only, and only from pages that it served itself.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _POLICY: Final = (
 
 
 def viewer_words(args: argparse.Namespace) -> list[str]:
-    """The command that each tab runs."""
+    """The command that runs for each tab."""
     words = [sys.executable, "-m", "esper_core", "sanctum", *args.runs, "--dir", args.dir, "--theme", args.theme]
     if args.ascii:
         words.append("--ascii")
@@ -58,19 +58,19 @@ def serve(args: argparse.Namespace) -> int:
 
     @web.middleware
     async def own_pages_only(request: Any, handler: Any) -> Any:
-        """A page of another site could otherwise open a socket to this one, by name or by address."""
+        """Check host and origin: without it a page of another site could open a socket to this server."""
         origin = request.headers.get("Origin", "")
         if request.host not in allowed or (origin and origin.partition("://")[2] not in allowed):
             raise web.HTTPForbidden(text="only this machine's own pages\n")
         answer = await handler(request)
         if getattr(answer, "content_type", "") == "text/html":
-            # textual-serve's page asks a font of another host: a viewer of one's own runs tells nobody of them.
+            # textual-serve's page loads a font from another host, which would learn of the viewer: remove the link.
             answer.text = _FONT.sub("", answer.text)
             answer.headers["Content-Security-Policy"] = f"{_POLICY} ws://{request.host}"
         return answer
 
     class LoopbackServer(Server):
-        """Turns strangers away."""
+        """Rejects requests from other hosts and origins."""
 
         async def _make_app(self) -> Any:
             app = await super()._make_app()

@@ -1,1 +1,1 @@
-"""Proving telemetry records: what a record claims of a number is checked against the code that runs."""
+"""Verifies telemetry records: checks each claim of a record against the running code."""

@@ -1,4 +1,4 @@
-"""The checks: each proves one claim of a record and returns what it saw."""
+"""The checks: each verifies one claim of a record and returns its evidence."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ __all__ = ["CHECKS", "Check", "Context", "run_checks"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One claim and what became of it.
+    """One claim and its result.
 
     Attributes:
         record: the record's id.
-        name: which claim.
+        name: the claim.
         passed: whether it holds.
-        evidence: what was seen, in one line.
+        evidence: what was measured, in one line.
     """
 
     record: str
@@ -44,14 +44,14 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What checks share: one training for all records, and the repository."""
+    """The data that checks share: one training for all records, and the repository."""
 
     root: Path
     evidence: Evidence
 
 
 class ClaimFailedError(Exception):
-    """A claim that does not hold."""
+    """Raised when a claim does not hold."""
 
 
 def _must(holds: object, otherwise: str) -> None:
@@ -60,7 +60,7 @@ def _must(holds: object, otherwise: str) -> None:
 
 
 def _named(path: str) -> Any:
-    """``module:name.name`` as an object."""
+    """Import the object named ``module:name.name``."""
     module, _, rest = path.partition(":")
     found: Any = import_module(module)
     for part in rest.split("."):
@@ -129,7 +129,7 @@ def _schema(record: Record, context: Context) -> str:
 
 
 def _state_of(record: Record) -> Any:
-    """The object of the record's owner after twelve driven updates through the aggregator."""
+    """The object of the record's owner after twelve updates passed through the aggregator."""
     aggregator = SanctumAggregator("verify")
     aggregator.handle_all(driven_events(record, 12))
     snapshot = aggregator.snapshot()
@@ -202,7 +202,7 @@ def _tests(record: Record, context: Context) -> str:
     _must(wanted, "the record names no test")
     missing = [name for name in wanted if not (context.root / name.partition("::")[0]).is_file()]
     _must(not missing, f"no such file: {', '.join(missing)}")
-    # By file: one name that is not there would keep pytest from listing the others.
+    # One call per file: a single missing name would make pytest list none of the others.
     files = sorted({name.partition("::")[0] for name in wanted})
     words = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files]
     try:
@@ -227,13 +227,13 @@ CHECKS: Final[dict[str, Callable[[Record, Context], str]]] = {
 
 
 def run_checks(record: Record, context: Context) -> list[Check]:
-    """Every check of a record; a check that raises has failed and says what it raised."""
+    """Run every check of a record; a check that raises has failed, and its evidence is the exception."""
     results = []
     for name, check in CHECKS.items():
         try:
             results.append(Check(record.front.id, name, True, check(record, context)))
         except ClaimFailedError as error:
             results.append(Check(record.front.id, name, False, str(error)))
-        except Exception as error:  # noqa: BLE001  # broken wiring may break anyhow
+        except Exception as error:  # noqa: BLE001  # broken code under test may raise anything
             results.append(Check(record.front.id, name, False, f"{type(error).__name__}: {error}"))
     return results

@@ -1,4 +1,4 @@
-"""``esper verify [TELE-111]``: prove telemetry records by machine, from their own front matter."""
+"""``esper verify [TELE-111]``: verifies telemetry records automatically, from the claims in their front matter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["VerifyCommand", "command"]
 
 
 class VerifyCommand:
-    """Proves records."""
+    """Verifies records."""
 
     name = "verify"
     help = "prove the telemetry records of docs/telemetry: emitter to display"
@@ -31,7 +31,7 @@ class VerifyCommand:
         parser.add_argument("--json", action="store_true", help="one JSON document")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Check, print a line a check, and return 1 when one failed."""
+        """Run the checks, print one line per check, and return 1 when one failed."""
         from esper_verify.checks import Context, run_checks  # noqa: PLC0415  # not for --help
         from esper_verify.record import find_records  # noqa: PLC0415  # as above
         from esper_verify.training import train  # noqa: PLC0415  # as above

@@ -1,4 +1,4 @@
-"""Driving a value through the real path: event, codec, aggregator, the app's real widgets."""
+"""Passes a value through the real path: event, codec, aggregator, the app's real widgets."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _SECOND = 1_000_000_000
 
 
 def event_of(payload: Payload, number: int) -> TelemetryEvent[Any]:
-    """An event of run ``verify``, one second after the one before."""
+    """Make an event of run ``verify``, one second after the event before it."""
     span = SpanRef(name=span_name(payload), span_id=f"{number + 1:016x}", start_ns=0, end_ns=number * _SECOND)
     trace = TraceRef(trace_id=f"{number + 1:032x}", spans=(span,))
     return TelemetryEvent(time_ns=number * _SECOND, run_id="verify", trace=trace, payload=payload)
 
 
 def driven_update(record: Record, number: int, value: float | None) -> PPOUpdatePayload:
-    """An update that carries the value in the record's field, and a calm KL otherwise."""
+    """Make an update with the value in the record's field, and otherwise a healthy KL."""
     values: dict[str, Any] = {"kl_divergence": 0.004}
     if record.of_heads:
         calm = {"kl": 0.004, "weight": 1.0, "share": 0.5, "decisions": 8}
@@ -49,7 +49,7 @@ def driven_update(record: Record, number: int, value: float | None) -> PPOUpdate
 
 
 def driven_events(record: Record, count: int) -> list[TelemetryEvent[Any]]:
-    """A run of ``count`` updates that all carry the record's value."""
+    """Make a run of ``count`` updates that all have the record's value."""
     updates = [
         event_of(driven_update(record, number, record.front.display.drive), number) for number in range(1, count + 1)
     ]
@@ -57,7 +57,7 @@ def driven_events(record: Record, count: int) -> list[TelemetryEvent[Any]]:
 
 
 def rendered(record: Record, names: tuple[str, ...]) -> dict[str, str]:
-    """What the real widgets show of the driven run: the real app, headless, 120 columns by 36 lines."""
+    """The text of the real widgets for that run: the real app, headless, 120 columns by 36 lines."""
     return asyncio.run(_rendered(record, names))
 
 

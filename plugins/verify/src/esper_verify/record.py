@@ -20,11 +20,11 @@ _BLOCK: Final = re.compile(r"\A(?:# [^\n]*\n\s*)?```toml\n(.*?)\n```", re.DOTALL
 
 
 class Emitter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the number comes from.
+    """The origin of the number.
 
     Attributes:
         event: kind of the event that carries it.
-        field: of the payload; ``heads.NAME`` for a field of each head.
+        field: field of the payload; ``heads.NAME`` for a field of each head.
     """
 
     event: str
@@ -32,14 +32,14 @@ class Emitter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Transport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How it travels: the hook, and the attribute on the wire."""
+    """The transport of the number: the hook, and the attribute on the wire."""
 
     hook: str
     attribute: str
 
 
 class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the viewer keeps it.
+    """The place where the viewer stores it.
 
     Attributes:
         owner: ``module:Class``.
@@ -59,14 +59,14 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Display(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who shows it.
+    """The display of the number.
 
     Attributes:
-        consumer: ``module:Class.method`` that takes the event in.
+        consumer: ``module:Class.method`` that receives the event.
         widgets: names of the widgets that show it.
-        drive: a value to put in at the emitter's end.
-        shows: what each widget must then show.
-        head_view: what the head panel shows.
+        drive: a value to emit.
+        shows: the text that each widget must then show.
+        head_view: the text that the head panel must then show.
     """
 
     consumer: str
@@ -77,7 +77,7 @@ class Display(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is too much, or too little.
+    """The limits of the number.
 
     Attributes:
         classify: ``module:function`` from value to level.
@@ -117,7 +117,7 @@ class Record:
 
     @property
     def of_heads(self) -> bool:
-        """Whether the number is one of each head."""
+        """Whether every head has its own value of the number."""
         return self.front.emitter.field.startswith("heads.")
 
     @property
@@ -148,8 +148,8 @@ def find_records(names: list[str], folder: Path | None, start: Path) -> tuple[Pa
 
     Args:
         names: record ids; none for all.
-        folder: that holds the records; None looks for ``docs/telemetry`` from ``start`` upwards.
-        start: where to begin looking.
+        folder: the folder of the records; None searches ``docs/telemetry`` from ``start`` upwards.
+        start: the folder in which the search begins.
 
     Returns:
         The project's root, where the tests lie, and the records by id.

@@ -1,4 +1,4 @@
-"""A real short training in a process of its own: what the emitter's check looks at."""
+"""Runs a short real training in another process; the emitter's check reads its updates."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _TIMEOUT_S: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a training left behind.
+    """The results of a training.
 
     Attributes:
         updates: its PPO updates.
-        lines: its journal, as bytes on disk.
-        problem: why there is none; empty when all went well.
+        lines: the lines of its journal, as bytes on disk.
+        problem: why there is no journal; empty when the training succeeded.
     """
 
     updates: tuple[PPOUpdatePayload, ...] = ()
@@ -39,11 +39,11 @@ class Evidence:
 
 def train(folder: Path) -> Evidence:
     """Train CartPole-v1 for three updates through the command line, and read what it journaled."""
-    words = ["ppo", "--env", "CartPole-v1", "--updates", str(UPDATES), "--sinks", "journal", "--dir", str(folder)]
-    words += ["--set", "ppo.rollout_steps=64", "--set", "ppo.minibatch_size=64"]
+    argv = ["ppo", "--env", "CartPole-v1", "--updates", str(UPDATES), "--sinks", "journal", "--dir", str(folder)]
+    argv += ["--set", "ppo.rollout_steps=64", "--set", "ppo.minibatch_size=64"]
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "esper_core", *words],
+            [sys.executable, "-m", "esper_core", *argv],
             capture_output=True,
             text=True,
             timeout=_TIMEOUT_S,
@@ -54,7 +54,7 @@ def train(folder: Path) -> Evidence:
         return Evidence(problem=f"the training took more than {_TIMEOUT_S:.0f} s")
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
-        return Evidence(problem=f"the training exited with {done.returncode}: {said[-1] if said else 'no word'}")
+        return Evidence(problem=f"the training exited with {done.returncode}: {said[-1] if said else 'no output'}")
     runs = list_runs(folder)
     if not runs:
         return Evidence(problem="the training left no run")

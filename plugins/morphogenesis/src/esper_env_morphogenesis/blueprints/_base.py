@@ -1,4 +1,4 @@
-"""What a blueprint is: a name, the shapes of its parameters, a start and a forward pass over stacked hosts."""
+"""Blueprint: a name, the shapes of its parameters, their initial values and a forward pass over stacked hosts."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Parameter:
     """One parameter tensor of a blueprint.
 
     Attributes:
-        shape: of one module.
-        scale: standard deviation of the normal start; 0 starts at ``offset`` exactly.
-        offset: mean of the start.
+        shape: shape for one module.
+        scale: standard deviation of the normal initial values; 0 sets all to ``offset``.
+        offset: mean of the initial values.
     """
 
     shape: tuple[int, ...]
@@ -37,13 +37,13 @@ class Parameter:
 
     @property
     def size(self) -> int:
-        """Numbers in it."""
+        """The number of elements."""
         return prod(self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Tensors that lie one after the other in a flat vector.
+    """Tensors stored one after the other in a flat vector.
 
     Attributes:
         parameters: the tensors, in order.
@@ -53,11 +53,11 @@ class Layout:
 
     @property
     def size(self) -> int:
-        """Numbers in all of them."""
+        """The number of elements of all tensors."""
         return sum(parameter.size for parameter in self.parameters)
 
     def start(self, generator: torch.Generator) -> Tensor:
-        """Draw a start: float32, (size,)."""
+        """Draw initial values: float32, (size,)."""
         parts = [
             torch.randn(p.size, generator=generator) * p.scale + p.offset
             if p.scale
@@ -67,7 +67,7 @@ class Layout:
         return torch.cat(parts)
 
     def split(self, flat: Tensor) -> tuple[Tensor, ...]:
-        """View stacked flat parameters (k, size) as one tensor a parameter, each (k, *shape)."""
+        """View stacked flat parameters (k, size) as one tensor per parameter, each (k, *shape)."""
         views, start = [], 0
         for parameter in self.parameters:
             views.append(flat[:, start : start + parameter.size].view(-1, *parameter.shape))
@@ -77,13 +77,13 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Blueprint(Layout):
-    """A kind of module that can be grafted into a slot; its ``size`` is what rent is charged for.
+    """A kind of module that can be grafted into a slot; rent is charged for its ``size``.
 
     Attributes:
-        name: as the agent's head and the story show it.
+        name: its name in the agent's head and in the story.
         forward: ``(x, *parameters) -> y`` with x and y float32 (k, CHANNELS, POSITIONS, batch) and every parameter
-            (k, *shape): k modules of k hosts in one call. ``y`` is added to the host's features. The batch lies last,
-            so that every product is a small weight times a wide matrix: 3 times faster than the other way round.
+            (k, *shape): k modules of k hosts in one call. ``y`` is added to the host's features. The batch is the last
+            axis, so that every product is a small weight times a wide matrix: 3 times faster than the other order.
     """
 
     name: str

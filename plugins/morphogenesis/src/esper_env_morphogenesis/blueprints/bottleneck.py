@@ -1,4 +1,4 @@
-"""bottleneck: the whole map through a few hidden units and back. The largest module, and the most expensive."""
+"""bottleneck: maps the whole feature map to a few hidden units and back. The largest and most expensive module."""
 
 from __future__ import annotations
 

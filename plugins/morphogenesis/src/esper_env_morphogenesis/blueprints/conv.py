@@ -1,4 +1,4 @@
-"""conv: a convolution over neighbouring positions. Pays where the signal has an order."""
+"""conv: a convolution over neighbouring positions. Useful when the samples of the signal are in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gated: a gate for each channel decides how much of a pointwise map of it passes."""
+"""gated: a pointwise map, each channel of which is multiplied by a gate."""
 
 from __future__ import annotations
 

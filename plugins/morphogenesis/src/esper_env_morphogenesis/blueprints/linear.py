@@ -1,4 +1,4 @@
-"""linear: every position sees every position, one matrix for all channels. Pays where order means nothing."""
+"""linear: one matrix from all positions to all positions, shared by all channels. Useful for shuffled signals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""norm: normalise each position over its channels, scale and shift. The cheapest module: a clean bypass."""
+"""norm: normalises each position over its channels, scales and shifts. The cheapest module; it bypasses the block."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The commands that this plugin brings; each module imports nothing heavy until it runs."""
+"""The commands of this plugin; each module imports heavy packages only when it runs."""

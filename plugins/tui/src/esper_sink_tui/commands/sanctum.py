@@ -1,4 +1,4 @@
-"""``esper sanctum``: attach to running runs, open finished ones, or listen for OTLP."""
+"""``esper sanctum``: attaches to running runs, opens finished ones, or receives OTLP."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class SanctumCommand:
         )
 
     def run(self, args: argparse.Namespace) -> int:
-        """Watch, and return the exit code."""
+        """Run the viewer, and return the exit code."""
         _check(args)
         if args.web is not None:
             from esper_sink_tui.web import serve  # noqa: PLC0415  # heavy, and only for this
@@ -73,7 +73,7 @@ class SanctumCommand:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse what does not go together."""
+    """Raise UsageError for options that exclude each other."""
     if args.json and not args.once:
         raise UsageError("--json goes with --once", hint="esper sanctum RUN --once --json")
     if args.once and len(args.runs) > 1:
@@ -91,7 +91,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _attach(args: argparse.Namespace) -> int:
-    """Runs on disk."""
+    """View runs on disk."""
     from esper_core.runs import find_run  # noqa: PLC0415  # not for --help
     from esper_sink_tui.watch import Watch  # noqa: PLC0415  # as above
 
@@ -115,7 +115,7 @@ def _attach(args: argparse.Namespace) -> int:
 
 
 def _newest(base: Path) -> tuple[RunDir, str]:
-    """The newest live run, else the newest; and a word about the choice."""
+    """The newest live run, else the newest run; and a line that states the choice."""
     from esper_core.health import RunState  # noqa: PLC0415  # not for --help
     from esper_core.runs import find_run, list_runs, read_record, run_state  # noqa: PLC0415  # as above
 
@@ -127,7 +127,7 @@ def _newest(base: Path) -> tuple[RunDir, str]:
 
 
 def _listen(args: argparse.Namespace) -> int:
-    """Runs heard of over OTLP/HTTP."""
+    """View runs received over OTLP/HTTP."""
     from esper_sink_tui.listen import Receiver, is_loopback, parse_address  # noqa: PLC0415  # not for --help
     from esper_sink_tui.watch import Watch  # noqa: PLC0415  # as above
 
@@ -145,7 +145,10 @@ def _listen(args: argparse.Namespace) -> int:
 
 
 def _token(given: str | None) -> str:
-    """From the flag, a file it names, or the environment; an empty one is an error and not an open door."""
+    """The token from the flag, from the file that it names, or from the environment variable.
+
+    An empty token raises UsageError; it must not disable the check.
+    """
     text = os.environ.get(_TOKEN_VARIABLE) if given is None else given
     if text is None:
         return ""
@@ -166,7 +169,7 @@ def _ascii(args: argparse.Namespace) -> bool:
 
 
 def _show(watch: Watch, args: argparse.Namespace, *, greeting: str, back: str) -> int:
-    """The screen; without a terminal, lines."""
+    """Show the screen; without a terminal, print lines."""
     from esper_sink_tui.foreground import open_screen, stop_run  # noqa: PLC0415  # not for --help
     from esper_sink_tui.terminal import has_terminal  # noqa: PLC0415  # as above
 
@@ -183,7 +186,7 @@ def _show(watch: Watch, args: argparse.Namespace, *, greeting: str, back: str) -
         ascii_only=_ascii(args) and not served,
         bell=args.bell,
         theme=args.theme,
-        # A browser page must not be able to end a training.
+        # A browser page must not be able to stop a training.
         request_stop=None if served else lambda run_id: stop_run(watch, run_id),
         greeting=greeting,
     )

@@ -34,4 +34,4 @@ PANELS: Final[dict[str, Callable[[ScreenModel, int, int], list[Line]]]] = {
     "sinks": sinks_panel,
     "events": events_panel,
 }
-"""By the name that keys, zoom and copy use."""
+"""The panels by the name that keys, zoom and copy use."""

@@ -1,4 +1,4 @@
-"""StatusBanner as text: the verdict first, then why and what next, then the early stop. Always four lines."""
+"""StatusBanner as text: the verdict first, then the reason and the next step, then the early stop; four lines."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def one_line(model: ScreenModel, width: int) -> Line:
 
 
 def state_line(model: ScreenModel) -> Line:
-    """How things stand in one line of any length, for logs."""
+    """Verdict, KL and state of the run in one line of any length, for logs."""
     tamiyo = model.snapshot.tamiyo
     direction = trend(tamiyo.kl_divergence_history)
     parts = [
@@ -62,7 +62,7 @@ def state_line(model: ScreenModel) -> Line:
 
 
 def _verdict_line(model: ScreenModel, width: int) -> Line:
-    """Verdict, KL and the age of the data always; limits, progress and ETA as far as there is room."""
+    """The first line: always verdict, KL and the age of the data; limits, progress and ETA when there is room."""
     if width < _NARROW:
         return one_line(model, width)
     wide = width >= _WIDE
@@ -105,7 +105,7 @@ def _state(model: ScreenModel) -> Line:
 
 def _age_text(model: ScreenModel) -> str:
     if model.ended_s is not None:
-        # An hour later nobody counts seconds, and a text that stands still costs nothing.
+        # After a minute, seconds do not matter; a text that does not change is not drawn again.
         return f"{age(model.ended_s) if model.ended_s < 60 else duration(model.ended_s // 60 * 60)} ago"
     return f"age {age(model.age_s):<4}"
 
@@ -128,7 +128,7 @@ def _why_line(model: ScreenModel, width: int) -> Line:
 
 
 def _next_line(model: ScreenModel) -> Line:
-    """What to do, or the news from the viewer itself."""
+    """What to do next, or a message of the viewer."""
     if model.notice:
         return line((" note: ", "dim"), (clean(model.notice), "info"))
     if model.advice is None:
@@ -141,7 +141,7 @@ def _label(model: ScreenModel) -> str:
 
 
 def _stop_line(model: ScreenModel, width: int) -> Line:
-    """The early stop: of the last update, else how many of the last ten; and the limit in force."""
+    """The early stop of the last update, else the number of early stops in the last ten; and the limit in force."""
     snapshot = model.snapshot
     stopped = snapshot.stopped_recently
     seen = len(snapshot.tamiyo.early_stops)
@@ -156,7 +156,7 @@ def _stop_line(model: ScreenModel, width: int) -> Line:
 
 
 def _limit_text(model: ScreenModel) -> str:
-    """The stop in words, from the last update or from the run's start."""
+    """The stop threshold as text, from the last update or from the run's start."""
     last, plan = model.snapshot.last, model.snapshot.plan
     threshold = last.stop_threshold if last is not None else plan.stop_threshold
     target = last.target_kl if last is not None else plan.target_kl

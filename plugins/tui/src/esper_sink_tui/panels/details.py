@@ -41,7 +41,7 @@ def detail_lines(payload: PPOUpdatePayload, width: int) -> list[Line]:
 
 
 def _text(value: object) -> str:
-    """A value as Python knows it, floats in six figures."""
+    """A value as Python prints it, floats with six significant digits."""
     if value is None or value == "":
         return MISSING
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""The event log as text, newest first: the newest line stays where the eye is."""
+"""The event log as text, newest first, so that the newest line is always in the same place."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def shown_events(entries: Sequence[EventEntry], keep: EventFilter) -> list[Event
 
 
 def event_line(entry: EventEntry) -> Line:
-    """Time, sign, word, source, update and what happened."""
+    """One entry: time, sign, word, source, update and text."""
     glyph, word, role = _TONES[entry.tone]
     number = str(entry.update_id) if entry.update_id is not None else ""
     return line(

@@ -1,4 +1,4 @@
-"""The heads as text: KL, weight, share and sparkline, or entropy and clip fraction; who carries the drift is named."""
+"""The heads as text: KL, weight, share and sparkline, or entropy and clip fraction; names the head of largest share."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _leading(heads: tuple[HeadState, ...]) -> HeadState | None:
 
 
 def _drift(model: ScreenModel, leading: HeadState | None) -> str:
-    """Which head carries the drift, once there is one."""
+    """Names the head with the largest share of the KL, when there is one."""
     if leading is None or model.snapshot.tamiyo.level.severity < HealthLevel.WARNING.severity:
         return "d KL" if model.head_view == "entropy" else "d entropy, clip"
     return f"{clean(leading.name)} carries {percent(leading.share, 0)}"
@@ -73,7 +73,7 @@ def _judged(role: Role) -> Role:
 
 
 def _bar(share: float | None, width: int) -> str:
-    """A share as a bar of whole cells, at least a sliver for any share at all."""
+    """A share as a bar of whole cells; any share above 0 gets at least the smallest bar."""
     if share is None or not math.isfinite(share):
         return " " * width
     full = round(min(max(share, 0.0), 1.0) * width)

@@ -68,7 +68,7 @@ def _header(room: int) -> Line:
 
 
 def metric_row(item: Metric, state: TamiyoState, room: int = _FULL) -> Line:
-    """One metric: what it is, how it went, which limits apply and how it stands."""
+    """One metric: its name, its history, its limits and its state."""
     sign = LEVELS[item.level(state)]
     history = list(item.history(state))
     lo, hi = item.bounds(state)

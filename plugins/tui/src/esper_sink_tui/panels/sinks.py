@@ -1,4 +1,4 @@
-"""The sinks as text: is the telemetry itself well?"""
+"""The sinks as text: state, queue, losses and lag."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SIGNS: Final[dict[str, tuple[str, Role]]] = {
 
 
 def sinks_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
-    """State, queue, losses and lag of each sink; the ones in trouble first when not all fit."""
+    """State, queue, losses and lag of each sink; failing ones first when not all fit."""
     room = max(height - 3, 1)
     wide = width >= _WIDE
     name = width - 4 - (12 + 11 + 9 + 8 if wide else 12 + 7)
@@ -59,7 +59,7 @@ def _sign(item: SinkAccount) -> tuple[str, Role]:
 
 
 def sinks_line(model: ScreenModel) -> Line:
-    """All sinks in one line: the ones in trouble by name."""
+    """All sinks in one line; failing ones by name."""
     troubled = [item for item in model.sinks if item.troubled]
     if not troubled:
         sign: Span = ("● ok", "ok") if model.sinks else ("—", "dim")

@@ -20,7 +20,7 @@ __all__ = ["throughput_line", "throughput_panel"]
 
 
 def throughput_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
-    """Steps per second, where the time goes, how far the run is and when it ends."""
+    """Steps per second, the parts of the time, the progress of the run and its estimated end."""
     state, last = model.snapshot.tamiyo, model.snapshot.last
     history = [value for value in state.steps_per_s_history if value is not None]
     top = 1.25 * _range(history)[1]
@@ -49,7 +49,7 @@ def throughput_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
 
 
 def _range(values: list[float]) -> tuple[float, float]:
-    """Returns have no limits and no scale of their own: their sparkline spans what the last ten were."""
+    """The return's sparkline: returns have neither limits nor a fixed scale, so its range is that of the last ten."""
     finite = [value for value in values if math.isfinite(value)]
     return min(finite, default=0.0), max(finite, default=1.0)
 

@@ -1,1 +1,1 @@
-"""Sanctum's further screens, one a file; each is imported when it is first opened."""
+"""Sanctum's further screens, one per file; each is imported when it is first opened."""

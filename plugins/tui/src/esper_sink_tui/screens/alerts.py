@@ -1,4 +1,4 @@
-"""How the verdict changed while the viewer watched."""
+"""The screen with the changes of the verdict since the viewer opened."""
 
 from __future__ import annotations
 

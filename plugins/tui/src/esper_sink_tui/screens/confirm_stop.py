@@ -1,4 +1,4 @@
-"""The question before a training is stopped."""
+"""The confirmation before a training is stopped."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["ConfirmStop"]
 
 
 class ConfirmStop(ModalScreen[bool]):
-    """Asks; anything but ``y`` is a no.
+    """Asks for confirmation; any key but ``y`` means no.
 
     Args:
-        subject: which training, in words.
+        subject: names the training.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [("y", "answer(True)", "stop it"), ("n,escape,q", "answer(False)", "no")]

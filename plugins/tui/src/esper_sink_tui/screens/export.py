@@ -1,4 +1,4 @@
-"""What to take away, and where to."""
+"""The screen on which the user chooses what to export."""
 
 from __future__ import annotations
 

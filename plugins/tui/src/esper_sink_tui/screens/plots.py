@@ -90,7 +90,7 @@ class PlotsScreen(Screen[None]):
         self.series: list[Series] = []
 
     def compose(self) -> ComposeResult:
-        """KL above, return below, then who is who."""
+        """KL above, return below, then the legend."""
         with Vertical():
             yield NarrowPlot(id="history-kl")
             yield NarrowPlot(id="history-return")
@@ -149,7 +149,7 @@ class PlotsScreen(Screen[None]):
         return "default" if self.app.theme == MONO.name else _COLOURS[place % len(_COLOURS)]
 
     def _draw_line(self, plot: PlotWidget, place: int, xs: Sequence[float], ys: Sequence[float]) -> None:
-        """A run's line, with its letter at the end: told apart without colours too."""
+        """Draw a run's line, with its letter at the end, so that lines can be distinguished without colours."""
         points = [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(y)]
         if not points:
             return

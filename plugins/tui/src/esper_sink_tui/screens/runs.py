@@ -1,4 +1,4 @@
-"""The list of runs: filter, show, mark for comparing."""
+"""The screen with the list of runs: filter, show, mark for comparison."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COLUMNS = (" ", "run", "state", "verdict", "updates", "KL", "return", "steps/s"
 class RunsScreen(ModalScreen[str]):
     """Type to filter; enter shows the run, ``space`` marks it, ``v`` compares the marked ones.
 
-    Dismisses with ``compare`` when that was asked for, else with an empty string.
+    Dismisses with ``compare`` after ``v``, else with an empty string.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -86,7 +86,7 @@ class RunsScreen(ModalScreen[str]):
 
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
-        """A name that no followed run has may still be one of the folder."""
+        """Show the run of that name; a run that is not followed yet is looked up in the folder."""
         if event.value.strip() and self.query_one(DataTable).row_count <= 1:
             try:
                 self._watch.open(event.value.strip())
@@ -111,7 +111,7 @@ class RunsScreen(ModalScreen[str]):
         return table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value
 
     def action_filter(self) -> None:
-        """To the filter."""
+        """Move the focus to the filter."""
         self.query_one(Input).focus()
 
     def action_mark(self) -> None:

@@ -1,4 +1,4 @@
-"""Sanctum's widgets: places for the lines that the pure panels make, and the plot."""
+"""Sanctum's widgets: they draw the lines of the pure panels, and the plot."""
 
 from __future__ import annotations
 
@@ -48,5 +48,5 @@ PANEL_WIDGETS: Final[Mapping[str, type[TextPanel]]] = {
         OneLine,
     )
 }
-"""By the names of :mod:`esper_sink_tui.layout`, in the order of the tab key; the plot is a widget of another kind,
-imported when first shown."""
+"""The text widgets by their names in :mod:`esper_sink_tui.layout`, in the order of the tab key; the plot is a widget of
+another kind, imported when first shown."""

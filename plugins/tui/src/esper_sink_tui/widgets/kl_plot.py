@@ -28,7 +28,7 @@ __all__ = ["KLAxis", "KLPlot", "NarrowPlot", "WholeAxis"]
 
 
 class KLAxis(NumericAxisFormatter):
-    """Names the limits on the axis instead of round numbers.
+    """Formats the axis: marks the limits by name instead of round numbers.
 
     Args:
         stop: the stop threshold in force, nats; None when early stopping is off.
@@ -45,7 +45,7 @@ class KLAxis(NumericAxisFormatter):
         return [tick for tick in sorted({0.0, *self._names, KL_RANGE[1]}) if min_ <= tick <= max_]
 
     def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
-        """A name and a value where it is a limit."""
+        """The label of a tick: name and value of a limit."""
         return [f"{self._names.get(tick, '')} {plain(tick, 4).removeprefix('0')}".strip() for tick in ticks]
 
 
@@ -58,7 +58,7 @@ class WholeAxis(NumericAxisFormatter):
 
 
 class NarrowPlot(PlotWidget, can_focus=True):
-    """A plot that leaves the room to the data. Margins changed after mounting would leave its canvas as it was."""
+    """A plot with small margins. They are set before mounting: a later change would not resize the canvas."""
 
     margin_top = reactive(0)
     margin_bottom = reactive(1)
@@ -88,7 +88,7 @@ class KLPlot(NarrowPlot, can_focus=True, inherit_bindings=False):
         self._drawn: tuple[object, ...] = ()
 
     def place(self, cell: Cell) -> None:
-        """Put the widget where the layout says."""
+        """Set the widget's position and size."""
         self.styles.offset = (cell.x, cell.y)
         self.styles.width = cell.width
         self.styles.height = cell.height
@@ -130,7 +130,7 @@ class KLPlot(NarrowPlot, can_focus=True, inherit_bindings=False):
 
 
 def _line(recent: Sequence[PPOUpdatePayload]) -> tuple[list[int], list[float]]:
-    """The measured values; those above the range stay at its upper edge, and the banner has their number."""
+    """The measured values; those above the range are drawn at its upper edge, and the banner shows the number."""
     points = [
         (item.update_id, min(item.kl_divergence, KL_RANGE[1]))
         for item in recent

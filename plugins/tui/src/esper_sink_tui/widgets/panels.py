@@ -1,4 +1,4 @@
-"""The text panels as widgets: each is a name that :mod:`esper_sink_tui.layout` gives a place and a text."""
+"""The text panels as widgets; :mod:`esper_sink_tui.layout` defines position and text by their names."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class HealthStatusPanel(TextPanel, can_focus=True):
 
 
 class HeadsPanel(TextPanel, can_focus=True):
-    """The heads' part in the KL, or their entropy."""
+    """The heads' share of the KL, or their entropy."""
 
     panel: ClassVar[str] = "heads"
 
@@ -44,7 +44,7 @@ class ThroughputPanel(TextPanel, can_focus=True):
 
 
 class RunsPanel(TextPanel, can_focus=True):
-    """The list of runs around the one on show."""
+    """The list of runs around the selected one."""
 
     panel: ClassVar[str] = "runs"
 

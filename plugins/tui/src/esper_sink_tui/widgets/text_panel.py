@@ -1,4 +1,4 @@
-"""TextPanel: shows the lines of one panel and repaints only those that changed."""
+"""TextPanel: draws the lines of one panel and repaints only those that changed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class TextPanel(Widget):
         self._styles: dict[Role, Style] = {}
 
     def place(self, cell: Cell) -> None:
-        """Put the widget where the layout says."""
+        """Set the widget's position and size."""
         self.styles.offset = (cell.x, cell.y)
         self.styles.width = cell.width
         self.styles.height = cell.height
@@ -73,24 +73,24 @@ class TextPanel(Widget):
         return bool(changed)
 
     def text(self) -> str:
-        """The panel as text, as it stands on the screen."""
+        """The panel's text, as drawn on the screen."""
         return "\n".join(plain_text(item).rstrip() for item in self._lines)
 
     def render_line(self, y: int) -> Strip:
-        """One line as Textual wants it."""
+        """One line as a Textual strip."""
         if y >= len(self._lines):
             return Strip.blank(self.size.width, self.rich_style)
         segments = [Segment(text, self._style(role)) for text, role in self._lines[y]]
         return Strip(segments).adjust_cell_length(self.size.width, self.rich_style)
 
     def _style(self, role: Role) -> Style:
-        found = self._styles.get(role)
-        if found is None:
-            found = self.get_component_rich_style(role_class(role)) if role else self.rich_style
-            self._styles[role] = found
-        return found
+        style = self._styles.get(role)
+        if style is None:
+            style = self.get_component_rich_style(role_class(role)) if role else self.rich_style
+            self._styles[role] = style
+        return style
 
     def notify_style_update(self) -> None:
-        """A theme or focus changed."""
+        """Repaint: the theme or the focus changed."""
         self._styles.clear()
         super().notify_style_update()
