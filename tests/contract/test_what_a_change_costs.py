@@ -174,7 +174,7 @@ class CheckpointSaved(Payload):
     ),
     Hunk(
         "esper_core/hooks/_specs.py",
-        '        """The run ended in an orderly way. The last event of an attempt."""\n',
+        '        """The run ended: done, stopped or failed, but not killed. The last event of an attempt."""\n',
         """
     @hookspec
     def esper_checkpoint_saved(self, event: TelemetryEvent[CheckpointSaved]) -> None:
