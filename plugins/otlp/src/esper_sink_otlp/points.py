@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from opentelemetry.sdk.metrics.export import Gauge, Metric, MetricsData, NumberDataPoint, ResourceMetrics, ScopeMetrics
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
 from esper_core.semconv.gauges import DIVERGENCE
+from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
 from esper_core.semconv.names import GAUGES
 
 if TYPE_CHECKING:
