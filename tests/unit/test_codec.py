@@ -26,7 +26,7 @@ from esper_core.events import (
     TelemetryEvent,
     TraceRef,
 )
-from esper_core.runs import open_run
+from esper_core.reading import open_run
 from esper_core.semconv.attributes import (
     SPAN_NAMES,
     attribute_specs,
