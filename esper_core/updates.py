@@ -13,9 +13,19 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from operator import add
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from esper_core.events import EarlyStop, HeadStats, Outcome, PPOUpdatePayload
+from esper_core.events import (
+    Divergence,
+    EarlyStop,
+    Granularity,
+    HeadKind,
+    HeadStats,
+    KLMeasured,
+    Outcome,
+    PPOUpdatePayload,
+)
 from esper_core.health import update_level
 from esper_core.kl import KLStats, StopMonitor, StopOn, StopRule
 
@@ -53,6 +63,9 @@ class Mean:
         """The mean; None of nothing."""
         return self.total / self.count if self.count else None
 
+    def __add__(self, other: Mean) -> Mean:
+        return Mean(self.total + other.total, self.count + other.count)
+
     @classmethod
     def pooled(cls, parts: Sequence[Mean]) -> Mean:
         """All parts added up."""
@@ -75,6 +88,10 @@ class UpdateSettings:
         kl_estimator: ``k3`` or ``exact``, of the reported KL.
         clip_range: of the surrogate.
         device: that the update runs on.
+        head_kinds: the distribution of each head, parallel to ``heads``; empty when all are categorical.
+        granularity: whether a step is an environment step, or a sequence of tokens.
+        library: that runs the loop; empty for Esper's own.
+        library_kl_name: what it calls its own KL, given as ``library_kl`` among the measured fields.
     """
 
     heads: tuple[str, ...]
@@ -84,6 +101,16 @@ class UpdateSettings:
     kl_estimator: str = "k3"
     clip_range: float | None = None
     device: str = "cpu"
+    head_kinds: tuple[HeadKind, ...] = ()
+    granularity: Granularity = "step"
+    library: str = ""
+    library_kl_name: str = ""
+
+    @property
+    def kinds(self) -> tuple[HeadKind, ...]:
+        """The distribution of each head."""
+        usual: HeadKind = "categorical"
+        return self.head_kinds or (usual,) * len(self.heads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +121,15 @@ class MinibatchSeen:
         kl: its statistics.
         shown: values under the names of the payload's fields; reported is each one's mean over the minibatches whose
             step was taken. NaN and Inf among them are counted.
+        pooled: means before their division, under the same names; reported is the mean over all minibatches seen, the
+            one that crossed the limit among them.
+        by_head: likewise, one mean a head, under the names of the fields of ``HeadStats``.
     """
 
     kl: KLStats
     shown: Mapping[str, float | None] = field(default_factory=dict)
+    pooled: Mapping[str, Mean] = field(default_factory=dict)
+    by_head: Mapping[str, Sequence[Mean]] = field(default_factory=dict)
 
     @property
     def non_finite(self) -> int:
@@ -177,6 +209,7 @@ class UpdateRecorder:
         self._early_stop: EarlyStop | None = None
         self._non_finite = 0
         self._measured: dict[str, Measured] = {}
+        self._divergences: tuple[Divergence, ...] = ()
         self._by_epoch: list[KLStats] = []
         self._epoch_open = False
         self._minibatch = 0
@@ -185,6 +218,8 @@ class UpdateRecorder:
         self._seen: MinibatchSeen | None = None
         self._steps_taken = 0
         self._shown: defaultdict[str, list[float]] = defaultdict(list)
+        self._pooled: dict[str, Measured] = {}
+        self._by_head: dict[str, tuple[Mean, ...]] = {}
 
     @classmethod
     def begin(
@@ -206,6 +241,10 @@ class UpdateRecorder:
         """Take values under the names of the payload's fields; the last one given counts."""
         self._measured |= fields
 
+    def diverged(self, *divergences: Divergence) -> None:
+        """Take KLs of something else than the behaviour policy, such as of a reference model. They set no level."""
+        self._divergences += divergences
+
     def begin_epoch(self) -> None:
         """Another pass over the rollout begins."""
         self._epoch_open = False
@@ -226,7 +265,17 @@ class UpdateRecorder:
             self._minibatch = 1
             self._epoch_open = True
         self._non_finite += seen.non_finite
+        self._pool(seen)
         self._monitor.add(seen.kl)
+
+    def _pool(self, seen: MinibatchSeen) -> None:
+        """Add a minibatch's means to those of the update."""
+        for name, mean in seen.pooled.items():
+            so_far = self._pooled.get(name)
+            self._pooled[name] = so_far + mean if isinstance(so_far, Mean) else mean
+        for name, means in seen.by_head.items():
+            before = self._by_head.get(name)
+            self._by_head[name] = tuple(means) if before is None else tuple(map(add, before, means))
 
     def stepped(self) -> None:
         """The optimizer step of the minibatch seen last was taken."""
@@ -244,11 +293,11 @@ class UpdateRecorder:
         """Whether the KL forbids another epoch; then the stop is recorded."""
         return self._stopped(self._monitor.after_epoch())
 
-    def stop(self, value: float) -> None:
+    def stop(self, value: float | None) -> None:
         """The KL went beyond the limit at the minibatch seen last.
 
         Args:
-            value: what was compared, nats.
+            value: what was compared, nats; None when a library stopped and does not tell.
         """
         pooled = self._monitor.pooled
         head = pooled.leading_head(self._settings.heads) if pooled is not None else None
@@ -256,7 +305,8 @@ class UpdateRecorder:
         epoch = len(self._by_epoch)
         self._early_stop = EarlyStop(epoch=epoch, minibatch=self._minibatch, value=value, threshold=limit, head=head)
         self._outcome = "early_stopped"
-        self._reason = f"KL ({self._monitor.on}) {value:.6g} > {limit:.6g} at {self._place}"
+        found = f"{value:.6g} >" if value is not None else "above"
+        self._reason = f"KL ({self._monitor.on}) {found} {limit:.6g} at {self._place}"
 
     def interrupt(self, reason: str) -> None:
         """Something other than the KL ended the update at the minibatch seen last, whose step was not taken."""
@@ -286,7 +336,8 @@ class UpdateRecorder:
         """Build the payload and emit it.
 
         Args:
-            final: the pass after the last step; None when the update was skipped. Only this one sets a level.
+            final: the pass after the last step; None when the update was skipped, or when only the loop's own values
+                are known. Only this one sets a level.
             env_steps: environment steps taken in the run when the update began.
             rollout_steps: environment steps of this rollout, for ``steps_per_s``.
             episodes: that finished meanwhile.
@@ -306,7 +357,9 @@ class UpdateRecorder:
         kl_divergence = final.kl.weighted if final is not None else None
         kl_joint = final.kl.joint if final is not None else None
         non_finite = self._non_finite + (final.non_finite if final is not None else 0)
-        given = self._measured | {name: _mean(values) for name, values in self._shown.items()} | _of_final(final)
+        when = self._kl_measured(final)
+        shown: dict[str, Measured] = {name: _mean(values) for name, values in self._shown.items()}
+        given = self._measured | shown | self._pooled | _of_final(final)
         return PPOUpdatePayload(
             update_id=self._update_id,
             env_steps=env_steps,
@@ -316,20 +369,26 @@ class UpdateRecorder:
             kl_divergence=kl_divergence,
             kl_joint=kl_joint,
             kl_first_minibatch=self._first,
-            kl_mean=_mean(self._in_loop),
+            kl_mean=None if (seen := KLStats.pooled(self._by_epoch)) is None else seen.weighted,
             kl_max=_max(self._in_loop),
             kl_last=self._in_loop[-1] if self._in_loop else None,
             kl_by_epoch=tuple(value for item in self._by_epoch if (value := item.weighted) is not None),
             kl_estimator=settings.kl_estimator,
+            kl_measured=when,
+            granularity=settings.granularity,
+            library=settings.library,
+            library_kl_name=settings.library_kl_name,
+            divergences=self._divergences,
             target_kl=settings.target_kl or None,
             stop_threshold=monitor.threshold,
             stop_on=monitor.on,
             stop_rule=monitor.rule,
             stop_window=monitor.window,
             early_stop=self._early_stop,
+            joint_would_stop=monitor.joint_would_stop,
             non_finite=non_finite,
-            health=update_level(kl_divergence, kl_joint=kl_joint, non_finite=non_finite),
-            heads=_heads(settings.heads, final),
+            health=update_level(kl_divergence, kl_joint=kl_joint, non_finite=non_finite, kl_measured=when),
+            heads=_heads(settings, self._by_head, final),
             epochs=len(self._by_epoch),
             epochs_planned=self._epochs_planned,
             minibatches=self._steps_taken,
@@ -346,6 +405,11 @@ class UpdateRecorder:
         if value is not None:
             self.stop(value)
         return value is not None
+
+    def _kl_measured(self, final: FinalPass | None) -> KLMeasured:
+        if final is not None:
+            return "after_last_step"
+        return "in_loop" if self._in_loop else "none"
 
     @property
     def _place(self) -> str:
@@ -364,22 +428,24 @@ def _of_final(final: FinalPass | None) -> dict[str, Measured]:
     return found
 
 
-def _heads(names: Sequence[str], final: FinalPass | None) -> tuple[HeadStats, ...]:
+def _heads(
+    settings: UpdateSettings, in_loop: Mapping[str, Sequence[Mean]], final: FinalPass | None
+) -> tuple[HeadStats, ...]:
     """One entry a head; what was not measured stays None."""
-    if final is None:
-        return tuple(HeadStats(name=name) for name in names)
-    kl = final.kl
-    return tuple(
-        HeadStats(
-            name=name,
-            kl=kl.by_head[index],
-            decisions=int(kl.decisions[index]),
-            weight=kl.weights[index],
-            share=kl.shares[index],
-            **{field_name: means[index].value for field_name, means in final.by_head.items()},
-        )
-        for index, name in enumerate(names)
-    )
+    found = []
+    for index, (name, kind) in enumerate(zip(settings.heads, settings.kinds, strict=True)):
+        means = {**in_loop, **(final.by_head if final is not None else {})}
+        values: dict[str, Any] = {field_name: parts[index].value for field_name, parts in means.items()}
+        if final is not None:
+            kl = final.kl
+            values |= {
+                "kl": kl.by_head[index],
+                "decisions": int(kl.decisions[index]),
+                "weight": kl.weights[index],
+                "share": kl.shares[index],
+            }
+        found.append(HeadStats(name=name, kind=kind, **values))
+    return tuple(found)
 
 
 def finite_mean(values: Iterable[float]) -> float | None:

@@ -159,7 +159,7 @@ def end_lines(
         f"  return   {returned}",
         f"  KL       {_kl_text(last)}",
         f"  verdict  {verdict.label}: {verdict.reason}",
-        f"  stops    {result.early_stops} early {'stop' if result.early_stops == 1 else 'stops'}",
+        f"  stops    {_stops_text(result)}",
     ]
     lost = [sink for sink in report.sinks if sink.lost]
     lines.append(f"  lost     {', '.join(f'{sink.name} {sink.lost}' for sink in lost) or 'nothing'}")
@@ -168,6 +168,16 @@ def end_lines(
         width = max(len(command) for command, _ in commands)
         lines += ["next:", *(f"  {command:<{width}}  # {purpose}" for command, purpose in commands)]
     return lines
+
+
+def _stops_text(result: TrainResult) -> str:
+    """How many updates the KL stopped; with several heads and a weighted limit also what a joint one would have."""
+    text = f"{result.early_stops} early {'stop' if result.early_stops == 1 else 'stops'}"
+    last = result.last
+    if result.joint_stops is None or last is None or last.stop_on == "joint" or len(last.heads) < 2:
+        return text
+    updates = "1 update" if result.joint_stops == 1 else f"{result.joint_stops} updates"
+    return f"{text}; on the joint KL the same limit would have stopped {updates}"
 
 
 def _kl_text(last: PPOUpdatePayload | None) -> str:

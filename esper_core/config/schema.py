@@ -46,10 +46,16 @@ class PPOConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     gamma: Annotated[float, _doc("discount factor", ge=0, le=1)] = 0.99
     gae_lambda: Annotated[float, _doc("GAE's lambda", ge=0, le=1)] = 0.95
     clip_range: Annotated[float, _doc("clip range of the joint probability ratio", gt=0)] = 0.2
-    value_coef: Annotated[float, _doc("weight of the value loss", ge=0)] = 0.5
-    entropy_coef: Annotated[float, _doc("weight of the entropy bonus, per head-decision", ge=0)] = 0.01
+    value_coef: Annotated[
+        float, _doc("weight of the value loss, 0.5 * squared error per step: 1.0 is SB3's vf_coef 0.5", ge=0)
+    ] = 0.5
+    entropy_coef: Annotated[
+        float, _doc("weight of the entropy bonus: nats per unforced step, summed over active heads", ge=0)
+    ] = 0.01
     max_grad_norm: Annotated[float, _doc("global gradient norm above which gradients are scaled down", gt=0)] = 0.5
-    normalise_advantage: Annotated[bool, _doc("scale advantages of the rollout to mean 0 and std 1")] = True
+    normalise_advantage: Annotated[bool, _doc("scale advantages of the rollout's unforced steps to mean 0, std 1")] = (
+        True
+    )
     hidden: Annotated[tuple[int, ...], _doc("widths of the hidden layers of policy and value trunk")] = (
         64,
         64,

@@ -30,6 +30,8 @@ class About:
         name: the attribute's name below the event's namespace, where it is not the field's.
         key: the whole attribute name, where another event's field describes it: the same thing has the same name on
             every span.
+        implied: the default goes without saying: it is not written, and a reader who misses it means it. Keeps lines
+            short where nearly every value is the default.
         examples: values the registry shows; without them those of the type.
         stability: of the name, in the words of OpenTelemetry.
     """
@@ -39,6 +41,7 @@ class About:
     gauge: bool | str = False
     name: str = ""
     key: str = ""
+    implied: bool = False
     examples: tuple[Any, ...] = ()
     stability: str = "development"
 

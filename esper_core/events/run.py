@@ -143,6 +143,11 @@ class RunFinished(Payload):
     env_steps: int = measured("Environment steps over all attempts.", default=0, unit="{step}")
     episodes: int = measured("Finished episodes over all attempts.", default=0, unit="{episode}")
     early_stops: int = measured("Early stops of this attempt.", default=0, unit="{stop}")
+    joint_stops: int | None = measured(
+        "Updates of this attempt in which the stop rule on the joint KL would have stopped, early stops included; "
+        "None when early stopping is off.",
+        unit="{stop}",
+    )
     duration_s: float | None = measured("Seconds of this attempt.", unit="s")
     return_mean_100: float | None = measured("Mean return of the last 100 episodes.", key="esper.ppo.return_mean_100")
     kl_divergence: float | None = measured("The last update's KL, nats.", key="esper.ppo.kl_divergence")

@@ -10,14 +10,26 @@ from esper_core.events._record import EventKind, Payload, Record
 from esper_core.events.fields import about, measured
 from esper_core.health import HealthLevel
 
-__all__ = ["EarlyStop", "HeadStats", "Outcome", "PPOUpdatePayload"]
+__all__ = [
+    "Divergence",
+    "EarlyStop",
+    "Granularity",
+    "HeadKind",
+    "HeadStats",
+    "KLMeasured",
+    "Outcome",
+    "PPOUpdatePayload",
+]
 
 Outcome: TypeAlias = Literal["completed", "early_stopped", "skipped", "interrupted"]
+KLMeasured: TypeAlias = Literal["after_last_step", "in_loop", "none"]
+Granularity: TypeAlias = Literal["step", "token"]
+HeadKind: TypeAlias = Literal["categorical", "gaussian", "beta", "bernoulli", "token"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class HeadStats(Record):
-    """One head's part of an update, over its active decisions (causal mask 1, unforced steps)."""
+    """One head's part of an update, over its active decisions: those with an effect and more than one legal choice."""
 
     name: str = field(
         metadata=about(
@@ -30,7 +42,19 @@ class HeadStats(Record):
         unit="{nat}",
         gauge=True,
     )
-    decisions: int = measured("Active decisions of each head, `n_h`.", default=0, unit="{decision}", gauge=True)
+    kind: HeadKind = measured(
+        "The distribution each head draws from; an entropy of `gaussian` and `beta` is differential. Absent: all "
+        "categorical.",
+        default="categorical",
+        implied=True,
+        examples=(("categorical", "gaussian"),),
+    )
+    decisions: int = measured(
+        "Active decisions of each head, `n_h`: causal mask 1 and more than one legal choice.",
+        default=0,
+        unit="{decision}",
+        gauge=True,
+    )
     weight: float | None = measured(
         "Share of unforced steps on which each head is active, `n_h / T`, 0..1; empty when there are none.",
         unit="1",
@@ -41,13 +65,41 @@ class HeadStats(Record):
     )
     entropy: float | None = measured("Mean entropy per active decision of each head.", unit="{nat}", gauge=True)
     entropy_normalised: float | None = measured(
-        "Mean of each head's entropy over log(number of legal choices), 0..1, over decisions with a choice.",
+        "Mean of each head's entropy over log(number of legal choices), over its active decisions, 0..1.",
         unit="1",
         gauge=True,
     )
     clip_fraction: float | None = measured(
-        "Share of each head's active decisions with `|ratio_h - 1| > clip_range`, 0..1.", unit="1", gauge=True
+        "Share of each head's active decisions with `|ratio_h - 1| > clip_range`, over all minibatches seen, in the "
+        "loop, 0..1.",
+        unit="1",
+        gauge=True,
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Divergence(Record):
+    """A divergence of something else than the behaviour policy: what a library also calls KL. It never sets a level."""
+
+    name: str = field(
+        metadata=about(
+            "What the library calls it; the other `esper.ppo.divergence.*` arrays are parallel to it.",
+            examples=(("objective/kl",),),
+        )
+    )
+    reference: str = measured(
+        "What the policy is compared with: `reference_model`, `proximal`, `sampler`, `teacher` or `normaliser`.",
+        default="reference_model",
+        examples=(("reference_model",),),
+    )
+    estimator: str = measured("How it was estimated: `k1`, `k2`, `k3` or `exact`.", default="k3", examples=(("k1",),))
+    direction: str = measured(
+        "Which way round: `policy_reference` for KL(policy || reference), or `reference_policy`.",
+        default="policy_reference",
+        examples=(("policy_reference",),),
+    )
+    per_decision: float | None = measured("Mean per decision (a token, where that is one).", unit="{nat}")
+    per_step: float | None = measured("Mean per step (a sequence, where that is one).", unit="{nat}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -61,7 +113,10 @@ class EarlyStop(Record):
             "`epoch`: the last one of the epoch, whose step was taken)."
         )
     )
-    value: float = field(metadata=about("The pooled KL that exceeded the limit.", unit="{nat}"))
+    value: float | None = measured(
+        "The KL that exceeded the limit, as the rule pools it; absent when the library that stopped does not tell.",
+        unit="{nat}",
+    )
     threshold: float = field(metadata=about("The limit that it exceeded.", unit="{nat}"))
     head: str | None = measured(
         "The head with the largest share of the pooled KL at the early stop.", examples=("slot",)
@@ -75,7 +130,9 @@ class PPOUpdatePayload(Payload):
     KL fields are in nats, estimated as KL(old || new) with Schulman's k3 = expm1(r) - r over the rollout's samples.
     ``kl_divergence`` is per head-decision (sum of numerators over sum of active decisions), ``kl_joint`` per unforced
     environment step (what other libraries' ``target_kl`` means). Both are measured in one pass over the whole
-    rollout after the last optimizer step. See docs/explanation/kl.md.
+    rollout after the last optimizer step, as entropies are; losses, gradient norms and clip fractions are the loop's.
+    ``kl_*`` is the behaviour policy's, always: whatever else is called KL stands in ``divergences``. See
+    docs/explanation/kl.md.
     """
 
     kind: ClassVar[EventKind] = "ppo_updated"
@@ -118,13 +175,41 @@ class PPOUpdatePayload(Payload):
         unit="{nat}",
         gauge=True,
     )
-    kl_mean: float | None = measured("Mean of the in-loop weighted KL over minibatches.", unit="{nat}", gauge=True)
+    kl_mean: float | None = measured(
+        "In-loop weighted KL over all minibatches seen: sum of their numerators over the sum of their decisions.",
+        unit="{nat}",
+        gauge=True,
+    )
     kl_max: float | None = measured("Largest in-loop weighted KL of one minibatch.", unit="{nat}", gauge=True)
     kl_last: float | None = measured("Last in-loop weighted KL of one minibatch.", unit="{nat}", gauge=True)
     kl_by_epoch: tuple[float, ...] = measured(
         "Pooled in-loop weighted KL of each epoch begun.", default=(), unit="{nat}"
     )
     kl_estimator: str = measured("How the reported KL was estimated: `k3` or `exact`.", default="k3")
+    kl_measured: KLMeasured = measured(
+        "When the KL was measured: after the last optimizer step, in the loop only (then `kl_divergence` is absent), "
+        "or never. Only `after_last_step`, which goes without saying, sets a level.",
+        default="after_last_step",
+        implied=True,
+    )
+    granularity: Granularity = measured(
+        "What a step is: an environment step, or a sequence of tokens of which each is a decision (`token`). Absent: "
+        "`step`.",
+        default="step",
+        implied=True,
+    )
+    library: str = measured(
+        "The library that ran the update, empty for Esper's own loop.", default="", examples=("stable-baselines3",)
+    )
+    library_kl_name: str = measured(
+        "What the library calls its own KL of the update.", default="", examples=("train/approx_kl",)
+    )
+    library_kl: float | None = measured(
+        "The library's own KL of the update, as it reports it; it sets no level.", unit="{nat}", gauge=True
+    )
+    divergences: tuple[Divergence, ...] = measured(
+        "Divergences of something else than the behaviour policy, one entry each.", default=(), name="divergence"
+    )
     target_kl: float | None = measured(
         "The configured KL target; None when early stopping is off.", unit="{nat}", gauge=True
     )
@@ -135,6 +220,10 @@ class PPOUpdatePayload(Payload):
     stop_rule: str = measured("What the limit is compared with: `pooled`, `minibatch` or `epoch`.", default="pooled")
     stop_window: int | None = measured("Minibatches pooled by the early stop's rule.", unit="{minibatch}", gauge=True)
     early_stop: EarlyStop | None = measured("Where the update stopped early, or None.")
+    joint_would_stop: bool | None = measured(
+        "Whether the same stop rule on the joint KL would have ended the update where it did or earlier; a weighted "
+        "stop counts. None when early stopping is off."
+    )
     ratio_max: float | None = measured(
         "Largest joint probability ratio seen, after the last step.", unit="{ratio}", gauge=True
     )
@@ -152,28 +241,45 @@ class PPOUpdatePayload(Payload):
     minibatches: int = measured("Optimizer steps taken.", default=0, unit="{minibatch}", gauge=True)
     minibatches_planned: int = measured("Optimizer steps planned.", default=0, unit="{minibatch}", gauge=True)
     steps: int = measured("Unforced environment steps T in the rollout.", default=0, unit="{step}", gauge=True)
-    steps_forced: int = measured("Steps with exactly one legal joint action.", default=0, unit="{step}", gauge=True)
+    steps_forced: int = measured(
+        "Steps on which no head had both an effect and a choice.", default=0, unit="{step}", gauge=True
+    )
     # learning
     policy_loss: float | None = measured(
-        "Mean clipped surrogate loss over the minibatches taken.", unit="{loss}", gauge=True
+        "Clipped surrogate loss per unforced step, mean over the minibatches whose step was taken.",
+        unit="{loss}",
+        gauge=True,
     )
     value_loss: float | None = measured(
-        "Mean value loss (0.5 * squared error) over the minibatches taken.", unit="{loss}", gauge=True
+        "Value loss (0.5 * squared error) per step, mean over the minibatches whose step was taken.",
+        unit="{loss}",
+        gauge=True,
     )
-    entropy: float | None = measured("Entropy per step, summed over active heads.", unit="{nat}", gauge=True)
+    entropy: float | None = measured(
+        "Entropy per unforced step, summed over active heads, after the last step.", unit="{nat}", gauge=True
+    )
     entropy_normalised: float | None = measured(
         "Mean normalised entropy over active head-decisions, 0..1.", unit="1", gauge=True
     )
     clip_fraction: float | None = measured(
-        "Share of unforced steps with `|joint ratio - 1| > clip_range`, mean over minibatches, 0..1.",
+        "Share of unforced steps with `|joint ratio - 1| > clip_range`, over all minibatches seen, in the loop, the "
+        "one that crossed the stop's limit among them, 0..1.",
         unit="1",
         gauge=True,
     )
     explained_variance: float | None = measured(
         "1 - Var(return - value) / Var(return); None when the returns do not vary.", unit="1", gauge=True
     )
-    grad_norm: float | None = measured("Mean global gradient norm before clipping.", unit="{norm}", gauge=True)
-    grad_norm_max: float | None = measured("Largest global gradient norm before clipping.", unit="{norm}", gauge=True)
+    grad_norm: float | None = measured(
+        "Global gradient norm before clipping, mean over the minibatches whose step was taken.",
+        unit="{norm}",
+        gauge=True,
+    )
+    grad_norm_max: float | None = measured(
+        "Largest global gradient norm before clipping, of the minibatches whose step was taken.",
+        unit="{norm}",
+        gauge=True,
+    )
     advantage_mean: float | None = measured(
         "Mean advantage of the rollout before normalisation.", unit="{reward}", gauge=True
     )

@@ -102,17 +102,21 @@ def classify_kl(kl: float | None) -> HealthLevel:
     return _above(kl, TUIThresholds.KL_WARNING, TUIThresholds.KL_CRITICAL)
 
 
-def update_level(kl_divergence: float | None, *, kl_joint: float | None, non_finite: int) -> HealthLevel:
+def update_level(
+    kl_divergence: float | None, *, kl_joint: float | None, non_finite: int, kl_measured: str = "after_last_step"
+) -> HealthLevel:
     """One update's own level: that of its KL, unrounded; NON_FINITE when anything in the update was.
 
     Args:
         kl_divergence: nats, after the last step; None when not measured.
         kl_joint: likewise; the limits are not on it, but a NaN in it counts.
         non_finite: values that were NaN or Inf.
+        kl_measured: when the KL was measured. A KL that was not measured after the last step has not seen what that
+            step did: it sets no level.
     """
     if non_finite or classify_kl(kl_joint) is HealthLevel.NON_FINITE:
         return HealthLevel.NON_FINITE
-    return classify_kl(kl_divergence)
+    return classify_kl(kl_divergence) if kl_measured == "after_last_step" else HealthLevel.UNKNOWN
 
 
 def classify_clip_fraction(clip_fraction: float | None) -> HealthLevel:

@@ -20,7 +20,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from esper_core.events import Outcome, PPOUpdatePayload
 from esper_core.health import HealthLevel, RunState
 from esper_core.semconv.attributes import attribute_specs
-from esper_core.semconv.gauges import gauge_values
+from esper_core.semconv.gauges import DIVERGENCE, divergence_values, gauge_values
 from esper_core.semconv.names import GAUGES, METRICS, Gauge
 
 if TYPE_CHECKING:
@@ -224,6 +224,7 @@ def observed_of(provider: MeterProvider, meter: Meter) -> Observed:
         seen = _observed_of[provider] = Observed(pending=Pending(meter))
         for gauge in GAUGES:
             meter.create_observable_gauge(gauge.name, [_last_value(seen, gauge)], gauge.unit, gauge.brief)
+        meter.create_observable_gauge(DIVERGENCE.name, [_divergences(seen)], DIVERGENCE.unit, DIVERGENCE.brief)
         _create_counters(meter, seen.pending)
         _create_status(meter, seen)
         _create_sinks(meter, seen)
@@ -236,6 +237,16 @@ def _last_value(seen: Observed, gauge: Gauge) -> Callable[[CallbackOptions], Ite
         if update is None:
             return []
         return [Observation(value, attributes) for value, attributes in gauge_values(gauge, update)]
+
+    return observe
+
+
+def _divergences(seen: Observed) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
+        update = seen.update
+        if update is None:
+            return []
+        return [Observation(value, attributes) for value, attributes in divergence_values(update)]
 
     return observe
 

@@ -41,6 +41,7 @@ class StopMonitor:
         # A fixed 8 would reach half an update back when only 16 minibatches are planned.
         self.window = min(max(planned // 16, 1), MAX_WINDOW) if rule == "pooled" else 1
         self._recent: deque[KLStats] = deque(maxlen=self.window)
+        self._judged = self._joint_exceeded = False
 
     def add(self, stats: KLStats) -> None:
         """Take one minibatch's statistics in."""
@@ -50,6 +51,14 @@ class StopMonitor:
     def pooled(self) -> KLStats | None:
         """The statistics under judgement."""
         return KLStats.pooled(self._recent)
+
+    @property
+    def joint_would_stop(self) -> bool | None:
+        """Whether the same rule, on the joint KL, has forbidden a step so far; None when nothing was judged.
+
+        The joint KL is at least the weighted one, so it is True wherever a weighted limit stopped.
+        """
+        return self._joint_exceeded if self._judged else None
 
     def before_step(self) -> float | None:
         """The KL that forbids the coming optimizer step, or None to go on."""
@@ -64,8 +73,17 @@ class StopMonitor:
             return None
         # Totals suffice here; pooling head by head is left to the stop itself.
         moved = sum(sum(part.numerators) for part in self._recent)
-        count = sum(sum(part.decisions) if self.on == "weighted" else part.steps for part in self._recent)
-        if not count:
+        steps = sum(part.steps for part in self._recent)
+        joint = self._above(moved, steps)
+        self._judged = self._judged or steps > 0
+        self._joint_exceeded = self._joint_exceeded or joint is not None
+        if self.on == "joint":
+            return joint
+        return self._above(moved, sum(sum(part.decisions) for part in self._recent))
+
+    def _above(self, moved: float, count: float) -> float | None:
+        """The mean, when it is above the limit."""
+        if self.threshold is None or not count:
             return None
         value = moved / count
         # "not <=" and not ">": a NaN must stop the update, not slip through.

@@ -263,9 +263,7 @@ class PPOAgent:
             recorder.measured(shown)
             old = all_log_probs(self.policy, batch) if self.config.kl_estimator == "exact" else None
             self._optimise(batch, recorder, should_stop)
-            final = measure(
-                self.policy, batch, old_log_probs=old, clip_range=self.config.clip_range, reducer=self.reducer
-            )
+            final = measure(self.policy, batch, old_log_probs=old, reducer=self.reducer)
         return self._finish(
             recorder, final, env_steps=rollout.env_steps, samples=len(rollout.batch), episodes=rollout.episodes
         )
@@ -380,6 +378,7 @@ class PPOAgent:
             active=minibatch.active,
             counts=counts,
             clipped=(ratio.detach() - 1.0).abs() > config.clip_range,
+            clip_range=config.clip_range,
             losses={"policy_loss": policy_loss.detach(), "value_loss": value_loss.detach()},
             grad_norm=grad_norm,
             interrupted=interrupted,

@@ -37,7 +37,8 @@ def prepare(batch: Batch, *, normalise: bool, reducer: Reducer) -> tuple[Batch, 
     """Describe a rollout, and normalise its advantages over the unforced steps of all ranks.
 
     Over the rollout and not over each minibatch: a head that is active on few steps would otherwise see a mean
-    that is not 0, and a minibatch of one sample has no deviation at all.
+    that is not 0, and a minibatch of one sample has no deviation at all. A rollout of one unforced step has none
+    either: its advantage stays as it is, since less its own mean it would be 0 and teach nothing.
 
     Returns:
         The batch with the advantages that the loss takes, and the payload's fields that the rollout shows.
@@ -69,7 +70,7 @@ def prepare(batch: Batch, *, normalise: bool, reducer: Reducer) -> tuple[Batch, 
         "advantage_std": std if steps else None,
         "explained_variance": 1.0 - spread.one("residual") / spread.one("return") if varies else None,
     }
-    if normalise:
+    if normalise and steps > 1:
         advantages = (advantages - mean) / (std + 1e-8)
     # A forced step teaches the policy nothing: without an advantage it drops out of the surrogate.
     return batch.with_advantages((advantages * unforced).float()), shown
@@ -81,6 +82,7 @@ def see_minibatch(
     active: Tensor,
     counts: Sums,
     clipped: Tensor,
+    clip_range: float,
     losses: dict[str, Tensor],
     grad_norm: Tensor,
     interrupted: bool,
@@ -93,6 +95,7 @@ def see_minibatch(
         active: bool (B, heads).
         counts: ``steps`` and ``samples``, already reduced.
         clipped: bool (B), joint ratio outside the clip range.
+        clip_range: beyond which a head's own ratio counts as clipped.
         losses: under the payload's names, this rank's summands of the mean over all ranks.
         grad_norm: of the reduced gradients.
         interrupted: whether this rank was asked to stop; one rank asked stops all.
@@ -105,6 +108,7 @@ def see_minibatch(
         {
             **_kl_sums(log_ratio, active),
             **losses,
+            "head_clipped": (((log_ratio.exp() - 1.0).abs() > clip_range) & active).sum(0, dtype=torch.float64),
             "clipped": clipped.sum(),
             "interrupted": grad_norm.new_full((), float(interrupted), dtype=torch.float64),
         }
@@ -112,8 +116,14 @@ def see_minibatch(
     seen = Sums.joined(local.over_ranks(reducer), counts, Sums.of({"grad_norm": grad_norm})).to_host()
     shown = {name: seen.one(name) for name in losses}
     shown["grad_norm"] = seen.one("grad_norm")
-    clip_fraction = Mean(seen.one("clipped"), seen.one("steps")).value
-    return MinibatchSeen(_kl_stats(seen), {**shown, "clip_fraction": clip_fraction}), seen.one("interrupted") > 0
+    kl = _kl_stats(seen)
+    minibatch = MinibatchSeen(
+        kl,
+        shown,
+        pooled={"clip_fraction": Mean(seen.one("clipped"), kl.steps)},
+        by_head={"clip_fraction": tuple(map(Mean, seen.each("head_clipped"), kl.decisions))},
+    )
+    return minibatch, seen.one("interrupted") > 0
 
 
 @torch.no_grad()
@@ -130,7 +140,6 @@ def measure(
     batch: Batch,
     *,
     old_log_probs: Tensor | None,
-    clip_range: float,
     reducer: Reducer,
 ) -> FinalPass:
     """The reported numbers: one pass over the whole rollout under the policy as it now is.
@@ -139,7 +148,6 @@ def measure(
         policy: after the last optimizer step.
         batch: the whole rollout.
         old_log_probs: float32 (N, heads, width) of the policy before the update, for the exact KL; None for k3.
-        clip_range: beyond which a head's ratio counts as clipped.
         reducer: joins the ranks.
     """
     sums: list[Sums] = []
@@ -147,7 +155,7 @@ def measure(
     start = 0
     for part in _chunks(batch):
         old = None if old_log_probs is None else old_log_probs[start : start + len(part)]
-        added, largest = _final_sums(policy, part, old, clip_range)
+        added, largest = _final_sums(policy, part, old)
         sums.append(added)
         extremes.append(largest)
         start += len(part)
@@ -166,7 +174,7 @@ def measure(
     )
 
 
-def _final_sums(policy: MultiHeadPolicy, part: Batch, old: Tensor | None, clip_range: float) -> tuple[Sums, Sums]:
+def _final_sums(policy: MultiHeadPolicy, part: Batch, old: Tensor | None) -> tuple[Sums, Sums]:
     """Sums over some samples, and their extremes. A new number of the final pass is one line in one of four tables."""
     now = policy.evaluate(part.observations, part.actions, part.legal)
     active = part.active
@@ -178,8 +186,7 @@ def _final_sums(policy: MultiHeadPolicy, part: Batch, old: Tensor | None, clip_r
     # Field of HeadStats: values (B, heads), and the decisions that its mean is over.
     by_head = {
         "entropy": (now.entropy, active),
-        "entropy_normalised": (now.entropy / choices.clamp_min(2).log(), active & (choices > 1)),
-        "clip_fraction": ((log_ratio.exp() - 1.0).abs() > clip_range, active),
+        "entropy_normalised": (now.entropy / choices.clamp_min(2).log(), active),
     }
     # Fields of the payload: values (B) whose mean is over unforced steps; counts (); largest values ().
     by_step: dict[str, Tensor] = {}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["ILLEGAL", "Evaluation", "MultiHeadPolicy", "masked_log_softmax"]
 
 ILLEGAL: Final = -1e9
-"""Logit of an illegal choice: its probability is exactly 0 and, unlike -inf, it makes no NaN downstream."""
+"""Log-probability of an illegal choice: its probability is exactly 0 and, unlike -inf, it makes no NaN downstream."""
 
 
 class Evaluation(NamedTuple):
@@ -37,10 +37,16 @@ class Evaluation(NamedTuple):
 
 
 def masked_log_softmax(logits: Tensor, legal: Tensor | None) -> Tensor:
-    """Log-probabilities over legal choices. ``legal`` None means that every choice is legal."""
-    if legal is not None:
-        logits = torch.where(legal, logits, ILLEGAL)
-    return torch.log_softmax(logits, dim=-1)
+    """Log-probabilities over legal choices, ``ILLEGAL`` for the others. ``legal`` None: every choice is legal.
+
+    A head without any legal choice holds ``ILLEGAL`` throughout and has no gradient.
+    """
+    if legal is None:
+        return torch.log_softmax(logits, dim=-1)
+    # The lowest number there is: no legal logit, however far it has drifted, falls below it. Selected again
+    # afterwards, because a difference of two such numbers overflows to -inf, which makes NaN in an entropy.
+    lowest = torch.finfo(logits.dtype).min
+    return torch.where(legal, torch.log_softmax(torch.where(legal, logits, lowest), dim=-1), ILLEGAL)
 
 
 class MultiHeadPolicy(nn.Module):

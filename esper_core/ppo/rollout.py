@@ -23,20 +23,22 @@ __all__ = ["Batch", "Rollout", "active_decisions"]
 def active_decisions(layout: HeadLayout, causal: Tensor, legal: Tensor | None) -> tuple[Tensor, Tensor]:
     """Which decisions count, and which steps were decisions at all.
 
-    A step is forced when every causally active head had exactly one legal choice: whatever the policy thinks, it
-    would have acted the same. Forced steps, and a step on which no head is active, count in no denominator.
+    A decision needs an effect and a choice: a head with one legal choice does the same whatever the policy thinks,
+    its log-ratio is 0 by construction, and counting it would dilute every mean. A step on which no head decides is
+    forced and counts in no denominator. This is the only place that says so.
 
     Args:
         layout: the heads.
         causal: bool (N, heads).
-        legal: bool (N, heads, width) in force when sampling, or None.
+        legal: bool (N, heads, width) in force when sampling, so that of a conditioned head given the conditioning
+            head's choice; None when every choice was legal.
 
     Returns:
-        ``active`` bool (N, heads), the causal mask on unforced steps, and ``unforced`` bool (N,).
+        ``active`` bool (N, heads): causal, with more than one legal choice; and ``unforced`` bool (N,): any of them.
     """
     choices = (layout.valid.to(causal.device) if legal is None else legal).sum(-1)
-    unforced = (causal & (choices > 1)).any(-1)
-    return causal & unforced.unsqueeze(-1), unforced
+    active = causal & (choices > 1)
+    return active, active.any(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,8 @@ class Batch:
         actions: int64 (N, heads).
         log_prob: float32 (N, heads), of the actions under the policy that took them, nats.
         legal: bool (N, heads, width) in force when sampling; None when every choice was legal.
-        active: bool (N, heads), the causal mask on unforced steps.
-        unforced: bool (N,).
+        active: bool (N, heads), decisions with an effect and a choice; see ``active_decisions``.
+        unforced: bool (N,), steps with at least one of them.
         advantages: float32 (N,).
         returns: float32 (N,), advantages plus values before any normalisation.
         values: float32 (N,), the old value estimates.

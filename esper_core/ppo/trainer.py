@@ -48,6 +48,8 @@ class TrainResult:
         env_steps: environment steps taken.
         episodes: finished episodes.
         early_stops: updates of this attempt that the KL stopped.
+        joint_stops: updates of this attempt in which the same rule on the joint KL would have stopped, early stops
+            included; None when early stopping is off.
         return_mean_100: mean return of the last 100 episodes.
         last: the last update as it was emitted; None before the first.
         exit_signal: the signal that ended it, when the stop flag knows one.
@@ -60,6 +62,7 @@ class TrainResult:
     env_steps: int
     episodes: int
     early_stops: int
+    joint_stops: int | None
     return_mean_100: float | None
     last: PPOUpdatePayload | None
     exit_signal: int | None = None
@@ -162,7 +165,7 @@ class Trainer:
         self._run_name = run_name
         self._digest = config_digest(self.config)
         self._env_steps = 0
-        self._early_stops = 0
+        self._early_stops = self._joint_stops = 0
         self._good_update = agent.updates
         if resume is not None:
             restore(agent, resume)
@@ -218,6 +221,7 @@ class Trainer:
         assert payload is not None  # every update leaves its payload  # noqa: S101
         self._on_progress(updates=self.agent.updates, env_steps=self._env_steps)
         self._early_stops += payload.early_stop is not None
+        self._joint_stops += bool(payload.joint_would_stop)
         if payload.non_finite and not self.config.run.keep_going:
             what = payload.reason or f"{payload.non_finite} non-finite values"
             return self._result(RunState.FAILED, f"NaN or Inf in update {payload.update_id}: {what}")
@@ -270,6 +274,7 @@ class Trainer:
             env_steps=self._env_steps,
             episodes=self._episodes.episodes,
             early_stops=self._early_stops,
+            joint_stops=self._joint_stops if self.agent.config.target_kl else None,
             return_mean_100=self._episodes.mean_100,
             last=self.agent.last,
             exit_signal=exit_signal,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from esper_core.events import EVENTS, About, about_field
 from esper_core.semconv._errors import CodecError
-from esper_core.semconv._scalars import leaf_of, text_or_none
+from esper_core.semconv._scalars import Leaf, leaf_of, text_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -105,6 +105,8 @@ def _scalar(owner: type[Any], item: Field[Any], key: str, hint: Any, *, optional
     # An empty text whose default is empty carries no information and is left out, as None is.
     if leaf.name == "string" and item.default == "":
         put = text_or_none
+    elif about_field(item).implied:
+        put = _unless_default(item.default, leaf)
 
     def read(attributes: Mapping[str, object]) -> object:
         found = attributes.get(key)
@@ -114,6 +116,10 @@ def _scalar(owner: type[Any], item: Field[Any], key: str, hint: Any, *, optional
         key=key, field=item.name, type=leaf.name, optional=optional, about=about_field(item), members=leaf.members
     )
     return _Item(item.name, (spec,), read, put=put)
+
+
+def _unless_default(default: object, leaf: Leaf) -> Callable[[Any], AttributeValue | None]:
+    return lambda value: None if value == default else leaf.write(value)
 
 
 def _array(owner: type[Any], item: Field[Any], key: str, hint: Any) -> _Item:
@@ -158,9 +164,11 @@ class _Column:
     get: Callable[[object], Any]
 
     def write(self, records: Sequence[object]) -> tuple[Scalar | None, ...] | None:
-        """The array; None when it would hold only empty values."""
+        """The array; None when it would hold only empty values, or only an implied default."""
         put = self.leaf.write
         values = list(map(self.get, records))
+        if self.about.implied and values.count(self.default) == len(values):
+            return None
         empty = values.count(None)
         if not empty:
             return tuple(map(put, values))

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from esper_core.events import PPOUpdatePayload
 from esper_core.health import HealthLevel
-from esper_core.semconv.names import GAUGES
+from esper_core.semconv.names import GAUGES, METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from esper_core.events import Payload, TelemetryEvent
     from esper_core.semconv.names import Gauge
 
-__all__ = ["GaugePoint", "gauge_points", "gauge_values"]
+__all__ = ["DIVERGENCE", "GaugePoint", "divergence_values", "gauge_points", "gauge_values"]
+
+DIVERGENCE: Final = METRICS["esper.policy.divergence"]
+"""The gauge of an update's ``divergences``, made of the event like the last values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +52,11 @@ def gauge_points(event: TelemetryEvent[Payload]) -> list[GaugePoint]:
     payload = event.payload
     if not isinstance(payload, PPOUpdatePayload):
         return []
+    found = [(gauge.name, gauge.unit, *point) for gauge in GAUGES for point in gauge_values(gauge, payload)]
+    found += [(DIVERGENCE.name, DIVERGENCE.unit, *point) for point in divergence_values(payload)]
     return [
-        GaugePoint(name=gauge.name, unit=gauge.unit, value=value, attributes=attributes, time_ns=event.time_ns)
-        for gauge in GAUGES
-        for value, attributes in gauge_values(gauge, payload)
+        GaugePoint(name=name, unit=unit, value=value, attributes=attributes, time_ns=event.time_ns)
+        for name, unit, value, attributes in found
     ]
 
 
@@ -68,6 +72,19 @@ def gauge_values(gauge: Gauge, payload: PPOUpdatePayload) -> Iterator[tuple[floa
         value = _number(getattr(head, name))
         if value is not None:
             yield value, {"esper.ppo.head.name": head.name}
+
+
+def divergence_values(payload: PPOUpdatePayload) -> Iterator[tuple[float, dict[str, str]]]:
+    """The finite points of an update's divergences: per decision and per step of each."""
+    for item in payload.divergences:
+        told = {f"esper.ppo.divergence.{part}": getattr(item, part) for part in _DIVERGENCE_PARTS}
+        for scope, measured in (("weighted", item.per_decision), ("joint", item.per_step)):
+            value = _number(measured)
+            if value is not None:
+                yield value, {**told, "esper.ppo.kl.scope": scope}
+
+
+_DIVERGENCE_PARTS: Final = ("name", "reference", "estimator", "direction")
 
 
 def _number(value: HealthLevel | float | None) -> float | None:

@@ -158,6 +158,15 @@ _METRICS: Final = (
         ("esper.ppo.health",),
         5,
     ),
+    Metric(
+        "esper.policy.divergence",
+        "gauge",
+        "{nat}",
+        "Last update: divergence of the policy from something else than the behaviour policy, such as a reference "
+        "model, per decision (scope weighted) and per step (scope joint). It sets no level; a k1 may be negative.",
+        (*(f"esper.ppo.divergence.{part}" for part in ("name", "reference", "estimator", "direction")), _SCOPE.key),
+        "2 for each divergence",
+    ),
     Metric("esper.run.heartbeat", "gauge", "s", "Time of the trainer's last sign of life, unix seconds."),
     Metric("esper.run.last_progress", "gauge", "s", "Time of the trainer's last progress, unix seconds."),
     Metric(

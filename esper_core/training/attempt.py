@@ -183,6 +183,7 @@ class Attempt:
                 env_steps=result.env_steps,
                 episodes=result.episodes,
                 early_stops=result.early_stops,
+                joint_stops=result.joint_stops,
                 duration_s=time.monotonic() - self._begun,
                 return_mean_100=result.return_mean_100,
                 kl_divergence=result.last.kl_divergence if result.last is not None else None,

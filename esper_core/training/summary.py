@@ -59,6 +59,7 @@ def summary_of(
         "env_steps": result.env_steps if result is not None else None,
         "episodes": result.episodes if result is not None else None,
         "early_stops": result.early_stops if result is not None else None,
+        "joint_stops": result.joint_stops if result is not None else None,
         "return_mean_100": result.return_mean_100 if result is not None else None,
         "kl_divergence": last.kl_divergence if last is not None else None,
         "kl_joint": last.kl_joint if last is not None else None,

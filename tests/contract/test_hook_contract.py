@@ -53,7 +53,14 @@ def contract() -> list[str]:
         lines.append(f"{name}({given}) -> {inspect.signature(method).return_annotation}{first}")
     for cls in (events.TelemetryEvent, events.TraceRef, events.SpanRef, *events.PAYLOADS.values()):
         lines += _fields(cls)
-    for cls in (events.HeadStats, events.EarlyStop, events.SinkLoss, hooks.SinkContext, hooks.EnvironmentPlugin):
+    for cls in (
+        events.HeadStats,
+        events.EarlyStop,
+        events.Divergence,
+        events.SinkLoss,
+        hooks.SinkContext,
+        hooks.EnvironmentPlugin,
+    ):
         lines += _fields(cls)
     lines += [f"kind {kind} = {cls.__name__}" for kind, cls in events.PAYLOADS.items()]
     for part in ("events", "health", "hooks"):

@@ -51,6 +51,7 @@ def test_the_page_trains(tmp_path: Path) -> None:
     assert len(table) == 2
     valve, amount, operation = table[-1]
     assert [head.name for head in table[-1]] == ["valve", "amount", "operation"]
-    assert 0 < valve.decisions == amount.decisions < operation.decisions
+    # Where one valve alone can be opened, which one is no choice.
+    assert 0 < valve.decisions <= amount.decisions < operation.decisions
     assert [head.decisions for head in function[0]] == [head.decisions for head in table[0]]
     assert [head.kl for head in function[0]] == [head.kl for head in table[0]]

@@ -20,6 +20,7 @@ from esper_core.cli.main import main
 from esper_core.config.schema import PPOConfig, RunConfig
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EXIT_USAGE, EsperError, UsageError
 from esper_core.installed import Installed
+from esper_core.testing import make_heads, make_update
 from esper_core.version import __version__
 
 if TYPE_CHECKING:
@@ -300,6 +301,37 @@ def test_the_stop_is_told_as_both_kls() -> None:
     assert "joint KL above 0.03 nats a step" in joint
     assert "0.015 a decision" in joint
     assert stop_text(PPOConfig(target_kl=0), 5) == "early stop: off (target_kl = 0)"
+
+
+@pytest.mark.parametrize(
+    ("joint_stops", "heads", "on", "line"),
+    [
+        (29, 5, "weighted", "1 early stop; on the joint KL the same limit would have stopped 29 updates"),
+        (1, 5, "weighted", "1 early stop; on the joint KL the same limit would have stopped 1 update"),
+        (29, 5, "joint", "1 early stop"),
+        (1, 1, "weighted", "1 early stop"),
+        (None, 5, "weighted", "1 early stop"),
+    ],
+)
+def test_the_end_says_how_often_the_joint_rule_would_have_stopped(
+    joint_stops: int | None, heads: int, on: str, line: str
+) -> None:
+    from esper_core.cli import _words
+    from esper_core.health import RunState
+    from esper_core.ppo.trainer import TrainResult
+
+    result = TrainResult(
+        state=RunState.DONE,
+        reason="150 updates",
+        updates=150,
+        env_steps=1,
+        episodes=0,
+        early_stops=1,
+        joint_stops=joint_stops,
+        return_mean_100=None,
+        last=make_update(150, heads=make_heads(names=[f"head{index}" for index in range(heads)]), stop_on=on),
+    )
+    assert _words._stops_text(result) == line
 
 
 def test_the_factor_of_the_stop_is_the_agents(monkeypatch: pytest.MonkeyPatch) -> None:

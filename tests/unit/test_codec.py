@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from esper_core.events import (
     PAYLOADS,
+    Divergence,
     EarlyStop,
     HeadStats,
     PPOUpdatePayload,
@@ -25,6 +26,7 @@ from esper_core.events import (
     TelemetryEvent,
     TraceRef,
 )
+from esper_core.reading import open_run
 from esper_core.semconv.attributes import (
     SPAN_NAMES,
     attribute_specs,
@@ -286,6 +288,51 @@ def test_a_recorded_run_is_written_again_to_the_byte() -> None:
         written = json.dumps(recorded, separators=(",", ":"), ensure_ascii=False)
         again = json.dumps(json.loads(encode(event, resource)), separators=(",", ":"), ensure_ascii=False)
         assert again == written
+
+
+def test_what_older_writers_did_not_know_reads_as_they_meant_it() -> None:
+    run = open_run(Path(__file__).parents[2] / "docs" / "examples" / "runs" / "drift")
+    updates = [event.payload for event in run.updates()]
+    assert len(updates) > 20
+    for update in updates:
+        assert (update.kl_measured, update.granularity, update.library) == ("after_last_step", "step", "")
+        assert (update.divergences, update.joint_would_stop, update.library_kl) == ((), None, None)
+        assert {head.kind for head in update.heads} == {"categorical"}
+
+
+def test_what_goes_without_saying_is_not_written_and_comes_back() -> None:
+    plain = HeadStats(name="a"), HeadStats(name="b")
+    mixed = HeadStats(name="a"), HeadStats(name="b", kind="gaussian")
+    for heads, written in ((plain, None), (mixed, ("categorical", "gaussian"))):
+        event = event_of(PPOUpdatePayload(update_id=1, heads=heads, kl_measured="after_last_step"))
+        attributes = event_attributes(event)
+        assert attributes.get("esper.ppo.head.kind") == written
+        assert "esper.ppo.kl_measured" not in attributes
+        assert decode(encode(event, {})) == [event]
+    told = event_attributes(event_of(PPOUpdatePayload(update_id=1, kl_measured="in_loop", granularity="token")))
+    assert (told["esper.ppo.kl_measured"], told["esper.ppo.granularity"]) == ("in_loop", "token")
+
+
+def test_divergences_are_parallel_arrays() -> None:
+    others = (
+        Divergence(name="objective/kl", estimator="k1", per_decision=-0.5, per_step=-20.0),
+        Divergence(name="sampler_kl", reference="sampler", direction="reference_policy", per_decision=0.25),
+    )
+    event = event_of(PPOUpdatePayload(update_id=1, divergences=others))
+    attributes = {
+        key.removeprefix("esper.ppo.divergence."): value
+        for key, value in event_attributes(event).items()
+        if ".divergence." in key
+    }
+    assert attributes == {
+        "name": ("objective/kl", "sampler_kl"),
+        "reference": ("reference_model", "sampler"),
+        "estimator": ("k1", "k3"),
+        "direction": ("policy_reference", "reference_policy"),
+        "per_decision": (-0.5, 0.25),
+        "per_step": (-20.0, None),
+    }
+    assert decode(encode(event, {})) == [event]
 
 
 # --- strangers and damage -----------------------------------------------------------------------

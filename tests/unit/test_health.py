@@ -25,6 +25,7 @@ from esper_core.health import (
     format_kl,
     state_suggestion,
     suggestion,
+    update_level,
     verdict,
     verdict_level,
     worst,
@@ -58,6 +59,23 @@ below = math.nextafter
 )
 def test_kl_levels_include_their_lower_limit(kl: float | None, level: HealthLevel) -> None:
     assert classify_kl(kl) is level
+
+
+@pytest.mark.parametrize(
+    ("kl", "non_finite", "measured", "level"),
+    [
+        (0.5, 0, "after_last_step", H.CRITICAL),
+        (0.5, 0, "in_loop", H.UNKNOWN),
+        (0.5, 0, "none", H.UNKNOWN),
+        (0.001, 0, "in_loop", H.UNKNOWN),
+        (0.001, 1, "in_loop", H.NON_FINITE),
+        (None, 0, "after_last_step", H.UNKNOWN),
+    ],
+)
+def test_only_a_kl_measured_after_the_last_step_sets_a_level(
+    kl: float | None, non_finite: int, measured: str, level: HealthLevel
+) -> None:
+    assert update_level(kl, kl_joint=kl, non_finite=non_finite, kl_measured=measured) is level
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from esper_core.config.schema import OtelConfig
 from esper_core.emitter import TelemetryEmitter
 from esper_core.events import (
+    Divergence,
     EarlyStop,
     EpisodeFinished,
     HeadStats,
@@ -525,17 +526,36 @@ def test_the_kls_exemplars_lead_to_its_update(pipeline: Pipeline) -> None:
 
 
 def test_gauge_points_are_what_live_gauges_show_with_the_events_time(pipeline: Pipeline) -> None:
-    event = pipeline.update(update_payload(kl_joint=math.inf))
+    others = (Divergence(name="objective/kl", per_decision=0.1), Divergence(name="teacher", per_step=math.nan))
+    event = pipeline.update(update_payload(kl_joint=math.inf, divergences=others))
     points = gauge_points(event)
     live = {
         (name, tuple(point.attributes.items())): point.value
         for name, found in pipeline.points().items()
-        if name in {gauge.name for gauge in GAUGES}
+        if name in {*(gauge.name for gauge in GAUGES), "esper.policy.divergence"}
         for point in found
     }
     assert {(point.name, tuple(point.attributes.items())): point.value for point in points} == live
     assert {point.time_ns for point in points} == {event.time_ns}
     assert {point.unit for point in points if point.name == "esper.ppo.last.kl_divergence"} == {"{nat}"}
+
+
+def test_a_divergence_from_something_else_is_a_gauge_of_its_own_and_may_be_negative(pipeline: Pipeline) -> None:
+    reference = Divergence(name="objective/kl", estimator="k1", per_decision=-0.01, per_step=-0.4)
+    sampler = Divergence(name="sampler_kl", reference="sampler", estimator="k3", direction="reference_policy")
+    pipeline.update(update_payload(divergences=(reference, sampler)))
+    told = {
+        "esper.ppo.divergence.name": "objective/kl",
+        "esper.ppo.divergence.reference": "reference_model",
+        "esper.ppo.divergence.estimator": "k1",
+        "esper.ppo.divergence.direction": "policy_reference",
+    }
+    found = {point.attributes["esper.ppo.kl.scope"]: point for point in pipeline.points()["esper.policy.divergence"]}
+    assert {scope: point.value for scope, point in found.items()} == {"weighted": -0.01, "joint": -0.4}
+    for scope, point in found.items():
+        assert dict(point.attributes) == told | {"esper.ppo.kl.scope": scope}
+    pipeline.update(update_payload(2))
+    assert "esper.policy.divergence" not in pipeline.points(), "the last update had none"
 
 
 def test_other_events_have_no_gauge_points() -> None:
@@ -587,7 +607,8 @@ def test_every_emitted_metric_is_in_the_registry_with_its_unit_and_attributes_an
         name="a", kl=0.1, weight=1.0, share=1.0, entropy=0.1, entropy_normalised=0.1, clip_fraction=0.1, decisions=1
     )
     pipeline.update(update_payload(1, kl_max=math.nan))
-    pipeline.update(update_payload(2, stop_window=2, heads=(head,), **full))
+    other = Divergence(name="objective/kl", per_decision=0.1, per_step=2.0)
+    pipeline.update(update_payload(2, stop_window=2, heads=(head,), divergences=(other,), **full))
     (resource,) = pipeline.reader.get_metrics_data().resource_metrics
     emitted = {metric.name: metric for scope in resource.scope_metrics for metric in scope.metrics}
     known = {spec.name: (spec.unit, set(spec.attributes)) for spec in METRICS.values()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -47,10 +48,28 @@ def test_epoch_rule_waits_for_the_end_of_the_epoch() -> None:
     assert monitor.after_epoch() == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("rule", ["pooled", "minibatch", "epoch"])
+def test_the_joint_rule_is_judged_at_the_same_moments_on_the_same_minibatches(rule: Any) -> None:
+    """A shadow of the weighted rule says what a monitor on the joint KL decides."""
+    values = (0.004, 0.02, 0.001, 0.029, 0.013)
+    shadow, joint = (StopMonitor(target_kl=0.02, on=on, rule=rule, planned=64) for on in ("weighted", "joint"))
+    assert shadow.joint_would_stop is None
+    stopped = False
+    for value in values:
+        for monitor in (shadow, joint):
+            monitor.add(kl(value, heads=2))
+        decisions = (joint.before_step(), joint.after_epoch())
+        assert (shadow.before_step(), shadow.after_epoch()) == (None, None)
+        stopped = stopped or decisions != (None, None)
+        assert shadow.joint_would_stop is stopped
+    assert stopped
+
+
 def test_zero_target_switches_stopping_off() -> None:
     monitor = StopMonitor(target_kl=0.0, on="weighted", rule="pooled", planned=64)
     monitor.add(kl(5.0))
     assert monitor.threshold is None
+    assert monitor.joint_would_stop is None
     assert monitor.before_step() is None
 
 

@@ -13,11 +13,14 @@ import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
 
+from esper_core.config.schema import PPOConfig
 from esper_core.emitter import TelemetryEmitter
 from esper_core.health import HealthLevel
 from esper_core.hooks import SinkHooks
 from esper_core.ppo import HeadSpec, PPOAgent
-from esper_core.ppo.rollout import Rollout
+from esper_core.ppo.measure import prepare, see_minibatch
+from esper_core.ppo.reducer import Identity
+from esper_core.ppo.rollout import Batch, Rollout, active_decisions
 
 pytestmark = pytest.mark.numeric
 
@@ -166,8 +169,6 @@ def test_entropy_is_summed_over_active_heads_and_normalised_per_decision() -> No
 
 
 def uniform_rollout(agent: PPOAgent, count: int) -> Rollout:
-    from esper_core.ppo.rollout import Batch
-
     observations = torch.ones(count, 1)
     decision = agent.decide(observations, None, None, agent.noise(1, count)[0])
     ones = torch.ones(count, agent.layout.count, dtype=torch.bool)
@@ -206,6 +207,78 @@ def test_rollout_of_one_step_stays_finite(bandit: Any) -> None:
     assert agent.last is not None
     assert agent.last.advantage_std == 0.0
     assert agent.last.explained_variance is None
+
+
+def test_a_lone_decision_keeps_its_advantage_and_teaches(bandit: Any) -> None:
+    """Less its own mean it would be exactly 0, and a task with one decision a rollout would never be learned."""
+    agent = bandit.agent(epochs=1, minibatch_size=100, entropy_coef=0.0)
+    rollout = bandit.rollout(agent, 100)
+    active = torch.zeros_like(rollout.batch.active)
+    active[17] = rollout.batch.active[17]
+    alone = replace(rollout.batch, active=active, unforced=active.any(-1))
+    prepared, shown = prepare(alone, normalise=True, reducer=Identity())
+    assert (shown["steps"], shown["advantage_std"]) == (1, 0.0)
+    assert prepared.advantages[17] == alone.advantages[17]
+    assert prepared.advantages.count_nonzero() == 1
+    before = agent.policy.logit_weight.detach().clone()
+    agent.update(replace(rollout, batch=alone))
+    assert not torch.equal(agent.policy.logit_weight, before)
+
+
+def test_heads_with_one_choice_change_nothing_that_is_reported_or_learned() -> None:
+    """The same move of [4] and of [4, 1, 1, 1, 1]: the same KL per decision and per step, and the same weights."""
+    found = []
+    for sizes in ((4,), (4, 1, 1, 1, 1)):
+        agent = PPOAgent([HeadSpec(f"h{i}", size) for i, size in enumerate(sizes)], (1,), PPOConfig(target_kl=0))
+        with torch.no_grad():
+            agent.policy.logit_weight.zero_()
+            agent.policy.logit_weight[:, :4] = 0.3 * torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+            agent.policy.value_weight.zero_()
+        observations, actions = torch.ones(64, 1), torch.zeros(64, len(sizes), dtype=torch.int64)
+        actions[:, 0] = torch.arange(64) % 4
+        with torch.no_grad():
+            log_prob = agent.policy.evaluate(observations, actions, None).log_prob
+        active, unforced = active_decisions(agent.layout, torch.ones(64, len(sizes), dtype=torch.bool), None)
+        rewards = actions[:, 0].float()
+        agent.update(
+            Rollout(Batch(observations, actions, log_prob, None, active, unforced, rewards, rewards, torch.zeros(64)))
+        )
+        payload = agent.last
+        assert payload is not None
+        assert payload.kl_divergence is not None
+        assert payload.kl_divergence > 1e-4
+        assert [head.decisions for head in payload.heads] == [64, *[0] * (len(sizes) - 1)]
+        found.append((payload, agent.policy.logit_weight.detach()[:, :4]))
+    (one, weights_of_one), (five, weights_of_five) = found
+    for name in ("kl_divergence", "kl_joint", "kl_mean", "entropy", "entropy_normalised", "clip_fraction", "grad_norm"):
+        assert getattr(five, name) == pytest.approx(getattr(one, name), rel=1e-4, abs=1e-7), name
+    assert (five.health, five.heads[0].share) == (one.health, one.heads[0].share)
+    torch.testing.assert_close(weights_of_five, weights_of_one)
+
+
+def test_clip_fractions_pool_every_minibatch_seen_the_one_that_crossed_among_them(
+    bandit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stable-Baselines3's number, of sums: of the joint ratio per step, and of each head's own per decision."""
+    minibatches: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def watch(**given: Any) -> Any:
+        minibatches.append((given["log_ratio"], given["active"]))
+        return see_minibatch(**given)
+
+    monkeypatch.setattr("esper_core.ppo.agent.see_minibatch", watch)
+    agent = bandit.agent(spread=0.5, epochs=10, minibatch_size=64, learning_rate=5e-2, clip_range=0.1)
+    agent.update(bandit.rollout(agent, 256))
+    payload = agent.last
+    assert payload is not None
+    assert payload.early_stop is not None
+    assert len(minibatches) == payload.minibatches + 1, "the last one was seen, and its step was not taken"
+    joint = [((torch.where(active, r, 0.0).sum(-1).exp() - 1).abs() > 0.1).float().mean() for r, active in minibatches]
+    assert payload.clip_fraction == pytest.approx(float(torch.stack(joint).mean()), rel=1e-5)
+    assert joint[-1] > 0
+    outside = sum((((r.exp() - 1).abs() > 0.1) & active).sum(0) for r, active in minibatches)
+    decisions = sum(active.sum(0) for _, active in minibatches)
+    assert [head.clip_fraction for head in payload.heads] == pytest.approx((outside / decisions).tolist(), rel=1e-5)
 
 
 def test_gradient_norm_is_before_clipping(bandit: Any) -> None:

@@ -7,8 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
 from esper_core.config.schema import PPOConfig
+from esper_core.health import update_level
+from esper_core.kl import KLStats, StopMonitor
+from esper_core.kl.torch import k3_sums
 from esper_core.ppo import HeadSpec, PPOAgent
 from esper_core.ppo.collector import Collector
 from esper_core.ppo.heads import HeadLayout
@@ -115,7 +121,7 @@ def test_log_probability_of_a_head_is_over_the_choices_it_had(toys: Any) -> None
     assert ((slot > 0.4) & (slot < 0.6)).all(), "two slots were legal, and the fresh policy is near uniform"
 
 
-def test_step_is_forced_only_if_every_active_head_is() -> None:
+def test_a_decision_needs_an_effect_and_a_choice_and_a_step_without_one_is_forced() -> None:
     layout = HeadLayout([HeadSpec("a", 2), HeadSpec("b", 3)])
     legal = layout.pad(
         torch.tensor([[1, 0, 1, 0, 0], [1, 0, 1, 1, 0], [1, 0, 1, 1, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)
@@ -123,7 +129,64 @@ def test_step_is_forced_only_if_every_active_head_is() -> None:
     causal = torch.tensor([[1, 1], [1, 1], [1, 0], [0, 0]], dtype=torch.bool)
     active, unforced = active_decisions(layout, causal, legal)
     assert unforced.tolist() == [False, True, False, False]
-    assert active.tolist() == [[False, False], [True, True], [False, False], [False, False]]
+    assert active.tolist() == [[False, False], [False, True], [False, False], [False, False]]
+
+
+@st.composite
+def moves(draw: st.DrawFn) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray, list[int]]:
+    """Sizes of heads, causal mask, legal choices (flat), log-ratios, and where heads with one choice are put."""
+    sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
+    rows = draw(st.integers(1, 6))
+    causal = draw(arrays.arrays(np.bool_, (rows, len(sizes))))
+    legal = draw(arrays.arrays(np.bool_, (rows, sum(sizes))))
+    ratios = draw(arrays.arrays(np.float32, causal.shape, elements=st.floats(-0.5, 0.5, width=32)))
+    places = draw(st.lists(st.integers(0, len(sizes)), min_size=1, max_size=4))
+    return sizes, causal, legal, ratios, places
+
+
+def judged(sizes: list[int], causal: np.ndarray, legal: np.ndarray, ratios: np.ndarray) -> tuple[KLStats, list[object]]:
+    """The KL of these decisions, and what every rule says to it."""
+    layout = HeadLayout([HeadSpec(f"h{index}", size) for index, size in enumerate(sizes)])
+    active, unforced = active_decisions(layout, torch.from_numpy(causal), layout.pad(torch.from_numpy(legal)))
+    numerators = k3_sums(torch.from_numpy(ratios), active).tolist()
+    stats = KLStats(tuple(numerators), tuple(active.sum(0).double().tolist()), float(unforced.sum()))
+    said: list[object] = []
+    for on in ("weighted", "joint"):
+        monitor = StopMonitor(target_kl=0.02, on=on, rule="minibatch", planned=1)  # type: ignore[arg-type]
+        monitor.add(stats)
+        said += [monitor.before_step(), monitor.joint_would_stop]
+    return stats, said
+
+
+@given(moves(), st.data())
+@settings(max_examples=100, deadline=None)
+def test_heads_with_one_choice_change_no_kl_no_share_no_level_and_no_stop(given_: Any, data: st.DataObject) -> None:
+    """Wherever they stand, whatever their causal mask says: what has no choice does not count."""
+    sizes, causal, legal, ratios, places = given_
+    plain, said = judged(sizes, causal, legal, ratios)
+    starts = np.cumsum([0, *sizes])
+    rows = len(causal)
+    for place in sorted(places, reverse=True):
+        told = data.draw(arrays.arrays(np.bool_, (rows,)))
+        causal = np.insert(causal, place, told, axis=1)
+        ratios = np.insert(ratios, place, 0.0, axis=1)
+        legal = np.insert(legal, starts[place], True, axis=1)
+    more = [*sizes]
+    for place in sorted(places, reverse=True):
+        more.insert(place, 1)
+    padded, said_too = judged(more, causal, legal, ratios)
+    kept = [index for index, size in enumerate(more) if size > 1]
+    others = [index for index, size in enumerate(sizes) if size > 1]
+    for one, other in ((plain.weighted, padded.weighted), (plain.joint, padded.joint)):
+        assert one == (None if other is None else pytest.approx(other, rel=1e-12))
+    assert said_too == [value if not isinstance(value, float) else pytest.approx(value) for value in said]
+    assert update_level(padded.weighted, kl_joint=padded.joint, non_finite=0) is update_level(
+        plain.weighted, kl_joint=plain.joint, non_finite=0
+    )
+    assert (plain.steps, sum(plain.decisions)) == (padded.steps, sum(padded.decisions))
+    for before, after in zip(others, kept, strict=True):
+        assert plain.by_head[before] == padded.by_head[after]
+        assert plain.shares[before] == pytest.approx(padded.shares[after])
 
 
 def test_head_with_one_choice_alone_never_decides() -> None:

@@ -87,6 +87,20 @@ def test_run_ends_after_the_update_that_reaches_a_limit(
     assert result.last == recorder.of("ppo_updated")[-1]
 
 
+@pytest.mark.parametrize("target_kl", [0.0, 1e-9, 5.0])
+def test_the_result_counts_early_stops_and_what_the_joint_rule_would_have_stopped(toys: Any, target_kl: float) -> None:
+    ppo = {"target_kl": target_kl, "learning_rate": 0.05, "rollout_steps": 16}
+    result, recorder, _ = train(toys.task(toys.Grafting()), {"updates": 3}, ppo=ppo)
+    updates = recorder.of("ppo_updated")
+    assert result.early_stops == sum(update.early_stop is not None for update in updates)
+    if not target_kl:
+        assert {update.joint_would_stop for update in updates} == {None}
+        assert result.joint_stops is None
+        return
+    assert result.joint_stops == sum(update.joint_would_stop for update in updates)
+    assert (result.early_stops, result.joint_stops) == ((3, 3) if target_kl < 1 else (0, 0))
+
+
 def test_run_started_says_what_is_planned(toys: Any) -> None:
     _, recorder, _ = train(toys.task(toys.Counter(4), name="Counter-v0"), {"updates": 1, "seed": 7, "name": "try"})
     assert recorder.events[0].kind == "run_started"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from esper_core.emitter import TelemetryEmitter
-from esper_core.events import EarlyStop, HeadStats, PPOUpdatePayload
+from esper_core.events import Divergence, EarlyStop, HeadStats, PPOUpdatePayload
 from esper_core.health import HealthLevel
 from esper_core.hooks import SinkHooks
 from esper_core.kl import KLStats
@@ -58,13 +58,16 @@ def test_an_update_with_everything_measured_field_by_field() -> None:
     telemetry.begin_rollout(7)
     recorder = UpdateRecorder.begin(telemetry, SETTINGS, update_id=7, epochs=4, minibatches=8)
     recorder.measured({"steps": 190, "steps_forced": 10, "advantage_mean": 0.25, "advantage_std": 2.0})
-    recorder.measured({"explained_variance": 0.5, "learning_rate": 3e-4})
+    recorder.measured({"explained_variance": 0.5, "learning_rate": 3e-4, "library_kl": 0.0125})
+    recorder.diverged(Divergence(name="objective/kl", estimator="k1", per_step=-0.25))
     for slot, loss, norm in ((0.001, 1.0, 2.0), (0.021, 3.0, 5.0)):
         recorder.begin_epoch()
         recorder.saw(
             MinibatchSeen(
                 KLStats((slot * 60, 0.001 * 20), (60.0, 20.0), 64.0),
-                {"policy_loss": -loss, "value_loss": loss, "grad_norm": norm, "clip_fraction": loss / 10},
+                {"policy_loss": -loss, "value_loss": loss, "grad_norm": norm},
+                {"clip_fraction": Mean(loss, 64.0)},
+                {"clip_fraction": (Mean(loss, 60.0), Mean(0.0, 20.0))},
             )
         )
         assert not recorder.stop_before_step()
@@ -72,7 +75,9 @@ def test_an_update_with_everything_measured_field_by_field() -> None:
     recorder.saw(
         MinibatchSeen(
             KLStats((6.0, 1.0), (60.0, 20.0), 64.0),
-            {"policy_loss": 9.0, "value_loss": 9.0, "grad_norm": 9.0, "clip_fraction": 0.9},
+            {"policy_loss": 9.0, "value_loss": 9.0, "grad_norm": 9.0},
+            {"clip_fraction": Mean(28.0, 64.0)},
+            {"clip_fraction": (Mean(26.0, 60.0), Mean(3.0, 20.0))},
         )
     )
     assert recorder.stop_before_step()
@@ -81,7 +86,6 @@ def test_an_update_with_everything_measured_field_by_field() -> None:
         by_head={
             "entropy": (Mean(90.0, 180.0), Mean(70.0, 70.0)),
             "entropy_normalised": (Mean(80.0, 160.0), Mean(60.0, 70.0)),
-            "clip_fraction": (Mean(18.0, 180.0), Mean(7.0, 70.0)),
         },
         measured={"ratio_max": 1.75, "clamped": 3},
     )
@@ -96,7 +100,7 @@ def test_an_update_with_everything_measured_field_by_field() -> None:
         share=0.9,
         entropy=0.5,
         entropy_normalised=0.5,
-        clip_fraction=0.1,
+        clip_fraction=30 / 180,
     )
     threshold = 1.5 * 0.02
     # Two minibatches are looked back on: the one that crossed and the one before it.
@@ -110,11 +114,19 @@ def test_an_update_with_everything_measured_field_by_field() -> None:
         "kl_divergence": 4.0 / 250,
         "kl_joint": 4.0 / 190,
         "kl_first_minibatch": (0.001 * 60 + 0.001 * 20) / 80,
-        "kl_mean": (0.001 + 0.016 + 0.0875) / 3,
+        # Of unequal minibatches the ratio of sums, which is not the mean of their means.
+        "kl_mean": (0.001 * 60 + 0.021 * 60 + 2 * 0.001 * 20 + 7.0) / 240,
         "kl_max": 0.0875,
         "kl_last": 0.0875,
         "kl_by_epoch": (0.001, (0.021 * 60 + 0.02 + 7.0) / 160),
         "kl_estimator": "k3",
+        "kl_measured": "after_last_step",
+        "granularity": "step",
+        "library": "",
+        "library_kl_name": "",
+        "library_kl": 0.0125,
+        "divergences": (Divergence(name="objective/kl", estimator="k1", per_step=-0.25),),
+        "joint_would_stop": True,
         "target_kl": 0.02,
         "stop_threshold": threshold,
         "stop_on": "weighted",
@@ -136,7 +148,7 @@ def test_an_update_with_everything_measured_field_by_field() -> None:
         "value_loss": 2.0,
         "entropy": 160 / 190,
         "entropy_normalised": 140 / 230,
-        "clip_fraction": 0.2,
+        "clip_fraction": 32 / 192,
         "explained_variance": 0.5,
         "grad_norm": 3.5,
         "grad_norm_max": 5.0,
@@ -157,7 +169,7 @@ def test_an_update_with_everything_measured_field_by_field() -> None:
     assert set(expected) == {item.name for item in fields(PPOUpdatePayload)}, "a new field belongs in this test"
     for name, value in expected.items():
         given = getattr(payload, name)
-        if isinstance(value, float | tuple) and name != "heads":
+        if isinstance(value, float | tuple) and name not in {"heads", "divergences"}:
             assert given == pytest.approx(value, rel=1e-12), name
         elif name not in {"heads", "early_stop"}:
             assert given == value, name
@@ -314,3 +326,43 @@ def test_only_the_final_pass_sets_a_level() -> None:
     recorder.stepped()
     payload = recorder.finish()
     assert (payload.kl_last, payload.kl_divergence, payload.health) == (pytest.approx(0.5), None, H.UNKNOWN)
+    assert payload.kl_measured == "in_loop"
+    assert begin().finish().kl_measured == "none"
+
+
+def test_nothing_but_the_behaviour_policys_own_kl_sets_a_level() -> None:
+    recorder = begin(UpdateSettings(heads=("token",), head_kinds=("token",), granularity="token", library="trl"))
+    recorder.diverged(Divergence(name="objective/kl", per_decision=3.0), Divergence(name="teacher", per_step=9.0))
+    recorder.measured({"library_kl": 5.0})
+    payload = recorder.finish(FinalPass(kl=KLStats((0.01,), (10.0,), 2.0)))
+    assert (payload.health, payload.kl_divergence, payload.library_kl) == (H.HEALTHY, 0.001, 5.0)
+    assert [item.name for item in payload.divergences] == ["objective/kl", "teacher"]
+    assert (payload.granularity, payload.library, payload.heads[0].kind) == ("token", "trl", "token")
+
+
+def test_a_library_that_does_not_tell_the_value_of_its_stop_leaves_it_out() -> None:
+    recorder = begin()
+    recorder.saw(seen(0.0))
+    recorder.stop(None)
+    payload = recorder.finish(FinalPass(kl=kl(0.0)))
+    assert payload.early_stop is not None
+    assert payload.early_stop.value is None
+    assert payload.reason == "KL (weighted) above 0.03 at epoch 1, minibatch 1"
+
+
+def test_the_joint_rule_is_followed_beside_the_weighted_one() -> None:
+    """Two heads that move alike: the joint KL is twice the weighted one."""
+    for value, on, stopped, joint in (
+        (0.01, "weighted", False, False),
+        (0.02, "weighted", False, True),
+        (0.04, "weighted", True, True),  # where the weighted one stops, the joint one would have
+        (0.02, "joint", True, True),
+    ):
+        recorder = begin(UpdateSettings(heads=("slot", "tempo"), target_kl=0.02, stop_on=on))
+        recorder.saw(seen(value))
+        assert recorder.stop_before_step() is stopped
+        assert recorder.finish(FinalPass(kl=kl(0.0))).joint_would_stop is joint
+    off = begin(UpdateSettings(heads=("slot", "tempo")))
+    off.saw(seen(9.0))
+    off.stop_before_step()
+    assert off.finish(FinalPass(kl=kl(0.0))).joint_would_stop is None

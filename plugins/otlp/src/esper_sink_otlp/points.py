@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from opentelemetry.sdk.metrics.export import Gauge, Metric, MetricsData, NumberDataPoint, ResourceMetrics, ScopeMetrics
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
+from esper_core.semconv.gauges import DIVERGENCE
 from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
 from esper_core.semconv.names import GAUGES
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EVENT_GAUGES", "gauge_metrics", "joined", "of_process", "without_event_gauges"]
 
-EVENT_GAUGES: Final = {gauge.name: gauge.brief for gauge in GAUGES}
+EVENT_GAUGES: Final = {gauge.name: gauge.brief for gauge in GAUGES} | {DIVERGENCE.name: DIVERGENCE.brief}
 """Gauges whose points come from events, and what each is."""
 SCOPE: Final = InstrumentationScope(SCOPE_NAME, version("esper-core"), SCHEMA_URL)
 """The one that live metrics have: a replay draws no second series."""

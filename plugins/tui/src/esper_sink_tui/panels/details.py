@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["detail_lines"]
 
-_ELSEWHERE: Final = frozenset({"heads", "early_stop", "health", "update_id", *(item.key for item in METRICS)})
+_ELSEWHERE: Final = frozenset(
+    {"heads", "early_stop", "divergences", "health", "update_id", *(item.key for item in METRICS)}
+)
 _NAME: Final = 21
 _VALUE: Final = 14
 _COLUMN: Final = _NAME + _VALUE + 3
