@@ -250,7 +250,7 @@ def test_a_slow_sink_that_is_merely_behind_loses_nothing_and_holds_no_one() -> N
     slow = Gated()
     hub = _hub({"slow": slow})
     _play_to_gated(hub, slow, 100)
-    assert slow.seen == [], "the emitter has emitted all while the sink stands in the first"
+    assert slow.seen == [], "the emitter has emitted all while the sink blocks in the first"
     slow.gate.set()
     (report,) = hub.close(CloseReason.DONE, CLOSE_S)
     assert slow.seen == list(range(1, 101))
