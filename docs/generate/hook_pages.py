@@ -22,7 +22,7 @@ def events_page() -> str:
 
 
 def hooks_page() -> str:
-    """The reference of every hook and of what plugins are given or declare."""
+    """The reference of every hook and of the types that plugins receive or declare."""
     parts = ["# Hooks\n\n", f"Hook API {hooks.HOOK_API}. {summary(hooks.__doc__)}\n"]
     for name in hooks.HOOK_NAMES:
         method = getattr(hooks.SinkHooks, name)

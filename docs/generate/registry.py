@@ -1,6 +1,6 @@
 """The telemetry registry, ``esper_core/semconv/registry``, in the file format of OpenTelemetry Weaver.
 
-``weaver registry check -r esper_core/semconv/registry`` reads it. What the format has no word for stands under
+``weaver registry check -r esper_core/semconv/registry`` reads it. Properties that the format does not have are under
 ``annotations.esper``: ``unit`` of an attribute, ``gauge`` (the last value is a gauge of that name) and ``cardinality``
 (series a run has at most).
 """

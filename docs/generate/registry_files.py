@@ -76,7 +76,7 @@ _UPDATE_KEYS: Final = {
 
 
 def attribute_groups() -> list[Group]:
-    """Every attribute, by the span it stands on."""
+    """Every attribute, by the span that carries it."""
     return [
         {
             "id": f"attributes.{group.id}",
@@ -94,7 +94,7 @@ def _required(*keys: str) -> list[Group]:
 
 
 def _own_span(spec: EventSpec) -> Group:
-    """The span that stands for one event. Its brief is the first line of the payload's docstring."""
+    """The span of one event. Its brief is the first line of the payload's docstring."""
     first = inspect.cleandoc(spec.payload.__doc__ or "").splitlines()[0]
     if spec.on_request:
         first = f"{first.removesuffix('.')}; only with `[otel] episodes = true`."

@@ -24,7 +24,7 @@ _TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
 def template(name: str) -> str:
-    """The text of one file of ``templates/``: the part of a page that no code knows."""
+    """The text of one file of ``templates/``: the part of a page that is written by hand."""
     return (_TEMPLATES / name).read_text(encoding="utf-8")
 
 
@@ -90,7 +90,7 @@ def _plain_type(inner: Any) -> str:
 def parser_lines(parser: argparse.ArgumentParser, level: int) -> list[str]:
     """The arguments of a command and of its parts, as tables; ``level`` is that of their headings."""
     lines: list[str] = []
-    # argparse offers no public view of what it was told; the private lists have been the same since Python 2.7.
+    # argparse has no public access to its arguments; the private lists have been the same since Python 2.7.
     for group in parser._action_groups:  # noqa: SLF001  # see above
         rows = [_action_row(item) for item in group._group_actions if _shown(item)]  # noqa: SLF001  # see above
         if not rows:
@@ -187,7 +187,7 @@ def _default(field: dataclasses.Field[object]) -> str:
     if field.default is not dataclasses.MISSING:
         value = field.default
         if callable(value):
-            return "does nothing"  # a function that stands in; its repr holds an address
+            return "does nothing"  # a function as default factory; its repr holds an address
         return f"`{value.value!r}`" if hasattr(value, "value") else f"`{value!r}`"
     return "required" if field.default_factory is dataclasses.MISSING else "empty"
 
@@ -205,7 +205,7 @@ def class_table(cls: type) -> str:
 
 
 def event_table(cls: type) -> str:
-    """As :func:`class_table`, of a record of ``esper_core.events``: its fields say themselves what they mean."""
+    """As :func:`class_table`, for a record of ``esper_core.events``: the meaning is in each field's metadata."""
     lines = ["| field | type | default | unit | meaning |", "| --- | --- | --- | --- | --- |"]
     lines += [
         f"| {_declared(field)} | {_unit(field)} | {_cell(about_field(field).brief)} |"

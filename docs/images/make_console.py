@@ -20,7 +20,7 @@ OUT = Path(__file__).with_name("console.svg")
 
 
 def photograph(folder: str) -> str:
-    """The screen, with colours, some seconds into a run."""
+    """Return the screen, with colours, some seconds after the start of a run."""
     session = f"esper-picture-{time.time_ns()}"
     inner = f"cd {folder}; PATH={Path(sys.executable).parent}:$PATH {COMMAND}"
     size = ["-x", str(COLUMNS), "-y", str(ROWS)]
@@ -39,7 +39,7 @@ def photograph(folder: str) -> str:
 
 
 def main() -> None:
-    """Photograph and write."""
+    """Take the picture and write it."""
     with tempfile.TemporaryDirectory() as folder:
         screen = photograph(folder)
     console = Console(record=True, width=COLUMNS, file=Path("/dev/null").open("w"), force_terminal=True)  # noqa: SIM115  # lives as long as the process

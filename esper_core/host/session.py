@@ -1,6 +1,6 @@
 """Session: opens a run's sinks, providers, signal handlers and heartbeat, and closes them within one deadline.
 
-``esper ppo``, :func:`esper_core.train`, replay, ``esper sinks check`` and a loop of one's own use the same object.
+``esper ppo``, :func:`esper_core.train`, replay, ``esper sinks check`` and a loop of your own use the same object.
 """
 
 from __future__ import annotations

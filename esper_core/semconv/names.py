@@ -55,19 +55,19 @@ _FIELD: Final = AttributeSpec(
 ATTRIBUTE_GROUPS: Final = (
     AttributeGroup(
         "esper.common",
-        "Identity that stands on every span, because under an application's own provider the resource lacks it.",
+        "Identity that every span carries, because under an application's own provider the resource lacks it.",
         PayloadPlan(TelemetryEvent, "esper", only=IDENTITY).specs,
     ),
     AttributeGroup(
         "esper.ppo.kl",
-        "What stands on the span event `esper.ppo.kl`, and on metrics of the KL.",
+        "Attributes of the span event `esper.ppo.kl`, and of metrics of the KL.",
         (_SCOPE, *PayloadPlan(EpochKL, "esper.ppo.kl").specs),
     ),
     AttributeGroup("esper.metrics", "Attributes that only metrics carry.", (_FIELD,)),
     *(
         AttributeGroup(
             spec.span,
-            f"What stands on the span `{spec.span}`: the fields of {spec.payload.__name__}.",
+            f"Attributes of the span `{spec.span}`: the fields of {spec.payload.__name__}.",
             plan_of(spec.payload).specs,
         )
         for spec in EVENTS.values()

@@ -383,7 +383,7 @@ def test_a_foreground_sink_gets_a_child_without_secrets_on_its_command_line(here
     assert [event.payload.update_id for event in open_run(run).updates()] == [1, 2]
     for path in run.rglob("*"):
         assert path.is_dir() or CANARY.encode() not in path.read_bytes(), path
-    # What the child had to say is in its log, the terminal was the sink's.
+    # The child's output is in its log; the sink owned the terminal.
     assert "training CartPole-v1" in (run / "trainer.log").read_text()
     assert "training CartPole-v1" not in done.stderr
 

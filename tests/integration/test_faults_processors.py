@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 UPDATES = 20
 HANG_S = 60.0
-"""What hangs, hangs so long unless the test lets go of it: a guard, nothing is timed."""
+"""Seconds that a hang lasts unless the test ends it: only a limit, nothing is timed."""
 CUT_S = 2.0
-"""Time to close beside what never does. The others have next to nothing left to deliver by then."""
+"""Seconds for closing when one component never closes. The others have almost nothing left to deliver by then."""
 
 
 class Contributing:
@@ -78,7 +78,7 @@ def _exit() -> None:
 
 
 class Gate:
-    """A fault that stands still until the gate opens, and remembers who stands there."""
+    """A fault that blocks until the gate opens, and counts the threads that it blocks."""
 
     def __init__(self) -> None:
         self.opened = threading.Event()
@@ -177,7 +177,7 @@ def test_a_slow_processor_costs_the_trainer_nothing(gate: Gate, eventually: Even
         eventually(lambda: gate.waiting)
         for number in range(2, 41):
             session.emitter.emit_ppo_update(make_update(number))
-        assert gate.waiting == 1, "all are emitted while the processor stands in the first"
+        assert gate.waiting == 1, "all are emitted while the processor blocks in the first"
         gate.opened.set()
     assert session.report.lost_total == 0
 

@@ -53,7 +53,7 @@ class InlineExiting(Exiting):
 
 
 class Gated:
-    """Stands in its first update until the gate opens; then it is as quick as any."""
+    """A sink whose first update blocks until the gate opens; later updates return at once."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
@@ -81,7 +81,7 @@ class HungClose:
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """A clock in seconds that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -91,7 +91,7 @@ class Clock:
 
 
 class Asked(threading.Condition):
-    """A channel's condition that remembers how long it was to wait: for room, and before another try."""
+    """A channel's condition that records its timeouts: the waits for room, and those before another attempt."""
 
     def __init__(self) -> None:
         super().__init__(threading.Lock())
@@ -148,7 +148,7 @@ def _play(hub: Hub, count: int = UPDATES, *, first: int = 1) -> None:
 
 
 def _play_to_gated(hub: Hub, sink: Gated, count: int) -> None:
-    """Emit updates, the second one when the sink stands in the first."""
+    """Emit updates, the second one once the sink blocks in the first."""
     _play(hub, 1)
     assert sink.entered.wait(CLOSE_S)
     _play(hub, count, first=2)
@@ -250,7 +250,7 @@ def test_a_slow_sink_that_is_merely_behind_loses_nothing_and_holds_no_one() -> N
     slow = Gated()
     hub = _hub({"slow": slow})
     _play_to_gated(hub, slow, 100)
-    assert slow.seen == [], "the emitter has emitted all while the sink stands in the first"
+    assert slow.seen == [], "the emitter has emitted all while the sink blocks in the first"
     slow.gate.set()
     (report,) = hub.close(CloseReason.DONE, CLOSE_S)
     assert slow.seen == list(range(1, 101))

@@ -1,4 +1,4 @@
-"""Signals: a run that is asked to stop flushes, saves and says so; one that is killed loses no finished update."""
+"""Signals: a run that is asked to stop flushes, saves and reports it; one that is killed loses no finished update."""
 
 from __future__ import annotations
 

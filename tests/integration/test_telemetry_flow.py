@@ -305,7 +305,7 @@ def test_without_a_terminal_plain_lines_come(trained: Path) -> None:
 
 
 def test_a_training_that_exports_otlp_reaches_the_listener(tmp_path: Path) -> None:
-    """The real OTLP sink sends to the viewer's own receiver; journal and network tell the same."""
+    """The real OTLP sink sends to the viewer's own receiver; journal and network give the same run."""
     pytest.importorskip("esper_sink_otlp", reason="sends by OTLP")
     from esper_sink_tui.listen import Receiver
 

@@ -1,4 +1,4 @@
-"""SanctumAggregator: what comes in, what a snapshot says, and that nothing stops it."""
+"""SanctumAggregator: the events that it accepts, the snapshot, and that no event makes it raise."""
 
 from __future__ import annotations
 

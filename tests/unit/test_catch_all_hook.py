@@ -76,7 +76,7 @@ def play(hub: Hub) -> None:
         getattr(hub.hooks, EVENTS[event.kind].hook)(event=event)
 
 
-def test_a_sink_hears_the_kinds_that_it_declares_and_no_others() -> None:
+def test_a_sink_receives_the_kinds_that_it_declares_and_no_others() -> None:
     every, ends, mixed = Everything(), Ends(), Mixed()
     play(hub_of(every, ends, mixed))
     assert every.kinds == list(EVENTS)
@@ -94,7 +94,7 @@ def test_recorded_leaves_out_what_the_run_does_not_ask_for(*, episodes: bool) ->
     assert hub.heard == set(sink.kinds)
 
 
-def test_an_event_that_nobody_hears_is_not_built() -> None:
+def test_an_event_that_no_sink_receives_is_not_built() -> None:
     hub = hub_of(Ends())
     emitter = TelemetryEmitter(hub.hooks, heard=hub.heard)
     assert emitter.emit_episode_finished(EPISODE) is None
@@ -134,7 +134,7 @@ def test_latest_keeps_the_newest_of_each_kind() -> None:
 
 
 class Held(RecordingSink):
-    """Takes the first event and stands still until told to go on."""
+    """A sink that blocks in its first event until the test releases it."""
 
     def __init__(self, config: object = None) -> None:
         import threading

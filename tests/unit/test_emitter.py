@@ -133,7 +133,7 @@ def test_without_hooks_nothing_happens_and_the_event_is_returned() -> None:
 
 
 def test_under_an_applications_span_without_our_sdk_the_ids_are_our_own() -> None:
-    """The API's no-op tracer hands back the enclosing span: its id must not stand on three spans of ours."""
+    """The API's no-op tracer returns the enclosing span: its id must not be used for our three spans."""
     context = SpanContext(trace_id=5, span_id=7, is_remote=False, trace_flags=TraceFlags(1))
     with otel_trace.use_span(otel_trace.NonRecordingSpan(context)):
         event = emit(TelemetryEmitter(Witness()))

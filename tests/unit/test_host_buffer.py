@@ -1,4 +1,4 @@
-"""What a full queue gives up, and in what order the rest comes out."""
+"""Which events a full queue drops, and in what order it returns the rest."""
 
 from __future__ import annotations
 

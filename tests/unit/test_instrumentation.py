@@ -433,7 +433,7 @@ def test_a_second_run_in_one_process_shows_its_own_last_values(pipeline: Pipelin
     pipeline.instrumentation.close()
     assert "esper.ppo.last.update_id" not in pipeline.points()
     second = Instrumentation(pipeline.meters, config=OtelConfig())
-    pipeline.instrumentation.set_run_status(heartbeat_s=1.0)  # the first one speaks for nobody any more
+    pipeline.instrumentation.set_run_status(heartbeat_s=1.0)  # ignored: it no longer owns the values
     pipeline.instrumentation = second
     pipeline.update(update_payload(9))
     assert pipeline.value("esper.ppo.last.update_id") == 9

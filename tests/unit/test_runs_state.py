@@ -72,9 +72,11 @@ def record(**changes: Any) -> RunRecord:
         pytest.param(
             {"progress": 0, "progress_ns": 0, "started_ns": NOW - 121 * S}, ALIVE, RunState.STALLED, id="never began"
         ),
-        pytest.param({"state": RunState.DONE, "heartbeat_ns": 0}, GONE, RunState.DONE, id="done stands"),
-        pytest.param({"state": RunState.STOPPED, "heartbeat_ns": 0}, ALIVE, RunState.STOPPED, id="stopped stands"),
-        pytest.param({"state": RunState.FAILED}, ALIVE, RunState.FAILED, id="failed stands, however fresh"),
+        pytest.param({"state": RunState.DONE, "heartbeat_ns": 0}, GONE, RunState.DONE, id="done is final"),
+        pytest.param({"state": RunState.STOPPED, "heartbeat_ns": 0}, ALIVE, RunState.STOPPED, id="stopped is final"),
+        pytest.param(
+            {"state": RunState.FAILED}, ALIVE, RunState.FAILED, id="failed is final, however fresh the heartbeat"
+        ),
     ],
 )
 def test_run_state(changes: dict[str, Any], presence: ProcessPresence, expected: RunState) -> None:

@@ -186,7 +186,7 @@ def test_same_seed_same_run(toys: Any) -> None:
 
 
 class Stop:
-    """Becomes true at the n-th reading, and knows its signal."""
+    """A stop flag that is true from the n-th reading on, with a signal."""
 
     def __init__(self, after: int) -> None:
         self.after = after

@@ -1,4 +1,4 @@
-"""UpdateRecorder: what a loop says becomes one whole payload, worked out once."""
+"""UpdateRecorder: a loop's calls give one complete payload, computed in one place."""
 
 from __future__ import annotations
 

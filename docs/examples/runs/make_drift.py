@@ -2,9 +2,10 @@
 
     python docs/examples/runs/make_drift.py [FOLDER]
 
-A garden with three slots is tended by five heads. After eleven updates the garden begins to change its mind with every
-update, and to pay twice as much each time: the policy is pulled ever harder, its KL turns WARNING and CRITICAL, and
-updates stop early. At last its reward is NaN, which ends the run. Every number comes from training.
+The environment is a garden with three slots; the policy has five heads. From the twelfth update on the environment
+changes the rewarded choices with every update and doubles the reward each time: the policy changes faster and faster,
+its KL reaches WARNING and CRITICAL, and updates stop early. At last the reward is NaN, which ends the run. Every number
+is measured in this training.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ GROWTH = 2.0
 
 
 class Garden(gym.Env[np.ndarray, np.ndarray]):
-    """Shows a context; likes one choice of each head in it.
+    """Observes a context; rewards one choice of each head in it.
 
     Args:
-        drift_at: step of this environment from which it changes its mind and its pay with every rollout.
+        drift_at: step of this environment from which the rewarded choices and the reward change with every rollout.
         broken_at: step from which its reward is NaN.
     """
 
@@ -58,7 +59,7 @@ class Garden(gym.Env[np.ndarray, np.ndarray]):
         return self._shown(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Reward each head that has an effect and chose what is liked here."""
+        """Reward each head that has an effect and made the rewarded choice."""
         active = self.causal_table[action[-1]]
         days = max(0, self._steps - self._drift_at + ROLLOUT) // ROLLOUT
         liked = (self._context + days + np.arange(len(CHOICES))) % np.array(CHOICES)
@@ -74,7 +75,7 @@ class Garden(gym.Env[np.ndarray, np.ndarray]):
 
 
 def main(folder: Path) -> None:
-    """Train, and keep what a reader of runs needs: no checkpoint, no name of this machine."""
+    """Train, and keep the files that a reader of runs needs: no checkpoint, no name of this machine."""
     with tempfile.TemporaryDirectory() as place:
         words = ["ppo", "--no-config", "--sinks", "journal", "--env", "make_drift:Garden-v0", "--seed", "1"]
         words += ["--updates", "40", "--run-name", "drift", "--dir", place]

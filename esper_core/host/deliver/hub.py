@@ -153,7 +153,7 @@ class Hub:
         self._named[loaded.name] = loaded.named
 
     def _heard_by(self, loaded: LoadedSink) -> frozenset[str]:
-        """The event hooks that a sink receives: its own, and those of the kinds that ``esper_event`` stands for."""
+        """The event hooks that a sink receives: its own, and those of its ``event_kinds`` through ``esper_event``."""
         heard = loaded.hooks & EVENT_HOOKS
         if getattr(loaded.factory, "event_kinds", None) == "recorded" and not self._context.episodes:
             heard -= _ON_REQUEST

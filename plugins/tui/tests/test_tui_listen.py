@@ -1,4 +1,4 @@
-"""The OTLP/HTTP listener: what it takes in, and how it turns everything else away."""
+"""The OTLP/HTTP listener: the requests that it accepts, and its answers to all others."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def require(program: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on now; held together while they are chosen, so that they differ."""
+    """Free loopback ports; all are bound while they are chosen, so that they differ."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [item.getsockname()[1] for item in sockets]
@@ -71,7 +71,7 @@ def wait_for(check: Callable[[], Any], what: str, timeout_s: float = READY_S, ev
             if last:
                 return last
         time.sleep(every_s)
-    pytest.fail(f"waited {timeout_s:g} s in vain for {what}; last: {last!r}", pytrace=False)
+    pytest.fail(f"waited {timeout_s:g} s for {what}, which did not happen; last: {last!r}", pytrace=False)
 
 
 @dataclass

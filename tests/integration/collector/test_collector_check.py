@@ -139,7 +139,7 @@ def sender(
 def test_the_cause_in_words(
     place: dict[str, Any], certificates: Any, protocol: str, endpoint: str, table: dict[str, Any], words: str
 ) -> None:
-    # Where nobody ever answers, the time is what is judged, and coming back is the proof; elsewhere it is a guard.
+    # For an endpoint that never answers, this is the time after which send must return; elsewhere it is only a limit.
     timeout_s = 0.6 if "SILENT" in endpoint else 20.0
     made = sender(place, certificates, protocol, endpoint, table, timeout_s)
     answer = made.send([], timeout_s)

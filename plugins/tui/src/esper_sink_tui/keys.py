@@ -64,7 +64,7 @@ GLOSSARY: Final = (
     ("◌ warm-up", "the first 3 updates: a warning is muted, nothing else is"),
     ("… wait", "nothing to judge yet"),
     ("? stale", "no sign of life from the trainer, or no progress (stalled)"),
-    ("‖ frozen", "the view stands still; reading goes on"),
+    ("‖ frozen", "the view does not change; reading continues"),
     ("▴", "this update stopped early"),
     ("↑ → ↓", "the direction of the number, not a judgement"),
     ("· in a sparkline", "not measured in that update"),

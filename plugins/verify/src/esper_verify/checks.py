@@ -104,7 +104,7 @@ def _transport(record: Record, context: Context) -> str:
     _must(not context.evidence.problem, context.evidence.problem)
     times = context.evidence.lines.count(key)
     _must(times, f"{claim.attribute} is not in the training's journal")
-    return f"{claim.hook}, encode and decode agree, {claim.attribute} stands {times} times in the training's journal"
+    return f"{claim.hook}, encode and decode agree, {claim.attribute} occurs {times} times in the training's journal"
 
 
 # --- schema -------------------------------------------------------------------------------------

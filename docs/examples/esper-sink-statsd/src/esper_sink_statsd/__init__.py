@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["StatsdConfig", "StatsdSink", "lines_of"]
 
 _LIMIT = 1400
-"""Bytes of one datagram: what an Ethernet frame carries without being split."""
+"""Largest size of a datagram in bytes: it fits into one Ethernet frame."""
 
 
 class StatsdConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,8 +33,8 @@ class StatsdConfig(msgspec.Struct, frozen=True, kw_only=True):
 class StatsdSink:
     """Sends the KL, returns and speed of each update.
 
-    All hooks run in one thread of this sink's own, in order. What they raise is contained and counted by the host; an
-    ``OSError`` makes it try again later.
+    All hooks run in this sink's own thread, in order. The host catches and counts what they raise; after an ``OSError``
+    it tries again later.
     """
 
     Config = StatsdConfig
@@ -66,12 +66,12 @@ class StatsdSink:
 
     @hookimpl
     def esper_sink_closed(self, reason: CloseReason) -> None:  # noqa: ARG002  # the hook's signature
-        """Close the socket; datagrams wait for nothing."""
+        """Close the socket; no datagram is buffered."""
         if self._socket is not None:
             self._socket.close()
 
     def check_report(self) -> str:
-        """What ``esper sinks check`` prints."""
+        """The line that ``esper sinks check`` prints."""
         return f"sent {self._sent} bytes to {self._config.host}:{self._config.port} by UDP, which gives no answer"
 
 
@@ -94,7 +94,7 @@ def lines_of(update: PPOUpdatePayload, config: StatsdConfig, *, run_id: str) -> 
     non_finite = update.non_finite
     for name, head, value in gauges:
         if value is None:
-            continue  # not measured: no point, never a made-up 0
+            continue  # not measured: no point, never 0
         if not math.isfinite(value):
             non_finite += 1
             continue
