@@ -42,7 +42,8 @@ class ScannedUpdate(NamedTuple):
         file: the journal file.
         offset: position of the line in the file, in bytes.
         update_id: the update's id.
-        kl: the judged KL, nats; NaN also when not measured: the level is then ``UNKNOWN``, and ``NON_FINITE`` for a measured NaN.
+        kl: the judged KL, nats; NaN also when not measured: the level is then ``UNKNOWN``, and ``NON_FINITE`` for a
+            measured NaN.
         level: the update's own level.
     """
 
