@@ -83,6 +83,7 @@ class RunsCommand:
 
 
 def _row(directory: RunDir, now: int) -> _Row:
+    from esper_core.health import DEFAULT_KL_LIMITS
     from esper_core.reading import Run, run_limits, run_verdict
     from esper_core.reading.returns import return_to_show
     from esper_core.runs import read_record, run_state
@@ -90,11 +91,14 @@ def _row(directory: RunDir, now: int) -> _Row:
     record = read_record(directory)
     unreadable = ""
     try:
-        recent = Run(directory).last_updates(3)
+        recent, limits = Run(directory).last_updates(3), run_limits(directory)
     except JournalError as error:
-        recent, unreadable = [], error.message  # an error in one run must not hide the others
+        recent, limits, unreadable = (
+            [],
+            DEFAULT_KL_LIMITS,
+            error.message,
+        )  # an error in one run must not hide the others
     last = recent[-1] if recent else None
-    limits = run_limits(directory)
     judged = run_verdict(record, recent, limits=limits, now_ns=now)
     started = _started_ns(directory, record.started_ns if record is not None else 0)
     payload = last.payload if last is not None else None
