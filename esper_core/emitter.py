@@ -32,7 +32,7 @@ from esper_core.events import (
     TelemetryEvent,
     TraceRef,
 )
-from esper_core.health import HEALTH_WINDOW, HealthLevel, verdict_level
+from esper_core.health import DEFAULT_KL_LIMITS, HEALTH_WINDOW, HealthLevel, KLLimits, policy_level
 from esper_core.hooks import SinkHooks
 from esper_core.semconv.attributes import (
     ITERATION_SPAN,
@@ -138,6 +138,7 @@ class TelemetryEmitter:
         marked: marks every event as a test event (``esper sinks check``).
         heard: the kinds that a sink or observer receives; events of other kinds are not built, updates always are.
             None builds all.
+        limits: the limits that this run's KL is judged by; ``emit_run_started`` sends them.
         clock_ns: unix time in nanoseconds.
     """
 
@@ -154,6 +155,7 @@ class TelemetryEmitter:
         drain_status: Callable[[], Iterable[SinkStatusChanged]] | None = None,
         marked: bool = False,
         heard: Container[EventKind] | None = None,
+        limits: KLLimits = DEFAULT_KL_LIMITS,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._hooks = hooks if hooks is not None else SinkHooks()
@@ -164,6 +166,7 @@ class TelemetryEmitter:
         self._clock_ns = clock_ns
         self._marked = marked
         self._heard = heard
+        self.limits = limits
         self.run_id = run_id
         self.attempt = attempt
         self.rank = rank
@@ -171,7 +174,7 @@ class TelemetryEmitter:
         self._iteration: _OpenSpan | None = None
         self._rollout: _OpenSpan | None = None
         self._update: _OpenSpan | None = None
-        self._levels: deque[HealthLevel] = deque(maxlen=HEALTH_WINDOW)
+        self._judged: deque[PPOUpdatePayload] = deque(maxlen=HEALTH_WINDOW)
         self._policy_level = HealthLevel.UNKNOWN
 
     # --- the iteration's spans ----------------------------------------------------------------
@@ -229,8 +232,9 @@ class TelemetryEmitter:
         return self._emit(payload)
 
     def emit_run_started(self, payload: RunStarted) -> TelemetryEvent[RunStarted] | None:
-        """Emit the first event of an attempt."""
-        return self.emit(payload)
+        """Emit the first event of an attempt, with the limits in force: those the updates are judged by, no others."""
+        limits = self.limits
+        return self.emit(replace(payload, kl_on=limits.on, kl_warning=limits.warning, kl_critical=limits.critical))
 
     def emit_episode_finished(self, payload: EpisodeFinished) -> TelemetryEvent[EpisodeFinished] | None:
         """Emit the end of one episode, with a span that an SDK exports only under ``episode_spans``."""
@@ -269,18 +273,20 @@ class TelemetryEmitter:
         return own.end_ns
 
     def _emit_health_change(self, payload: PPOUpdatePayload, parent: _OpenSpan, now: int) -> None:
-        self._levels.append(payload.health)
-        level = verdict_level(tuple(self._levels))
+        self._judged.append(payload)
+        judged = policy_level(tuple(self._judged), self.limits)
+        level = judged.level
         previous, self._policy_level = self._policy_level, level
         if level is previous or (previous is HealthLevel.UNKNOWN and level is HealthLevel.HEALTHY):
             return
-        leading = payload.leading_head
+        named = judged.head if judged.head is not None else payload.leading_head
         change = PolicyHealthChanged(
             previous=previous,
             current=level,
             update_id=payload.update_id,
             kl_divergence=payload.kl_divergence,
-            head=leading.name if leading is not None else None,
+            kl_joint=payload.kl_joint,
+            head=named.name if named is not None else None,
         )
         self._emit(change, parent=parent, now=now)
 

@@ -62,11 +62,8 @@ LEVELS = _value_map(
         for level, color in zip(HealthLevel, (GREY, GREEN, YELLOW, RED, PURPLE), strict=True)
     )
 )
-KL_STEPS: list[tuple[float | None, str]] = [
-    (None, GREEN),
-    (TUIThresholds.KL_WARNING, YELLOW),
-    (TUIThresholds.KL_CRITICAL, RED),
-]
+KL_LIMITS = (_of("esper_run_kl_limit"), f"{{{{esper_run_kl_limit_level}}}}, {{{{esper_run_kl_on}}}} KL {WHO}")
+"""The run's own limits as lines: a threshold of the panel would be one number for all runs."""
 STAT = {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "background", "textMode": "auto"}
 
 
@@ -88,8 +85,8 @@ def rows() -> list[tuple[str, list[Panel]]]:
                     [(f"last_over_time({_of('esper_policy_health')}{recent})", WHO)],
                     6,
                     4,
-                    about="The worst level of the last three updates: it rises at once and calms after three better "
-                    "updates.",
+                    about="The worst level of the last three updates, at least warning while one head is critical: it "
+                    "rises at once and calms after three better updates.",
                     mappings=LEVELS,
                     options=STAT,
                 ),
@@ -127,8 +124,7 @@ def rows() -> list[tuple[str, list[Panel]]]:
                     3,
                     4,
                     decimals=4,
-                    steps=KL_STEPS,
-                    options=STAT,
+                    options={**STAT, "colorMode": "none"},
                 ),
                 Panel(
                     "Events lost",
@@ -151,13 +147,13 @@ def rows() -> list[tuple[str, list[Panel]]]:
                         (_of("esper_ppo_last_kl_divergence"), f"weighted {WHO}"),
                         (_of("esper_ppo_last_kl_joint"), f"joint {WHO}"),
                         (_of("esper_ppo_last_stop_threshold"), f"stop at {WHO}"),
+                        KL_LIMITS,
                     ],
                     12,
                     10,
-                    about="Weighted: per head-decision, what the limits are on. Joint: per environment step, what "
-                    "other libraries call target_kl. One point an update, at the update's own time.",
-                    steps=KL_STEPS,
-                    lines=True,
+                    about="Weighted: per head-decision. Joint: per environment step, what other libraries call "
+                    "target_kl. The limits are the run's own, and say which of the two they are on. One point an "
+                    "update, at the update's own time.",
                     decimals=4,
                     minimum=0,
                 ),
@@ -177,7 +173,6 @@ def rows() -> list[tuple[str, list[Panel]]]:
                             "reverse": True,
                             "min": 0,
                             "steps": 64,
-                            "max": TUIThresholds.KL_CRITICAL,
                         },
                         "tooltip": {"mode": "single", "yHistogram": False},
                         "yAxis": {"unit": "none"},
@@ -189,11 +184,10 @@ def rows() -> list[tuple[str, list[Panel]]]:
                     [
                         (_quantile(0.9), "90 % of updates stay below"),
                         (_quantile(0.5), "50 %"),
+                        KL_LIMITS,
                     ],
                     8,
                     about="From the histogram. The dots are exemplars: each opens the trace of its update.",
-                    steps=KL_STEPS,
-                    lines=True,
                     exemplars=True,
                     decimals=4,
                     minimum=0,

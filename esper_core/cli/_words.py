@@ -20,10 +20,20 @@ if TYPE_CHECKING:
     from esper_core.config.layers import Resolved
     from esper_core.config.schema import PPOConfig, RunConfig
     from esper_core.events import PPOUpdatePayload
+    from esper_core.health import KLLimits
     from esper_core.host.session import SessionReport
     from esper_core.ppo.trainer import TrainResult
 
-__all__ = ["end_lines", "limits_text", "next_commands", "program", "shown_path", "start_lines", "stop_text"]
+__all__ = [
+    "end_lines",
+    "levels_text",
+    "limits_text",
+    "next_commands",
+    "program",
+    "shown_path",
+    "start_lines",
+    "stop_text",
+]
 
 
 def program() -> str:
@@ -76,6 +86,27 @@ def stop_text(ppo: PPOConfig, heads: int, active: float | None = None) -> str:
     return f"early stop: KL above {limit:g} nats a decision ({source}); as a joint KL {limit * usual:.3g} with {about}"
 
 
+def levels_text(limits: KLLimits, heads: int, active: float | None = None) -> str:
+    """The limits of the levels, and what the critical one is as the other KL with the heads usually active.
+
+    Args:
+        limits: of the run.
+        heads: of the policy.
+        active: heads active in a step, when the task knows.
+    """
+    unit = "a step" if limits.on == "joint" else "a decision"
+    text = f"levels: {limits.name} from {limits.warning:g} warning, from {limits.critical:g} critical"
+    if heads == 1:
+        return f"{text} (nats)"
+    usual = active if active is not None else float(heads)
+    other = (
+        f"{limits.critical / usual:.3g} a decision"
+        if limits.on == "joint"
+        else f"a joint KL of {limits.critical * usual:.3g}"
+    )
+    return f"{text} (nats {unit}); critical is {other} with {usual:.1f} of {heads} heads active"
+
+
 def start_lines(
     resolved: Resolved,
     *,
@@ -103,6 +134,7 @@ def start_lines(
         f"training {config.env.id} in {config.env.n_envs} environments ({preset}{seed}), {limits_text(config.run)}",
         f"{'head' if len(heads) == 1 else 'heads'}: {named}",
         stop_text(config.ppo, len(heads), active),
+        levels_text(config.health.limits, len(heads), active),
         f"sinks: {', '.join(sinks) or 'none'}",
         f"run: {run}",
     ]
@@ -143,6 +175,7 @@ def end_lines(
     duration_s: float,
     resumed: bool,
     commands: Sequence[tuple[str, str]],
+    limits: KLLimits,
 ) -> list[str]:
     """The text printed at the end of a run."""
     ended = {RunState.DONE: "done", RunState.STOPPED: "stopped", RunState.FAILED: "failed"}
@@ -157,7 +190,7 @@ def end_lines(
         f"  run      {run}",
         f"  work     {result.updates} updates, {result.env_steps} environment steps {took} {duration_s:.1f} s",
         f"  return   {returned}",
-        f"  KL       {_kl_text(last)}",
+        f"  KL       {_kl_text(last, limits)}",
         f"  verdict  {verdict.label}: {verdict.reason}",
         f"  stops    {_stops_text(result)}",
     ]
@@ -180,13 +213,16 @@ def _stops_text(result: TrainResult) -> str:
     return f"{text}; on the joint KL the same limit would have stopped {updates}"
 
 
-def _kl_text(last: PPOUpdatePayload | None) -> str:
+def _kl_text(last: PPOUpdatePayload | None, limits: KLLimits) -> str:
     if last is None:
         return "no update was made"
-    text = f"{format_kl(last.kl_divergence)} in the last update ({level_word(last.health)})"
+    text = f"{format_kl(last.judged_kl(limits.on), limits=limits)} in the last update ({level_word(last.health)})"
+    if limits.on == "joint":
+        text = f"joint {text}"
     if len(last.heads) > 1:
         active = sum(head.weight for head in last.heads if head.weight is not None)
-        text += f", joint {format_kl(last.kl_joint)} with {active:.1f} heads active"
+        other, kl = ("joint", last.kl_joint) if limits.on == "weighted" else ("weighted", last.kl_divergence)
+        text += f", {other} {format_kl(kl, limits=limits)} with {active:.1f} heads active"
         if carrier := carries(last):
             text += f"; {carrier}"
     return text

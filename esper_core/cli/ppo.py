@@ -141,6 +141,7 @@ def _say_end(outcome: Outcome, *, resumed: bool) -> None:
         duration_s=outcome.duration_s,
         resumed=resumed,
         commands=commands,
+        limits=outcome.limits,
     )
     with contextlib.suppress(BrokenPipeError):
         print("\n".join(lines), flush=True)

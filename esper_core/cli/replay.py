@@ -100,7 +100,7 @@ class _Teller:
         self._run.handle(event)
         if isinstance(event.payload, PPOUpdatePayload):
             return self._update(event.payload)
-        text = sentence(event)
+        text = sentence(event, self._run.tamiyo.limits)
         if text is None or isinstance(event.payload, RunStarted | RunFinished):
             return text
         return f"  {text}"
@@ -111,7 +111,8 @@ class _Teller:
         from esper_core.reading.trend import trend
         from esper_core.reading.updateline import update_line
 
-        pieces = update_line(update, trend(self._run.tamiyo.kl_divergence_history), draw=self._draw)
+        tamiyo = self._run.tamiyo
+        pieces = update_line(update, trend(tamiyo.judged_kl_history), limits=tamiyo.limits, draw=self._draw)
         tail = carries(update) if update.health.severity >= HealthLevel.WARNING.severity else ""
         if update.early_stop is None and update.outcome != "completed":
             tail = update.reason

@@ -39,6 +39,10 @@ class _Row:
     updates: int
     env_steps: int
     kl_divergence: float | None
+    kl_joint: float | None
+    kl_on: str
+    kl_warning: float
+    kl_critical: float
     return_mean: float | None
     started_ns: int | None
     age_s: float | None
@@ -79,18 +83,23 @@ class RunsCommand:
 
 
 def _row(directory: RunDir, now: int) -> _Row:
-    from esper_core.reading import Run, run_verdict
+    from esper_core.health import DEFAULT_KL_LIMITS
+    from esper_core.reading import Run, run_limits, run_verdict
     from esper_core.reading.returns import return_to_show
     from esper_core.runs import read_record, run_state
 
     record = read_record(directory)
     unreadable = ""
     try:
-        recent = Run(directory).last_updates(3)
+        recent, limits = Run(directory).last_updates(3), run_limits(directory)
     except JournalError as error:
-        recent, unreadable = [], error.message  # an error in one run must not hide the others
+        recent, limits, unreadable = (
+            [],
+            DEFAULT_KL_LIMITS,
+            error.message,
+        )  # an error in one run must not hide the others
     last = recent[-1] if recent else None
-    judged = run_verdict(record, recent, now_ns=now)
+    judged = run_verdict(record, recent, limits=limits, now_ns=now)
     started = _started_ns(directory, record.started_ns if record is not None else 0)
     payload = last.payload if last is not None else None
     updates, steps = (payload.update_id, payload.env_steps) if payload is not None else (0, 0)
@@ -108,6 +117,10 @@ def _row(directory: RunDir, now: int) -> _Row:
         updates=updates,
         env_steps=steps,
         kl_divergence=payload.kl_divergence if payload is not None else None,
+        kl_joint=payload.kl_joint if payload is not None else None,
+        kl_on=limits.on,
+        kl_warning=limits.warning,
+        kl_critical=limits.critical,
         return_mean=return_to_show(payload),
         started_ns=started,
         age_s=(now - started) / 1e9 if started is not None else None,
@@ -123,7 +136,6 @@ def _started_ns(directory: RunDir, recorded: int) -> int | None:
 
 def _table(rows: list[_Row]) -> list[str]:
     from esper_core.cli._columns import aligned
-    from esper_core.health import format_kl
     from esper_core.reading.numbers import age, plain
 
     cells = [
@@ -132,13 +144,23 @@ def _table(rows: list[_Row]) -> list[str]:
             row.state,
             row.verdict,
             str(row.updates),
-            format_kl(row.kl_divergence),
+            _kl_text(row),
             plain(row.return_mean, 1),
             age(row.age_s),
         )
         for row in rows
     ]
     return aligned([_HEADING, *cells], _NUMBERS)
+
+
+def _kl_text(row: _Row) -> str:
+    """The judged KL, and that it is the joint one."""
+    from esper_core.health import KLLimits, format_kl
+
+    if row.kl_on == "joint":
+        limits = KLLimits(on="joint", warning=row.kl_warning, critical=row.kl_critical)
+        return f"joint {format_kl(row.kl_joint, limits=limits)}"
+    return format_kl(row.kl_divergence, limits=KLLimits(warning=row.kl_warning, critical=row.kl_critical))
 
 
 def _jsonable(row: _Row) -> dict[str, object]:

@@ -19,7 +19,16 @@ from esper_core.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["DeliveryTable", "EnvTable", "OtelTable", "PPOTable", "RunTable", "Settings", "keyword_settings"]
+__all__ = [
+    "DeliveryTable",
+    "EnvTable",
+    "HealthTable",
+    "OtelTable",
+    "PPOTable",
+    "RunTable",
+    "Settings",
+    "keyword_settings",
+]
 
 
 class PPOTable(TypedDict, total=False):
@@ -44,6 +53,14 @@ class PPOTable(TypedDict, total=False):
     kl_estimator: Literal["k3", "exact"]
     device: str
     threads: int
+
+
+class HealthTable(TypedDict, total=False):
+    """``health={...}``: what the KL is judged by."""
+
+    kl_on: Literal["weighted", "joint"]
+    kl_warning: float
+    kl_critical: float
 
 
 class EnvTable(TypedDict, total=False):
@@ -98,6 +115,7 @@ class Settings(TypedDict, total=False):
     sinks: Sequence[str]
     preset: str
     ppo: PPOTable
+    health: HealthTable
     run: RunTable
     otel: OtelTable
     delivery: Mapping[str, DeliveryTable]
@@ -105,7 +123,7 @@ class Settings(TypedDict, total=False):
 
 
 _OF_RUN: Final = ("updates", "steps", "episodes", "seed")
-_TABLES: Final = ("ppo", "env", "run", "otel", "delivery", "sink")
+_TABLES: Final = ("ppo", "health", "env", "run", "otel", "delivery", "sink")
 _TOML_TYPES: Final = (bool, int, float, str, dt.date, dt.time)
 
 
@@ -148,6 +166,7 @@ def _keyword_path(keyword: str, value: Any) -> tuple[str, ...]:
 _EXAMPLES: Final = {
     "ppo": 'ppo={"target_kl": 0.01}',
     "env": 'env="CartPole-v1", or env={"id": "CartPole-v1", "n_envs": 4}',
+    "health": 'health={"kl_critical": 0.05}',
     "run": 'run={"dir": "runs"}',
     "otel": 'otel={"events": "log"}',
     "delivery": 'delivery={"NAME": {"queue_size": 64}}',

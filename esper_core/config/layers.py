@@ -29,6 +29,7 @@ from esper_core.config.keywords import keyword_settings
 from esper_core.config.presets import preset_for, presets_of
 from esper_core.config.schema import MASK, EnvConfig, EsperConfig
 from esper_core.errors import ConfigError, nearest
+from esper_core.health import DEFAULT_KL_LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -135,6 +136,7 @@ def load_config(
     for item in settings.values():
         _insert(tree, item)
     config = msgspec.convert(tree, EsperConfig)
+    _check_limits(config, settings)
     return Resolved(config, {".".join(item.path): item.origin for item in settings.values()}, chosen)
 
 
@@ -275,7 +277,7 @@ _FLAG_NAMES: Final = {"env.id": "--env", "run.name": "--run-name", "sinks": "--s
 def _base_settings(base: Mapping[str, Any], label: str, upper: Iterable[Setting]) -> list[Setting]:
     """The settings of a resumed run, without its sinks, folder and secrets."""
     limited = any(item.path in _LIMIT_PATHS for item in upper)
-    kept = {key: base[key] for key in ("preset", "ppo", "env", "run") if key in base}
+    kept = {key: base[key] for key in ("preset", "ppo", "health", "env", "run") if key in base}
     return [
         item
         for item in flatten(kept, origin=label, where=lambda table: f"{label}: [{'.'.join(table)}] ")
@@ -350,6 +352,22 @@ def _select_sinks(
         origins.append("--no-sink")
     if origins:
         settings[key] = Setting(key, names, ", ".join(origins), origins[-1])
+
+
+def _check_limits(config: EsperConfig, settings: Mapping[tuple[str, ...], Setting]) -> None:
+    """Refuse limits that no number can be judged by."""
+    fault = config.health.limits.fault
+    if not fault:
+        return
+    key, _, what = fault.partition(": ")
+    # Of two limits in the wrong order the one that someone set is to blame.
+    blamed = next((item for name in (key, "kl_critical") if (item := settings.get(("health", name)))), None)
+    origin = f" (set by {blamed.origin})" if blamed is not None else ""
+    raise ConfigError(
+        f"health.{key}: {what}{origin}",
+        hint="health.kl_warning < health.kl_critical, both finite and above 0; the defaults are "
+        f"{DEFAULT_KL_LIMITS.warning:g} and {DEFAULT_KL_LIMITS.critical:g}",
+    )
 
 
 def _insert(tree: dict[str, Any], item: Setting) -> None:

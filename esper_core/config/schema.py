@@ -12,11 +12,14 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
+from esper_core.health import DEFAULT_KL_LIMITS, KLLimits
+
 __all__ = [
     "MASK",
     "DeliveryConfig",
     "EnvConfig",
     "EsperConfig",
+    "HealthConfig",
     "OtelConfig",
     "PPOConfig",
     "RunConfig",
@@ -73,6 +76,23 @@ class PPOConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = "k3"
     device: Annotated[str, _doc("torch device: cpu, cuda, cuda:0, or auto")] = "cpu"
     threads: Annotated[int, _doc("torch threads; 1 is fastest for small networks; 0 leaves torch's default", ge=0)] = 1
+
+
+class HealthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[health]``: what the run's KL is judged by, everywhere; the early stop is ``[ppo]``'s."""
+
+    kl_on: Annotated[
+        Literal["weighted", "joint"], _doc("the KL that is judged: per head-decision, or joint per step")
+    ] = "weighted"
+    kl_warning: Annotated[float, _doc("nats; a KL from here on is a warning", gt=0)] = DEFAULT_KL_LIMITS.warning
+    kl_critical: Annotated[float, _doc("nats; a KL from here on is critical; above kl_warning", gt=0)] = (
+        DEFAULT_KL_LIMITS.critical
+    )
+
+    @property
+    def limits(self) -> KLLimits:
+        """The limits as everything that judges takes them."""
+        return KLLimits(on=self.kl_on, warning=self.kl_warning, critical=self.kl_critical)
 
 
 class EnvConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -138,6 +158,7 @@ class EsperConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     )
     preset: Annotated[str, _doc("a named set of [ppo] and [env] values beneath the file; empty: by environment")] = ""
     ppo: PPOConfig = field(default_factory=PPOConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
     env: EnvConfig = field(default_factory=EnvConfig)
     run: RunConfig = field(default_factory=RunConfig)
     otel: OtelConfig = field(default_factory=OtelConfig)

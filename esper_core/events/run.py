@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 from esper_core.events._record import EventKind, Payload, Record
 from esper_core.events.fields import about, measured
-from esper_core.health import HealthLevel, RunState
+from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel, KLLimits, RunState
 
 __all__ = [
     "EpisodeFinished",
@@ -56,8 +56,9 @@ class RunStarted(Payload):
     stop_on: str = measured(
         "`weighted` or `joint`: which KL the limit is on.", default="weighted", key="esper.ppo.stop_on"
     )
-    kl_warning: float = measured("WARNING limit in force, nats.", default=0.015, unit="{nat}")
-    kl_critical: float = measured("CRITICAL limit in force, nats.", default=0.03, unit="{nat}")
+    kl_on: str = measured("`weighted` or `joint`: which KL the levels are on.", default=DEFAULT_KL_LIMITS.on)
+    kl_warning: float = measured("WARNING limit in force, nats.", default=DEFAULT_KL_LIMITS.warning, unit="{nat}")
+    kl_critical: float = measured("CRITICAL limit in force, nats.", default=DEFAULT_KL_LIMITS.critical, unit="{nat}")
     versions: tuple[str, ...] = measured(
         "`name==version` of Python, torch, gymnasium, esper-core.",
         default=(),
@@ -66,6 +67,14 @@ class RunStarted(Payload):
     config_digest: str = measured(
         "SHA-256 of the resolved configuration, hex, secrets masked.", default="", examples=("9f86d081884c7d65",)
     )
+
+    @property
+    def limits(self) -> KLLimits:
+        """The limits that the run is judged by; the defaults where what a writer said makes no sense."""
+        found = KLLimits(
+            on="joint" if self.kl_on == "joint" else "weighted", warning=self.kl_warning, critical=self.kl_critical
+        )
+        return DEFAULT_KL_LIMITS if found.fault else found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -100,6 +109,7 @@ class PolicyHealthChanged(Payload):
     kl_divergence: float | None = measured(
         "That update's unrounded KL, nats; None when not measured.", key="esper.ppo.kl_divergence"
     )
+    kl_joint: float | None = measured("Likewise its joint KL.", key="esper.ppo.kl_joint")
     head: str | None = measured("The head that carries most of the KL.", examples=("slot",))
 
 

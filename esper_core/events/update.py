@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 from esper_core.events._record import EventKind, Payload, Record
 from esper_core.events.fields import about, measured
-from esper_core.health import HealthLevel
+from esper_core.health import HealthLevel, KLOn
 
 __all__ = [
     "Divergence",
@@ -313,6 +313,10 @@ class PPOUpdatePayload(Payload):
         unit="{step}/s",
         gauge="throughput",
     )
+
+    def judged_kl(self, on: KLOn) -> float | None:
+        """The KL that the run's limits are on, nats, unrounded; None when not measured."""
+        return self.kl_joint if on == "joint" else self.kl_divergence
 
     @property
     def leading_head(self) -> HeadStats | None:

@@ -6,7 +6,8 @@ take them from here. Nothing here reads a clock, a file or a tensor. KL is in na
 
 from __future__ import annotations
 
-from esper_core.health.advice import Suggestion, state_suggestion, suggestion
+from esper_core.health.advice import Suggestion, head_suggestion, state_suggestion, suggestion
+from esper_core.health.heads import HEAD_DECISIONS, HeadLevel, PolicyLevel, head_levels, policy_level
 from esper_core.health.judgement import Verdict, VerdictInput, verdict
 from esper_core.health.kinds import VerdictKind
 from esper_core.health.levels import (
@@ -21,13 +22,26 @@ from esper_core.health.levels import (
     verdict_level,
     worst,
 )
-from esper_core.health.limits import HEALTH_WINDOW, WARM_UP_UPDATES, TUIThresholds
+from esper_core.health.limits import (
+    DEFAULT_KL_LIMITS,
+    HEALTH_WINDOW,
+    WARM_UP_UPDATES,
+    KLLimits,
+    KLOn,
+    TUIThresholds,
+)
 from esper_core.health.words import format_kl
 
 __all__ = [
+    "DEFAULT_KL_LIMITS",
+    "HEAD_DECISIONS",
     "HEALTH_WINDOW",
     "WARM_UP_UPDATES",
+    "HeadLevel",
     "HealthLevel",
+    "KLLimits",
+    "KLOn",
+    "PolicyLevel",
     "RunState",
     "Suggestion",
     "TUIThresholds",
@@ -40,6 +54,9 @@ __all__ = [
     "classify_kl",
     "classify_relative",
     "format_kl",
+    "head_levels",
+    "head_suggestion",
+    "policy_level",
     "state_suggestion",
     "suggestion",
     "update_level",

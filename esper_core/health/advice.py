@@ -8,7 +8,7 @@ from typing import Final
 from esper_core.health.kinds import VerdictKind
 from esper_core.health.levels import HealthLevel
 
-__all__ = ["Suggestion", "state_suggestion", "suggestion"]
+__all__ = ["Suggestion", "head_suggestion", "state_suggestion", "suggestion"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +79,20 @@ def suggestion(
             return Suggestion(cause=f"{subject}", action=f"{lower_rate} or use fewer epochs than {epochs_planned}")
         return Suggestion(cause=f"{subject}", action=f"{lower_rate} or use larger minibatches")
     return None
+
+
+def head_suggestion(head: str, *, learning_rate: float | None = None) -> Suggestion:
+    """What to do about one head at CRITICAL while the KL of all is calm.
+
+    Args:
+        head: its name.
+        learning_rate: the rate in force, to name a number instead of a direction.
+    """
+    rate = "lower learning_rate" if learning_rate is None else f"lower learning_rate to {learning_rate / 3:.2g}"
+    return Suggestion(
+        cause=f"head {head} drifts too fast behind calm ones",
+        action=f"plan more rollout_steps, so that it decides more often, or {rate}",
+    )
 
 
 def state_suggestion(kind: VerdictKind) -> Suggestion | None:

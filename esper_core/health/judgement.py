@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from esper_core.health.kinds import VerdictKind
 from esper_core.health.levels import HealthLevel, RunState, verdict_level
-from esper_core.health.limits import HEALTH_WINDOW, WARM_UP_UPDATES, TUIThresholds
+from esper_core.health.limits import DEFAULT_KL_LIMITS, HEALTH_WINDOW, WARM_UP_UPDATES, KLLimits
 from esper_core.health.words import format_kl
+
+if TYPE_CHECKING:
+    from esper_core.health.heads import HeadLevel
 
 __all__ = ["Verdict", "VerdictInput", "verdict"]
 
@@ -36,7 +39,9 @@ class VerdictInput:
         state: the run's state (``esper_core.runs`` derives it from ``run.json``).
         levels: the updates' own levels, oldest first; the last three count.
         updates: updates seen in this run so far, for the warm-up.
-        kl: the last update's unrounded KL, for the reason's text.
+        kl: the last update's unrounded judged KL, for the reason's text.
+        limits: of the run.
+        critical_head: the worst head at CRITICAL over the judged window (``policy_level``), or None.
         head: the head that carries most of the last update's KL.
         share: that head's share, 0..1.
         journal_lost: events that the journal lost: the screen itself cannot be trusted.
@@ -49,6 +54,8 @@ class VerdictInput:
     levels: tuple[HealthLevel, ...] = ()
     updates: int = 0
     kl: float | None = None
+    limits: KLLimits = DEFAULT_KL_LIMITS
+    critical_head: HeadLevel | None = None
     head: str | None = None
     share: float | None = None
     journal_lost: int = 0
@@ -63,7 +70,7 @@ class Verdict:
 
     Attributes:
         kind: the one word.
-        level: the policy's level beneath it (worst of the last three updates).
+        level: the policy's level beneath it (worst of the last three updates; a head at CRITICAL makes it WARNING).
         label: the word as shown, with its qualifier: ``critical (warm-up)``.
         reason: why, in one line.
         exit_code: what ``esper sanctum --once`` exits with.
@@ -81,10 +88,12 @@ def verdict(seen: VerdictInput) -> Verdict:
 
     Order, worst first: crashed or failed, non-finite, stale, stalled, journal lossy, critical, warning, another
     sink lossy, nothing measured yet, warm-up, healthy. The level rises at once and calms after three better
-    updates. During the first three updates WARNING is muted to warm-up and CRITICAL is labelled; non-finite,
-    crashed, stale and lossy are never hidden.
+    updates. One head at CRITICAL makes it at least warning. During the first three updates WARNING is muted to
+    warm-up and CRITICAL is labelled; non-finite, crashed, stale and lossy are never hidden.
     """
     level = verdict_level(seen.levels)
+    if seen.critical_head is not None and level.severity < HealthLevel.WARNING.severity:
+        level = HealthLevel.WARNING
     kind, reason = _judge(seen, level)
     warming = seen.updates <= WARM_UP_UPDATES
     label = f"{kind.value} (warm-up)" if warming and kind is VerdictKind.CRITICAL else kind.value
@@ -100,7 +109,7 @@ def _judge(seen: VerdictInput, level: HealthLevel) -> tuple[VerdictKind, str]:
         found = judge(seen, level)
         if found is not None:
             return found
-    return VerdictKind.HEALTHY, f"KL {format_kl(seen.kl)} is below {TUIThresholds.KL_WARNING}"
+    return VerdictKind.HEALTHY, f"{seen.limits.name} {_kl(seen)} is below {seen.limits.warning:g}"
 
 
 def _judge_trust(seen: VerdictInput, level: HealthLevel) -> tuple[VerdictKind, str] | None:
@@ -121,21 +130,48 @@ def _judge_trust(seen: VerdictInput, level: HealthLevel) -> tuple[VerdictKind, s
     return None
 
 
+def _kl(seen: VerdictInput) -> str:
+    return format_kl(seen.kl, limits=seen.limits)
+
+
 def _judge_policy(seen: VerdictInput, level: HealthLevel) -> tuple[VerdictKind, str] | None:
     """The KL's own levels."""
-    recent = seen.levels[-HEALTH_WINDOW:]
-    carrier = ""
-    if seen.head is not None and seen.share is not None and math.isfinite(seen.share):
-        carrier = f"; head {seen.head} carries {seen.share:.0%}"
     if level is HealthLevel.CRITICAL:
-        count = sum(item is HealthLevel.CRITICAL for item in recent)
-        limit = TUIThresholds.KL_CRITICAL
-        return VerdictKind.CRITICAL, f"KL >= {limit} in {count} of last {len(recent)} updates{carrier}"
+        return VerdictKind.CRITICAL, _counted(seen, HealthLevel.CRITICAL, seen.limits.critical) + _carrier(seen)
     if level is HealthLevel.WARNING and seen.updates > WARM_UP_UPDATES:
-        count = sum(item.severity >= HealthLevel.WARNING.severity for item in recent)
-        limit = TUIThresholds.KL_WARNING
-        return VerdictKind.WARNING, f"KL >= {limit} in {count} of last {len(recent)} updates{carrier}"
+        return VerdictKind.WARNING, _warned(seen)
     return None
+
+
+def _counted(seen: VerdictInput, level: HealthLevel, limit: float) -> str:
+    """In how many of the judged updates the KL reached a limit; empty for none."""
+    recent = seen.levels[-HEALTH_WINDOW:]
+    count = sum(item.severity >= level.severity for item in recent)
+    return f"{seen.limits.name} >= {limit:g} in {count} of last {len(recent)} updates" if count else ""
+
+
+def _carrier(seen: VerdictInput) -> str:
+    if seen.head is None or seen.share is None or not math.isfinite(seen.share):
+        return ""
+    return f"; head {seen.head} carries {seen.share:.0%}"
+
+
+def _head_text(seen: VerdictInput, head: HeadLevel) -> str:
+    kl = format_kl(head.kl, limits=seen.limits)
+    return f"head {head.name} at KL {kl} >= {seen.limits.critical:g} over {head.decisions} decisions"
+
+
+def _warned(seen: VerdictInput) -> str:
+    """Why it is a warning: the policy's KL, a head's, or both."""
+    own = _counted(seen, HealthLevel.WARNING, seen.limits.warning)
+    head = seen.critical_head
+    if head is None:
+        return own + _carrier(seen)
+    if own:
+        if head.name == seen.head:
+            return f"{own}{_carrier(seen)} at {format_kl(head.kl, limits=seen.limits)}"
+        return f"{own}; {_head_text(seen, head)}"
+    return f"{_head_text(seen, head)}; all heads together {seen.limits.name} {_kl(seen)}"
 
 
 def _judge_rest(seen: VerdictInput, level: HealthLevel) -> tuple[VerdictKind, str] | None:
@@ -149,7 +185,11 @@ def _judge_rest(seen: VerdictInput, level: HealthLevel) -> tuple[VerdictKind, st
             return VerdictKind.UNKNOWN, f"no KL was measured in the last {HEALTH_WINDOW} updates"
         return VerdictKind.UNKNOWN, "no PPO update yet"
     if level is HealthLevel.WARNING:  # only in warm-up; after the losses, which warm-up must not hide
-        return VerdictKind.WARM_UP, f"KL >= {TUIThresholds.KL_WARNING}, muted in warm-up; last {format_kl(seen.kl)}"
+        if verdict_level(seen.levels) is HealthLevel.WARNING or seen.critical_head is None:
+            cause = f"{seen.limits.name} >= {seen.limits.warning:g}"
+        else:
+            cause = _head_text(seen, seen.critical_head)
+        return VerdictKind.WARM_UP, f"{cause}, muted in warm-up; last {_kl(seen)}"
     if seen.updates <= WARM_UP_UPDATES and not seen.state.ended:
         return VerdictKind.WARM_UP, f"update {seen.updates} of {WARM_UP_UPDATES} warm-up updates"
     return None

@@ -6,7 +6,7 @@ import math
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from esper_core.health.limits import HEALTH_WINDOW, TUIThresholds
+from esper_core.health.limits import DEFAULT_KL_LIMITS, HEALTH_WINDOW, KLLimits, TUIThresholds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -97,26 +97,39 @@ def _below(value: float | None, warning: float, critical: float) -> HealthLevel:
     return _classify(value, warning=known <= warning, critical=known <= critical)
 
 
-def classify_kl(kl: float | None) -> HealthLevel:
-    """Level of an unrounded KL in nats: ``>= 0.015`` WARNING, ``>= 0.03`` CRITICAL."""
-    return _above(kl, TUIThresholds.KL_WARNING, TUIThresholds.KL_CRITICAL)
+def classify_kl(kl: float | None, limits: KLLimits = DEFAULT_KL_LIMITS) -> HealthLevel:
+    """Level of an unrounded KL in nats: by default ``>= 0.015`` WARNING, ``>= 0.03`` CRITICAL.
+
+    Args:
+        kl: the KL that the limits are on.
+        limits: of the run.
+    """
+    return _above(kl, limits.warning, limits.critical)
 
 
 def update_level(
-    kl_divergence: float | None, *, kl_joint: float | None, non_finite: int, kl_measured: str = "after_last_step"
+    kl_divergence: float | None,
+    *,
+    kl_joint: float | None,
+    non_finite: int,
+    kl_measured: str = "after_last_step",
+    limits: KLLimits = DEFAULT_KL_LIMITS,
 ) -> HealthLevel:
-    """One update's own level: that of its KL, unrounded; NON_FINITE when anything in the update was.
+    """One update's own level: that of its judged KL, unrounded; NON_FINITE when anything in the update was.
 
     Args:
         kl_divergence: nats, after the last step; None when not measured.
-        kl_joint: likewise; the limits are not on it, but a NaN in it counts.
+        kl_joint: likewise, per step. A NaN counts in the one that the limits are not on, too.
         non_finite: values that were NaN or Inf.
         kl_measured: when the KL was measured. A KL that was not measured after the last step has not seen what that
             step did: it sets no level.
+        limits: of the run.
     """
-    if non_finite or classify_kl(kl_joint) is HealthLevel.NON_FINITE:
+    if non_finite or HealthLevel.NON_FINITE in {classify_kl(kl_divergence), classify_kl(kl_joint)}:
         return HealthLevel.NON_FINITE
-    return classify_kl(kl_divergence) if kl_measured == "after_last_step" else HealthLevel.UNKNOWN
+    if kl_measured != "after_last_step":
+        return HealthLevel.UNKNOWN
+    return classify_kl(kl_joint if limits.on == "joint" else kl_divergence, limits)
 
 
 def classify_clip_fraction(clip_fraction: float | None) -> HealthLevel:
@@ -164,5 +177,5 @@ def worst(levels: Iterable[HealthLevel]) -> HealthLevel:
 
 
 def verdict_level(levels: Sequence[HealthLevel]) -> HealthLevel:
-    """The policy's level from its updates' own levels, oldest first: the worst of the last three."""
+    """The worst of the last three updates' own levels, oldest first; see :func:`policy_level` for the policy's."""
     return worst(levels[-HEALTH_WINDOW:])

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import math
-from typing import Final
 
-from esper_core.health.limits import TUIThresholds
+from esper_core.health.limits import DEFAULT_KL_LIMITS, KLLimits
 
 __all__ = ["format_kl"]
 
-_KL_LIMITS: Final = (TUIThresholds.KL_WARNING, TUIThresholds.KL_CRITICAL)
 
-
-def format_kl(kl: float | None) -> str:
+def format_kl(kl: float | None, *, digits: int = 4, limits: KLLimits = DEFAULT_KL_LIMITS) -> str:
     """A KL as people read it.
 
-    4 decimals; ``<0.0001`` for a positive value below half of that; more digits when rounding would show the
-    other side of a threshold (0.014996 reads ``0.014996``); ``—`` for None; the word ``non-finite``.
+    ``digits`` decimals; ``<0.0001`` for a positive value below half of that; more digits when rounding would show the
+    other side of a limit (0.014996 reads ``0.014996``); ``—`` for None; the word ``non-finite``.
+
+    Args:
+        kl: nats.
+        digits: decimals: 4 in lines, lists, events and plots; 3 in Sanctum's banner and health panel (TELE-111).
+        limits: of the run.
     """
     if kl is None:
         return "—"
     if not math.isfinite(kl):
         return "non-finite"
-    if 0 < kl < 0.00005:
-        return "<0.0001"
-    for digits in range(4, 17):
-        text = f"{kl:.{digits}f}"
+    smallest = 10.0**-digits
+    sides = (limits.warning, limits.critical)
+    if 0 < kl < smallest / 2 and all(kl < limit for limit in sides) and smallest <= min(sides):
+        return f"<{smallest:.{digits}f}"
+    for more in range(digits, 17):
+        text = f"{kl:.{more}f}"
         shown = float(text)
-        if all((shown >= limit) == (kl >= limit) for limit in _KL_LIMITS):
-            return "0.0000" if text == "-0.0000" else text
+        if all((shown >= limit) == (kl >= limit) for limit in sides):
+            return text.removeprefix("-") if shown == 0 else text
     return repr(kl)

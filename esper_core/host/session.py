@@ -200,6 +200,7 @@ class Session:
                 marked=self.mode == "check",
                 episode_spans=self.config.otel.episodes,
                 heard=self.hub.heard,
+                limits=self.config.health.limits,
             )
             opened = self.hub.open(strict=self.mode != "check")
             if self.mode == "check":
@@ -224,6 +225,7 @@ class Session:
                 self.providers.meter_provider,
                 sdk_logger_provider=self.providers.logger_provider,
                 config=self.config.otel,
+                limits=self.config.health.limits,
                 sink_status=self.statuses,
             )
             self.hub.add_first("instrumentation", self._instrumentation)

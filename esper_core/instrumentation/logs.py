@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 from opentelemetry._logs import LoggerProvider, SeverityNumber, get_logger_provider
 
-from esper_core.health import HealthLevel
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -22,11 +20,6 @@ __all__ = ["LogEvents"]
 _BY_NAME: Final = {
     "esper.ppo.early_stop": SeverityNumber.WARN,
     "esper.ppo.non_finite": SeverityNumber.ERROR,
-}
-_BY_LEVEL: Final = {
-    HealthLevel.WARNING: SeverityNumber.WARN,
-    HealthLevel.CRITICAL: SeverityNumber.ERROR,
-    HealthLevel.NON_FINITE: SeverityNumber.ERROR,
 }
 
 
@@ -45,16 +38,13 @@ class LogEvents:
         self._logger = found.get_logger(scope, version, schema_url)
 
     def emit(self, event: SpanEventData, identity: Mapping[str, AttributeValue]) -> None:
-        """Emit one event with its own time; its severity is derived from its name or the KL's level.
+        """Emit one event with its own time; its severity is derived from its name.
 
         Args:
             event: name, time and attributes.
             identity: run, attempt, rank and update: attributes of the span, which a log event must repeat.
         """
-        severity = _BY_NAME.get(event.name)
-        if severity is None:
-            level = event.attributes.get("esper.ppo.kl.health")
-            severity = _BY_LEVEL.get(HealthLevel(str(level)), SeverityNumber.INFO) if level else SeverityNumber.INFO
+        severity = _BY_NAME.get(event.name, SeverityNumber.INFO)
         self._logger.emit(
             timestamp=event.time_ns,
             severity_number=severity,

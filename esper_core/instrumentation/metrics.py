@@ -18,7 +18,7 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from esper_core.events import Outcome, PPOUpdatePayload
-from esper_core.health import HealthLevel, RunState
+from esper_core.health import HealthLevel, KLLimits, RunState
 from esper_core.semconv.attributes import attribute_specs
 from esper_core.semconv.gauges import DIVERGENCE, divergence_values, gauge_values
 from esper_core.semconv.names import GAUGES, METRICS, Gauge
@@ -189,7 +189,8 @@ class Observed:
     Attributes:
         owner: the run whose values these are: the last one that called ``take_over``.
         update: the last update.
-        level: the policy's level, the worst of the last three updates.
+        level: the policy's level, as the verdict has it.
+        limits: the limits it was judged by.
         heartbeat_s: time of the last heartbeat, unix seconds.
         progress_s: time of the last progress, unix seconds.
         state: what the run is doing.
@@ -202,6 +203,7 @@ class Observed:
     owner: object = None
     update: PPOUpdatePayload | None = None
     level: HealthLevel | None = None
+    limits: KLLimits | None = None
     heartbeat_s: float | None = None
     progress_s: float | None = None
     state: RunState | None = None
@@ -210,7 +212,7 @@ class Observed:
     def take_over(self, owner: object, sink_status: Callable[[], Iterable[SinkCounts]] | None = None) -> None:
         """Delete all values and set ``owner``."""
         self.owner = owner
-        self.update = self.level = self.heartbeat_s = self.progress_s = self.state = None
+        self.update = self.level = self.limits = self.heartbeat_s = self.progress_s = self.state = None
         self.sink_status = sink_status
 
 
@@ -287,6 +289,16 @@ def _create_status(meter: Meter, seen: Observed) -> None:
             return []
         return [Observation(int(item is current), {"esper.run.state": item.value}) for item in RunState]
 
+    def limits(_: CallbackOptions) -> Iterable[Observation]:
+        known = seen.limits
+        if known is None:
+            return []
+        sides = ((HealthLevel.WARNING, known.warning), (HealthLevel.CRITICAL, known.critical))
+        return [
+            Observation(value, {"esper.run.kl_limit.level": item.value, "esper.run.kl_on": known.on})
+            for item, value in sides
+        ]
+
     def single(value: Callable[[], float | None]) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
             found = value()
@@ -299,6 +311,7 @@ def _create_status(meter: Meter, seen: Observed) -> None:
         ("esper.run.heartbeat", single(lambda: seen.heartbeat_s)),
         ("esper.run.last_progress", single(lambda: seen.progress_s)),
         ("esper.run.state", state),
+        ("esper.run.kl_limit", limits),
     ):
         meter.create_observable_gauge(name, [callback], METRICS[name].unit, METRICS[name].brief)
 

@@ -18,7 +18,7 @@ from opentelemetry import metrics as otel_metrics
 from opentelemetry import trace as otel_trace
 
 from esper_core.events import PPOUpdatePayload, RunStarted
-from esper_core.health import HEALTH_WINDOW, HealthLevel, RunState, verdict_level
+from esper_core.health import DEFAULT_KL_LIMITS, HEALTH_WINDOW, KLLimits, RunState, policy_level
 from esper_core.hooks import hookimpl
 from esper_core.instrumentation.metrics import (
     KL_BOUNDARIES,
@@ -57,6 +57,7 @@ class Instrumentation:
         meter_provider: creates the instruments; the default is the application's global one, a no-op without an SDK.
         sdk_logger_provider: receives log events when ``config.events`` selects them; the default is the global one.
         config: ``[otel]``.
+        limits: that the KL of the run is judged by, until ``RunStarted`` tells them.
         sink_status: current counts of every sink, called when a reader collects, in its thread.
     """
 
@@ -68,6 +69,7 @@ class Instrumentation:
         *,
         sdk_logger_provider: LoggerProvider | None = None,
         config: OtelConfig,
+        limits: KLLimits = DEFAULT_KL_LIMITS,
         sink_status: Callable[[], Iterable[SinkCounts]] | None = None,
     ) -> None:
         provider = meter_provider if meter_provider is not None else otel_metrics.get_meter_provider()
@@ -75,7 +77,9 @@ class Instrumentation:
         self._kl = create_histogram(meter, "esper.ppo.kl_divergence", KL_BOUNDARIES)
         self._observed = observed_of(provider, meter)
         self._observed.take_over(self, sink_status)
-        self._levels: deque[HealthLevel] = deque(maxlen=HEALTH_WINDOW)
+        self._observed.limits = limits
+        self._limits = limits
+        self._judged: deque[PPOUpdatePayload] = deque(maxlen=HEALTH_WINDOW)
         self._on_span = config.events in {"span", "both"}
         self._log = None
         if config.events in {"log", "both"}:
@@ -126,14 +130,21 @@ class Instrumentation:
             self._updated(event, payload)
             return
         span = self._complete_span(event)
-        if self._rl is not None and isinstance(payload, RunStarted):
-            self._rl.run_started(event, span)
+        if isinstance(payload, RunStarted):
+            self._started(payload)
+            if self._rl is not None:
+                self._rl.run_started(event, span)
+
+    def _started(self, payload: RunStarted) -> None:
+        self._limits = payload.limits
+        if self._observed.owner is self:
+            self._observed.limits = payload.limits
 
     def _updated(self, event: TelemetryEvent[PPOUpdatePayload], update: PPOUpdatePayload) -> None:
         if self._observed.owner is self:
-            self._levels.append(update.health)
+            self._judged.append(update)
             self._observed.update = update
-            self._observed.level = verdict_level(tuple(self._levels))
+            self._observed.level = policy_level(tuple(self._judged), self._limits).level
         self._record(update)
         span = self._complete_span(event)
         found = span_events(event) if span is not None or self._log is not None else ()

@@ -16,7 +16,7 @@ import torch
 from esper_core.config.schema import EsperConfig
 from esper_core.errors import EsperError
 from esper_core.events import PPOUpdatePayload, RunStarted
-from esper_core.health import RunState, TUIThresholds
+from esper_core.health import RunState
 from esper_core.kl import stop_threshold
 from esper_core.ppo.checkpoint import restore, save_checkpoint
 from esper_core.ppo.collector import Collector
@@ -307,8 +307,6 @@ class Trainer:
             target_kl=ppo.target_kl or None,
             stop_threshold=stop_threshold(ppo.target_kl),
             stop_on=ppo.stop_on,
-            kl_warning=TUIThresholds.KL_WARNING,
-            kl_critical=TUIThresholds.KL_CRITICAL,
             versions=_versions(),
             config_digest=self._digest,
         )

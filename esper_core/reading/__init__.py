@@ -12,6 +12,7 @@ from esper_core.reading.aggregator import SanctumAggregator
 from esper_core.reading.attempts import UpdateHistory, effective_updates, stream_updates
 from esper_core.reading.index import UpdateIndex, scan_index
 from esper_core.reading.judged import judge, run_verdict
+from esper_core.reading.limits import run_limits
 from esper_core.reading.run import Run, open_run
 from esper_core.reading.snapshot import SanctumSnapshot
 from esper_core.reading.tamiyo import TamiyoState
@@ -27,6 +28,7 @@ __all__ = [
     "effective_updates",
     "judge",
     "open_run",
+    "run_limits",
     "run_verdict",
     "scan_index",
     "stream_updates",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from statistics import median
 from typing import TYPE_CHECKING, cast
 
@@ -21,6 +21,7 @@ from esper_core.events import (
     SinkStatusChanged,
     TelemetryEvent,
 )
+from esper_core.health import HEALTH_WINDOW, policy_level
 from esper_core.reading import eventlog
 from esper_core.reading.account import SinkAccount, with_loss, with_status
 from esper_core.reading.attempts import Attempts
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from esper_core.events import Payload
+    from esper_core.health import HeadLevel
 
 __all__ = ["SanctumAggregator"]
 
@@ -107,7 +109,7 @@ class SanctumAggregator:
             case RunStarted():
                 self._handle_run_started(event, payload)
             case PolicyHealthChanged():
-                self._log(eventlog.health_changed(payload, event.time_ns))
+                self._log(eventlog.health_changed(payload, event.time_ns, self._tamiyo.limits))
             case SinkStatusChanged():
                 self._handle_sink_status(event, payload)
             case RunFinished():
@@ -131,7 +133,7 @@ class SanctumAggregator:
             self._duplicates += 1
             return
         self._attempt = max(self._attempt, update.attempt)
-        self._log(eventlog.ppo_update(event.payload, event.time_ns))
+        self._log(eventlog.ppo_update(event.payload, event.time_ns, self._tamiyo.limits))
 
     def _handle_run_started(self, event: TelemetryEvent[Payload], payload: RunStarted) -> None:
         if event.attempt < self._attempt or event.rank:
@@ -152,11 +154,10 @@ class SanctumAggregator:
             target_kl=payload.target_kl,
             stop_threshold=payload.stop_threshold,
             stop_on=payload.stop_on,
-            kl_warning=payload.kl_warning,
-            kl_critical=payload.kl_critical,
             config_digest=payload.config_digest,
             started_ns=event.time_ns,
         )
+        self._tamiyo.limits = payload.limits
         self._log(eventlog.run_started(payload, event.attempt, event.time_ns))
 
     def _handle_sink_status(self, event: TelemetryEvent[Payload], payload: SinkStatusChanged) -> None:
@@ -202,7 +203,7 @@ class SanctumAggregator:
 
     def _rebuild(self) -> None:
         """Compute the policy's state anew from the kept updates."""
-        self._tamiyo = TamiyoState()
+        self._tamiyo = TamiyoState(limits=self._tamiyo.limits)
         for update in self._updates:
             advance(self._tamiyo, update.attempt, update.payload)
 
@@ -216,6 +217,13 @@ class SanctumAggregator:
     def tamiyo(self) -> TamiyoState:
         """The policy's state itself, for a reader in the same thread; the next event changes it."""
         return self._tamiyo
+
+    @property
+    def critical_head(self) -> HeadLevel | None:
+        """The worst head at CRITICAL over the judged window; None when there is none."""
+        return policy_level(
+            [item.payload for item in islice(reversed(self._updates), HEALTH_WINDOW)][::-1], self._tamiyo.limits
+        ).head
 
     def snapshot(self) -> SanctumSnapshot:
         """The state now. Shares nothing mutable with the aggregator."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from esper_core.health import TUIThresholds, format_kl
+from esper_core.health import format_kl
 from esper_core.reading.rows import METRICS
 from esper_core.reading.table import json_value
 from esper_core.reading.trend import trend
@@ -48,13 +48,15 @@ def document(model: ScreenModel) -> dict[str, Any]:
             "suggestion": str(model.advice) if model.advice is not None else None,
         },
         "kl": {
-            "value": tamiyo.kl_divergence,
-            "text": format_kl(tamiyo.kl_divergence),
-            "joint": last.kl_joint if last is not None else None,
-            "history": list(tamiyo.kl_divergence_history),
-            "trend": trend(tamiyo.kl_divergence_history),
-            "warning": TUIThresholds.KL_WARNING,
-            "critical": TUIThresholds.KL_CRITICAL,
+            "on": tamiyo.limits.on,
+            "value": tamiyo.judged_kl,
+            "text": format_kl(tamiyo.judged_kl, limits=tamiyo.limits),
+            "weighted": tamiyo.kl_divergence,
+            "joint": tamiyo.kl_joint,
+            "history": list(tamiyo.judged_kl_history),
+            "trend": trend(tamiyo.judged_kl_history),
+            "warning": tamiyo.limits.warning,
+            "critical": tamiyo.limits.critical,
             "target": last.target_kl if last is not None else snapshot.plan.target_kl,
             "stop_threshold": last.stop_threshold if last is not None else snapshot.plan.stop_threshold,
             "stop_on": last.stop_on if last is not None else snapshot.plan.stop_on,
@@ -65,7 +67,7 @@ def document(model: ScreenModel) -> dict[str, Any]:
             "stopped": snapshot.stopped_recently,
         },
         "health": {
-            item.key: {
+            item.field(tamiyo): {
                 "value": item.value(tamiyo),
                 "level": item.level(tamiyo).value,
                 "limits": {"warning": item.limits(tamiyo).warning, "critical": item.limits(tamiyo).critical},

@@ -10,6 +10,7 @@ from esper_core.reading.snapshot import EventEntry, EventTone
 
 if TYPE_CHECKING:
     from esper_core.events import PolicyHealthChanged, PPOUpdatePayload, RunFinished, RunStarted, SinkStatusChanged
+    from esper_core.health import KLLimits
 
 __all__ = ["bad_event", "health_changed", "ppo_update", "run_finished", "run_started", "sink_status"]
 
@@ -22,22 +23,22 @@ _TONES: Final[dict[HealthLevel, EventTone]] = {
 }
 
 
-def ppo_update(payload: PPOUpdatePayload, time_ns: int) -> EventEntry:
+def ppo_update(payload: PPOUpdatePayload, time_ns: int, limits: KLLimits) -> EventEntry:
     """An update: as loud as its level, and never silent about an early end."""
     tone = _TONES[payload.health]
     if tone == "info" and payload.early_stop is not None:
         tone = "stop"
     elif tone == "info" and payload.outcome != "completed":
         tone = "warning"
-    text = sentences.update_text(payload)
+    text = sentences.update_text(payload, limits)
     return EventEntry(time_ns=time_ns, tone=tone, source="ppo.update", update_id=payload.update_id, text=text)
 
 
-def health_changed(payload: PolicyHealthChanged, time_ns: int) -> EventEntry:
+def health_changed(payload: PolicyHealthChanged, time_ns: int, limits: KLLimits) -> EventEntry:
     """The verdict's level moved."""
     worse = payload.current.severity > payload.previous.severity
     tone: EventTone = _TONES[payload.current] if worse else "good"
-    text = sentences.health_changed(payload)
+    text = sentences.health_changed(payload, limits=limits)
     return EventEntry(time_ns=time_ns, tone=tone, source="policy", update_id=payload.update_id, text=text)
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from esper_core.events import PPOUpdatePayload
-from esper_core.health import HealthLevel
+from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel, KLLimits
 from esper_core.reading.attempts import Attempts
+from esper_core.reading.limits import run_limits
 from esper_core.runs.scan import JournalScan, ScannedBeginning, ScannedUpdate
 from esper_core.semconv.codec import CodecError, decode
 
@@ -35,7 +36,7 @@ class IndexEntry:
         offset: of its line, in bytes.
         update_id: its id.
         attempt: that made it.
-        kl: nats, to 7 digits; None when not measured. The level is that of the unrounded value.
+        kl: the judged one, nats, to 7 digits; None when not measured. The level is that of the unrounded value.
         level: the update's own level.
     """
 
@@ -60,6 +61,7 @@ class UpdateIndex:
         self.run = run
         self._scan = JournalScan(run)
         self._attempts = Attempts()
+        self._limits: KLLimits | None = None
         self._ids = array("I")
         self._offsets = array("I")
         self._kls = array("f")
@@ -87,9 +89,14 @@ class UpdateIndex:
         return sum(column.itemsize * len(column) for column in (self._ids, self._offsets, self._kls, self._levels))
 
     def kl(self, position: int) -> float | None:
-        """KL in nats, to 7 digits; None when not measured."""
+        """The judged KL in nats, to 7 digits; None when not measured."""
         value = self._kls[position]
         return None if math.isnan(value) and self.level(position) is HealthLevel.UNKNOWN else value
+
+    @property
+    def limits(self) -> KLLimits:
+        """Those of the run, as they were when the index was begun; they say which KL it holds."""
+        return self._limits if self._limits is not None else DEFAULT_KL_LIMITS
 
     def level(self, position: int) -> HealthLevel:
         """The update's own level."""
@@ -128,7 +135,9 @@ class UpdateIndex:
         Returns:
             True when there is more to read now.
         """
-        for item in self._scan.read(max_bytes):
+        if self._limits is None:
+            self._limits = run_limits(self.run)
+        for item in self._scan.read(max_bytes, on=self._limits.on):
             if isinstance(item, ScannedBeginning):
                 self._begin(item.file.attempt, item.first)
             else:

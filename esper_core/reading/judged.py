@@ -5,7 +5,21 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from esper_core.health import RunState, Suggestion, Verdict, VerdictInput, suggestion, verdict
+from esper_core.health import (
+    DEFAULT_KL_LIMITS,
+    HEALTH_WINDOW,
+    HeadLevel,
+    HealthLevel,
+    KLLimits,
+    RunState,
+    Suggestion,
+    Verdict,
+    VerdictInput,
+    head_suggestion,
+    policy_level,
+    suggestion,
+    verdict,
+)
 from esper_core.reading.account import from_record, losses, merged
 from esper_core.runs.state import run_state
 
@@ -13,21 +27,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from esper_core.events import PPOUpdatePayload, TelemetryEvent
-    from esper_core.health import HealthLevel
     from esper_core.reading.account import SinkAccount
     from esper_core.reading.life import Life
     from esper_core.reading.snapshot import SanctumSnapshot
     from esper_core.runs.state import RunRecord
 
-__all__ = ["judge", "judge_snapshot", "run_verdict", "update_advice"]
+__all__ = ["critical_head", "judge", "judge_snapshot", "run_verdict", "update_advice"]
 
 
 def judge(
     state: RunState,
     *,
-    levels: Iterable[HealthLevel],
-    last: PPOUpdatePayload | None,
+    recent: Sequence[PPOUpdatePayload],
     updates: int,
+    limits: KLLimits = DEFAULT_KL_LIMITS,
     accounts: Iterable[SinkAccount] = (),
     age_s: float | None = None,
     message: str = "",
@@ -36,21 +49,24 @@ def judge(
 
     Args:
         state: what the run is doing, or how it ended.
-        levels: the effective updates' own levels, oldest first; three are enough.
-        last: the last effective update.
+        recent: the last effective updates, oldest first; three are enough.
         updates: of the run so far, over all attempts.
+        limits: of the run.
         accounts: of its sinks: what those that keep the record lost makes every number doubtful.
         age_s: seconds since the last sign of life.
         message: how it ended, in words; said of a run that failed or crashed.
     """
+    last = recent[-1] if recent else None
     leading = last.leading_head if last is not None else None
     lost = losses(accounts)
     return verdict(
         VerdictInput(
             state=state,
-            levels=tuple(levels),
+            levels=tuple(item.health for item in recent[-HEALTH_WINDOW:]),
             updates=updates,
-            kl=last.kl_divergence if last is not None else None,
+            kl=last.judged_kl(limits.on) if last is not None else None,
+            limits=limits,
+            critical_head=policy_level(recent, limits).head,
             head=leading.name if leading is not None else None,
             share=leading.share if leading is not None else None,
             journal_lost=lost.record,
@@ -62,22 +78,27 @@ def judge(
 
 
 def run_verdict(
-    record: RunRecord | None, recent: Sequence[TelemetryEvent[PPOUpdatePayload]], *, now_ns: int | None = None
+    record: RunRecord | None,
+    recent: Sequence[TelemetryEvent[PPOUpdatePayload]],
+    *,
+    limits: KLLimits = DEFAULT_KL_LIMITS,
+    now_ns: int | None = None,
 ) -> Verdict:
     """The verdict on a run on disk.
 
     Args:
         record: what ``run.json`` says.
         recent: the last effective updates, oldest first; three are enough.
+        limits: of the run, see :func:`esper_core.reading.run_limits`.
         now_ns: unix nanoseconds; the clock's when None.
     """
     now = time.time_ns() if now_ns is None else now_ns
     last = recent[-1].payload if recent else None
     return judge(
         run_state(record, now_ns=now),
-        levels=[event.payload.health for event in recent],
-        last=last,
+        recent=[event.payload for event in recent],
         updates=last.update_id if last is not None else 0,
+        limits=limits,
         accounts=[from_record(item) for item in record.sinks] if record is not None else (),
         age_s=max(0.0, (now - record.heartbeat_ns) / 1e9) if record is not None else None,
         message=record.message if record is not None else "",
@@ -88,24 +109,34 @@ def judge_snapshot(snapshot: SanctumSnapshot, life: Life, *, age_s: float | None
     """The verdict on a run as its events and its process tell it."""
     return judge(
         life.state,
-        levels=snapshot.tamiyo.levels,
-        last=snapshot.last,
+        recent=snapshot.recent[-HEALTH_WINDOW:],
         updates=snapshot.updates,
+        limits=snapshot.tamiyo.limits,
         accounts=merged(snapshot.sinks, life.sinks),
         age_s=age_s,
         message=life.message,
     )
 
 
-def update_advice(last: PPOUpdatePayload | None, *, named: bool = True) -> Suggestion | None:
+def critical_head(snapshot: SanctumSnapshot) -> HeadLevel | None:
+    """The worst head at CRITICAL over the judged window of what is shown; None when there is none."""
+    return policy_level(snapshot.recent[-HEALTH_WINDOW:], snapshot.tamiyo.limits).head
+
+
+def update_advice(
+    last: PPOUpdatePayload | None, *, named: bool = True, head: HeadLevel | None = None
+) -> Suggestion | None:
     """What to try after an update, or None when there is nothing to do.
 
     Args:
         last: the update.
         named: name the head that carries most of the KL as the cause; False where the line names it already.
+        head: the head at CRITICAL over the judged window, or None: a calm update is then advised about it.
     """
     if last is None:
         return None
+    if head is not None and last.health.severity <= HealthLevel.HEALTHY.severity and last.early_stop is None:
+        return head_suggestion(head.name, learning_rate=last.learning_rate)
     leading = last.leading_head if named else None
     return suggestion(
         level=last.health,

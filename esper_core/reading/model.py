@@ -5,9 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from esper_core.health import RunState, Suggestion, Verdict, VerdictInput, VerdictKind, state_suggestion, verdict
+from esper_core.health import (
+    DEFAULT_KL_LIMITS,
+    KLLimits,
+    RunState,
+    Suggestion,
+    Verdict,
+    VerdictInput,
+    VerdictKind,
+    state_suggestion,
+    verdict,
+)
 from esper_core.reading.account import merged
-from esper_core.reading.judged import judge_snapshot, update_advice
+from esper_core.reading.judged import critical_head, judge_snapshot, update_advice
 from esper_core.reading.life import Life
 from esper_core.reading.progress import Progress, progress_of
 from esper_core.reading.returns import return_to_show
@@ -32,7 +42,7 @@ class Frozen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
-    """One run of the list."""
+    """One run of the list. ``kl`` is the one that ``limits`` are on."""
 
     run_id: str
     label: str
@@ -40,6 +50,7 @@ class RunRow:
     kind: VerdictKind = VerdictKind.UNKNOWN
     updates: int = 0
     kl: float | None = None
+    limits: KLLimits = DEFAULT_KL_LIMITS
     return_mean: float | None = None
     steps_per_s: float | None = None
     group: str = ""
@@ -102,7 +113,8 @@ def run_row(
         state=life.state,
         kind=judge_snapshot(snapshot, life).kind,
         updates=max(snapshot.updates, life.updates),
-        kl=last.kl_divergence if last is not None else None,
+        kl=snapshot.tamiyo.judged_kl,
+        limits=snapshot.tamiyo.limits,
         return_mean=return_to_show(last),
         steps_per_s=last.steps_per_s if last is not None and not life.state.ended else None,
         group=group,
@@ -135,7 +147,7 @@ def build(
         snapshot=snapshot,
         life=life,
         verdict=judged,
-        advice=state_suggestion(judged.kind) or update_advice(snapshot.last),
+        advice=state_suggestion(judged.kind) or update_advice(snapshot.last, head=critical_head(snapshot)),
         progress=progress_of(snapshot, life),
         age_s=age_s,
         ended_s=since if life.state.ended else None,

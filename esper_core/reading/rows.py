@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from esper_core.health import (
     HealthLevel,
+    KLLimits,
     TUIThresholds,
     classify_clip_fraction,
     classify_entropy,
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
 
     from esper_core.reading.tamiyo import TamiyoState
 
-__all__ = ["KL_RANGE", "METRICS", "Limits", "Metric", "metric"]
+__all__ = ["METRICS", "PANEL_DIGITS", "Limits", "Metric", "kl_range", "limit_text", "metric"]
 
-KL_RANGE: Final = (0.0, 1.5 * TUIThresholds.KL_CRITICAL)
-"""Range of every KL sparkline and plot, nats: half as much again as the critical limit."""
+
+def kl_range(limits: KLLimits) -> tuple[float, float]:
+    """Range of every KL sparkline and plot, nats: half as much again as the run's critical limit."""
+    return 0.0, 1.5 * limits.critical
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,9 @@ class Metric:
     Attributes:
         key: the field of TamiyoState.
         label: what the row is called, with its unit.
-        text: the value for people.
+        series: the field of TamiyoState it shows, when that is not the key's.
+        title: the label in force, when that depends on the state.
+        text: the last value for people.
         level: the row's level from the state.
         limits: the limits in force, printed beside.
         bounds: range of the sparkline.
@@ -58,21 +63,41 @@ class Metric:
 
     key: str
     label: str
-    text: Callable[[float | None], str]
+    text: Callable[[TamiyoState], str]
     level: Callable[[TamiyoState], HealthLevel]
     limits: Callable[[TamiyoState], Limits]
     bounds: Callable[[TamiyoState], tuple[float, float]]
     dead_band: float
+    series: Callable[[TamiyoState], str] | None = None
+    title: Callable[[TamiyoState], str] | None = None
+
+    def field(self, state: TamiyoState) -> str:
+        """The field of the state that the row shows."""
+        return self.key if self.series is None else self.series(state)
+
+    def name(self, state: TamiyoState) -> str:
+        """What the row is called now."""
+        return self.label if self.title is None else self.title(state)
 
     def value(self, state: TamiyoState) -> float | None:
         """The unrounded value of the last update."""
-        found: float | None = getattr(state, self.key)
+        found: float | None = getattr(state, self.field(state))
         return found
 
     def history(self, state: TamiyoState) -> Iterable[float | None]:
         """The last ten values, oldest first."""
-        found: Iterable[float | None] = getattr(state, f"{self.key}_history")
+        found: Iterable[float | None] = getattr(state, f"{self.field(state)}_history")
         return found
+
+
+PANEL_DIGITS: Final = 3
+"""Decimals of the KL in the banner and the health panel, as TELE-111 has it; lists, lines, events and plots have 4."""
+
+
+def limit_text(value: float) -> str:
+    """A limit of the KL, with as many decimals as it has, at least 3."""
+    short = f"{value:.3f}"
+    return short if float(short) == value else f"{value:g}"
 
 
 def _fixed(
@@ -92,7 +117,7 @@ def _fixed(
     return Metric(
         key=key,
         label=label,
-        text=text,
+        text=lambda state: text(getattr(state, key)),
         level=level,
         limits=lambda _: limits,
         bounds=lambda _: bounds,
@@ -124,7 +149,7 @@ def _relative(key: str, label: str, digits: int) -> Metric:
     return Metric(
         key=key,
         label=label,
-        text=lambda value: plain(value, digits),
+        text=lambda state: plain(getattr(state, key), digits),
         level=level,
         limits=limits,
         bounds=bounds,
@@ -140,14 +165,16 @@ def _finite_only(value: float | None) -> HealthLevel:
 
 
 METRICS: Final = (
-    _fixed(
-        "kl_divergence",
-        "KL nats",
-        format_kl,
-        classify_kl,
-        Limits(f"{TUIThresholds.KL_WARNING:.4f}", f"{TUIThresholds.KL_CRITICAL:.4f}"),
-        KL_RANGE,
-        0.001,
+    Metric(
+        key="kl_divergence",
+        label="KL nats",
+        text=lambda state: format_kl(state.judged_kl, digits=PANEL_DIGITS, limits=state.limits),
+        level=lambda state: classify_kl(state.judged_kl, state.limits),
+        limits=lambda state: Limits(limit_text(state.limits.warning), limit_text(state.limits.critical)),
+        bounds=lambda state: kl_range(state.limits),
+        dead_band=0.001,
+        series=lambda state: "kl_joint" if state.limits.on == "joint" else "kl_divergence",
+        title=lambda state: f"{state.limits.name} nats",
     ),
     _fixed(
         "clip_fraction",
@@ -182,7 +209,7 @@ METRICS: Final = (
     Metric(
         key="policy_loss",
         label="policy loss",
-        text=lambda value: plain(value, 4),
+        text=lambda state: plain(state.policy_loss, 4),
         level=lambda state: _finite_only(state.policy_loss),
         limits=lambda _: Limits(),
         bounds=lambda _: (-0.1, 0.1),

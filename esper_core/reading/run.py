@@ -11,6 +11,7 @@ import msgspec
 from esper_core.events import PPOUpdatePayload
 from esper_core.reading.attempts import effective_updates, stream_updates
 from esper_core.reading.judged import run_verdict
+from esper_core.reading.limits import run_limits
 from esper_core.runs.layout import RunDir, find_run, journal_files
 from esper_core.runs.reader import JournalReader
 from esper_core.runs.state import RunRecord, read_record, run_state
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from esper_core.events import Payload, TelemetryEvent
-    from esper_core.health import RunState, Verdict
+    from esper_core.health import KLLimits, RunState, Verdict
 
 __all__ = ["Run", "open_run"]
 
@@ -76,6 +77,11 @@ class Run:
             return {}
 
     @property
+    def limits(self) -> KLLimits:
+        """The limits its KL is judged by: those that its newest attempt told, else those of its configuration."""
+        return run_limits(self.directory)
+
+    @property
     def summary(self) -> dict[str, Any] | None:
         """``summary.json``; None until the run has ended in order.
 
@@ -126,7 +132,7 @@ class Run:
         Args:
             now_ns: unix nanoseconds; the clock's when None.
         """
-        return run_verdict(self.record, self.last_updates(_VERDICT_UPDATES), now_ns=now_ns)
+        return run_verdict(self.record, self.last_updates(_VERDICT_UPDATES), limits=self.limits, now_ns=now_ns)
 
 
 def open_run(spec: str | Path = "latest", base: str | Path = "runs") -> Run:

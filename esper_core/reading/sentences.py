@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from esper_core.events import PolicyHealthChanged, RunFinished, RunStarted, SinkStatusChanged
-from esper_core.health import HealthLevel, format_kl
+from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel, KLLimits, format_kl
 from esper_core.reading.numbers import count, percent, plain
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ __all__ = [
     "carries",
     "early_stop_text",
     "health_changed",
+    "kl_text",
     "level_word",
     "outcome",
     "run_finished",
@@ -38,6 +39,11 @@ def level_word(level: HealthLevel) -> str:
     return level.value.replace("_", "-")
 
 
+def kl_text(update: PPOUpdatePayload, limits: KLLimits = DEFAULT_KL_LIMITS) -> str:
+    """The judged KL of an update, with its name: ``KL 0.0182``, ``joint KL 0.0455``."""
+    return f"{limits.name} {format_kl(update.judged_kl(limits.on), limits=limits)}"
+
+
 def carries(update: PPOUpdatePayload) -> str:
     """Which head carries the KL, when there is more than one: ``head slot carries 45%``; else empty."""
     leading = update.leading_head
@@ -49,14 +55,18 @@ def carries(update: PPOUpdatePayload) -> str:
 # --- updates ------------------------------------------------------------------------------------
 
 
-def early_stop_text(stop: EarlyStop, kl_after: float | None, *, short: bool = False) -> str:
-    """Where an update stopped, on what, against which limit, which head, and the KL after the last step."""
-    value, limit, after = format_kl(stop.value), plain(stop.threshold, 4), format_kl(kl_after)
+def early_stop_text(
+    stop: EarlyStop, kl_after: float | None, *, short: bool = False, limits: KLLimits = DEFAULT_KL_LIMITS
+) -> str:
+    """Where an update stopped, on what, against which limit, which head, and the judged KL after the last step."""
+    value, after = format_kl(stop.value, limits=limits), format_kl(kl_after, limits=limits)
+    limit = plain(stop.threshold, 4)
     if short:
         head = f", {stop.head}" if stop.head else ""
         return f"epoch {stop.epoch} mb {stop.minibatch}, {value} > {limit}{head}, after {after}"
     head = f", head {stop.head}" if stop.head else ""
-    return f"epoch {stop.epoch} minibatch {stop.minibatch}, pooled KL {value} > {limit}{head}, KL after it {after}"
+    place = f"epoch {stop.epoch} minibatch {stop.minibatch}"
+    return f"{place}, pooled KL {value} > {limit}{head}, {limits.name} after it {after}"
 
 
 def outcome(update: PPOUpdatePayload, room: Room = "line") -> str:
@@ -71,16 +81,17 @@ def outcome(update: PPOUpdatePayload, room: Room = "line") -> str:
     return word[:10] if narrow else word
 
 
-def update_text(update: PPOUpdatePayload) -> str:
+def update_text(update: PPOUpdatePayload, limits: KLLimits = DEFAULT_KL_LIMITS) -> str:
     """An update: its KL and who carries it first, then why it ended early, else the other numbers."""
-    parts = [f"KL {format_kl(update.kl_divergence)}"]
+    parts = [kl_text(update, limits)]
     leading = update.leading_head
     if update.health.severity >= HealthLevel.WARNING.severity and leading is not None:
         parts.append(f"{leading.name} {percent(leading.share, 0)}")
     if update.non_finite:
         parts.append(f"{update.non_finite} non-finite values")
     if update.early_stop is not None:
-        parts.append(f"stopped early: {early_stop_text(update.early_stop, update.kl_divergence)}")
+        told = early_stop_text(update.early_stop, update.judged_kl(limits.on), limits=limits)
+        parts.append(f"stopped early: {told}")
     elif update.outcome != "completed":
         parts.append(f"{update.outcome}: {update.reason}" if update.reason else update.outcome)
     else:
@@ -95,13 +106,14 @@ def update_text(update: PPOUpdatePayload) -> str:
 # --- the rest -----------------------------------------------------------------------------------
 
 
-def health_changed(payload: PolicyHealthChanged, *, alone: bool = False) -> str:
+def health_changed(payload: PolicyHealthChanged, *, alone: bool = False, limits: KLLimits = DEFAULT_KL_LIMITS) -> str:
     """The verdict's level moved."""
     worse = payload.current.severity > payload.previous.severity
     head = f", head {payload.head}" if payload.head and worse else ""
+    kl = payload.kl_joint if limits.on == "joint" else payload.kl_divergence
     words = "rose" if worse else "calmed"
     text = f"level {words} from {level_word(payload.previous)} to {level_word(payload.current)}"
-    return f"{'policy ' if alone else ''}{text} at KL {format_kl(payload.kl_divergence)}{head}"
+    return f"{'policy ' if alone else ''}{text} at {limits.name} {format_kl(kl, limits=limits)}{head}"
 
 
 def run_started(payload: RunStarted, attempt: int, *, run: str = "") -> str:
@@ -134,7 +146,7 @@ def sink_status(payload: SinkStatusChanged, *, alone: bool = False) -> str:
     return f"sink {payload.sink}{origin} {text}"
 
 
-def sentence(event: TelemetryEvent[Payload]) -> str | None:
+def sentence(event: TelemetryEvent[Payload], limits: KLLimits = DEFAULT_KL_LIMITS) -> str | None:
     """An event in a sentence that stands alone.
 
     None for updates and episodes, which have lines of their own, and for a sink that is well.
@@ -144,7 +156,7 @@ def sentence(event: TelemetryEvent[Payload]) -> str | None:
         case RunStarted():
             return run_started(payload, event.attempt, run=event.run_id)
         case PolicyHealthChanged():
-            return health_changed(payload, alone=True)
+            return health_changed(payload, alone=True, limits=limits)
         case SinkStatusChanged() if payload.state not in {"ok", "closed"}:
             return sink_status(payload, alone=True)
         case RunFinished():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from esper_core.errors import EsperError
+from esper_core.health import DEFAULT_KL_LIMITS, KLLimits
 from esper_core.reading.returns import return_to_show
 
 if TYPE_CHECKING:
@@ -29,9 +30,10 @@ class Series:
         label: the run's.
         group: its experiment's.
         updates: update ids of the KL.
-        kl: nats; NaN where not measured. Where points were joined, the largest of each group.
+        kl: the judged one, nats; NaN where not measured. Where points were joined, the largest of each group.
         return_updates: update ids of the returns, fewer than of the KL in a long run.
         returns: mean return of the last 100 episodes, or of the rollout.
+        limits: of the run: they say which KL it is.
         joined: updates that one point of the KL stands for.
     """
 
@@ -42,6 +44,7 @@ class Series:
     return_updates: tuple[int, ...]
     returns: tuple[float, ...]
     joined: int = 1
+    limits: KLLimits = DEFAULT_KL_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +89,10 @@ def read_series(source: Source, snapshot: SanctumSnapshot, *, group: str = "", p
             label=label,
             group=group,
             updates=ids,
-            kl=tuple(_number(item.kl_divergence) for item in recent),
+            kl=tuple(_number(item.judged_kl(snapshot.tamiyo.limits.on)) for item in recent),
             return_updates=ids,
             returns=tuple(_number(return_to_show(item)) for item in recent),
+            limits=snapshot.tamiyo.limits,
         )
     while index.extend(4 * 1024 * 1024):
         pass
@@ -107,7 +111,7 @@ def read_series(source: Source, snapshot: SanctumSnapshot, *, group: str = "", p
             continue
         return_ids.append(payload.update_id)
         returns.append(_number(return_to_show(payload)))
-    return Series(label, group, tuple(xs), tuple(ys), tuple(return_ids), tuple(returns), joined)
+    return Series(label, group, tuple(xs), tuple(ys), tuple(return_ids), tuple(returns), joined, index.limits)
 
 
 def bands(runs: Iterable[tuple[str, Sequence[int], Sequence[float]]], *, points: int = 100) -> list[Band]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from esper_core.health import TUIThresholds
 from esper_core.reading.tamiyo import TamiyoState
 
 if TYPE_CHECKING:
@@ -81,8 +80,6 @@ class RunPlan:
     target_kl: float | None = None
     stop_threshold: float | None = None
     stop_on: str = "weighted"
-    kl_warning: float = TUIThresholds.KL_WARNING
-    kl_critical: float = TUIThresholds.KL_CRITICAL
     config_digest: str = ""
     started_ns: int | None = None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from esper_core.health import HealthLevel, classify_relative
+from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel, KLLimits, classify_relative
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +52,9 @@ class TamiyoState:
         ppo_data_received: whether any update was seen.
         kl_divergence: weighted KL after the last step, nats.
         kl_divergence_history: its last ten values, nats, 4 decimals.
+        kl_joint: joint KL per step after the last step, nats.
+        kl_joint_history: its last ten values, nats, 4 decimals.
+        limits: of the run: they say which of the two is judged.
         level: the last update's own level.
         levels: the last ten updates' own levels, oldest first.
         clip_fraction: share of steps outside the clip range, 0..1.
@@ -80,6 +83,9 @@ class TamiyoState:
     levels: deque[HealthLevel] = field(default_factory=lambda: deque(maxlen=HISTORY))
     kl_divergence: float | None = None
     kl_divergence_history: deque[float | None] = field(default_factory=lambda: deque(maxlen=10))
+    kl_joint: float | None = None
+    kl_joint_history: History = field(default_factory=_history)
+    limits: KLLimits = DEFAULT_KL_LIMITS
     clip_fraction: float | None = None
     clip_fraction_history: History = field(default_factory=_history)
     entropy_normalised: float | None = None
@@ -106,6 +112,16 @@ class TamiyoState:
     return_mean_history: History = field(default_factory=_history)
     early_stop: EarlyStop | None = None
     early_stops: deque[bool] = field(default_factory=lambda: deque(maxlen=HISTORY))
+
+    @property
+    def judged_kl(self) -> float | None:
+        """The KL that the limits are on, nats, unrounded."""
+        return self.kl_joint if self.limits.on == "joint" else self.kl_divergence
+
+    @property
+    def judged_kl_history(self) -> History:
+        """Its last ten values, nats, 4 decimals."""
+        return self.kl_joint_history if self.limits.on == "joint" else self.kl_divergence_history
 
     def copy(self) -> TamiyoState:
         """A copy that shares no deque with this one, whatever fields there are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from esper_core.health import format_kl
+from esper_core.health import DEFAULT_KL_LIMITS, KLLimits, format_kl
 from esper_core.reading.glyphs import ARROWS, LEVELS, Role
 from esper_core.reading.numbers import plain, rate
 from esper_core.reading.sentences import level_word, outcome
@@ -23,22 +23,29 @@ _KL_WIDTH: Final = len("KL 0.014996 ↑ ● critical")
 
 
 def update_line(
-    update: PPOUpdatePayload, direction: Trend, *, compact: bool = False, draw: Callable[[str], str] = str
+    update: PPOUpdatePayload,
+    direction: Trend,
+    *,
+    limits: KLLimits = DEFAULT_KL_LIMITS,
+    compact: bool = False,
+    draw: Callable[[str], str] = str,
 ) -> UpdateLine:
     """One update: id, return, KL with direction and state, early stop, speed.
 
     Args:
         update: the update.
-        direction: the trend of the KL up to it.
+        direction: the trend of the judged KL up to it.
+        limits: of the run.
         compact: for a terminal below 100 columns.
         draw: turns the signs into others of the same width: ``to_ascii``.
     """
     gap = "  " if compact else "   "
     sign = LEVELS[update.health]
     state = f"{draw(sign.glyph)} {level_word(update.health)}"
-    number = f"KL {draw(format_kl(update.kl_divergence)):>6} {draw(ARROWS[direction])} "
+    kl = format_kl(update.judged_kl(limits.on), limits=limits)
+    number = f"{limits.name} {draw(kl):>6} {draw(ARROWS[direction])} "
     # A KL close to a limit has more digits: it takes them from the blanks behind the word.
-    blanks = " " * (_KL_WIDTH - len(number) - len(state))
+    blanks = " " * (_KL_WIDTH + len(limits.name) - len("KL") - len(number) - len(state))
     ended = outcome(update, "narrow" if compact else "line")
     speed = draw(rate(update.steps_per_s)) + ("/s" if compact else " steps/s")
     return (

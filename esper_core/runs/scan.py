@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from esper_core.events import Payload, PPOUpdatePayload, RunStarted, TelemetryEvent
-from esper_core.health import HealthLevel
+from esper_core.health import HealthLevel, KLOn
 from esper_core.runs.layout import JournalFile, RunDir, journal_files
 from esper_core.runs.reader import open_journal
 from esper_core.semconv.codec import CodecError, decode
@@ -27,7 +27,10 @@ _UPDATE_LOOSE: Final = b'esper.ppo.update"'
 _STARTED_LOOSE: Final = b'esper.run.started"'
 _MARKED: Final = f'"{MARKED}"'.encode()
 _UPDATE_ID: Final = b'"esper.ppo.update_id","value":{"intValue":"'
-_KL: Final = b'"esper.ppo.kl_divergence","value":{"doubleValue":'
+_KL: Final[dict[KLOn, bytes]] = {
+    "weighted": b'"esper.ppo.kl_divergence","value":{"doubleValue":',
+    "joint": b'"esper.ppo.kl_joint","value":{"doubleValue":',
+}
 _HEALTH: Final = b'"esper.ppo.health","value":{"stringValue":"'
 _LEVELS: Final = {level.value.encode(): level for level in HealthLevel}
 
@@ -39,7 +42,8 @@ class ScannedUpdate(NamedTuple):
         file: the journal file.
         offset: position of the line in the file, in bytes.
         update_id: the update's id.
-        kl: nats; NaN also when not measured: the level is then ``UNKNOWN``, and ``NON_FINITE`` for a measured NaN.
+        kl: the judged KL, nats; NaN also when not measured: the level is then ``UNKNOWN``, and ``NON_FINITE`` for a
+            measured NaN.
         level: the update's own level.
     """
 
@@ -70,11 +74,14 @@ class JournalScan:
         """True when the last :meth:`read` stopped at its limit, so that there is more to read now."""
         self._read: dict[str, int] = {}
 
-    def read(self, max_bytes: int | None = None) -> Iterator[ScannedUpdate | ScannedBeginning]:
+    def read(
+        self, max_bytes: int | None = None, *, on: KLOn = "weighted"
+    ) -> Iterator[ScannedUpdate | ScannedBeginning]:
         """Scan what was written since the last call, in the order of the journal; marked events are left out.
 
         Args:
             max_bytes: stop after about this many, so that a background thread yields to others; None reads everything.
+            on: the KL to read.
         """
         self.more = False
         left = max_bytes
@@ -92,26 +99,26 @@ class JournalScan:
                     if not line.endswith(b"\n"):
                         break
                     self._read[item.path.name] = offset + len(line)
-                    yield from _scanned(item, offset, line)
+                    yield from _scanned(item, offset, line, on)
                     offset += len(line)
                     if left is not None:
                         left -= len(line)
 
 
-def _scanned(item: JournalFile, offset: int, line: bytes) -> tuple[ScannedUpdate | ScannedBeginning, ...]:
+def _scanned(item: JournalFile, offset: int, line: bytes, on: KLOn) -> tuple[ScannedUpdate | ScannedBeginning, ...]:
     """Scan one line."""
     name = line.find(_UPDATE)
     if name < 0 or not line.endswith(_END, 0, -1):
-        return _decoded(item, offset, line) if _UPDATE_LOOSE in line or _STARTED_LOOSE in line else ()
+        return _decoded(item, offset, line, on) if _UPDATE_LOOSE in line or _STARTED_LOOSE in line else ()
     start = line.find(_UPDATE_ID, name)
     if start < 0 or line.find(_MARKED, name, start) >= 0:
         return ()
     start += len(_UPDATE_ID)
     update_id = int(line[start : line.index(b'"', start)])
     value = math.nan
-    at = line.find(_KL, start)
+    at = line.find(_KL[on], start)
     if at >= 0:
-        at += len(_KL)
+        at += len(_KL[on])
         value = float(line[at : line.index(b"}", at)].strip(b'"'))
     at = line.find(_HEALTH, start)
     level = HealthLevel.UNKNOWN
@@ -121,7 +128,7 @@ def _scanned(item: JournalFile, offset: int, line: bytes) -> tuple[ScannedUpdate
     return (ScannedUpdate(item, offset, update_id, value, level),)
 
 
-def _decoded(item: JournalFile, offset: int, line: bytes) -> tuple[ScannedUpdate | ScannedBeginning, ...]:
+def _decoded(item: JournalFile, offset: int, line: bytes, on: KLOn) -> tuple[ScannedUpdate | ScannedBeginning, ...]:
     """Decode one line with the codec: for lines that Esper's writer did not write."""
     try:
         events: list[TelemetryEvent[Payload]] = decode(line)
@@ -135,6 +142,7 @@ def _decoded(item: JournalFile, offset: int, line: bytes) -> tuple[ScannedUpdate
         if isinstance(payload, RunStarted):
             found.append(ScannedBeginning(item, payload.first_update_id))
         elif isinstance(payload, PPOUpdatePayload):
-            value = payload.kl_divergence if payload.kl_divergence is not None else math.nan
+            judged = payload.judged_kl(on)
+            value = judged if judged is not None else math.nan
             found.append(ScannedUpdate(item, offset, payload.update_id, value, payload.health))
     return tuple(found)

@@ -52,6 +52,14 @@ _FIELD: Final = AttributeSpec(
     optional=False,
     about=About(brief="The field of the update that was NaN or Inf.", examples=("kl_divergence", "heads.kl")),
 )
+_LIMIT_LEVEL: Final = AttributeSpec(
+    key="esper.run.kl_limit.level",
+    field="",
+    type="string",
+    optional=False,
+    about=About(brief="The level that begins at the limit."),
+    members=(("warning", "WARNING from here on"), ("critical", "CRITICAL from here on")),
+)
 ATTRIBUTE_GROUPS: Final = (
     AttributeGroup(
         "esper.common",
@@ -63,7 +71,7 @@ ATTRIBUTE_GROUPS: Final = (
         "Attributes of the span event `esper.ppo.kl`, and of metrics of the KL.",
         (_SCOPE, *PayloadPlan(EpochKL, "esper.ppo.kl").specs),
     ),
-    AttributeGroup("esper.metrics", "Attributes that only metrics carry.", (_FIELD,)),
+    AttributeGroup("esper.metrics", "Attributes that only metrics carry.", (_FIELD, _LIMIT_LEVEL)),
     *(
         AttributeGroup(
             spec.span,
@@ -147,8 +155,16 @@ _METRICS: Final = (
         "esper.policy.health",
         "gauge",
         "{level}",
-        "The policy's level, the worst of the last three updates: 0 unknown, 1 healthy, 2 warning, 3 "
-        "critical, 4 non-finite.",
+        "The policy's level, the worst of the last three updates, at least warning while one head is at critical: 0 "
+        "unknown, 1 healthy, 2 warning, 3 critical, 4 non-finite.",
+    ),
+    Metric(
+        "esper.run.kl_limit",
+        "gauge",
+        "{nat}",
+        "The limits that the run's KL is judged by, and which KL they are on.",
+        ("esper.run.kl_limit.level", "esper.run.kl_on"),
+        2,
     ),
     Metric(
         "esper.policy.updates",

@@ -7,7 +7,6 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from esper_core.events import EVENTS, EarlyStop, PPOUpdatePayload, about
-from esper_core.health import HealthLevel, classify_kl
 from esper_core.semconv._plan import AttributeSpec, PayloadPlan
 
 if TYPE_CHECKING:
@@ -22,11 +21,10 @@ MAX_SPAN_EVENTS: Final = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochKL:
-    """Pooled in-loop weighted KL of one epoch of an update; its time is the update's end."""
+    """Pooled in-loop weighted KL of one epoch of an update; its time is the update's end. It sets no level."""
 
     epoch: int = field(metadata=about("The epoch, counted from 1.", examples=(2,)))
     value: float = field(metadata=about("Pooled in-loop weighted KL of the epoch.", unit="{nat}", examples=(0.0123,)))
-    health: HealthLevel = field(metadata=about("Level of that KL."))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +107,7 @@ def _update_events(payload: PPOUpdatePayload, time_ns: int) -> tuple[SpanEventDa
     by_epoch = payload.kl_by_epoch
     first = max(0, len(by_epoch) - (MAX_SPAN_EVENTS - len(tail)))
     epochs = [
-        _written(_EPOCH, (epoch, value, classify_kl(value)), time_ns)
-        for epoch, value in enumerate(by_epoch[first:], start=first + 1)
+        _written(_EPOCH, (epoch, value), time_ns) for epoch, value in enumerate(by_epoch[first:], start=first + 1)
     ]
     return (*epochs, *tail)
 

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from esper_core.config.layers import Resolved
-    from esper_core.health import HealthLevel, Verdict
+    from esper_core.events import PPOUpdatePayload
+    from esper_core.health import Verdict
     from esper_core.host.load.selection import Selection
     from esper_core.host.session import SessionReport
     from esper_core.ppo.agent import PPOAgent
@@ -61,7 +62,7 @@ class Attempt:
     on_started: Callable[[Started], None]
     on_notice: Callable[[str], None]
     exit_on_second_interrupt: bool
-    _levels: deque[HealthLevel] = field(default_factory=lambda: deque(maxlen=HEALTH_WINDOW))
+    _recent: deque[PPOUpdatePayload] = field(default_factory=lambda: deque(maxlen=HEALTH_WINDOW))
     _begun: float = field(default_factory=time.monotonic)
     _pid: int = field(default_factory=os.getpid)
 
@@ -82,9 +83,9 @@ class Attempt:
             raise
         judged = judge(
             result.state,
-            levels=self._levels,
-            last=result.last,
+            recent=tuple(self._recent),
             updates=result.updates,
+            limits=self.resolved.config.health.limits,
             accounts=session.report.sinks,
             message=result.reason,
         )
@@ -94,6 +95,7 @@ class Attempt:
             attempt=attempt,
             result=result,
             verdict=judged,
+            limits=self.resolved.config.health.limits,
             report=session.report,
             duration_s=time.monotonic() - self._begun,
             signal=result.exit_signal if result.exit_signal is not None else session.stop.signal,
@@ -156,7 +158,7 @@ class Attempt:
             nonlocal seen
             if updates != seen and self.agent.last is not None:
                 seen = updates
-                self._levels.append(self.agent.last.health)
+                self._recent.append(self.agent.last)
             session.progress(updates=updates, env_steps=env_steps)
 
         trainer = Trainer(

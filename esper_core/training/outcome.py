@@ -11,7 +11,7 @@ from esper_core.health import RunState
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from esper_core.health import Verdict
+    from esper_core.health import KLLimits, Verdict
     from esper_core.host.session import SessionReport
     from esper_core.ppo.trainer import TrainResult
     from esper_core.runs import RunDir
@@ -49,6 +49,7 @@ class Outcome:
         attempt: counts from 1.
         result: counts, state and reason.
         verdict: the verdict on its last updates and its losses.
+        limits: the limits that the verdict was made by.
         report: the final counters of every sink.
         duration_s: seconds this attempt took, closing included.
         signal: the signal that stopped it, or None.
@@ -60,6 +61,7 @@ class Outcome:
     attempt: int
     result: TrainResult
     verdict: Verdict
+    limits: KLLimits
     report: SessionReport
     duration_s: float
     signal: int | None

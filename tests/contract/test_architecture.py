@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "ppo": {"updates", "kl", "emitter", "runs", "semconv", "hooks", "events", "health"},
     "envs": {"ppo", "config", "runs", "events", "health"},
-    "config": {"hooks", "installed"},
+    "config": {"hooks", "installed", "health"},
     "training": {"host", "envs", "ppo", "reading", "runs", "config", "events", "health", "hooks"},
     "testing": {"host", "emitter", "instrumentation", "reading", "runs", "semconv", "hooks", "events", "health", "ids"},
 }

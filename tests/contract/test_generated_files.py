@@ -51,7 +51,7 @@ def test_a_stale_file_is_named_and_then_written(tmp_path: Path, capsys: pytest.C
 
 def test_every_key_and_every_option_stands_in_the_reference() -> None:
     page = config_page()
-    for table in ("ppo", "env", "run", "otel"):
+    for table in ("ppo", "health", "env", "run", "otel"):
         for key in type(getattr(EsperConfig(), table)).__struct_fields__:
             assert f"| `{key}` |" in page
             assert f"`ESPER_{table.upper()}__{key.upper()}`" in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -13,17 +14,22 @@ from typing import Any
 
 import pytest
 
-from esper_core.health import format_kl
+from esper_core.config.schema import EsperConfig, HealthConfig
+from esper_core.events import PPOUpdatePayload, RunStarted
+from esper_core.health import KLLimits, format_kl, update_level
+from esper_core.host.session import Session
 from esper_core.reading import open_run
 from esper_core.reading.glyphs import ARROWS, LEVELS
 from esper_core.reading.sentences import level_word
+from esper_core.runs import create_run
 
 pytest.importorskip("esper_sink_tui", reason="the viewer is a plugin")
 pytest.importorskip("esper_sink_console", reason="the console is a plugin")
 
 DRIFT = Path(__file__).resolve().parents[2] / "docs/examples/runs/drift"
 LINE = re.compile(
-    r"update +(?P<id>\d+) +return +\S+ +KL +(?P<kl>\S+) (?P<arrow>.) (?P<glyph>\S) (?P<level>\S+)(?P<rest>.*)"
+    r"update +(?P<id>\d+) +return +\S+ +(?:joint )?KL +"
+    r"(?P<kl>\S+) (?P<arrow>.) (?P<glyph>\S) (?P<level>\S+)(?P<rest>.*)"
 )
 LEVELS_BY_GLYPH = {sign.glyph: level_word(level) for level, sign in LEVELS.items()}
 
@@ -70,7 +76,7 @@ def told_by_lines(text: str) -> Told:
     return Told(int(last["id"]), last["kl"], last["level"], trends[last["arrow"]], stops)
 
 
-def told_by_sanctum(run: Path) -> tuple[Told, dict[str, Any]]:
+def told_by_sanctum(run: Path, name: str = "KL") -> tuple[Told, dict[str, Any]]:
     shown = json.loads(esper("sanctum", str(run), "--once", "--json").stdout)
     updates = [item for item in shown["events"] if item["source"] == "ppo.update"]
     kl = shown["kl"]
@@ -81,7 +87,7 @@ def told_by_sanctum(run: Path) -> tuple[Told, dict[str, Any]]:
         trend=kl["trend"],
         stops=shown["early_stop"]["stopped"],
     )
-    assert updates[-1]["text"].startswith(f"KL {kl['text']}")
+    assert updates[-1]["text"].startswith(f"{name} {kl['text']}")
     return told, shown
 
 
@@ -145,3 +151,62 @@ def test_the_summary_of_the_run_says_the_same() -> None:
     assert summary["early_stops"] == sum(item.payload.early_stop is not None for item in updates)
     assert run.record is not None
     assert summary["lost"] == sum(sink.lost for sink in run.record.sinks)
+
+
+def drifting(folder: Path, limits: KLLimits, judged: float) -> Path:
+    """A run of six updates under limits of its own, whose last one is at ``judged``; the other KL says the opposite."""
+    config = EsperConfig(
+        sinks=("journal",),
+        health=HealthConfig(kl_on=limits.on, kl_warning=limits.warning, kl_critical=limits.critical),
+    )
+    run = create_run(folder)
+    with Session(config, run=run, environment="mine", install_signal_handlers=False) as session:
+        session.emitter.emit_run_started(RunStarted(environment="mine", heads=("a", "b")))
+        for number in range(1, 7):
+            value = judged * number / 6
+            kl, joint = (0.9, value) if limits.on == "joint" else (value, 0.0)
+            level = update_level(kl, kl_joint=joint, non_finite=0, limits=limits)
+            update = PPOUpdatePayload(update_id=number, kl_divergence=kl, kl_joint=joint, health=level)
+            session.emitter.emit_ppo_update(update)
+    return run.path
+
+
+@pytest.mark.parametrize(
+    ("limits", "judged", "level"),
+    [
+        (KLLimits(warning=0.002, critical=0.004), math.nextafter(0.002, 0.0), "healthy"),
+        (KLLimits(warning=0.002, critical=0.004), 0.002, "warning"),
+        (KLLimits(warning=0.002, critical=0.004), 0.004, "critical"),
+        (KLLimits(on="joint", warning=0.05, critical=0.1), math.nextafter(0.05, 0.0), "healthy"),
+        (KLLimits(on="joint", warning=0.05, critical=0.1), math.nextafter(0.1, 0.0), "warning"),
+        (KLLimits(on="joint", warning=0.05, critical=0.1), 0.1, "critical"),
+    ],
+)
+def test_limits_of_the_run_agree_everywhere(tmp_path: Path, limits: KLLimits, judged: float, level: str) -> None:
+    run = drifting(tmp_path, limits, judged)
+    replayed = esper("replay", str(run)).stdout
+    console = esper("replay", str(run), "--to", "console").stderr
+    sanctum, shown = told_by_sanctum(run, limits.name)
+    (listed,) = json.loads(esper("runs", "--dir", str(tmp_path), "--json").stdout)
+    table = esper("runs", "--dir", str(tmp_path)).stdout
+    screen = esper("sanctum", str(run), "--once", "--width", "120", "--height", "36").stdout
+    text = format_kl(judged, limits=limits)
+    assert (sanctum.level, sanctum.kl) == (level, text)
+    assert told_by_lines(replayed) == sanctum
+    assert told_by_lines(console) == sanctum
+    assert (limits.name == "joint KL") == ("joint KL" in console) == ("joint KL" in replayed)
+    told = open_run(run).verdict()
+    assert told.level.value == level
+    assert {listed["verdict"], shown["verdict"]["label"]} == {told.label}
+    assert {listed["reason"], shown["verdict"]["reason"]} == {told.reason}
+    assert (listed["kl_on"], listed["kl_warning"], listed["kl_critical"]) == (
+        limits.on,
+        limits.warning,
+        limits.critical,
+    )
+    assert (f"joint {text}" if limits.on == "joint" else text) in table
+    banner = screen.splitlines()[0]
+    assert f"{limits.name} {format_kl(judged, digits=3, limits=limits)}" in banner
+    assert f"warn ≥ {limits.warning:.3f} crit ≥ {limits.critical:.3f}" in banner
+    assert f"{limits.name} nats" in screen
+    assert f"{limits.name.upper()} BY UPDATE" in screen

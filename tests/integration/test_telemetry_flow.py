@@ -26,7 +26,7 @@ from esper_core.health import HealthLevel, RunState, VerdictKind, format_kl
 from esper_core.reading import open_run
 from esper_core.reading.aggregator import SanctumAggregator
 from esper_core.reading.document import document
-from esper_core.reading.rows import KL_RANGE
+from esper_core.reading.rows import kl_range
 from esper_core.runs import find_run, read_events, read_record
 from esper_sink_tui.app import SanctumApp
 from esper_sink_tui.spark import glyph
@@ -85,12 +85,13 @@ async def test_kl_divergence_reaches_tui(trained: Path) -> None:
     watch = Watch(trained)
     watch.add_run(find_run("latest", trained), select=True)
     app, texts = await shown(read_all(watch))
-    assert f"KL {format_kl(last)} " in texts["StatusBanner"].splitlines()[0]
+    assert f"KL {format_kl(last, digits=3)} " in texts["StatusBanner"].splitlines()[0]
     history = app.model.snapshot.tamiyo.kl_divergence_history
+    history_limits = app.model.snapshot.tamiyo.limits
     assert list(history) == [round(payload.kl_divergence or 0.0, 4) for payload in updates]
     row = next(line for line in texts["HealthStatusPanel"].splitlines() if "KL nats" in line)
-    spark = row.split(format_kl(last), 1)[1].lstrip(" ")
-    assert spark[len(updates) - 1] == glyph(round(last, 4), *KL_RANGE)
+    spark = row.split(format_kl(last, digits=3), 1)[1].lstrip(" ")
+    assert spark[len(updates) - 1] == glyph(round(last, 4), *kl_range(history_limits))
     assert app.model.life.state is RunState.DONE
     assert app.model.verdict.kind is run.verdict().kind
 

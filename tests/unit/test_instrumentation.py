@@ -41,7 +41,7 @@ from esper_core.events import (
     TelemetryEvent,
     TraceRef,
 )
-from esper_core.health import HealthLevel, RunState, update_level
+from esper_core.health import HealthLevel, KLLimits, RunState, update_level
 from esper_core.hooks import SinkContext, SinkHooks, hookimpl
 from esper_core.host.deliver.hub import Hub
 from esper_core.instrumentation.metrics import KL_BOUNDARIES, Pending
@@ -306,7 +306,7 @@ def test_events_go_to_the_span_the_log_or_both(events: str, on_span: int, as_log
     assert len(records) == as_log
     if records:
         assert [record.event_name for record in records] == ["esper.ppo.kl", "esper.ppo.kl", "esper.ppo.early_stop"]
-        assert [record.severity_number.name for record in records] == ["INFO", "ERROR", "WARN"]
+        assert [record.severity_number.name for record in records] == ["INFO", "INFO", "WARN"]
         assert {record.timestamp for record in records} == {event.time_ns}
         assert {record.attributes["esper.ppo.update_id"] for record in records} == {1}  # it stands alone
         assert {record.attributes["esper.run.id"] for record in records} == {"run-1"}
@@ -621,3 +621,22 @@ def test_every_emitted_metric_is_in_the_registry_with_its_unit_and_attributes_an
     for name, metric in emitted.items():
         kind = METRICS[name].instrument if name in METRICS else "gauge"
         assert {"Histogram": "histogram", "Sum": "counter", "Gauge": "gauge"}[type(metric.data).__name__] == kind
+
+
+def test_the_limits_of_the_run_are_a_gauge_by_level(pipeline: Pipeline) -> None:
+    def shown() -> dict[tuple[str, str], float]:
+        return {
+            (point.attributes["esper.run.kl_limit.level"], point.attributes["esper.run.kl_on"]): point.value
+            for point in pipeline.points()["esper.run.kl_limit"]
+        }
+
+    assert shown() == {("warning", "weighted"): 0.015, ("critical", "weighted"): 0.03}
+    pipeline.emitter.limits = KLLimits(on="joint", warning=0.05, critical=0.1)
+    pipeline.emitter.emit_run_started(RunStarted(environment="mine"))
+    assert shown() == {("warning", "joint"): 0.05, ("critical", "joint"): 0.1}
+
+
+def test_the_policy_s_gauge_says_what_the_verdict_says_of_one_head(pipeline: Pipeline) -> None:
+    heads = (HeadStats(name="busy", kl=0.004, decisions=1000), HeadStats(name="slot", kl=0.06, decisions=100))
+    pipeline.update(update_payload(1, health=HealthLevel.HEALTHY, heads=heads))
+    assert pipeline.value("esper.policy.health") == HealthLevel.WARNING.severity

@@ -92,7 +92,8 @@ def test_every_payload_field_is_an_attribute_of_its_type_and_the_reverse() -> No
         *common_attributes(run_id="r", attempt=1, rank=0),
         "esper.marked",
         "esper.ppo.field",
-        *(f"esper.ppo.kl.{part}" for part in ("scope", "epoch", "value", "health")),
+        "esper.run.kl_limit.level",
+        *(f"esper.ppo.kl.{part}" for part in ("scope", "epoch", "value")),
     }
     assert set(names.ATTRIBUTES) == set(emitted) | others
     assert all(names.ATTRIBUTES[name] == "int" for name in ("esper.run.attempt", "esper.rank"))
@@ -134,7 +135,7 @@ def test_enumerations_list_every_value() -> None:
         for name, item in REGISTRY.attributes.items()
         if not isinstance(item["type"], str)
     }
-    for name in ("esper.ppo.health", "esper.policy.health.current", "esper.ppo.kl.health"):
+    for name in ("esper.ppo.health", "esper.policy.health.current"):
         assert members[name] == [level.value for level in HealthLevel]
     assert members["esper.run.state"] == [state.value for state in RunState]
 

@@ -54,7 +54,7 @@ async def test_the_banner_shows_the_journals_last_kl(kit: Kit) -> None:
     app = app_over(kit.watch(events, now=99))
     async with app.run_test(size=WIDE) as pilot:
         await settled(pilot, app)
-        kl = format_kl(events[-1].payload.kl_divergence)
+        kl = format_kl(events[-1].payload.kl_divergence, digits=3)
         assert f"KL {kl}" in app.query_one(StatusBanner).text()
         assert f"KL {kl}" in on_screen(app)
         assert "▲ warn" in app.query_one(HealthStatusPanel).text()

@@ -222,7 +222,7 @@ def test_missing_reads_otherwise_than_zero(kit: Kit) -> None:
     zero = text_of(kit.model([kit.event(kit.update(1, 0.0), at=1)])).splitlines()[6]
     assert "—" in missing
     assert "·" in missing
-    assert "0.0000" in zero
+    assert " 0.000 " in zero
     assert "▁" in zero
 
 

@@ -74,7 +74,7 @@ def test_every_row_of_the_panel_is_driven() -> None:
 
 def test_limits_are_printed_beside_the_value(kit: Kit) -> None:
     state = driven(kit, "grad_norm", 3.0)
-    assert "0.0150 / 0.0300" in plain_text(metric_row(metric("kl_divergence"), state))
+    assert "0.015 / 0.030" in plain_text(metric_row(metric("kl_divergence"), state))
     assert "3.00 / 10.00" in plain_text(metric_row(metric("grad_norm"), state))
     empty = kit.fed([]).snapshot().tamiyo
     assert "3x / 10x med." in plain_text(metric_row(metric("grad_norm"), empty))
@@ -82,7 +82,7 @@ def test_limits_are_printed_beside_the_value(kit: Kit) -> None:
 
 def test_a_value_just_below_a_limit_never_reads_as_the_limit(kit: Kit) -> None:
     assert "0.014996" in plain_text(metric_row(metric("kl_divergence"), driven(kit, "kl_divergence", 0.014996)))
-    assert "  0.0150 " in plain_text(metric_row(metric("kl_divergence"), driven(kit, "kl_divergence", 0.015)))
+    assert "  0.015 " in plain_text(metric_row(metric("kl_divergence"), driven(kit, "kl_divergence", 0.015)))
 
 
 def test_rows_before_the_first_update_wait(kit: Kit) -> None:

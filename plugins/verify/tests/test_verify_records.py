@@ -176,7 +176,7 @@ def test_consumer_fails_when_the_handler_does_nothing(kl: Record, monkeypatch: p
     monkeypatch.setattr(SanctumAggregator, "_handle_ppo_update", lambda self, event: None)
     found = outcome("consumer", kl)
     assert not found.passed
-    assert found.evidence == "kl_divergence is None after driving 0.0182"
+    assert found.evidence == "kl_divergence is None after driving 0.01824"
 
 
 def test_consumer_fails_when_the_history_is_not_fed(kl: Record, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +189,7 @@ def test_display_fails_when_a_widget_no_longer_shows_it(kl: Record, monkeypatch:
     monkeypatch.setattr(HealthStatusPanel, "show", lambda self, model, cell: self.show_lines([(("KL", ""),)]))
     found = outcome("display", kl)
     assert not found.passed
-    assert found.evidence == "HealthStatusPanel does not show 0.0182 when 0.0182 is driven"
+    assert found.evidence == "HealthStatusPanel does not show 0.018 when 0.01824 is driven"
     gone = outcome("display", changed(kl, "display", widgets=("NoSuchPanel",)))
     assert gone.evidence == "no widget NoSuchPanel on the screen"
 

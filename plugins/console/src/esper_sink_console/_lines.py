@@ -14,6 +14,7 @@ from esper_core.reading.sentences import carries
 
 if TYPE_CHECKING:
     from esper_core.events import PPOUpdatePayload
+    from esper_core.health import HeadLevel
 
 __all__ = ["COMPACT_BELOW", "Line", "advice", "plain"]
 
@@ -29,21 +30,27 @@ def plain(line: Line) -> str:
     return "".join(text for text, _ in line).rstrip()
 
 
-def advice(update: PPOUpdatePayload, *, ascii_only: bool = False) -> Line | None:
+def advice(update: PPOUpdatePayload, *, head: HeadLevel | None = None, ascii_only: bool = False) -> Line | None:
     """The second line: which head has the largest share of the KL, and one suggestion; None when the KL is not high.
 
     During warm-up a WARNING gets no second line, and a CRITICAL is labelled.
+
+    Args:
+        update: the update.
+        head: the head at CRITICAL over the judged window, or None; it is named even when the KL of all heads is low.
+        ascii_only: print ASCII only.
     """
     warming = update.update_id <= WARM_UP_UPDATES
-    muted = warming and update.early_stop is None and update.health is HealthLevel.WARNING
-    advised = None if muted else update_advice(update, named=False)
+    calm = update.health.severity <= HealthLevel.HEALTHY.severity
+    muted = warming and update.early_stop is None and (update.health is HealthLevel.WARNING or calm)
+    advised = None if muted else update_advice(update, named=False, head=head)
     parts: list[str] = []
     if update.outcome in {"skipped", "interrupted"} and update.reason:
         parts.append(update.reason)
     if advised is not None:
         if warming and update.health is HealthLevel.CRITICAL:
             parts.append("warm-up")
-        if carrier := carries(update):
+        if not (calm and head is not None and update.early_stop is None) and (carrier := carries(update)):
             parts.append(f"{carrier} of the KL")
         parts.append(str(advised))
     if not parts:

@@ -93,13 +93,17 @@ class ConsoleSink:
             return
         self._episodes += update.episodes
         self._run.handle(event)
-        second = advice(update, ascii_only=self._ascii) if self._config.advice else None
-        notable = update.health.severity >= HealthLevel.WARNING.severity or update.outcome != "completed"
+        tamiyo, head = self._run.tamiyo, self._run.critical_head
+        second = advice(update, head=head, ascii_only=self._ascii) if self._config.advice else None
+        notable = (
+            update.health.severity >= HealthLevel.WARNING.severity or update.outcome != "completed" or head is not None
+        )
         if notable or update.update_id % self._config.every == 0:
             screen.show(
                 update_line(
                     update,
-                    trend(self._run.tamiyo.kl_divergence_history),
+                    trend(tamiyo.judged_kl_history),
+                    limits=tamiyo.limits,
                     compact=screen.width is not None and screen.width < COMPACT_BELOW,
                     draw=to_ascii if self._ascii else str,
                 )
@@ -124,7 +128,7 @@ class ConsoleSink:
 
     def _say(self, event: TelemetryEvent[Payload], role: Role) -> None:
         """Print the event's sentence, when it has one."""
-        text = sentence(event)
+        text = sentence(event, self._run.tamiyo.limits)
         if text is not None and self._screen is not None:
             self._screen.show(((text, role),))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 from dataclasses import MISSING, dataclass, fields
@@ -154,8 +155,12 @@ def _consumer(record: Record, context: Context) -> str:
     value = getattr(state, schema.field)
     _must(value == claim.drive, f"{schema.field} is {value!r} after driving {claim.drive!r}")
     history = list(getattr(state, schema.history))
-    _must(bool(history) and history[-1] == round(claim.drive, 4), f"{schema.history} ends with {history[-1:]}")
-    return f"{claim.consumer.rpartition(':')[2]} puts {claim.drive:g} into {schema.field} and {schema.history}"
+    _must(
+        bool(history) and history[-1] == round(claim.drive, schema.decimals),
+        f"{schema.history} ends with {history[-1:]}",
+    )
+    taken = f"{claim.drive:g} into {schema.field} and {history[-1]} into {schema.history}"
+    return f"{claim.consumer.rpartition(':')[2]} puts {taken}"
 
 
 def _display(record: Record, context: Context) -> str:
@@ -164,7 +169,9 @@ def _display(record: Record, context: Context) -> str:
     shown = rendered(record, claim.widgets)
     for name in claim.widgets:
         _must(shown[name], f"no widget {name} on the screen")
-        _must(claim.shows in shown[name], f"{name} does not show {claim.shows} when {claim.drive!r} is driven")
+        # As a number of its own: 0.018 must not be found in 0.0182.
+        found = re.search(rf"(?<![\d.]){re.escape(claim.shows)}(?!\d)", shown[name])
+        _must(found, f"{name} does not show {claim.shows} when {claim.drive!r} is driven")
     return f"{', '.join(claim.widgets)} show {claim.shows!r} for {claim.drive!r}"
 
 

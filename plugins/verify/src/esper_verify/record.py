@@ -48,6 +48,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         default: as ``repr``.
         history: field of its last values.
         maxlen: values the history holds.
+        decimals: to which the history rounds them.
     """
 
     owner: str
@@ -56,6 +57,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     default: str
     history: str
     maxlen: int
+    decimals: int = 4
 
 
 class Display(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,7 +67,7 @@ class Display(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         consumer: ``module:Class.method`` that receives the event.
         widgets: names of the widgets that show it.
         drive: a value to emit.
-        shows: the text that each widget must then show.
+        shows: the number that each widget must then show, with exactly these digits.
         head_view: the text that the head panel must then show.
     """
 

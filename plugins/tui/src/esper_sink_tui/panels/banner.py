@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from esper_core.health import TUIThresholds, format_kl
+from esper_core.health import format_kl
 from esper_core.kl import STOP_FACTOR
 from esper_core.reading.glyphs import STATES, STOP, VERDICTS
 from esper_core.reading.numbers import age, count, duration, percent, plain, rate
+from esper_core.reading.rows import PANEL_DIGITS, limit_text
 from esper_core.reading.sentences import early_stop_text
 from esper_core.reading.tamiyo import HISTORY
 from esper_core.reading.trend import arrow, trend
@@ -16,12 +17,14 @@ from esper_sink_tui.lines import clean, fit, joined, line, pad, width_of
 if TYPE_CHECKING:
     from esper_core.reading.glyphs import Role
     from esper_core.reading.model import ScreenModel
+    from esper_core.reading.tamiyo import TamiyoState
     from esper_sink_tui.lines import Line, Span
 
 __all__ = ["banner", "one_line", "state_line"]
 
 _WIDE = 100
 _NARROW = 56
+_KL_WIDTH = len("KL 0.014996")
 
 
 def banner(model: ScreenModel, width: int, height: int) -> list[Line]:
@@ -37,7 +40,7 @@ def one_line(model: ScreenModel, width: int) -> Line:
     return fit(
         line(
             (f"{sign.glyph} {model.verdict.label.upper()}", sign.role),
-            f" KL {format_kl(tamiyo.kl_divergence)}{arrow(tamiyo.kl_divergence_history)}",
+            f" {_kl(tamiyo)}{arrow(tamiyo.judged_kl_history)}",
             (f" ‖ {model.frozen.update_id}", "frozen") if model.frozen is not None else (f" {_age_text(model)}", "dim"),
         ),
         width,
@@ -47,10 +50,11 @@ def one_line(model: ScreenModel, width: int) -> Line:
 def state_line(model: ScreenModel) -> Line:
     """Verdict, KL and state of the run in one line of any length, for logs."""
     tamiyo = model.snapshot.tamiyo
-    direction = trend(tamiyo.kl_divergence_history)
+    direction = trend(tamiyo.judged_kl_history)
+    limits = tamiyo.limits
     parts = [
         line(model.verdict.label.upper()),
-        line(f"KL {format_kl(tamiyo.kl_divergence)}", f" {direction}" if direction else ""),
+        line(f"{limits.name} {format_kl(tamiyo.judged_kl, limits=limits)}", f" {direction}" if direction else ""),
         line(_progress_text(model)),
         line(f"stopped {model.snapshot.stopped_recently} of last {len(tamiyo.early_stops)}"),
         line(f"{rate(tamiyo.steps_per_s)} steps/s"),
@@ -70,16 +74,16 @@ def _verdict_line(model: ScreenModel, width: int) -> Line:
     label = pad(label, 18) if wide else pad(label.replace(" (WARM-UP)", " ◌"), 11)
     sign = VERDICTS[model.verdict.kind]
     tamiyo = model.snapshot.tamiyo
-    direction = trend(tamiyo.kl_divergence_history)
+    direction = trend(tamiyo.judged_kl_history)
     role: Role = sign.role if sign.role in {"warn", "crit", "bad"} else ""
     head = line(
         (f" {sign.glyph} {pad(label if wide else label.replace(' (WARM-UP)', ' ◌'), 18 if wide else 11)}", sign.role),
-        (f"KL {format_kl(tamiyo.kl_divergence):<8}", role),
-        f" {arrow(tamiyo.kl_divergence_history)} ",
+        (f"{_kl(tamiyo):<{_KL_WIDTH}}", role),
+        f" {arrow(tamiyo.judged_kl_history)} ",
         pad(direction, 7) if wide else "",
     )
-    warning, critical = TUIThresholds.KL_WARNING, TUIThresholds.KL_CRITICAL
-    limits = f"warn ≥ {warning:.3f} crit ≥ {critical:.3f}" if wide else f"warn≥{warning:.3f} crit≥{critical:.3f}"
+    warning, critical = limit_text(tamiyo.limits.warning), limit_text(tamiyo.limits.critical)
+    limits = f"warn ≥ {warning} crit ≥ {critical}" if wide else f"warn≥{warning} crit≥{critical}"
     separator: Span = (" │ ", "frame") if wide else (" ", "")
     end = _state(model)
     parts = [head]
@@ -92,6 +96,11 @@ def _verdict_line(model: ScreenModel, width: int) -> Line:
             break
         parts.append(extra)
     return joined([*parts, end], separator)
+
+
+def _kl(tamiyo: TamiyoState) -> str:
+    """The judged KL with its name, as the panel shows it."""
+    return f"{tamiyo.limits.name} {format_kl(tamiyo.judged_kl, digits=PANEL_DIGITS, limits=tamiyo.limits)}"
 
 
 def _state(model: ScreenModel) -> Line:
@@ -142,13 +151,13 @@ def _label(model: ScreenModel) -> str:
 
 def _stop_line(model: ScreenModel, width: int) -> Line:
     """The early stop of the last update, else the number of early stops in the last ten; and the limit in force."""
-    snapshot = model.snapshot
+    snapshot, tamiyo = model.snapshot, model.snapshot.tamiyo
     stopped = snapshot.stopped_recently
-    seen = len(snapshot.tamiyo.early_stops)
+    seen = len(tamiyo.early_stops)
     counted = f"{STOP if stopped else ' '} stopped {stopped} of last {seen or HISTORY}"
-    if snapshot.tamiyo.early_stop is not None:
+    if tamiyo.early_stop is not None:
         short = width < _WIDE
-        text = clean(early_stop_text(snapshot.tamiyo.early_stop, snapshot.tamiyo.kl_divergence, short=short))
+        text = clean(early_stop_text(tamiyo.early_stop, tamiyo.judged_kl, short=short, limits=tamiyo.limits))
         where = "" if short else f"update {snapshot.updates} "
         return line((f" {counted}: ", "stop"), f"{where}{text}")
     role: Role = "stop" if stopped else "dim"

@@ -11,24 +11,24 @@ from esper_core.reading.rows import METRICS
 from esper_sink_tui.lines import clean, line, pad
 
 if TYPE_CHECKING:
+    from esper_core.reading.tamiyo import TamiyoState
     from esper_sink_tui.lines import Line, Span
 
 __all__ = ["detail_lines"]
 
-_ELSEWHERE: Final = frozenset(
-    {"heads", "early_stop", "divergences", "health", "update_id", *(item.key for item in METRICS)}
-)
+_ELSEWHERE: Final = frozenset({"heads", "early_stop", "divergences", "health", "update_id"})
 _NAME: Final = 21
 _VALUE: Final = 14
 _COLUMN: Final = _NAME + _VALUE + 3
 
 
-def detail_lines(payload: PPOUpdatePayload, width: int) -> list[Line]:
-    """Field names and unrounded values, in as many columns as fit, read downwards."""
+def detail_lines(payload: PPOUpdatePayload, state: TamiyoState, width: int) -> list[Line]:
+    """Field names and unrounded values, in as many columns as fit, read downwards; the rows' own are left out."""
+    elsewhere = _ELSEWHERE | {item.field(state) for item in METRICS}
     cells = [
         (item.name, _text(getattr(payload, item.name)))
         for item in fields(PPOUpdatePayload)
-        if item.name not in _ELSEWHERE
+        if item.name not in elsewhere
     ]
     columns = max(width // _COLUMN, 1)
     rows = -(-len(cells) // columns)

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 from esper_core.health import HealthLevel, classify_entropy, classify_kl, format_kl
 from esper_core.reading.glyphs import LEVELS
+from esper_core.reading.judged import critical_head
 from esper_core.reading.numbers import count, percent, plain
-from esper_core.reading.rows import KL_RANGE
+from esper_core.reading.rows import kl_range
 from esper_sink_tui.lines import clean, fit, frame, line, pad, row
 from esper_sink_tui.spark import spark
 
 if TYPE_CHECKING:
+    from esper_core.health import KLLimits
     from esper_core.reading.glyphs import Role
     from esper_core.reading.model import ScreenModel
     from esper_core.reading.snapshot import HeadState
@@ -29,20 +31,20 @@ _TRAIL: Final = (("LAST 10", 11), ("STATE", 5))
 def heads_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
     """One row a head; two heads a row where the panel is wide and low. Heads that do not fit are counted."""
     heads, entropy = model.snapshot.heads, model.head_view == "entropy"
-    leading = _leading(heads)
+    leading, limits = _leading(heads), model.snapshot.tamiyo.limits
     room = height - 2
     title = "ENTROPY AND CLIP BY HEAD" if entropy else "KL BY HEAD"
     body: list[Line]
     if not heads:
         body = [line(("waiting for the first update", "dim"))]
     elif room >= len(heads) + 1 or width < _PAIRS_FROM:
-        rows = [_entropy_row(head) if entropy else _kl_row(head, leading) for head in heads]
+        rows = [_entropy_row(head) if entropy else _kl_row(head, leading, limits) for head in heads]
         body = [_entropy_header() if entropy else _kl_header(), *rows]
         if len(body) > room:
             hidden = len(body) - room + 1
             body = [*body[: room - 1], line((f"and {hidden} more: z zooms", "dim"))]
     else:
-        cells = [_entropy_cell(head) if entropy else _kl_cell(head) for head in heads]
+        cells = [_entropy_cell(head) if entropy else _kl_cell(head, limits) for head in heads]
         body = _pairs(cells, room, (width - 4) // 2)
     return frame(title, _drift(model, leading), body, width, height)
 
@@ -54,7 +56,10 @@ def _leading(heads: tuple[HeadState, ...]) -> HeadState | None:
 
 
 def _drift(model: ScreenModel, leading: HeadState | None) -> str:
-    """Names the head with the largest share of the KL, when there is one."""
+    """Names the head at CRITICAL over the judged window, else the head with the largest share of a high KL."""
+    critical = critical_head(model.snapshot)
+    if critical is not None and model.snapshot.tamiyo.level.severity < HealthLevel.WARNING.severity:
+        return f"{clean(critical.name)} critical over {critical.decisions}"
     if leading is None or model.snapshot.tamiyo.level.severity < HealthLevel.WARNING.severity:
         return "d KL" if model.head_view == "entropy" else "d entropy, clip"
     return f"{clean(leading.name)} carries {percent(leading.share, 0)}"
@@ -96,25 +101,25 @@ def _kl_header() -> Line:
     return line((row(*columns), "dim"))
 
 
-def _kl_row(head: HeadState, leading: HeadState | None) -> Line:
-    text, role = _sign(classify_kl(head.kl), idle=head.kl is None, most=head is leading)
+def _kl_row(head: HeadState, leading: HeadState | None, limits: KLLimits) -> Line:
+    text, role = _sign(classify_kl(head.kl, limits), idle=head.kl is None, most=head is leading)
     return line(
         pad(clean(head.name), _NAME),
-        (pad(format_kl(head.kl), 10, "right"), _judged(role)),
+        (pad(format_kl(head.kl, limits=limits), 10, "right"), _judged(role)),
         f"{pad(plain(head.weight, 2), 7, 'right')}  ",
         (_bar(head.share, _BAR), _judged(role) or "info"),
         f"{pad(percent(head.share, 0), 5, 'right')} ",
-        (spark(head.kl_history, *KL_RANGE), _judged(role) or "dim"),
+        (spark(head.kl_history, *kl_range(limits)), _judged(role) or "dim"),
         " ",
         (text, role),
     )
 
 
-def _kl_cell(head: HeadState) -> Line:
-    text, role = _sign(classify_kl(head.kl), idle=head.kl is None)
+def _kl_cell(head: HeadState, limits: KLLimits) -> Line:
+    text, role = _sign(classify_kl(head.kl, limits), idle=head.kl is None)
     return line(
         pad(clean(head.name), _NAME),
-        (pad(format_kl(head.kl), 8, "right"), _judged(role)),
+        (pad(format_kl(head.kl, limits=limits), 8, "right"), _judged(role)),
         (f" {text[0]} ", role),
         (_bar(head.share, _BAR), _judged(role) or "info"),
         pad(percent(head.share, 0), 5, "right"),

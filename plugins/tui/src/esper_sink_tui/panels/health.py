@@ -42,7 +42,7 @@ def health_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
     rows.extend(metric_row(item, state, room) for item in METRICS[1:])
     if height >= _DETAILED and model.snapshot.last is not None:
         title = f"every number of update {model.snapshot.updates}, attempt {state.attempt}"
-        rows.extend([(), line((title, "title")), *detail_lines(model.snapshot.last, room)])
+        rows.extend([(), line((title, "title")), *detail_lines(model.snapshot.last, state, room)])
     return frame("POLICY HEALTH", "z zoom", rows, width, height)
 
 
@@ -75,8 +75,8 @@ def metric_row(item: Metric, state: TamiyoState, room: int = _FULL) -> Line:
     judged: Role = sign.role if sign.role in {"warn", "crit", "bad"} else ""
     return _columns(
         room,
-        (pad(item.label, _LABEL), ""),
-        (pad(item.text(item.value(state)), _VALUE, "right"), judged),
+        (pad(item.name(state), _LABEL), ""),
+        (pad(item.text(state), _VALUE, "right"), judged),
         ((spark(history, lo, hi, HISTORY), judged or "dim"), (f" {arrow(history, dead_band=item.dead_band)}", "")),
         (pad(str(item.limits(state)), _LIMITS), "dim"),
         (f"{sign.glyph} {sign.word}", sign.role),

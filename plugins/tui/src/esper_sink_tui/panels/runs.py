@@ -40,10 +40,15 @@ def _row(item: RunRow, model: ScreenModel, name: int) -> Line:
         (pad(clean(item.label), name - 1) + " ", "cursor" if here else ""),
         (pad(f"{state.glyph} {state.word}", 10), state.role),
         pad(count(item.updates), 6, "right"),
-        (f" {pad(f'{sign.glyph} {format_kl(item.kl)}', 12, 'right')}", sign.role),
+        (f" {pad(f'{sign.glyph} {_kl(item)}', 12, 'right')}", sign.role),
         pad(plain(item.return_mean, 1), 9, "right"),
         pad(rate(item.steps_per_s), 8, "right"),
     )
+
+
+def _kl(item: RunRow) -> str:
+    """The judged KL; j marks the joint one."""
+    return f"{'j ' if item.limits.on == 'joint' else ''}{format_kl(item.kl, limits=item.limits)}"
 
 
 def run_cells(item: RunRow) -> tuple[str, ...]:
@@ -55,7 +60,7 @@ def run_cells(item: RunRow) -> tuple[str, ...]:
         f"{state.glyph} {state.word}",
         f"{sign.glyph} {item.kind.value}",
         count(item.updates),
-        format_kl(item.kl),
+        _kl(item),
         plain(item.return_mean, 1),
         rate(item.steps_per_s),
         clean(item.group),

@@ -11,9 +11,9 @@ from textual.widgets import Footer, Static
 from textual_hires_canvas import HiResMode
 from textual_plot import PlotWidget
 
-from esper_core.health import TUIThresholds, format_kl
+from esper_core.health import DEFAULT_KL_LIMITS, format_kl
 from esper_core.reading.numbers import plain
-from esper_core.reading.rows import KL_RANGE
+from esper_core.reading.rows import kl_range
 from esper_core.reading.series import Series, bands, read_series
 from esper_sink_tui.lines import clean
 from esper_sink_tui.theme import MONO, rich_colour
@@ -55,8 +55,9 @@ def legend_lines(series: Sequence[Series], *, grouped: bool) -> str:
         value = next((value for value in reversed(item.returns) if not math.isnan(value)), None)
         joined = f"  each point the largest of {item.joined}" if item.joined > 1 else ""
         update = item.updates[-1] if item.updates else 0
+        shown = f"{item.limits.name} {format_kl(kl, limits=item.limits)}"
         lines.append(
-            f"{letter}  {clean(item.label)}  {clean(item.group)}  update {update}  KL {format_kl(kl)}"
+            f"{letter}  {clean(item.label)}  {clean(item.group)}  update {update}  {shown}"
             f"  return {plain(value, 1)}{joined}"
         )
     return "\n".join(lines)
@@ -120,26 +121,30 @@ class PlotsScreen(Screen[None]):
         self.series = series
         kl, returns = self.query_one("#history-kl", PlotWidget), self.query_one("#history-return", PlotWidget)
         word = "experiments" if self._grouped else "runs" if len(series) > 1 else series[0].label if series else ""
-        kl.border_title, returns.border_title = f"KL, {clean(word)}", "return"
+        limits = tuple(dict.fromkeys(item.limits for item in series)) or (DEFAULT_KL_LIMITS,)
+        name = " and ".join(dict.fromkeys(item.name for item in limits))
+        kl.border_title, returns.border_title = f"{name}, {clean(word)}", "return"
+        top = max(kl_range(item)[1] for item in limits)
         for plot in (kl, returns):
             plot.clear()
             plot.set_x_formatter(WholeAxis())
-        kl.set_ylimits(KL_RANGE[0], KL_RANGE[1])
-        kl.set_y_formatter(KLAxis())
+        kl.set_ylimits(0.0, top)
+        kl.set_y_formatter(KLAxis(*limits))
         ends = [value for item in series for value in (*item.updates[:1], *item.updates[-1:])]
         if ends:
             for plot in (kl, returns):
                 plot.set_xlimits(min(ends), max(ends) + 1)
             colours = self.app.theme_variables
-            for value, role in ((TUIThresholds.KL_WARNING, "role-warn"), (TUIThresholds.KL_CRITICAL, "role-crit")):
+            sides = [pair for item in limits for pair in ((item.warning, "role-warn"), (item.critical, "role-crit"))]
+            for value, role in sides:
                 style = rich_colour(colours[role])
                 kl.plot([min(ends), max(ends) + 1], [value, value], line_style=style, hires_mode=HiResMode.BRAILLE)
         if self._grouped:
-            self._draw_bands(kl, [(item.group, item.updates, item.kl) for item in series], top=KL_RANGE[1])
+            self._draw_bands(kl, [(item.group, item.updates, item.kl) for item in series], top=top)
             self._draw_bands(returns, [(item.group, item.return_updates, item.returns) for item in series])
         else:
             for place, item in enumerate(series):
-                self._draw_line(kl, place, item.updates, [min(value, KL_RANGE[1]) for value in item.kl])
+                self._draw_line(kl, place, item.updates, [min(value, top) for value in item.kl])
                 self._draw_line(returns, place, item.return_updates, list(item.returns))
         more = f"\nand {self._left_out} more runs: mark fewer" if self._left_out else ""
         legend = legend_lines(series, grouped=self._grouped) or "no update yet"

@@ -9,9 +9,8 @@ from textual.reactive import reactive
 from textual_hires_canvas import HiResMode
 from textual_plot import NumericAxisFormatter, PlotWidget
 
-from esper_core.health import TUIThresholds
 from esper_core.reading.numbers import plain
-from esper_core.reading.rows import KL_RANGE
+from esper_core.reading.rows import kl_range
 from esper_sink_tui.panels.plot import plot_title
 from esper_sink_tui.theme import rich_colour
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
 
     from esper_core.events import PPOUpdatePayload
+    from esper_core.health import KLLimits
     from esper_core.reading.model import ScreenModel
     from esper_sink_tui.layout import Cell
 
@@ -31,18 +31,20 @@ class KLAxis(NumericAxisFormatter):
     """Formats the axis: marks the limits by name instead of round numbers.
 
     Args:
-        stop: the stop threshold in force, nats; None when early stopping is off.
+        limits: of the runs on show.
+        stop: the stop threshold in force, nats; None when early stopping is off or on the other KL.
     """
 
-    def __init__(self, stop: float | None = None) -> None:
-        self._names = {TUIThresholds.KL_WARNING: "warn", TUIThresholds.KL_CRITICAL: "crit"}
+    def __init__(self, *limits: KLLimits, stop: float | None = None) -> None:
+        self._names = {item.warning: "warn" for item in limits} | {item.critical: "crit" for item in limits}
+        self._top = max(kl_range(item)[1] for item in limits)
         if stop is not None and stop not in self._names:
             self._names[stop] = "stop"
 
     def get_ticks(self, min_: float, max_: float, max_ticks: int = 8) -> list[float]:
         """0, the limits, the stop and the top."""
         del max_ticks
-        return [tick for tick in sorted({0.0, *self._names, KL_RANGE[1]}) if min_ <= tick <= max_]
+        return [tick for tick in sorted({0.0, *self._names, self._top}) if min_ <= tick <= max_]
 
     def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
         """The label of a tick: name and value of a limit."""
@@ -98,42 +100,41 @@ class KLPlot(NarrowPlot, can_focus=True, inherit_bindings=False):
         recent = model.snapshot.recent
         last = recent[-1] if recent else None
         colours = {name: rich_colour(value) for name, value in self.app.theme_variables.items()}
-        key = (id(last), len(recent), self.app.theme, cell)
+        limits = model.snapshot.tamiyo.limits
+        lo, top = kl_range(limits)
+        key = (id(last), len(recent), limits, self.app.theme, cell)
         if key == self._drawn:
             return False
         self._drawn = key
-        self.border_title = plot_title(model) if recent else "KL BY UPDATE"
+        self.border_title = plot_title(model) if recent else f"{limits.name.upper()} BY UPDATE"
         self.clear()
         # The base class resets its limits when it is mounted, so they are set with the data.
-        self.set_ylimits(*KL_RANGE)
+        self.set_ylimits(lo, top)
         self.set_x_formatter(WholeAxis())
-        stop = last.stop_threshold if last is not None and last.stop_on == "weighted" else None
-        self.set_y_formatter(KLAxis(stop))
+        stop = last.stop_threshold if last is not None and last.stop_on == limits.on else None
+        self.set_y_formatter(KLAxis(limits, stop=stop))
         if not recent:
             return True
         first, final = recent[0].update_id, max(recent[-1].update_id, recent[0].update_id + 1)
         self.set_xlimits(first, final)
-        limits = ((TUIThresholds.KL_WARNING, "role-warn"), (TUIThresholds.KL_CRITICAL, "role-crit"))
-        for value, role in limits:
+        for value, role in ((limits.warning, "role-warn"), (limits.critical, "role-crit")):
             self.plot([first, final], [value, value], line_style=colours[role], hires_mode=HiResMode.BRAILLE)
-        if stop is not None and stop not in {value for value, _ in limits}:
+        if stop is not None and stop not in {limits.warning, limits.critical}:
             self.plot([first, final], [stop, stop], line_style=colours["role-stop"], hires_mode=HiResMode.BRAILLE)
-        xs, ys = _line(recent)
+        xs, ys = _line(recent, limits)
         if len(xs) > 1:
             self.plot(xs, ys, line_style=colours["foreground"], hires_mode=HiResMode.BRAILLE)
         elif xs:
             self.scatter(xs, ys, marker_style=colours["foreground"], hires_mode=HiResMode.BRAILLE)
         stops = [item.update_id for item in recent if item.early_stop is not None]
         if stops:
-            self.scatter(stops, [KL_RANGE[0]] * len(stops), marker="▴", marker_style=colours["role-stop"])
+            self.scatter(stops, [lo] * len(stops), marker="▴", marker_style=colours["role-stop"])
         return True
 
 
-def _line(recent: Sequence[PPOUpdatePayload]) -> tuple[list[int], list[float]]:
+def _line(recent: Sequence[PPOUpdatePayload], limits: KLLimits) -> tuple[list[int], list[float]]:
     """The measured values; those above the range are drawn at its upper edge, and the banner shows the number."""
-    points = [
-        (item.update_id, min(item.kl_divergence, KL_RANGE[1]))
-        for item in recent
-        if item.kl_divergence is not None and math.isfinite(item.kl_divergence)
-    ]
+    top = kl_range(limits)[1]
+    measured = ((item.update_id, item.judged_kl(limits.on)) for item in recent)
+    points = [(number, min(kl, top)) for number, kl in measured if kl is not None and math.isfinite(kl)]
     return [x for x, _ in points], [y for _, y in points]

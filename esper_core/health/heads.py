@@ -1,0 +1,125 @@
+"""The level of each head, and the policy's level: one pure rule over the judged window."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from esper_core.health.levels import HealthLevel, classify_kl, verdict_level
+from esper_core.health.limits import DEFAULT_KL_LIMITS, HEALTH_WINDOW, KLLimits
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["HEAD_DECISIONS", "HeadLevel", "HeadSeen", "PolicyLevel", "UpdateSeen", "head_levels", "policy_level"]
+
+HEAD_DECISIONS: Final = 64
+"""Decisions within the judged window from which on a head has a level of its own: fewer say nothing yet."""
+
+
+class HeadSeen(Protocol):
+    """What a head's level needs of one update; ``HeadStats`` has it."""
+
+    @property
+    def name(self) -> str:
+        """Of the head."""
+
+    @property
+    def kl(self) -> float | None:
+        """Mean KL per active decision, nats."""
+
+    @property
+    def decisions(self) -> int:
+        """Active decisions."""
+
+
+class UpdateSeen(Protocol):
+    """What the policy's level needs of one update; ``PPOUpdatePayload`` has it."""
+
+    @property
+    def health(self) -> HealthLevel:
+        """The update's own level."""
+
+    @property
+    def heads(self) -> Sequence[HeadSeen]:
+        """One entry a head."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadLevel:
+    """One head over the judged window.
+
+    Attributes:
+        name: of the head.
+        kl: nats per decision, pooled: ``sum(num_h) / sum(n_h)``.
+        decisions: that it is a mean of.
+        level: UNKNOWN below 64 decisions.
+    """
+
+    name: str
+    kl: float
+    decisions: int
+    level: HealthLevel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyLevel:
+    """The policy after an update.
+
+    Attributes:
+        level: the worst of the last three updates' own levels; at least WARNING while a head is at CRITICAL.
+        head: the worst head at CRITICAL; None when there is none.
+    """
+
+    level: HealthLevel
+    head: HeadLevel | None = None
+
+
+def head_levels(updates: Sequence[UpdateSeen], limits: KLLimits = DEFAULT_KL_LIMITS) -> tuple[HeadLevel, ...]:
+    """Every head's level over the last three updates, in the order of the newest that has heads.
+
+    A value that is not finite is left out, since it makes its update non-finite; so is an update that has no level.
+
+    Args:
+        updates: oldest first.
+        limits: of the run. They are the same for a head, whose decision and step are one.
+    """
+    moved: defaultdict[str, float] = defaultdict(float)
+    counted: defaultdict[str, int] = defaultdict(int)
+    names: list[str] = []
+    for update in updates[-HEALTH_WINDOW:]:
+        if update.health is HealthLevel.UNKNOWN:
+            continue
+        names = [head.name for head in update.heads] or names
+        for head in update.heads:
+            if head.kl is not None and math.isfinite(head.kl):
+                moved[head.name] += head.kl * head.decisions
+                counted[head.name] += head.decisions
+    found = []
+    for name in names:
+        decisions = counted[name]
+        kl = moved[name] / decisions if decisions else 0.0
+        level = classify_kl(kl, limits) if decisions >= HEAD_DECISIONS else HealthLevel.UNKNOWN
+        found.append(HeadLevel(name=name, kl=kl, decisions=decisions, level=level))
+    return tuple(found)
+
+
+def policy_level(updates: Sequence[UpdateSeen], limits: KLLimits = DEFAULT_KL_LIMITS) -> PolicyLevel:
+    """The policy's level: the worst of the last three updates, and no calmer than a head at CRITICAL allows.
+
+    The weighted mean hides one head: 1000 decisions at 0.004 beside 100 at 0.06 are 0.009 together. With one head
+    there is nothing to hide.
+
+    Args:
+        updates: effective updates, oldest first; three are enough.
+        limits: of the run.
+    """
+    level = verdict_level([update.health for update in updates[-HEALTH_WINDOW:]])
+    heads = head_levels(updates, limits)
+    critical = [head for head in heads if head.level is HealthLevel.CRITICAL] if len(heads) > 1 else []
+    worst_head = max(critical, key=lambda head: head.kl, default=None)
+    if worst_head is not None and level.severity < HealthLevel.WARNING.severity:
+        level = HealthLevel.WARNING
+    return PolicyLevel(level=level, head=worst_head)
