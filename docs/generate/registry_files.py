@@ -141,7 +141,7 @@ def span_groups() -> list[Group]:
 
 
 def _metric(name: str, instrument: str, unit: str, brief: str, attributes: Iterable[str], cardinality: object) -> Group:
-    listed = _required(*attributes)
+    listed = _required(RUN_ID, ATTEMPT, RANK, *attributes)
     return {
         "id": f"metric.{name}",
         "type": "metric",
@@ -150,7 +150,7 @@ def _metric(name: str, instrument: str, unit: str, brief: str, attributes: Itera
         "brief": brief,
         "instrument": instrument,
         "unit": unit,
-        **({"attributes": listed} if listed else {}),
+        "attributes": listed,
         **_annotated(cardinality=cardinality),
     }
 

@@ -63,7 +63,8 @@ _LIMIT_LEVEL: Final = AttributeSpec(
 ATTRIBUTE_GROUPS: Final = (
     AttributeGroup(
         "esper.common",
-        "Identity that every span carries, because under an application's own provider the resource lacks it.",
+        "Identity that every span carries, and every metric point (run, attempt and rank), because under an application's "
+        "own provider the resource lacks it.",
         PayloadPlan(TelemetryEvent, "esper", only=IDENTITY).specs,
     ),
     AttributeGroup(
