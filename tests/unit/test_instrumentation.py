@@ -609,7 +609,7 @@ def test_a_divergence_from_something_else_is_a_gauge_of_its_own_and_may_be_negat
     found = {point.attributes["esper.ppo.kl.scope"]: point for point in pipeline.points()["esper.policy.divergence"]}
     assert {scope: point.value for scope, point in found.items()} == {"weighted": -0.01, "joint": -0.4}
     for scope, point in found.items():
-        assert dict(point.attributes) == told | {"esper.ppo.kl.scope": scope}
+        assert dict(point.attributes) == IDENTITY | told | {"esper.ppo.kl.scope": scope}
     pipeline.update(update_payload(2))
     assert "esper.policy.divergence" not in pipeline.points(), "the last update had none"
 
