@@ -24,6 +24,7 @@ from esper_core.hooks import hookimpl
 from esper_core.instrumentation.metrics import SinkCounts, runs_of
 from esper_core.instrumentation.pending import KL_BOUNDARIES, create_histogram, record_finite
 from esper_core.semconv.attributes import common_attributes, shared_attributes, span_events
+from esper_core.semconv.failure import failure
 from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
 from esper_core.version import __version__
 
@@ -139,6 +140,7 @@ class Instrumentation:
             self._updated(event, payload)
             return
         span = self._complete_span(event)
+        self._add_events(event, span)
         if isinstance(payload, RunStarted):
             self._started(payload)
             if self._rl is not None:
@@ -154,20 +156,29 @@ class Instrumentation:
         self._observed.level = policy_level(tuple(self._judged), self._limits).level
         self._record(update)
         span = self._complete_span(event)
+        self._add_events(event, span)
+        if self._rl is not None:
+            self._rl.record(event, span)
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _add_events(self, event: TelemetryEvent[Any], span: Span | None) -> None:
+        """Add the span events, to the span, to the log or to both."""
         found = span_events(event) if span is not None or self._log is not None else ()
+        if not found:
+            return
         if span is not None and self._on_span:
             for item in found:
                 span.add_event(item.name, item.attributes, item.time_ns)
         if self._log is not None:
             identity = common_attributes(
-                run_id=event.run_id, attempt=event.attempt, rank=event.rank, update_id=update.update_id
+                run_id=event.run_id,
+                attempt=event.attempt,
+                rank=event.rank,
+                update_id=event.payload.update_id if isinstance(event.payload, PPOUpdatePayload) else None,
             )
             for item in found:
                 self._log.emit(item, identity)
-        if self._rl is not None:
-            self._rl.record(event, span)
-
-    # --- inside -------------------------------------------------------------------------------
 
     @staticmethod
     def _complete_span(event: TelemetryEvent[Any]) -> Span | None:
@@ -176,6 +187,9 @@ class Instrumentation:
         if not span.is_recording() or f"{span.get_span_context().span_id:016x}" != event.trace.own.span_id:
             return None
         span.set_attributes(shared_attributes(event))
+        failed = failure(event.payload)
+        if failed is not None:
+            span.set_status(otel_trace.Status(otel_trace.StatusCode.ERROR, failed.message))
         return span
 
     def _record(self, update: PPOUpdatePayload) -> None:

@@ -44,11 +44,13 @@ from esper_core.events import (
 from esper_core.health import HealthLevel, KLLimits, RunState, update_level
 from esper_core.hooks import SinkContext, SinkHooks, hookimpl
 from esper_core.host.deliver.hub import Hub
+from esper_core.host.otel.played import ended_spans
 from esper_core.instrumentation.metrics import ObservedRuns
 from esper_core.instrumentation.pending import KL_BOUNDARIES, Pending
 from esper_core.instrumentation.sink import Instrumentation
 from esper_core.semconv.codec import decode_request, encode
 from esper_core.semconv.gauges import gauge_points
+from esper_core.semconv.identity import SCHEMA_URL
 from esper_core.semconv.names import GAUGES, METRICS
 
 if TYPE_CHECKING:
@@ -185,7 +187,9 @@ def emit_everything(pipeline: Pipeline) -> None:
     payload = update_payload(1, kl_divergence=0.05, grad_norm=math.nan, non_finite=0)
     emitter.emit_ppo_update(whole(emitter, payload, 64))
     emitter.emit_sink_status(SinkStatusChanged(sink="journal", state="failing", lost=2, message="disk full"))
+    emitter.emit_ppo_update(whole(emitter, update_payload(2, kl_divergence=math.nan, non_finite=3)))
     emitter.emit_run_finished(RunFinished(state=RunState.DONE, updates=1, lost=(SinkLoss(sink="journal", lost=2),)))
+    emitter.emit_run_finished(RunFinished(state=RunState.FAILED, reason="ValueError: no", updates=1))
 
 
 def exported(span: object) -> dict[str, object]:
@@ -202,6 +206,7 @@ def exported(span: object) -> dict[str, object]:
         "attributes": typed(span.attributes),
         "events": [(event.name, event.timestamp, typed(event.attributes)) for event in span.events],
         "links": len(span.links),
+        "status": (span.status.status_code.value, span.status.description or ""),
     }
 
 
@@ -239,6 +244,7 @@ def journaled(event: TelemetryEvent) -> list[dict[str, object]]:
                 for item in span.get("events", ())
             ],
             "links": 0,
+            "status": (span.get("status", {}).get("code", 0), span.get("status", {}).get("message", "")),
         }
         for span in group["scopeSpans"][0]["spans"]
     ]
@@ -252,8 +258,11 @@ def test_what_the_sdk_exports_equals_what_the_journal_writes_span_by_span() -> N
     emit_everything(pipeline)
     from_sdk = {span["spanId"]: span for span in map(exported, pipeline.spans.get_finished_spans())}
     from_journal = {span["spanId"]: span for event in pipeline.events for span in journaled(event)}
-    assert len(pipeline.events) == 6
+    assert len(pipeline.events) == 9
     assert from_sdk == from_journal
+    replayed = [span for event in pipeline.events for span in ended_spans(event, RESOURCE)]
+    assert {span["spanId"]: span for span in map(exported, replayed)} == from_journal
+    assert {span.instrumentation_scope.schema_url for span in replayed} == {SCHEMA_URL}
     assert sorted({span["name"] for span in from_sdk.values()}) == [
         "esper.episode",
         "esper.iteration",
@@ -299,6 +308,48 @@ def test_span_events_stay_within_the_sdks_limit_and_keep_the_last_epochs_and_the
     assert span.events[-1].name == "esper.ppo.early_stop"
     assert span.events[-2].attributes["esper.ppo.kl.epoch"] == 500
     assert len(span.attributes["esper.ppo.kl_by_epoch"]) == 500
+
+
+@pytest.mark.parametrize(
+    ("payload", "kind", "message"),
+    [
+        (RunFinished(state=RunState.FAILED, reason="ValueError: a: b"), "ValueError", "a: b"),
+        (RunFinished(state=RunState.FAILED, reason="RuntimeError"), "RuntimeError", "RuntimeError"),
+        (RunFinished(state=RunState.FAILED, reason="the disk is gone"), "_OTHER", "the disk is gone"),
+        (
+            RunFinished(state=RunState.FAILED, reason="2 losses", health=HealthLevel.NON_FINITE),
+            "non_finite",
+            "2 losses",
+        ),
+        (RunFinished(state=RunState.FAILED), "_OTHER", "the run failed"),
+        (RunFinished(state=RunState.STOPPED, reason="SIGINT"), None, None),
+        (RunFinished(state=RunState.DONE), None, None),
+    ],
+)
+def test_a_failed_runs_span_has_status_error(payload: RunFinished, kind: str | None, message: str | None) -> None:
+    pipeline = Pipeline(OtelConfig())
+    pipeline.emitter.emit_run_finished(payload)
+    (span,) = pipeline.spans.get_finished_spans()
+    assert span.attributes.get("error.type") == kind
+    assert span.status.is_ok is (kind is None)
+    assert span.status.description == message
+    assert [(event.name, dict(event.attributes)) for event in span.events] == (
+        [] if kind is None else [("exception", {"exception.type": kind, "exception.message": message})]
+    )
+
+
+@pytest.mark.parametrize("changes", [{"non_finite": 3}, {"kl_divergence": math.nan}])
+def test_a_non_finite_updates_span_has_status_error_and_others_have_none(
+    pipeline: Pipeline, changes: dict[str, object]
+) -> None:
+    pipeline.update(update_payload(1))
+    pipeline.update(update_payload(2, **changes))
+    good, bad = [span for span in pipeline.spans.get_finished_spans() if span.name == "esper.ppo.update"]
+    assert good.status.is_ok
+    assert "error.type" not in good.attributes
+    assert not bad.status.is_ok
+    assert bad.attributes["error.type"] == "non_finite"
+    assert bad.events[-1].name == "exception"
 
 
 # --- log events ---------------------------------------------------------------------------------
