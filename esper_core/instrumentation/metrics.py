@@ -216,10 +216,11 @@ def _create_status(meter: Meter, runs: ObservedRuns) -> None:
         ("esper.policy.health", lambda run: run.points(None if run.level is None else run.level.severity)),
         ("esper.run.heartbeat", lambda run: run.points(run.heartbeat_s)),
         ("esper.run.last_progress", lambda run: run.points(run.progress_s)),
-        ("esper.run.state", state),
         ("esper.run.kl_limit", limits),
     ):
         meter.create_observable_gauge(name, [_each(runs, points)], METRICS[name].unit, METRICS[name].brief)
+    spec = METRICS["esper.run.state"]
+    meter.create_observable_up_down_counter(spec.name, [_each(runs, state)], spec.unit, spec.brief)
 
 
 def _create_sinks(meter: Meter, runs: ObservedRuns) -> None:
@@ -241,4 +242,4 @@ def _create_sinks(meter: Meter, runs: ObservedRuns) -> None:
         spec = METRICS[f"esper.sink.{attribute}"]
         meter.create_observable_counter(spec.name, [_each(runs, sinks(attribute))], spec.unit, spec.brief)
     spec = METRICS["esper.sink.queue"]
-    meter.create_observable_gauge(spec.name, [_each(runs, sinks("queue"))], spec.unit, spec.brief)
+    meter.create_observable_up_down_counter(spec.name, [_each(runs, sinks("queue"))], spec.unit, spec.brief)

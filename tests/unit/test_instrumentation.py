@@ -729,7 +729,8 @@ def test_every_emitted_metric_is_in_the_registry_with_its_unit_and_attributes_an
     assert found == known
     for name, metric in emitted.items():
         kind = METRICS[name].instrument if name in METRICS else "gauge"
-        assert {"Histogram": "histogram", "Sum": "counter", "Gauge": "gauge"}[type(metric.data).__name__] == kind
+        total = "counter" if getattr(metric.data, "is_monotonic", True) else "updowncounter"
+        assert {"Histogram": "histogram", "Sum": total, "Gauge": "gauge"}[type(metric.data).__name__] == kind
 
 
 def test_the_limits_of_the_run_are_a_gauge_by_level(pipeline: Pipeline) -> None:
