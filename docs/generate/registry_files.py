@@ -9,13 +9,22 @@ import yaml
 
 from esper_core.events import EVENTS
 from esper_core.semconv.attributes import UPDATE_ID
-from esper_core.semconv.identity import ATTEMPT, ITERATION_SPAN, RANK, ROLLOUT_SPAN, RUN_ID, SCHEMA_URL
+from esper_core.semconv.identity import (
+    ALGORITHM,
+    ATTEMPT,
+    ENVIRONMENT,
+    ITERATION_SPAN,
+    RANK,
+    ROLLOUT_SPAN,
+    RUN_ID,
+    SCHEMA_URL,
+)
 from esper_core.semconv.names import ATTRIBUTE_GROUPS, GAUGES, METRICS
 from esper_core.semconv.span_events import SPAN_EVENTS
 from registry import Registry, registry_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from esper_core.events import EventSpec
     from esper_core.semconv.attributes import AttributeSpec
@@ -141,7 +150,7 @@ def span_groups() -> list[Group]:
 
 
 def _metric(name: str, instrument: str, unit: str, brief: str, attributes: Iterable[str], cardinality: object) -> Group:
-    listed = _required(*attributes)
+    listed = _required(RUN_ID, ATTEMPT, RANK, *attributes)
     return {
         "id": f"metric.{name}",
         "type": "metric",
@@ -150,7 +159,7 @@ def _metric(name: str, instrument: str, unit: str, brief: str, attributes: Itera
         "brief": brief,
         "instrument": instrument,
         "unit": unit,
-        **({"attributes": listed} if listed else {}),
+        "attributes": listed,
         **_annotated(cardinality=cardinality),
     }
 
@@ -176,10 +185,41 @@ def gauge_groups() -> list[Group]:
     ]
 
 
+def entity_groups() -> list[Group]:
+    """What the telemetry is about: a run, as one process has it, and a head of its policy."""
+    identity = [{"ref": key, "role": "identifying"} for key in (RUN_ID, ATTEMPT, RANK)]
+    described = [{"ref": key, "role": "descriptive"} for key in (ENVIRONMENT, ALGORITHM)]
+    head = [{"ref": RUN_ID, "role": "identifying"}, {"ref": _UPDATE_KEYS["heads.name"], "role": "identifying"}]
+    return [
+        _entity("esper.run", "One process of one attempt at a training run.", [*identity, *described]),
+        _entity("esper.ppo.head", "One head of the policy that a run trains.", head),
+    ]
+
+
+def _entity(name: str, brief: str, attributes: Sequence[Group]) -> Group:
+    return {
+        "id": f"entity.{name}",
+        "type": "entity",
+        "name": name,
+        "stability": _STABILITY,
+        "brief": brief,
+        "attributes": list(attributes),
+    }
+
+
+def schema_file() -> tuple[str, str]:
+    """Path and text of the file that the schema URL names. The first version: nothing was renamed since another."""
+    version = SCHEMA_URL.rpartition("/")[2]
+    content = {"file_format": "1.1.0", "schema_url": SCHEMA_URL, "versions": {version: None}}
+    text = yaml.safe_dump(content, sort_keys=False).replace(f"{version}: null", f"{version}:")
+    return f"docs/telemetry/schemas/{version}", text
+
+
 def registry_files() -> tuple[Registry, dict[str, str]]:
     """The whole registry and the text of its files."""
     files = {
         "attributes": attribute_groups(),
+        "entities": entity_groups(),
         "gauges": gauge_groups(),
         "metrics": metric_groups(),
         "spans": span_groups(),

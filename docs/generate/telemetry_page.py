@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from esper_core.semconv.identity import ATTEMPT, RANK, RUN_ID
 from registry import annotation
 from tables import template
 
@@ -23,6 +24,9 @@ def _attribute_row(registry: Registry, name: str) -> str:
     return f"| `{name}` | {_cell(shown)} | {f'`{unit}`' if unit else ''} | {_cell(item['brief'])} |"
 
 
+_EVERYWHERE: Final = (RUN_ID, ATTEMPT, RANK)
+
+
 def telemetry_page(registry: Registry) -> str:
     """Every span, span event, metric and attribute, from the registry."""
     lines = [template("telemetry.md.txt"), "## Spans", "", "| span | meaning | attributes |", "|---|---|---|"]
@@ -34,19 +38,20 @@ def telemetry_page(registry: Registry) -> str:
         if len(attributes) > 4:
             shown = f"[{len(attributes)}](#{_anchor(name)})"
         lines.append(f"| `{name}` | {_cell(brief[:1].upper() + brief[1:])} | {shown} |")
-    lines += ["", "Every span also carries `esper.run.id`, `esper.run.attempt` and `esper.rank`.", ""]
+    everywhere = "{}, {} and {}".format(*(f"`{item}`" for item in _EVERYWHERE))
+    lines += ["", f"Every span also carries {everywhere}.", ""]
     lines += ["## Span events", "", 'With `[otel] events = "log"` these are log events, with `"both"` both.', ""]
     lines += ["| event | meaning | attributes |", "|---|---|---|"]
     for group in registry.of_type("event"):
         shown = ", ".join(f"`{item}`" for item in registry.attributes_of(group))
         lines.append(f"| `{group['name']}` | {_cell(group['brief'])} | {shown} |")
-    lines += ["", "## Metrics", "", "| metric | type | unit | attributes | cardinality | meaning |"]
+    lines += ["", "## Metrics", "", f"Every point also carries {everywhere}.", ""]
+    lines += ["| metric | type | unit | attributes | cardinality | meaning |"]
     lines += ["|---|---|---|---|---|---|"]
     for group in registry.of_type("metric"):
-        kind = "counter" if group["instrument"] == "counter" else group["instrument"]
-        shown = ", ".join(f"`{item}`" for item in registry.attributes_of(group))
+        shown = ", ".join(f"`{item}`" for item in registry.attributes_of(group) if item not in _EVERYWHERE)
         lines.append(
-            f"| `{group['metric_name']}` | {kind} | `{group['unit']}` | {shown} "
+            f"| `{group['metric_name']}` | {group['instrument']} | `{group['unit']}` | {shown} "
             f"| {_cell(annotation(group, 'cardinality'))} | {_cell(group['brief'])} |"
         )
     lines += ["", "## Attributes", ""]

@@ -77,7 +77,10 @@ class StatusReport(Protocol):
         Args:
             state: the sink's new state; a change is emitted to every sink as ``esper_sink_status_changed``.
             message: what happened, as text, without secrets.
-            lost: events lost since the last report; added to the sink's losses.
+            lost: events lost since the last report, a whole number from 0; added to the sink's losses.
+
+        Any other value is the sink's error: the report counts as a failure of the sink, its status names the error, and
+        no number of the report is added. The call never raises.
         """
 
 

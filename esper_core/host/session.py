@@ -227,6 +227,9 @@ class Session:
                 config=self.config.otel,
                 limits=self.config.health.limits,
                 sink_status=self.statuses,
+                run_id=self._run_id,
+                attempt=self.attempt,
+                rank=self.rank,
             )
             self.hub.add_first("instrumentation", self._instrumentation)
 
@@ -349,7 +352,7 @@ class Session:
             if self._heartbeat is not None:
                 self._heartbeat.finish(state, self._message or self._reason)
             if self._instrumentation is not None:
-                self._instrumentation.close()
+                self._instrumentation.close(self.report.sinks)
             for line in self.report.lines():
                 logging.getLogger("esper.host").warning("%s", line)
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from opentelemetry._logs import LoggerProvider, SeverityNumber, get_logger_provider
 
+from esper_core.semconv.failure import EXCEPTION
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -20,6 +22,7 @@ __all__ = ["LogEvents"]
 _BY_NAME: Final = {
     "esper.ppo.early_stop": SeverityNumber.WARN,
     "esper.ppo.non_finite": SeverityNumber.ERROR,
+    EXCEPTION: SeverityNumber.ERROR,
 }
 
 

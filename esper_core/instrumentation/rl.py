@@ -19,13 +19,14 @@ from esper_core.semconv.attributes import int64
 from esper_core.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from opentelemetry.metrics import Histogram, Meter, MeterProvider
     from opentelemetry.trace import Span
 
     from esper_core.events import PPOUpdatePayload, RunStarted, TelemetryEvent
-    from esper_core.instrumentation.metrics import Observed
+    from esper_core.instrumentation.metrics import ObservedRuns
+    from esper_core.semconv.attributes import AttributeValue
 
 __all__ = ["SCOPE_NAME", "RLInstrumentation", "rl_resource"]
 
@@ -55,12 +56,14 @@ class RLInstrumentation:
 
     Args:
         provider: creates the instruments.
-        observed: holds the last update, for the gauges.
+        runs: the runs whose last updates the gauges read.
+        identity: run id, attempt and rank, attributes of every point.
     """
 
-    def __init__(self, provider: MeterProvider, observed: Observed) -> None:
+    def __init__(self, provider: MeterProvider, runs: ObservedRuns, identity: Mapping[str, AttributeValue]) -> None:
         meter = provider.get_meter(SCOPE_NAME, __version__)
         self._environment = ""
+        self._identity = identity
         self._loop = _duration(meter, "rl.loop.duration", "Total time for one iteration.")
         self._sample = _duration(meter, "rl.sample.duration", "Time spent collecting the rollout.")
         self._train = _duration(meter, "rl.train.duration", "Time spent in the update.")
@@ -69,7 +72,7 @@ class RLInstrumentation:
         self._train_steps = meter.create_counter("rl.train.steps", "1", "Optimizer steps.")
         if provider not in _provided:
             _provided.add(provider)
-            _create_gauges(meter, observed)
+            _create_gauges(meter, runs)
 
     def run_started(self, event: TelemetryEvent[RunStarted], span: Span | None) -> None:
         """Store the environment's id, and set the run's attributes on its span."""
@@ -91,13 +94,13 @@ class RLInstrumentation:
             )
         sample, train = update.rollout_s, update.update_s
         if sample is not None:
-            self._sample.record(sample)
+            self._sample.record(sample, self._identity)
         if train is not None:
-            self._train.record(train)
-            self._loop.record(train + (sample or 0.0))
-        self._samples.add(update.steps + update.steps_forced)
-        self._episodes.add(update.episodes)
-        self._train_steps.add(update.minibatches)
+            self._train.record(train, self._identity)
+            self._loop.record(train + (sample or 0.0), self._identity)
+        self._samples.add(update.steps + update.steps_forced, self._identity)
+        self._episodes.add(update.episodes, self._identity)
+        self._train_steps.add(update.minibatches, self._identity)
 
 
 _provided: WeakSet[MeterProvider] = WeakSet()
@@ -107,20 +110,22 @@ def _duration(meter: Meter, name: str, brief: str) -> Histogram:
     return meter.create_histogram(name, "s", brief, explicit_bucket_boundaries_advisory=DURATION_BOUNDARIES)
 
 
-def _create_gauges(meter: Meter, observed: Observed) -> None:
+def _create_gauges(meter: Meter, runs: ObservedRuns) -> None:
     def losses(_: CallbackOptions) -> Iterable[Observation]:
-        update = observed.update
-        found = ((kind, getattr(update, name, None)) for kind, name in _LOSSES)
         return [
-            Observation(value, {"rl.loss.type": kind})
-            for kind, value in found
-            if value is not None and math.isfinite(value)
+            Observation(value, {**run.identity, "rl.loss.type": kind})
+            for run in runs
+            for kind, name in _LOSSES
+            if (value := getattr(run.update, name, None)) is not None and math.isfinite(value)
         ]
 
     def single(name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
-            value = getattr(observed.update, name, None)
-            return [Observation(value)] if value is not None and math.isfinite(value) else []
+            return [
+                Observation(value, run.identity)
+                for run in runs
+                if (value := getattr(run.update, name, None)) is not None and math.isfinite(value)
+            ]
 
         return observe
 

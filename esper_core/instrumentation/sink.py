@@ -11,6 +11,7 @@ instead. Values are plain floats and ints; payloads hold no tensors.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -20,14 +21,10 @@ from opentelemetry import trace as otel_trace
 from esper_core.events import PPOUpdatePayload, RunStarted
 from esper_core.health import DEFAULT_KL_LIMITS, HEALTH_WINDOW, KLLimits, RunState, policy_level
 from esper_core.hooks import hookimpl
-from esper_core.instrumentation.metrics import (
-    KL_BOUNDARIES,
-    SinkCounts,
-    create_histogram,
-    observed_of,
-    record_finite,
-)
+from esper_core.instrumentation.metrics import SinkCounts, runs_of
+from esper_core.instrumentation.pending import KL_BOUNDARIES, create_histogram, record_finite
 from esper_core.semconv.attributes import common_attributes, shared_attributes, span_events
+from esper_core.semconv.failure import failure
 from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
 from esper_core.version import __version__
 
@@ -44,8 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Instrumentation"]
 
-_WEIGHTED: Final = {"esper.ppo.kl.scope": "weighted"}
-_JOINT: Final = {"esper.ppo.kl.scope": "joint"}
+_SCOPE: Final = "esper.ppo.kl.scope"
 
 
 class Instrumentation:
@@ -59,6 +55,9 @@ class Instrumentation:
         config: ``[otel]``.
         limits: that the KL of the run is judged by, until ``RunStarted`` tells them.
         sink_status: current counts of every sink, called when a reader collects, in its thread.
+        run_id: the run; with ``attempt`` and ``rank`` an attribute of every metric point.
+        attempt: counts from 1.
+        rank: of this process.
     """
 
     event_kinds: ClassVar[EventKinds] = "recorded"
@@ -71,12 +70,18 @@ class Instrumentation:
         config: OtelConfig,
         limits: KLLimits = DEFAULT_KL_LIMITS,
         sink_status: Callable[[], Iterable[SinkCounts]] | None = None,
+        run_id: str = "unnamed",
+        attempt: int = 1,
+        rank: int = 0,
     ) -> None:
         provider = meter_provider if meter_provider is not None else otel_metrics.get_meter_provider()
         meter = provider.get_meter(SCOPE_NAME, __version__, schema_url=SCHEMA_URL)
         self._kl = create_histogram(meter, "esper.ppo.kl_divergence", KL_BOUNDARIES)
-        self._observed = observed_of(provider, meter)
-        self._observed.take_over(self, sink_status)
+        identity = common_attributes(run_id=run_id, attempt=attempt, rank=rank)
+        self._weighted = {**identity, _SCOPE: "weighted"}
+        self._joint = {**identity, _SCOPE: "joint"}
+        runs = runs_of(provider, meter)
+        self._observed = runs.add(identity, sink_status)
         self._observed.limits = limits
         self._limits = limits
         self._judged: deque[PPOUpdatePayload] = deque(maxlen=HEALTH_WINDOW)
@@ -90,7 +95,7 @@ class Instrumentation:
         if "rl" in config.semconv:
             from esper_core.instrumentation.rl import RLInstrumentation  # noqa: PLC0415  # opt-in
 
-            self._rl = RLInstrumentation(provider, self._observed)
+            self._rl = RLInstrumentation(provider, runs, identity)
 
     def set_run_status(
         self,
@@ -106,19 +111,24 @@ class Instrumentation:
             progress_s: time of the last progress, unix seconds.
             state: what the run is doing.
         """
-        if self._observed.owner is not self:
-            return
         if heartbeat_s is not None:
             self._observed.heartbeat_s = heartbeat_s
         if progress_s is not None:
             self._observed.progress_s = progress_s
-        if state is not None:
+        # A heartbeat during the closing of the sinks still reports live: the final state stays.
+        if state is not None and not (self._observed.state is not None and self._observed.state.ended):
             self._observed.state = state
 
-    def close(self) -> None:
-        """Delete this run's values from the observable instruments; later collections report none of them."""
-        if self._observed.owner is self:
-            self._observed.take_over(None)
+    def close(self, sinks: Iterable[SinkCounts] = ()) -> None:
+        """End the run: later collections still report its last values for a while.
+
+        Args:
+            sinks: final counts of every sink.
+        """
+        final = tuple(sinks)
+        self._observed.sink_status = lambda: final
+        self._observed.pending.drain()
+        self._observed.ended_s = time.monotonic()
 
     # --- hooks --------------------------------------------------------------------------------
 
@@ -130,6 +140,7 @@ class Instrumentation:
             self._updated(event, payload)
             return
         span = self._complete_span(event)
+        self._add_events(event, span)
         if isinstance(payload, RunStarted):
             self._started(payload)
             if self._rl is not None:
@@ -137,30 +148,37 @@ class Instrumentation:
 
     def _started(self, payload: RunStarted) -> None:
         self._limits = payload.limits
-        if self._observed.owner is self:
-            self._observed.limits = payload.limits
+        self._observed.limits = payload.limits
 
     def _updated(self, event: TelemetryEvent[PPOUpdatePayload], update: PPOUpdatePayload) -> None:
-        if self._observed.owner is self:
-            self._judged.append(update)
-            self._observed.update = update
-            self._observed.level = policy_level(tuple(self._judged), self._limits).level
+        self._judged.append(update)
+        self._observed.update = update
+        self._observed.level = policy_level(tuple(self._judged), self._limits).level
         self._record(update)
         span = self._complete_span(event)
+        self._add_events(event, span)
+        if self._rl is not None:
+            self._rl.record(event, span)
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _add_events(self, event: TelemetryEvent[Any], span: Span | None) -> None:
+        """Add the span events, to the span, to the log or to both."""
         found = span_events(event) if span is not None or self._log is not None else ()
+        if not found:
+            return
         if span is not None and self._on_span:
             for item in found:
                 span.add_event(item.name, item.attributes, item.time_ns)
         if self._log is not None:
             identity = common_attributes(
-                run_id=event.run_id, attempt=event.attempt, rank=event.rank, update_id=update.update_id
+                run_id=event.run_id,
+                attempt=event.attempt,
+                rank=event.rank,
+                update_id=event.payload.update_id if isinstance(event.payload, PPOUpdatePayload) else None,
             )
             for item in found:
                 self._log.emit(item, identity)
-        if self._rl is not None:
-            self._rl.record(event, span)
-
-    # --- inside -------------------------------------------------------------------------------
 
     @staticmethod
     def _complete_span(event: TelemetryEvent[Any]) -> Span | None:
@@ -169,9 +187,12 @@ class Instrumentation:
         if not span.is_recording() or f"{span.get_span_context().span_id:016x}" != event.trace.own.span_id:
             return None
         span.set_attributes(shared_attributes(event))
+        failed = failure(event.payload)
+        if failed is not None:
+            span.set_status(otel_trace.Status(otel_trace.StatusCode.ERROR, failed.message))
         return span
 
     def _record(self, update: PPOUpdatePayload) -> None:
-        record_finite(self._kl, update.kl_divergence, _WEIGHTED)
-        record_finite(self._kl, update.kl_joint, _JOINT)
+        record_finite(self._kl, update.kl_divergence, self._weighted)
+        record_finite(self._kl, update.kl_joint, self._joint)
         self._observed.pending.add(update)

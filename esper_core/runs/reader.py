@@ -15,6 +15,7 @@ from esper_core.errors import JournalError
 from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
 from esper_core.runs.layout import JournalFile, RunDir, journal_files
 from esper_core.semconv.codec import CodecError, decode, resource_of
+from esper_core.semconv.identity import FORMER_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -218,7 +219,7 @@ def journal_resource(run: RunDir) -> dict[str, str | int | float | bool]:
 
 
 def first_resource(files: Iterable[JournalFile]) -> dict[str, str | int | float | bool]:
-    """The resource of the first file whose first line can be read; scalars only."""
+    """The resource of the first file whose first line can be read; scalars only, older names as they are today."""
     for item in files:
         file = open_journal(item.path)
         if file is None:
@@ -228,7 +229,8 @@ def first_resource(files: Iterable[JournalFile]) -> dict[str, str | int | float 
                 found = resource_of(file.readline(MAX_LINE_BYTES))
             except CodecError:
                 continue
-        return {key: value for key, value in found.items() if isinstance(value, str | int | float | bool)}
+        scalars = {key: value for key, value in found.items() if isinstance(value, str | int | float | bool)}
+        return {FORMER_NAMES.get(key, key): value for key, value in scalars.items()}
     return {}
 
 

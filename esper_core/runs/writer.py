@@ -11,7 +11,8 @@ from esper_core.runs.layout import JournalFile, RunDir, journal_files
 from esper_core.semconv.codec import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from esper_core.events import Payload, TelemetryEvent
     from esper_core.semconv.attributes import AttributeValue
@@ -31,12 +32,19 @@ class JournalWriter:
     After a failed write the next append opens the file again. When the failure left a torn line, the next record
     begins on a new line: readers count the torn line as corrupt and read everything else.
 
+    Each append first checks that the file was not deleted (0.7 microseconds), because lines that are written to a
+    deleted file are lost without an error. If it was, ``on_deleted`` receives the number of events that it held, and
+    the next segment begins. If the directory is gone too, appends raise until it is back. A file that was moved is
+    not lost, and the writer goes on with it.
+
     Args:
         run: the run; its directory exists.
         attempt: counts from 1.
         rank: the rank of this process.
         resource: OpenTelemetry resource attributes, written into each line, so that each line can be read alone.
         segment_bytes: size at which the next file begins; below 4 GiB, which the index relies on.
+        on_deleted: called with the file's name and the number of events that were lost with it and with finished
+            segments that are gone as well; in the appending or closing thread, under the writer's lock.
     """
 
     def __init__(
@@ -47,17 +55,21 @@ class JournalWriter:
         rank: int,
         resource: Mapping[str, AttributeValue],
         segment_bytes: int = SEGMENT_BYTES,
+        on_deleted: Callable[[str, int], object] | None = None,
     ) -> None:
         self._run = run
         self._attempt = attempt
         self._rank = rank
         self._resource = dict(resource)
         self._segment_bytes = segment_bytes
+        self._on_deleted = on_deleted
         self._lock = threading.Lock()
         self._segment = 0
         self._fd: int | None = None
         self._file: JournalFile | None = None
         self._size = 0
+        self._lines = 0
+        self._finished: dict[Path, int] = {}
         self._torn = False
         self._closed = False
 
@@ -81,6 +93,7 @@ class JournalWriter:
             if self._closed:
                 raise ValueError("the journal is closed")
             try:
+                self._check_file()
                 return self._write(line)
             except OSError:
                 self._abandon()
@@ -90,6 +103,7 @@ class JournalWriter:
         """Force the last segment to the disk and close it. A second call does nothing."""
         with self._lock:
             self._closed = True
+            self._check_file()
             self._finish()
 
     def _write(self, line: bytes) -> int:
@@ -104,7 +118,27 @@ class JournalWriter:
             self._size += written
             rest = rest[written:]
             self._torn = bool(rest)
+        self._lines += 1
         return len(record)
+
+    def _check_file(self) -> None:
+        """Give up a file that was deleted: nobody can read what is written there."""
+        if self._file is None:
+            return
+        if self._fd is not None:
+            if os.fstat(self._fd).st_nlink:
+                return
+        elif self._file.path.exists():  # a failed write has closed it
+            return
+        gone = [path for path in self._finished if not path.exists()]
+        lost = self._lines + sum(self._finished.pop(path) for path in gone)
+        name = self._file.path.name
+        self._abandon()
+        self._file = None
+        self._lines = 0
+        self._torn = False
+        if self._on_deleted is not None:
+            self._on_deleted(name, lost)
 
     def _open(self) -> int:
         """Open the next segment, or after a failure the same one again."""
@@ -136,7 +170,10 @@ class JournalWriter:
             with contextlib.suppress(OSError):
                 os.fsync(self._fd)
             self._abandon()
+        if self._file is not None:
+            self._finished[self._file.path] = self._lines
         self._file = None
+        self._lines = 0
 
     def _abandon(self) -> None:
         """Close the descriptor."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, cast
 from esper_core.events import EVENTS, PAYLOADS, EventKind, Payload, PPOUpdatePayload
 from esper_core.semconv._plan import AttributeSpec, plan_of
 from esper_core.semconv._scalars import AttributeValue, int64
+from esper_core.semconv.failure import ERROR_TYPE, failure
 from esper_core.semconv.identity import ATTEMPT, ITERATION_SPAN, MARKED, RANK, ROLLOUT_SPAN, RUN_ID
 from esper_core.semconv.span_events import MAX_SPAN_EVENTS, SpanEventData, span_events
 
@@ -96,6 +97,9 @@ def shared_attributes(event: TelemetryEvent[Payload]) -> Mapping[str, AttributeV
         out[MARKED] = True
     payload = event.payload
     plan_of(type(payload)).write(out, payload)
+    failed = failure(payload)
+    if failed is not None:
+        out[ERROR_TYPE] = failed.type
     _last = (event, out)
     return out
 

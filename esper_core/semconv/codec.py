@@ -23,11 +23,14 @@ from esper_core.semconv.attributes import (
     span_attributes,
     span_events,
 )
-from esper_core.semconv.identity import ATTEMPT, MARKED, RANK, RUN_ID, SCOPE_NAME
+from esper_core.semconv.failure import failure
+from esper_core.semconv.identity import ATTEMPT, MARKED, RANK, RUN_ID, SCHEMA_URL, SCOPE_NAME
 from esper_core.semconv.otlp_json import (
     SPAN_KIND_INTERNAL,
+    STATUS_ERROR,
     EventJson,
     SpanJson,
+    StatusJson,
     WireSpan,
     WireValue,
     attribute_pairs,
@@ -75,6 +78,8 @@ def _head(run_id: str, resource: tuple[tuple[str, type, AttributeValue], ...]) -
             dump(attribute_pairs(attributes)),
             b'},"scopeSpans":[{"scope":',
             dump({"name": SCOPE_NAME, "version": __version__}),
+            b',"schemaUrl":',
+            dump(SCHEMA_URL),
             b',"spans":',
         )
     )
@@ -82,6 +87,8 @@ def _head(run_id: str, resource: tuple[tuple[str, type, AttributeValue], ...]) -
 
 def _span_json(event: TelemetryEvent[Any], span: SpanRef) -> SpanJson:
     trace = event.trace
+    own = span is trace.spans[-1]
+    failed = failure(event.payload) if own else None
     return SpanJson(
         trace_id=trace.trace_id,
         span_id=span.span_id,
@@ -93,8 +100,9 @@ def _span_json(event: TelemetryEvent[Any], span: SpanRef) -> SpanJson:
         attributes=attribute_pairs(span_attributes(event, span.name)),
         events=[
             EventJson(time_unix_nano=str(item.time_ns), name=item.name, attributes=attribute_pairs(item.attributes))
-            for item in (span_events(event) if span is trace.spans[-1] else ())
+            for item in (span_events(event) if own else ())
         ],
+        status=StatusJson(message=failed.message, code=STATUS_ERROR) if failed is not None else None,
     )
 
 

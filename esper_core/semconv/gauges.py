@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 from esper_core.events import PPOUpdatePayload
 from esper_core.health import HealthLevel
+from esper_core.semconv.attributes import common_attributes
 from esper_core.semconv.names import GAUGES, METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from esper_core.events import Payload, TelemetryEvent
+    from esper_core.semconv.attributes import AttributeValue
     from esper_core.semconv.names import Gauge
 
 __all__ = ["DIVERGENCE", "GaugePoint", "divergence_values", "gauge_points", "gauge_values"]
@@ -33,14 +35,14 @@ class GaugePoint:
         name: metric name.
         unit: the metric's unit.
         value: a finite number.
-        attributes: attributes of the point.
+        attributes: attributes of the point: run, attempt, rank, and for example a head's name.
         time_ns: unix nanoseconds, the event's.
     """
 
     name: str
     unit: str
     value: float
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     time_ns: int
 
 
@@ -52,11 +54,18 @@ def gauge_points(event: TelemetryEvent[Payload]) -> list[GaugePoint]:
     payload = event.payload
     if not isinstance(payload, PPOUpdatePayload):
         return []
+    identity = common_attributes(run_id=event.run_id, attempt=event.attempt, rank=event.rank)
     found = [(gauge.name, gauge.unit, *point) for gauge in GAUGES for point in gauge_values(gauge, payload)]
     found += [(DIVERGENCE.name, DIVERGENCE.unit, *point) for point in divergence_values(payload)]
     return [
-        GaugePoint(name=name, unit=unit, value=value, attributes=attributes, time_ns=event.time_ns)
-        for name, unit, value, attributes in found
+        GaugePoint(
+            name=name,
+            unit=unit,
+            value=value,
+            attributes={**identity, **own} if own else identity,
+            time_ns=event.time_ns,
+        )
+        for name, unit, value, own in found
     ]
 
 

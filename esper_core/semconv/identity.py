@@ -8,7 +8,10 @@ from typing import Final
 from esper_core.events import TelemetryEvent, about_field
 
 __all__ = [
+    "ALGORITHM",
     "ATTEMPT",
+    "ENVIRONMENT",
+    "FORMER_NAMES",
     "IDENTITY",
     "ITERATION_SPAN",
     "MARKED",
@@ -32,3 +35,9 @@ RUN_ID: Final = IDENTITY["run_id"]
 ATTEMPT: Final = IDENTITY["attempt"]
 RANK: Final = IDENTITY["rank"]
 MARKED: Final = IDENTITY["marked"]
+
+ENVIRONMENT: Final = "esper.run.environment"
+ALGORITHM: Final = "esper.run.algorithm"
+"""On the resource and on the span of the run's start, under one name."""
+FORMER_NAMES: Final = {"esper.environment": ENVIRONMENT, "esper.algorithm": ALGORITHM}
+"""Names that resource attributes had in older journals."""

@@ -63,7 +63,8 @@ _LIMIT_LEVEL: Final = AttributeSpec(
 ATTRIBUTE_GROUPS: Final = (
     AttributeGroup(
         "esper.common",
-        "Identity that every span carries, because under an application's own provider the resource lacks it.",
+        "Identity that every span carries, and every metric point (run, attempt and rank), because under an "
+        "application's own provider the resource lacks it.",
         PayloadPlan(TelemetryEvent, "esper", only=IDENTITY).specs,
     ),
     AttributeGroup(
@@ -92,7 +93,7 @@ class Metric(NamedTuple):
 
     Attributes:
         name: metric name.
-        instrument: ``counter``, ``histogram`` or ``gauge``.
+        instrument: ``counter``, ``updowncounter``, ``histogram`` or ``gauge``.
         unit: UCUM, or a word in braces.
         brief: one sentence.
         attributes: attributes of its points.
@@ -187,7 +188,7 @@ _METRICS: Final = (
     Metric("esper.run.last_progress", "gauge", "s", "Time of the trainer's last progress, unix seconds."),
     Metric(
         "esper.run.state",
-        "gauge",
+        "updowncounter",
         "{state}",
         "1 for the state the run is in, 0 for every other.",
         ("esper.run.state",),
@@ -196,7 +197,7 @@ _METRICS: Final = (
     Metric("esper.sink.delivered", "counter", "{event}", "Events delivered to the sink.", _SINK, _SINKS),
     Metric("esper.sink.lost", "counter", "{event}", "Events the sink lost.", _SINK, _SINKS),
     Metric("esper.sink.failures", "counter", "{call}", "Calls of the sink that raised.", _SINK, _SINKS),
-    Metric("esper.sink.queue", "gauge", "{event}", "Events waiting for the sink.", _SINK, _SINKS),
+    Metric("esper.sink.queue", "updowncounter", "{event}", "Events waiting for the sink.", _SINK, _SINKS),
 )
 METRICS: Final[dict[str, Metric]] = {metric.name: metric for metric in _METRICS}
 """Metrics that are more than the last value of a field."""

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SPAN_KIND_INTERNAL",
+    "STATUS_ERROR",
     "EventJson",
     "SpanJson",
+    "StatusJson",
     "TracesData",
     "WireSpan",
     "WireValue",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 SPAN_KIND_INTERNAL: Final = 1
+STATUS_ERROR: Final = 2
 WireValue: TypeAlias = "str | bool | int | float | bytes | list[WireValue] | dict[str, WireValue] | None"
 
 
@@ -92,6 +95,13 @@ class EventJson(msgspec.Struct, rename="camel", gc=False):
     attributes: list[_Pair]
 
 
+class StatusJson(msgspec.Struct, gc=False):
+    """The status of a span that failed."""
+
+    message: str
+    code: int
+
+
 class SpanJson(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
     """One span in the form of OTLP JSON."""
 
@@ -104,6 +114,7 @@ class SpanJson(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
     attributes: list[_Pair]
     parent_span_id: str | None = None
     events: list[EventJson] = []
+    status: StatusJson | None = None
 
 
 _EMPTY: Final[dict[str, object]] = {}

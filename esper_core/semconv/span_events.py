@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from esper_core.events import EVENTS, EarlyStop, PPOUpdatePayload, about
 from esper_core.semconv._plan import AttributeSpec, PayloadPlan
+from esper_core.semconv.failure import EXCEPTION, EXCEPTION_MESSAGE, EXCEPTION_TYPE, failure
 
 if TYPE_CHECKING:
     from esper_core.events import Payload, TelemetryEvent
@@ -80,14 +81,16 @@ SPAN_EVENTS: Final = (_EPOCH, _STOP, _NON_FINITE)
 
 
 def span_events(event: TelemetryEvent[Payload]) -> tuple[SpanEventData, ...]:
-    """Span events of the event's own span: an update's KL by epoch, its early stop, its non-finite values.
+    """Span events of the event's own span: an update's KL by epoch, early stop and non-finite values; exceptions.
+
+    A span with status ERROR carries the event ``exception``.
 
     The span itself carries run and update, so they are not repeated here. At most 128 events; of more epochs, the last
     ones (the attribute ``esper.ppo.kl_by_epoch`` has all). The result is shared between callers: do not modify it.
     """
     payload = event.payload
     if not isinstance(payload, PPOUpdatePayload):
-        return ()
+        return _exception(payload, event.time_ns)
     global _last  # noqa: PLW0603  # one slot, replaced whole: a race between threads costs only the saving
     last = _last
     if last is None or last[0] is not event:
@@ -104,12 +107,20 @@ def _update_events(payload: PPOUpdatePayload, time_ns: int) -> tuple[SpanEventDa
         tail.append(_written(_STOP, _stop_values(payload.early_stop), time_ns))
     if payload.non_finite:
         tail.append(_written(_NON_FINITE, (payload.non_finite,), time_ns))
+    tail.extend(_exception(payload, time_ns))
     by_epoch = payload.kl_by_epoch
     first = max(0, len(by_epoch) - (MAX_SPAN_EVENTS - len(tail)))
     epochs = [
         _written(_EPOCH, (epoch, value), time_ns) for epoch, value in enumerate(by_epoch[first:], start=first + 1)
     ]
     return (*epochs, *tail)
+
+
+def _exception(payload: Payload, time_ns: int) -> tuple[SpanEventData, ...]:
+    failed = failure(payload)
+    if failed is None:
+        return ()
+    return (SpanEventData(EXCEPTION, time_ns, {EXCEPTION_TYPE: failed.type, EXCEPTION_MESSAGE: failed.message}),)
 
 
 _stop_values: Final = attrgetter(*(item.name for item in fields(EarlyStop)))

@@ -159,7 +159,7 @@ class Trainer:
             "esper.run.id": self.run_id,
             "esper.run.attempt": 1,
             "esper.rank": 0,
-            "esper.environment": "morphogenesis",
+            "esper.run.environment": "morphogenesis",
             "host.name": f"h{number % 50}",
         }
         event = update_event(self.run_id, 1, 0.004)

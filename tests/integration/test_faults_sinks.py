@@ -52,6 +52,17 @@ class InlineExiting(Exiting):
     delivery = "inline"
 
 
+class Deferred:
+    """A hook whose body is a coroutine behind a wrapper, which loading cannot see."""
+
+    @hookimpl
+    def esper_ppo_updated(self, event: Any) -> Any:
+        return self._later(event)
+
+    async def _later(self, event: Any) -> None:
+        raise AssertionError("nobody awaits it")
+
+
 class Gated:
     """A sink whose first update blocks until the gate opens; later updates return at once."""
 
@@ -152,6 +163,18 @@ def _play_to_gated(hub: Hub, sink: Gated, count: int) -> None:
     _play(hub, 1)
     assert sink.entered.wait(CLOSE_S)
     _play(hub, count, first=2)
+
+
+def test_a_hook_that_only_returns_a_coroutine_delivers_nothing_and_says_so() -> None:
+    beside = RecordingSink()
+    hub = _hub({"deferred": Deferred(), "beside": beside})
+    _play(hub)
+    hub.close(CloseReason.DONE, CLOSE_S)
+    statuses = {item.name: item for item in hub.statuses()}
+    found = statuses["deferred"]
+    assert (found.delivered, found.lost, found.state) == (0, UPDATES, "disabled")
+    assert "esper_ppo_updated returned a coroutine, which nobody runs" in found.message
+    assert statuses["beside"].delivered == UPDATES
 
 
 def _ids(sink: RecordingSink) -> list[int]:

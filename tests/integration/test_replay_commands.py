@@ -40,7 +40,8 @@ class Recorder:
 
     @hookimpl
     def esper_sink_opened(self, context):
-        Path(OUT + ".mode").write_text(f"{context.mode} {context.run_id} {context.resource.get('esper.environment')}")
+        environment = context.resource.get("esper.run.environment")
+        Path(OUT + ".mode").write_text(f"{context.mode} {context.run_id} {environment}")
 
     def write(self, event):
         with Path(OUT).open("ab") as out:

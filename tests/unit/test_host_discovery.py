@@ -103,6 +103,16 @@ HOOK = "from esper_core.hooks import hookimpl, SinkHooks\n"
             "so it would never be filled",
         ),
         ("class Sink:\n    @hookimpl(wrapper=True)\n    def esper_ppo_updated(self, event): yield", "is a wrapper"),
+        ("class Sink:\n    @hookimpl\n    async def esper_ppo_updated(self, event): pass", "nobody awaits it"),
+        (
+            "class Sink:\n    @hookimpl\n    async def esper_ppo_updated(self, event): yield",
+            "esper_ppo_updated is async",
+        ),
+        ("class Sink:\n    @hookimpl\n    def esper_event(self, event): yield", "esper_event is a generator"),
+        (
+            "class Sink:\n    @hookimpl\n    async def esper_sink_closed(self, reason): pass",
+            "esper_sink_closed is async",
+        ),
         ("class Sink: pass", "implements no hook"),
         ("Sink = 7", "is int, not a class"),
         (

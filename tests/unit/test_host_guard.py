@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from esper_core.host.deliver.guard import Guard
@@ -110,6 +112,63 @@ def test_a_sink_s_own_word_counts_and_is_told_once() -> None:
     guard.report("recovered", "collector answers")
     assert guard.snapshot(delivery="all").lost == 612
     assert [change.state for change in changes] == ["failing", "recovered"]
+
+
+@pytest.mark.parametrize(
+    ("state", "message", "lost", "words"),
+    [
+        ("failing", "x", -5, "lost=-5 is no count of events"),
+        ("failing", "x", "many", "lost='many'"),
+        ("failing", "x", True, "lost=True"),
+        ("failing", "x", math.nan, "lost=nan"),
+        ("failing", "x", 2.0, "lost=2.0"),
+        ("failing", "x", 2**64, "lost=a value of type int"),
+        ("failing", "x", None, "lost=a value of type NoneType"),
+        ("bogus", "x", 1, "state 'bogus' is not known; report one of failing, recovered"),
+        ("disabled", "x", 1, "state 'disabled' is not known"),
+        (["failing"], "x", 1, "state a value of type list is not known"),
+        ("failing", None, 1, "message is NoneType, not text"),
+    ],
+)
+def test_a_report_that_is_none_is_the_sinks_failure_and_no_number(
+    state: Any, message: Any, lost: Any, words: str
+) -> None:
+    guard, changes = _guard()
+    guard.report(state, message, lost)
+    guard.report(state, message, lost)
+    found = guard.snapshot(delivery="all")
+    assert (found.lost, found.failures, found.state) == (0, 2, "failing")
+    assert len(changes) == 1
+    assert words in changes[0].message
+    guard.call(_fine)
+    assert guard.snapshot(delivery="all").state == "failing", "its reports cannot be trusted: a hook proves nothing"
+    guard.report("recovered", "counts again", 3)
+    assert guard.snapshot(delivery="all").lost == 3
+    assert changes[-1].state == "recovered"
+
+
+def test_a_report_may_count_in_numpys_integers() -> None:
+    guard, _ = _guard()
+    guard.report("failing", "x", np.int64(4))  # type: ignore[arg-type]  # what a sink may give
+    lost = guard.snapshot(delivery="all").lost
+    assert (lost, type(lost)) == (4, int)
+
+
+def test_a_short_line_that_fits_on_a_full_disk_is_no_recovery() -> None:
+    clock = Clock()
+    guard, changes = _guard(clock)
+    full = OSError(28, "No space left on device")
+    assert guard.call(_raise, full, hook="esper_ppo_updated") == "retry"
+    clock.now += guard.retry_delay_s
+    assert guard.call(_fine, hook="esper_sink_status_changed") == "ok"
+    assert guard.call(_raise, full, hook="esper_ppo_updated") == "retry"
+    assert guard.retry_delay_s == 0.5
+    assert [change.state for change in changes] == ["failing"]
+    guard.call(_fine, hook="esper_ppo_updated")
+    assert [change.state for change in changes] == ["failing", "recovered"]
+    guard.call(_raise, full, hook="esper_sink_status_changed")
+    guard.call(_fine, hook="esper_ppo_updated")  # a longer line: the short one would fit too
+    assert [change.state for change in changes][2:] == ["failing", "recovered"]
 
 
 def test_a_thread_that_comes_back_late_changes_nothing_any_more() -> None:

@@ -44,16 +44,20 @@ from esper_core.events import (
 from esper_core.health import HealthLevel, KLLimits, RunState, update_level
 from esper_core.hooks import SinkContext, SinkHooks, hookimpl
 from esper_core.host.deliver.hub import Hub
-from esper_core.instrumentation.metrics import KL_BOUNDARIES, Pending
+from esper_core.host.otel.played import ended_spans
+from esper_core.instrumentation.metrics import ObservedRuns
+from esper_core.instrumentation.pending import KL_BOUNDARIES, Pending
 from esper_core.instrumentation.sink import Instrumentation
 from esper_core.semconv.codec import decode_request, encode
 from esper_core.semconv.gauges import gauge_points
+from esper_core.semconv.identity import SCHEMA_URL
 from esper_core.semconv.names import GAUGES, METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RESOURCE = {"service.name": "esper"}
+IDENTITY = {"esper.run.id": "run-1", "esper.run.attempt": 2, "esper.rank": 1}
 
 
 def update_payload(update_id: int = 1, **changes: object) -> PPOUpdatePayload:
@@ -127,7 +131,13 @@ class Pipeline:
         self.loggers.add_log_record_processor(SimpleLogRecordProcessor(self.logs))
         self.events: list[TelemetryEvent] = []
         self.instrumentation = Instrumentation(
-            self.meters, sdk_logger_provider=self.loggers, config=config, sink_status=lambda: self.sinks
+            self.meters,
+            sdk_logger_provider=self.loggers,
+            config=config,
+            sink_status=lambda: self.sinks,
+            run_id="run-1",
+            attempt=2,
+            rank=1,
         )
         self.sinks: list[object] = []
         self.emitter = TelemetryEmitter(
@@ -154,7 +164,7 @@ class Pipeline:
         }
 
     def value(self, name: str, **attributes: str) -> float | None:
-        wanted = {key.replace("__", "."): value for key, value in attributes.items()}
+        wanted = IDENTITY | {key.replace("__", "."): value for key, value in attributes.items()}
         for point in self.points().get(name, ()):
             if dict(point.attributes) == wanted:
                 return point.value
@@ -177,7 +187,9 @@ def emit_everything(pipeline: Pipeline) -> None:
     payload = update_payload(1, kl_divergence=0.05, grad_norm=math.nan, non_finite=0)
     emitter.emit_ppo_update(whole(emitter, payload, 64))
     emitter.emit_sink_status(SinkStatusChanged(sink="journal", state="failing", lost=2, message="disk full"))
+    emitter.emit_ppo_update(whole(emitter, update_payload(2, kl_divergence=math.nan, non_finite=3)))
     emitter.emit_run_finished(RunFinished(state=RunState.DONE, updates=1, lost=(SinkLoss(sink="journal", lost=2),)))
+    emitter.emit_run_finished(RunFinished(state=RunState.FAILED, reason="ValueError: no", updates=1))
 
 
 def exported(span: object) -> dict[str, object]:
@@ -194,6 +206,7 @@ def exported(span: object) -> dict[str, object]:
         "attributes": typed(span.attributes),
         "events": [(event.name, event.timestamp, typed(event.attributes)) for event in span.events],
         "links": len(span.links),
+        "status": (span.status.status_code.value, span.status.description or ""),
     }
 
 
@@ -231,6 +244,7 @@ def journaled(event: TelemetryEvent) -> list[dict[str, object]]:
                 for item in span.get("events", ())
             ],
             "links": 0,
+            "status": (span.get("status", {}).get("code", 0), span.get("status", {}).get("message", "")),
         }
         for span in group["scopeSpans"][0]["spans"]
     ]
@@ -244,8 +258,11 @@ def test_what_the_sdk_exports_equals_what_the_journal_writes_span_by_span() -> N
     emit_everything(pipeline)
     from_sdk = {span["spanId"]: span for span in map(exported, pipeline.spans.get_finished_spans())}
     from_journal = {span["spanId"]: span for event in pipeline.events for span in journaled(event)}
-    assert len(pipeline.events) == 6
+    assert len(pipeline.events) == 9
     assert from_sdk == from_journal
+    replayed = [span for event in pipeline.events for span in ended_spans(event, RESOURCE)]
+    assert {span["spanId"]: span for span in map(exported, replayed)} == from_journal
+    assert {span.instrumentation_scope.schema_url for span in replayed} == {SCHEMA_URL}
     assert sorted({span["name"] for span in from_sdk.values()}) == [
         "esper.episode",
         "esper.iteration",
@@ -291,6 +308,48 @@ def test_span_events_stay_within_the_sdks_limit_and_keep_the_last_epochs_and_the
     assert span.events[-1].name == "esper.ppo.early_stop"
     assert span.events[-2].attributes["esper.ppo.kl.epoch"] == 500
     assert len(span.attributes["esper.ppo.kl_by_epoch"]) == 500
+
+
+@pytest.mark.parametrize(
+    ("payload", "kind", "message"),
+    [
+        (RunFinished(state=RunState.FAILED, reason="ValueError: a: b"), "ValueError", "a: b"),
+        (RunFinished(state=RunState.FAILED, reason="RuntimeError"), "RuntimeError", "RuntimeError"),
+        (RunFinished(state=RunState.FAILED, reason="the disk is gone"), "_OTHER", "the disk is gone"),
+        (
+            RunFinished(state=RunState.FAILED, reason="2 losses", health=HealthLevel.NON_FINITE),
+            "non_finite",
+            "2 losses",
+        ),
+        (RunFinished(state=RunState.FAILED), "_OTHER", "the run failed"),
+        (RunFinished(state=RunState.STOPPED, reason="SIGINT"), None, None),
+        (RunFinished(state=RunState.DONE), None, None),
+    ],
+)
+def test_a_failed_runs_span_has_status_error(payload: RunFinished, kind: str | None, message: str | None) -> None:
+    pipeline = Pipeline(OtelConfig())
+    pipeline.emitter.emit_run_finished(payload)
+    (span,) = pipeline.spans.get_finished_spans()
+    assert span.attributes.get("error.type") == kind
+    assert span.status.is_ok is (kind is None)
+    assert span.status.description == message
+    assert [(event.name, dict(event.attributes)) for event in span.events] == (
+        [] if kind is None else [("exception", {"exception.type": kind, "exception.message": message})]
+    )
+
+
+@pytest.mark.parametrize("changes", [{"non_finite": 3}, {"kl_divergence": math.nan}])
+def test_a_non_finite_updates_span_has_status_error_and_others_have_none(
+    pipeline: Pipeline, changes: dict[str, object]
+) -> None:
+    pipeline.update(update_payload(1))
+    pipeline.update(update_payload(2, **changes))
+    good, bad = [span for span in pipeline.spans.get_finished_spans() if span.name == "esper.ppo.update"]
+    assert good.status.is_ok
+    assert "error.type" not in good.attributes
+    assert not bad.status.is_ok
+    assert bad.attributes["error.type"] == "non_finite"
+    assert bad.events[-1].name == "exception"
 
 
 # --- log events ---------------------------------------------------------------------------------
@@ -428,16 +487,64 @@ def test_sink_counts_are_read_when_a_reader_collects(pipeline: Pipeline) -> None
     assert pipeline.value("esper.sink.queue", esper__sink__name="journal") is None
 
 
-def test_a_second_run_in_one_process_shows_its_own_last_values(pipeline: Pipeline) -> None:
+def test_two_runs_of_one_process_keep_apart_and_the_ended_one_says_how_it_ended(pipeline: Pipeline) -> None:
+    pipeline.instrumentation.set_run_status(heartbeat_s=1.0, state=RunState.LIVE)
+    pipeline.update(update_payload(1))
+    pipeline.instrumentation.set_run_status(state=RunState.DONE)
+    pipeline.instrumentation.set_run_status(heartbeat_s=2.0, state=RunState.LIVE)  # a late heartbeat
+    pipeline.instrumentation.close([Counts("otlp", 5, 1, 2)])
+    second = Instrumentation(pipeline.meters, config=OtelConfig(), run_id="run-2")
+    second.set_run_status(state=RunState.LIVE)
+    TelemetryEmitter(hearing(second), run_id="run-2").emit_ppo_update(update_payload(9))
+    points = pipeline.points()
+
+    def by_run(name: str, **attributes: str) -> dict[str, float]:
+        wanted = {key.replace("__", "."): value for key, value in attributes.items()}.items()
+        return {
+            point.attributes["esper.run.id"]: point.value
+            for point in points[name]
+            if wanted <= point.attributes.items()
+        }
+
+    assert by_run("esper.ppo.last.update_id") == {"run-1": 1, "run-2": 9}
+    assert by_run("esper.ppo.early_stops") == {"run-1": 1, "run-2": 1}
+    assert by_run("esper.run.state", esper__run__state="done") == {"run-1": 1, "run-2": 0}
+    assert by_run("esper.run.heartbeat") == {"run-1": 2.0}
+    assert by_run("esper.sink.lost") == {"run-1": 1}
+    assert {point.attributes["esper.run.id"]: point.count for point in points["esper.ppo.update.duration"]} == {
+        "run-1": 1
+    }
+    second.close()
+
+
+def test_an_ended_run_is_reported_for_a_while_and_no_longer(pipeline: Pipeline) -> None:
     pipeline.update(update_payload(1))
     pipeline.instrumentation.close()
+    assert pipeline.value("esper.ppo.last.update_id") == 1
+    pipeline.instrumentation._observed.ended_s -= ObservedRuns.ENDED_KEPT_S  # as if so much time had passed
     assert "esper.ppo.last.update_id" not in pipeline.points()
-    second = Instrumentation(pipeline.meters, config=OtelConfig())
-    pipeline.instrumentation.set_run_status(heartbeat_s=1.0)  # ignored: it no longer owns the values
-    pipeline.instrumentation = second
-    pipeline.update(update_payload(9))
-    assert pipeline.value("esper.ppo.last.update_id") == 9
-    assert pipeline.value("esper.run.heartbeat") is None
+
+
+def test_of_many_ended_runs_the_newest_are_reported(pipeline: Pipeline) -> None:
+    kept = ObservedRuns.ENDED_KEPT
+    for number in range(kept + 10):
+        run = Instrumentation(pipeline.meters, config=OtelConfig(), run_id=f"short-{number}")
+        run.set_run_status(heartbeat_s=1.0)
+        run.close()
+    pipeline.instrumentation.set_run_status(heartbeat_s=1.0)
+    found = [point.attributes["esper.run.id"] for point in pipeline.points()["esper.run.heartbeat"]]
+    assert set(found) >= {"run-1", f"short-{kept + 9}"}
+    assert "short-0" not in found
+    assert len(found) <= kept + 2
+
+
+def test_every_point_says_whose_it_is(pipeline: Pipeline) -> None:
+    pipeline.sinks = [Counts("otlp", 1, 1, 1, queue=1)]
+    pipeline.instrumentation.set_run_status(heartbeat_s=1.0, progress_s=1.0, state=RunState.LIVE)
+    pipeline.update(update_payload(1, kl_max=math.nan))
+    for name, points in pipeline.points().items():
+        for point in points:
+            assert point.attributes.items() >= IDENTITY.items(), name
 
 
 def test_a_provider_is_not_kept_alive() -> None:
@@ -530,12 +637,12 @@ def test_gauge_points_are_what_live_gauges_show_with_the_events_time(pipeline: P
     event = pipeline.update(update_payload(kl_joint=math.inf, divergences=others))
     points = gauge_points(event)
     live = {
-        (name, tuple(point.attributes.items())): point.value
+        (name, frozenset(point.attributes.items())): point.value
         for name, found in pipeline.points().items()
         if name in {*(gauge.name for gauge in GAUGES), "esper.policy.divergence"}
         for point in found
     }
-    assert {(point.name, tuple(point.attributes.items())): point.value for point in points} == live
+    assert {(point.name, frozenset(point.attributes.items())): point.value for point in points} == live
     assert {point.time_ns for point in points} == {event.time_ns}
     assert {point.unit for point in points if point.name == "esper.ppo.last.kl_divergence"} == {"{nat}"}
 
@@ -553,7 +660,7 @@ def test_a_divergence_from_something_else_is_a_gauge_of_its_own_and_may_be_negat
     found = {point.attributes["esper.ppo.kl.scope"]: point for point in pipeline.points()["esper.policy.divergence"]}
     assert {scope: point.value for scope, point in found.items()} == {"weighted": -0.01, "joint": -0.4}
     for scope, point in found.items():
-        assert dict(point.attributes) == told | {"esper.ppo.kl.scope": scope}
+        assert dict(point.attributes) == IDENTITY | told | {"esper.ppo.kl.scope": scope}
     pipeline.update(update_payload(2))
     assert "esper.policy.divergence" not in pipeline.points(), "the last update had none"
 
@@ -611,8 +718,10 @@ def test_every_emitted_metric_is_in_the_registry_with_its_unit_and_attributes_an
     pipeline.update(update_payload(2, stop_window=2, heads=(head,), divergences=(other,), **full))
     (resource,) = pipeline.reader.get_metrics_data().resource_metrics
     emitted = {metric.name: metric for scope in resource.scope_metrics for metric in scope.metrics}
-    known = {spec.name: (spec.unit, set(spec.attributes)) for spec in METRICS.values()}
-    known |= {gauge.name: (gauge.unit, {"esper.ppo.head.name"} if gauge.head else set()) for gauge in GAUGES}
+    known = {spec.name: (spec.unit, {*IDENTITY, *spec.attributes}) for spec in METRICS.values()}
+    known |= {
+        gauge.name: (gauge.unit, {*IDENTITY, "esper.ppo.head.name"} if gauge.head else {*IDENTITY}) for gauge in GAUGES
+    }
     found = {
         name: (metric.unit, {key for point in metric.data.data_points for key in point.attributes})
         for name, metric in emitted.items()
@@ -620,7 +729,8 @@ def test_every_emitted_metric_is_in_the_registry_with_its_unit_and_attributes_an
     assert found == known
     for name, metric in emitted.items():
         kind = METRICS[name].instrument if name in METRICS else "gauge"
-        assert {"Histogram": "histogram", "Sum": "counter", "Gauge": "gauge"}[type(metric.data).__name__] == kind
+        total = "counter" if getattr(metric.data, "is_monotonic", True) else "updowncounter"
+        assert {"Histogram": "histogram", "Sum": total, "Gauge": "gauge"}[type(metric.data).__name__] == kind
 
 
 def test_the_limits_of_the_run_are_a_gauge_by_level(pipeline: Pipeline) -> None:

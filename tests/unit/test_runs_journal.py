@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,7 +32,6 @@ from esper_core.semconv.codec import encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 RESOURCE = {"service.name": "esper", "esper.run.attempt": 1}
 BASE_NS = 1_700_000_000_000_000_000
@@ -447,6 +447,55 @@ def test_a_run_deleted_under_the_writer_is_an_error_each_time(run: RunDir) -> No
     writer.append(update(2))
     writer.close()
     assert ids(list(read_events(run))) == [2]
+
+
+def test_a_deleted_file_is_noticed_at_once_and_another_one_begins(run: RunDir) -> None:
+    told: list[tuple[str, int]] = []
+    writer = JournalWriter(
+        run, attempt=1, rank=0, resource=RESOURCE, on_deleted=lambda name, lost: told.append((name, lost))
+    )
+    writer.append(update(1))
+    writer.append(update(2))
+    Path(writer.path).unlink()
+    assert not told
+    writer.append(update(3))
+    assert told == [("1-0-0001.otlp.jsonl", 2)]
+    writer.append(update(4))
+    assert ids(list(read_events(run))) == [3, 4]
+    Path(writer.path).unlink()
+    writer.close()
+    assert told[1:] == [("1-0-0002.otlp.jsonl", 2)]
+
+
+def test_what_a_deleted_run_had_in_finished_files_counts_too(run: RunDir) -> None:
+    told: list[int] = []
+    writer = JournalWriter(
+        run,
+        attempt=1,
+        rank=0,
+        resource=RESOURCE,
+        segment_bytes=1,
+        on_deleted=lambda _, lost: told.append(lost),
+    )
+    for number in range(1, 4):
+        writer.append(update(number))
+    shutil.rmtree(run.path)
+    for number in (4, 5):
+        with pytest.raises(FileNotFoundError):
+            writer.append(update(number))
+    assert told == [3]
+
+
+def test_a_file_that_was_moved_is_written_on(run: RunDir, tmp_path: Path) -> None:
+    told: list[int] = []
+    writer = JournalWriter(run, attempt=1, rank=0, resource=RESOURCE, on_deleted=lambda _, lost: told.append(lost))
+    writer.append(update(1))
+    moved = tmp_path / "moved.jsonl"
+    Path(writer.path).rename(moved)
+    writer.append(update(2))
+    writer.close()
+    assert len(moved.read_bytes().splitlines()) == 2
+    assert not told
 
 
 def test_an_append_costs_little_more_than_encoding(run: RunDir) -> None:

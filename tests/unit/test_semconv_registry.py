@@ -18,6 +18,7 @@ from esper_core.events import (
     TraceRef,
 )
 from esper_core.health import HealthLevel, RunState
+from esper_core.host.otel.resource import run_resource
 from esper_core.semconv import names
 from esper_core.semconv.attributes import (
     ITERATION_SPAN,
@@ -27,6 +28,7 @@ from esper_core.semconv.attributes import (
     common_attributes,
     span_events,
 )
+from esper_core.semconv.failure import EXCEPTION
 from registry import annotation, load_registry
 
 REGISTRY = load_registry()
@@ -77,7 +79,7 @@ def test_every_metric_has_a_unit_a_type_and_a_cardinality() -> None:
     for group in REGISTRY.of_type("metric"):
         assert group["id"] == f"metric.{group['metric_name']}"
         assert UNIT.fullmatch(group["unit"]), group["metric_name"]
-        assert group["instrument"] in {"counter", "histogram", "gauge"}
+        assert group["instrument"] in {"counter", "updowncounter", "histogram", "gauge"}
         assert annotation(group, "cardinality"), group["metric_name"]
     assert "esper.ppo.update_id" not in {name for spec in names.METRICS.values() for name in spec.attributes}
 
@@ -121,10 +123,11 @@ def test_every_span_event_is_in_the_registry_with_its_attributes_and_the_reverse
     )
     event = TelemetryEvent(time_ns=1, run_id="r", trace=TraceRef(trace_id="1" * 32, spans=(own,)), payload=payload)
     types = {int: "int", float: "double", str: "string"}
-    emitted = {item.name: list(item.attributes) for item in span_events(event)}
+    found = [item for item in span_events(event) if item.name != EXCEPTION]  # OpenTelemetry's own, defined there
+    emitted = {item.name: list(item.attributes) for item in found}
     listed = {group["name"]: REGISTRY.attributes_of(group) for group in REGISTRY.of_type("event")}
     assert emitted == listed
-    for item in span_events(event):
+    for item in found:
         for name, value in item.attributes.items():
             assert names.ATTRIBUTES[name] == types[type(value)], name
 
@@ -157,3 +160,33 @@ def test_the_reference_page_names_every_metric_and_attribute() -> None:
     page = (Path(__file__).parents[2] / "docs" / "reference" / "telemetry.md").read_text(encoding="utf-8")
     for name in (*names.ATTRIBUTES, *names.METRICS, *(gauge.name for gauge in names.GAUGES)):
         assert f"`{name}`" in page
+
+
+def test_entities_are_identified_by_what_every_point_carries() -> None:
+    entities = {group["name"]: group["attributes"] for group in REGISTRY.of_type("entity")}
+    roles = {name: {item["ref"]: item["role"] for item in attributes} for name, attributes in entities.items()}
+    assert roles["esper.run"] == {
+        "esper.run.id": "identifying",
+        "esper.run.attempt": "identifying",
+        "esper.rank": "identifying",
+        "esper.run.environment": "descriptive",
+        "esper.run.algorithm": "descriptive",
+    }
+    assert set(roles["esper.ppo.head"]) == {"esper.run.id", "esper.ppo.head.name"}
+
+
+def test_every_resource_attribute_of_esper_is_in_the_registry_under_one_name() -> None:
+    resource = run_resource(run_id="r", attempt=1, rank=0, environment="E", env={})
+    own = {key for key in resource if key.startswith("esper.")}
+    assert own == {"esper.run.id", "esper.run.attempt", "esper.rank", "esper.run.environment", "esper.run.algorithm"}
+    assert own <= set(REGISTRY.attributes)
+
+
+def test_the_schema_file_is_the_one_that_telemetry_names() -> None:
+    """The format of OpenTelemetry's schema files, 1.1.0: its own URL ends with its newest version."""
+    (path,) = (Path(__file__).parents[2] / "docs" / "telemetry" / "schemas").iterdir()
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert content["file_format"] == "1.1.0"
+    assert content["schema_url"] == names.SCHEMA_URL
+    assert names.SCHEMA_URL.endswith(f"/{path.name}")
+    assert list(content["versions"]) == [path.name]

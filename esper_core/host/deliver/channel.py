@@ -155,7 +155,7 @@ class InlineChannel(_Base):
         if guard.retry_delay_s and priority_of(hook) < LIFECYCLE:
             guard.lose(1)
             return
-        outcome = guard.call(self._deliver, hook, event)
+        outcome = guard.call(self._deliver, hook, event, hook=hook)
         if outcome == "retry":
             guard.lose(1)
         elif outcome == "failed" and guard.is_disabled():
@@ -256,11 +256,11 @@ class _ThreadChannel(_Base):
 
     def _hand_over(self, hook: str, event: Any) -> None:
         for _ in range(TRIES):
-            if self.guard.call(self._deliver, hook, event) != "retry":
+            if self.guard.call(self._deliver, hook, event, hook=hook) != "retry":
                 return
             if not self._rest(self.guard.retry_delay_s):
                 # The channel is closing: try once more without waiting, then go on with the next event.
-                if self.guard.call(self._deliver, hook, event) == "retry":
+                if self.guard.call(self._deliver, hook, event, hook=hook) == "retry":
                     break
                 return
         self.guard.lose(1)

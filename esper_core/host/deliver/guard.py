@@ -6,11 +6,13 @@ that delivers and by the thread that emits, and read by the heartbeat, so every 
 
 from __future__ import annotations
 
+import operator
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from esper_core.events import SinkState, SinkStatusChanged
+from esper_core.events import EVENTS, PPOUpdatePayload, SinkState, SinkStatusChanged
+from esper_core.host.deliver.sink_report import wrong_report
 from esper_core.reading.account import SinkAccount
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ CallResult: TypeAlias = Literal["ok", "failed", "retry"]
 FIRST_BACKOFF_S: Final = 0.25
 LONGEST_BACKOFF_S: Final = 10.0
 SLOW_CALL_S: Final = 0.5
+_UPDATE: Final = EVENTS[PPOUpdatePayload.kind].hook
 
 
 class Guard:
@@ -74,41 +77,49 @@ class Guard:
         self._failures = 0
         self._in_a_row = 0
         self._io_in_a_row = 0
+        self._io_hooks: set[str] = set()
         self._retry_at = 0.0
         self._losing = False
         self._told = False
+        self._misreporting = False
         self._final = False
         self._slowest_s = 0.0
         self._message = ""
 
     # --- calls --------------------------------------------------------------------------------
 
-    def call(self, function: Callable[..., object], /, *args: Any, counts: bool = True, **kwargs: Any) -> CallResult:
+    def call(
+        self, function: Callable[..., object], /, *args: Any, counts: bool = True, hook: str = "", **kwargs: Any
+    ) -> CallResult:
         """Call into the sink. An exception that it raises, SystemExit included, is caught and counted.
 
         Args:
             function: the sink's code.
             args: passed to ``function``.
             counts: False for a call that delivers no event (``shutdown``): its success does not count as a delivery.
+            hook: the hook that is delivered. The sink has recovered from an I/O error when a call of the same hook
+                succeeds, or of the update hook: a full disk that refuses every update still takes a short line.
             kwargs: passed to ``function``.
         """
         begun = self.clock()
         try:
             function(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001  # a sink may raise anything; even SystemExit stays here
-            return self._failed(error, begun)
-        self._succeeded(begun, counts=counts)
+            return self._failed(error, begun, hook)
+        self._succeeded(begun, counts=counts, hook=hook)
         return "ok"
 
-    def _succeeded(self, begun: float, *, counts: bool) -> None:
+    def _succeeded(self, begun: float, *, counts: bool, hook: str) -> None:
         change = None
         with self._lock:
             if self._final:
                 return
             spent = self._timed(begun)
             self._delivered += counts
-            if self._in_a_row or self._io_in_a_row:
+            over = not self._io_in_a_row or hook == _UPDATE or hook in self._io_hooks
+            if (self._in_a_row or self._io_in_a_row) and over:
                 self._in_a_row = self._io_in_a_row = 0
+                self._io_hooks.clear()
                 # A failure that the sink reported (an export) ends with the sink's report, not when a hook returns.
                 if not self._losing and not self._told and self._state == "failing":
                     change = self._change("recovered", f"works again, {self._lost} events lost so far")
@@ -116,7 +127,7 @@ class Guard:
             self._logger.warning("sink %s: one call took %.2f s", self.name, spent)
         self._tell(change)
 
-    def _failed(self, error: BaseException, begun: float) -> CallResult:
+    def _failed(self, error: BaseException, begun: float, hook: str) -> CallResult:
         message = self._redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
         retry = isinstance(error, OSError)
         change = None
@@ -128,6 +139,7 @@ class Guard:
             if retry:
                 delay = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2**self._io_in_a_row)
                 self._io_in_a_row += 1
+                self._io_hooks.add(hook)
                 self._retry_at = self.clock() + delay
                 if self._state in {"ok", "recovered"}:
                     change = self._change("failing", f"{message}; will try again")
@@ -183,17 +195,40 @@ class Guard:
         self._tell(change)
 
     def report(self, state: SinkState, message: str, lost: int = 0) -> None:
-        """Record what the sink reports of itself (``SinkContext.report``): losses outside hook calls, a state."""
+        """Record what the sink reports of itself (``SinkContext.report``): losses outside hook calls, a state.
+
+        Never raises, because a sink may report from a thread that an exception would end. An invalid report is a
+        failure of the sink: no number of it is added, and the sink stays failing until it sends a valid one.
+        """
+        wrong = wrong_report(state, message, lost)
+        if wrong:
+            self._misreported(wrong)
+            return
         change = None
         with self._lock:
             if self._final:
                 return
-            self._lost += lost
+            self._lost += operator.index(lost)
             if self._state == "disabled":
                 return
-            self._told = state == "failing"
+            self._told, self._misreporting = state == "failing", False
             if state != self._state and (state != "recovered" or self._state == "failing"):
                 change = self._change(state, self._redact(message))
+        self._tell(change)
+
+    def _misreported(self, wrong: str) -> None:
+        words = self._redact(f"context.report: {wrong}")
+        change = None
+        with self._lock:
+            if self._final:
+                return
+            self._failures += 1
+            first = not self._misreporting
+            self._misreporting = self._told = True
+            if first and self._state != "disabled":
+                change = self._change("failing", words)
+        if first and self._logger is not None:
+            self._logger.warning("sink %s failed: %s", self.name, words)
         self._tell(change)
 
     # --- ends ---------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ channel and cannot raise. The sink itself is registered with a plugin manager of
 
 from __future__ import annotations
 
+import inspect
 import logging
 import threading
 import time
@@ -167,7 +168,8 @@ class Hub:
         }
 
         def deliver(name: str, event: Any) -> None:
-            callers[name](event=event)
+            if answers := callers[name](event=event):
+                _refuse_deferred(name, answers)
 
         opener: Callable[[], object] | None = None
         closer: Callable[[object], object] | None = None
@@ -303,6 +305,19 @@ def close_together(
         for target in waiting:
             if not target.closed(0.0):
                 target.cut_off()
+
+
+def _refuse_deferred(name: str, answers: Sequence[object]) -> None:
+    """A wrapped ``async def`` or generator, which loading cannot see: it returned, and nothing of it ran.
+
+    Raises:
+        TypeError: counted as the sink's failure.
+    """
+    for answer in answers:
+        if inspect.iscoroutine(answer) or inspect.isgenerator(answer) or inspect.isasyncgen(answer):
+            if not inspect.isasyncgen(answer):
+                answer.close()
+            raise TypeError(f"{name} returned a {type(answer).__name__}, which nobody runs; write a plain method")
 
 
 def _closer(hook: Any) -> Callable[[object], object]:

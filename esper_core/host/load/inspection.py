@@ -121,6 +121,7 @@ def _hooks(factory: type, where: str) -> frozenset[str]:
             )
         if options.get("wrapper") or options.get("hookwrapper"):
             raise SinkError(f"{where}: {name} is a wrapper", hint="each sink stands alone: use a plain @hookimpl")
+        _refuse_deferred(getattr(factory, name), name, where)
         _check_arguments(getattr(factory, name), hook, name, where)
         found.add(hook)
     return frozenset(found)
@@ -172,6 +173,20 @@ def _refuse_unmarked(name: str, where: str) -> None:
         f"{where}: method {name} lacks @hookimpl{known}: it would never be called",
         hint="write `from esper_core.hooks import hookimpl` and put @hookimpl above it",
     )
+
+
+def _refuse_deferred(function: Any, name: str, where: str) -> None:
+    """A call of such a function returns at once and runs nothing: every event would count as delivered."""
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise SinkError(
+            f"{where}: {name} is async: nobody awaits it, so it would never run",
+            hint="write a plain method; a loop of your own may run in a thread that esper_sink_opened starts",
+        )
+    if inspect.isgeneratorfunction(function):
+        raise SinkError(
+            f"{where}: {name} is a generator: nobody iterates it, so it would never run",
+            hint="write a plain method, without yield; return a list where the hook asks for several",
+        )
 
 
 def _check_arguments(function: Any, hook: str, name: str, where: str) -> None:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from esper_core.semconv.attributes import span_attributes, span_events
-from esper_core.semconv.identity import SCOPE_NAME
+from esper_core.semconv.failure import failure
+from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
 from esper_core.version import __version__
 
 if TYPE_CHECKING:
@@ -32,11 +33,14 @@ def ended_spans(event: TelemetryEvent[Payload], resource: Mapping[str, ResourceV
         resource: the resource of its run.
     """
     described = Resource(dict(resource))
-    scope = InstrumentationScope(SCOPE_NAME, __version__)
+    scope = InstrumentationScope(SCOPE_NAME, __version__, SCHEMA_URL)
     trace_id = int(event.trace.trace_id, 16)
     moments = tuple(
         Event(item.name, attributes=dict(item.attributes), timestamp=item.time_ns) for item in span_events(event)
     )
+
+    failed = failure(event.payload)
+    status = Status(StatusCode.ERROR, failed.message) if failed is not None else Status()
 
     def rebuild(span: SpanRef) -> ReadableSpan:
         parent = None
@@ -50,6 +54,7 @@ def ended_spans(event: TelemetryEvent[Payload], resource: Mapping[str, ResourceV
             attributes=dict(span_attributes(event, span.name)),
             events=moments if span is event.trace.own else (),
             kind=SpanKind.INTERNAL,
+            status=status if span is event.trace.own else Status(),
             instrumentation_scope=scope,
             start_time=span.start_ns,
             end_time=span.end_ns,

@@ -19,7 +19,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from esper_core import ids
 from esper_core.errors import EsperError, SinkError
 from esper_core.host.otel.resource import traceparent
-from esper_core.semconv.identity import SCOPE_NAME
+from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
 from esper_core.version import __version__
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ class Providers:
     @property
     def tracer(self) -> Tracer | None:
         """The run's tracer, or None."""
-        return None if self.tracer_provider is None else self.tracer_provider.get_tracer(SCOPE_NAME, __version__)
+        if self.tracer_provider is None:
+            return None
+        return self.tracer_provider.get_tracer(SCOPE_NAME, __version__, schema_url=SCHEMA_URL)
 
     @property
     def links(self) -> tuple[Link, ...]:

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from esper_core import ids
 from esper_core.semconv.attributes import int64
-from esper_core.semconv.identity import ATTEMPT, RANK, RUN_ID
+from esper_core.semconv.identity import ALGORITHM, ATTEMPT, ENVIRONMENT, RANK, RUN_ID
 from esper_core.version import __version__
 
 if TYPE_CHECKING:
@@ -59,10 +59,10 @@ def run_resource(
         RUN_ID: run_id,
         ATTEMPT: int64(attempt),
         RANK: int64(rank),
-        "esper.algorithm": algorithm,
+        ALGORITHM: algorithm,
     }
     if environment:
-        resource["esper.environment"] = environment
+        resource[ENVIRONMENT] = environment
     return resource | dict(extra or {})
 
 

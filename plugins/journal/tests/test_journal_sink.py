@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 from dataclasses import replace
@@ -183,3 +184,36 @@ def test_a_directory_that_vanishes_costs_counted_events(tmp_path: Path) -> None:
             emit(session, number)
     assert updates(session.run)[-1] == number
     assert session.report.lost_total >= 1
+
+
+def test_a_deleted_journal_is_said_once_counted_and_followed_by_another(tmp_path: Path) -> None:
+    with session_in(tmp_path) as session:
+        assert session.run is not None
+        for number in (1, 2):
+            emit(session, number)
+        (first,) = session.run.telemetry.iterdir()
+        first.unlink()
+        emit(session, 3)
+        assert journal(session).lost == 2
+        emit(session, 4)
+        assert (journal(session).state, journal(session).lost) == ("recovered", 2)
+    assert updates(session.run) == [3, 4]
+    said = [event.payload for event in open_run(session.run.path).events() if event.kind == "sink_status_changed"]
+    assert [(item.state, item.message, item.lost) for item in said] == [
+        ("failing", f"{first.name} was deleted with 2 events", 2),
+        ("recovered", f"writes to 1-0-0002.otlp.jsonl; {first.name} was deleted with 2 events", 2),
+    ]
+    assert session.report.lost_total == 2
+
+
+def test_a_deleted_run_directory_never_reads_as_nothing_lost(tmp_path: Path) -> None:
+    with session_in(tmp_path) as session:
+        assert session.run is not None
+        emit(session, 1)
+        shutil.rmtree(session.run.telemetry)
+        for number in (2, 3):
+            emit(session, number)
+        assert journal(session).state == "failing"
+        assert journal(session).lost >= 3
+    report = next(item for item in session.report.sinks if item.name == "journal")
+    assert report.lost >= 4, "the update that was written, two that could not be, and the run's end"

@@ -153,6 +153,16 @@ def test_every_gauge_has_one_point_for_every_update_at_the_updates_time(story: S
         assert story.prometheus.points(selector, story.began, time.time()) == points, name
 
 
+def test_every_series_has_each_label_of_the_run_once(story: Story) -> None:
+    """They come twice, with the point and from the promoted resource: one value, not two joined by a semicolon."""
+    found = story.prometheus.query('last_over_time({__name__=~"esper_.+",job="esper"}[10m])')
+    names = {item["metric"].get("__name__", "") for item in found}
+    assert len(found) > 60, names
+    for item in found:
+        labels = {key: item["metric"].get(key) for key in ("esper_run_id", "esper_run_attempt", "esper_rank")}
+        assert labels == {"esper_run_id": story.run_id, "esper_run_attempt": "1", "esper_rank": "0"}, item["metric"]
+
+
 def test_spans_behind_the_agent_decode_to_the_journals_events(story: Story, helpers: Any) -> None:
     found = {event.trace.own.span_id: event for event in helpers.events_in(story.agent_file)}
     assert found == {event.trace.own.span_id: event for event in story.events}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
 from msgspec import Meta, Struct
@@ -44,6 +45,8 @@ class JournalSink:
     def __init__(self, config: JournalConfig | None = None) -> None:
         self._config = config if config is not None else JournalConfig()
         self._writer: JournalWriter | None = None
+        self._context: SinkContext | None = None
+        self._deleted = ""
 
     @hookimpl
     def esper_sink_opened(self, context: SinkContext) -> None:
@@ -57,19 +60,35 @@ class JournalSink:
             if context.mode == "check":
                 return
             raise SinkError('sink "journal" needs a run directory', hint="give the session a run, or leave it out")
+        self._context = context
         self._writer = JournalWriter(
             RunDir(context.run_dir, context.run_id),
             attempt=context.attempt,
             rank=context.rank,
             resource=context.resource,
             segment_bytes=self._config.segment_mib * _MIB,
+            on_deleted=self._lost_file,
         )
 
     @hookimpl
     def esper_event(self, event: TelemetryEvent[Payload]) -> None:
         """Append the event. Finished episodes only with ``[otel] episodes``: an update carries their statistics."""
-        if self._writer is not None:
+        if self._writer is None:
+            return
+        told, self._deleted = self._deleted, ""
+        try:
             self._writer.append(event)
+        except OSError:
+            self._deleted = self._deleted or told
+            raise
+        if told and self._context is not None:
+            self._context.report("recovered", f"writes to {Path(self._writer.path).name}; {told}")
+
+    def _lost_file(self, name: str, lost: int) -> None:
+        """The file was deleted under the writer: said with the next update, and until one has been written again."""
+        self._deleted = f"{name} was deleted with {lost} {'event' if lost == 1 else 'events'}"
+        if self._context is not None:
+            self._context.report("failing", self._deleted, lost=lost)
 
     @hookimpl
     def esper_sink_closed(self, reason: CloseReason) -> None:  # noqa: ARG002  # the hook's signature

@@ -49,7 +49,13 @@ def check_words(exporters: Mapping[Signal, Exporter], settings: Mapping[Signal, 
 def not_rebuilt() -> str:
     """The metrics that no journal can bring back, by kind."""
     words = []
-    for kind, plural in (("histogram", "histograms"), ("counter", "counters"), ("gauge", "gauges")):
+    kinds = {
+        "histogram": "histograms",
+        "counter": "counters",
+        "updowncounter": "up-down counters",
+        "gauge": "gauges",
+    }
+    for kind, plural in kinds.items():
         names = sorted(metric.name for metric in METRICS.values() if metric.instrument == kind)
         if names:
             words.append(f"{plural} {', '.join(names)}")
