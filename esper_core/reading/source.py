@@ -167,6 +167,7 @@ class MemorySource:
         self._where = where
         self._events: deque[Event] = deque()
         self._lock = threading.Lock()
+        self._rejected = 0
 
     @property
     def run_id(self) -> str:
@@ -185,8 +186,13 @@ class MemorySource:
 
     @property
     def corrupt(self) -> int:
-        """None: what cannot be decoded never comes this far."""
-        return 0
+        """Events of the run that were received and could not be decoded."""
+        return self._rejected
+
+    def reject(self, count: int) -> None:
+        """Count events of the run that could not be decoded, from any thread."""
+        with self._lock:
+            self._rejected += count
 
     def push(self, events: Iterable[Event]) -> bool:
         """Hand events over; False when there is no room and none was taken."""

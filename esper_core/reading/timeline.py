@@ -41,7 +41,7 @@ class Timeline:
 
     def __init__(self, index: UpdateIndex | None = None) -> None:
         self._index = index
-        self._indexed = False
+        self._indexed = index is None  # a run received over the network has no index
         self._events: deque[Event] = deque(maxlen=_KEPT)
         self._starts: list[Event] = []
         self._attempts = Attempts()
@@ -89,6 +89,11 @@ class Timeline:
         """A resumed attempt makes some updates anew: what it replaces can no longer be stepped to."""
         self._ids = [known for known in self._ids if not self._attempts.replaced(self._made_by[known], known)]
         self._made_by = {known: self._made_by[known] for known in self._ids}
+
+    def shed(self, kept: int) -> None:
+        """Drop the oldest events, so that ``kept`` of them stay in memory."""
+        while len(self._events) > kept:
+            self._events.popleft()
 
     def updates(self) -> list[TelemetryEvent[PPOUpdatePayload]]:
         """The effective updates that memory still has, ascending."""

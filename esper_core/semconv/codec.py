@@ -114,20 +114,20 @@ def decode(line: bytes | str, *, on_error: Callable[[CodecError], None] | None =
 
     Args:
         line: OTLP JSON of traces.
-        on_error: called for each span that has an Esper event's name and cannot be decoded, which is then skipped;
-            without it the first such span raises.
+        on_error: called for each span that has an Esper event's name and cannot be decoded, and for each span of JSON
+            that has no span's fields. It is then skipped; without ``on_error`` the first such span raises.
 
     Raises:
         CodecError: the line is not OTLP JSON, or holds such a span.
     """
-    return _events(wire_spans(parse_traces(line), _WANTED), on_error)
+    return _events(wire_spans(parse_traces(line, on_error), _WANTED, on_error), on_error)
 
 
 def decode_traces(
     traces: Mapping[str, Any], *, on_error: Callable[[CodecError], None] | None = None
 ) -> list[TelemetryEvent[Any]]:
     """As :func:`decode`, for OTLP JSON that was parsed into plain dicts."""
-    return _events(wire_spans(parse_traces(traces), _WANTED), on_error)
+    return _events(wire_spans(parse_traces(traces), _WANTED, on_error), on_error)
 
 
 def decode_request(
@@ -147,7 +147,7 @@ def decode_request(
     if kind == "application/json":
         return decode(body, on_error=on_error)
     if kind == "application/x-protobuf":
-        return _events(request_spans(body, _WANTED), on_error)
+        return _events(request_spans(body, _WANTED, on_error), on_error)
     raise CodecError(
         f"content type {content_type!r} is not OTLP/HTTP", hint="send application/x-protobuf or application/json"
     )
@@ -181,6 +181,7 @@ def _events(spans: Iterable[WireSpan], on_error: Callable[[CodecError], None] | 
             found.append(_event(kind, span, ancestors))
         except CodecError as error:
             wrapped = CodecError(f"span {span.name}: {error.message}", hint=error.hint)
+            wrapped.of_run(span.attributes.get(RUN_ID) or span.resource.get(RUN_ID))
             if on_error is None:
                 raise wrapped from None
             on_error(wrapped)

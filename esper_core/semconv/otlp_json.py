@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import msgspec
 
 from esper_core.semconv._errors import CodecError
+from esper_core.semconv.identity import RUN_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from esper_core.semconv._scalars import AttributeValue, Scalar
 
@@ -180,6 +181,10 @@ def attribute_pairs(attributes: Mapping[str, AttributeValue]) -> list[_Pair]:
 # --- reading ------------------------------------------------------------------------------------
 
 
+_TIMES: Final = range(2**64)
+_INT64: Final = range(-(2**63), 2**63)
+
+
 class _AnyValue(msgspec.Struct, rename="camel"):
     """OTLP's AnyValue; with nothing set it is the empty value."""
 
@@ -197,7 +202,7 @@ class _AnyValue(msgspec.Struct, rename="camel"):
         if self.string_value is not None:
             return self.string_value
         if self.int_value is not None:
-            return int(self.int_value)
+            return _whole(self.int_value, _INT64)
         if self.bool_value is not None:
             return self.bool_value
         if self.array_value is not None:
@@ -249,11 +254,35 @@ class TracesData(msgspec.Struct, rename="camel"):
     resource_spans: list[_ResourceSpans] | None = None
 
 
+class _RawScopeSpans(msgspec.Struct):
+    spans: list[msgspec.Raw] | None = None
+
+
+class _RawResourceSpans(msgspec.Struct, rename="camel"):
+    resource: _Resource | None = None
+    scope_spans: list[_RawScopeSpans] | None = None
+
+
+class _RawTraces(msgspec.Struct, rename="camel"):
+    """As :class:`TracesData`, with the spans unparsed."""
+
+    resource_spans: list[_RawResourceSpans] | None = None
+
+
 _decoder: Final = msgspec.json.Decoder(TracesData)
+_raw_decoder: Final = msgspec.json.Decoder(_RawTraces)
+_span_decoder: Final = msgspec.json.Decoder(_Span)
+_PARSING: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-def parse_traces(data: bytes | str | Mapping[str, Any]) -> TracesData:
+def parse_traces(
+    data: bytes | str | Mapping[str, Any], on_error: Callable[[CodecError], None] | None = None
+) -> TracesData:
     """Parse OTLP JSON, as bytes or already as plain dicts.
+
+    Args:
+        data: the document.
+        on_error: called for each span without a span's fields, which is then left out; for bytes and text alone.
 
     Raises:
         CodecError: it is not JSON, or does not have the form of traces.
@@ -262,8 +291,34 @@ def parse_traces(data: bytes | str | Mapping[str, Any]) -> TracesData:
         if isinstance(data, bytes | str):
             return _decoder.decode(data)
         return msgspec.convert(data, TracesData)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except _PARSING as error:
+        if on_error is not None and isinstance(data, bytes | str):
+            return _parse_each(data, on_error)
         raise CodecError(f"not OTLP JSON of traces: {error}") from None
+
+
+def _parse_each(data: bytes | str, on_error: Callable[[CodecError], None]) -> TracesData:
+    """Parse span by span: slower than at once, and an invalid span loses only itself."""
+    try:
+        raw = _raw_decoder.decode(data)
+    except _PARSING as error:
+        raise CodecError(f"not OTLP JSON of traces: {error}") from None
+    found = []
+    for group in raw.resource_spans or ():
+        spans = []
+        for item in (item for scope in group.scope_spans or () for item in scope.spans or ()):
+            try:
+                spans.append(_span_decoder.decode(item))
+            except _PARSING as error:
+                on_error(CodecError(f"a span cannot be read: {error}").of_run(_run_id(group.resource)))
+        found.append(_ResourceSpans(resource=group.resource, scope_spans=[_ScopeSpans(spans=spans)]))
+    return TracesData(resource_spans=found)
+
+
+def _run_id(resource: _Resource | None) -> str | None:
+    """The run that a resource names, also when its other attributes are invalid."""
+    pairs = (resource.attributes if resource else None) or ()
+    return next((pair.value.string_value for pair in pairs if pair.key == RUN_ID and pair.value is not None), None)
 
 
 def _mapping(pairs: Iterable[_KeyValue]) -> dict[str, WireValue]:
@@ -277,8 +332,15 @@ def resource_attributes(traces: TracesData) -> dict[str, WireValue]:
     return {}
 
 
-def wire_spans(traces: TracesData, wanted: frozenset[str]) -> list[WireSpan]:
+def wire_spans(
+    traces: TracesData, wanted: frozenset[str], on_error: Callable[[CodecError], None] | None = None
+) -> list[WireSpan]:
     """The spans of these names, in document order.
+
+    Args:
+        traces: as parsed.
+        wanted: names of spans.
+        on_error: called for each span that cannot be read, which is then skipped; without it the first raises.
 
     Raises:
         CodecError: an id, a time or a number in one of them cannot be read.
@@ -299,15 +361,26 @@ def wire_spans(traces: TracesData, wanted: frozenset[str]) -> list[WireSpan]:
                             trace_id=_hex(span.trace_id, 32),
                             span_id=_hex(span.span_id, 16),
                             parent_span_id=_hex(span.parent_span_id, 16) if span.parent_span_id else None,
-                            start_ns=int(span.start_time_unix_nano),
-                            end_ns=int(span.end_time_unix_nano),
+                            start_ns=_whole(span.start_time_unix_nano, _TIMES),
+                            end_ns=_whole(span.end_time_unix_nano, _TIMES),
                             attributes=_mapping(span.attributes or ()),
                             resource=resource,
                         )
                     )
                 except (ValueError, RecursionError) as error:
-                    raise CodecError(f"span {span.name}: {error}") from None
+                    unread = CodecError(f"span {span.name}: {error}").of_run(_run_id(group.resource))
+                    if on_error is None:
+                        raise unread from None
+                    on_error(unread)
     return found
+
+
+def _whole(value: int | str, bounds: range) -> int:
+    """A number within the bounds that protobuf gives its field."""
+    number = int(value)
+    if number not in bounds:
+        raise ValueError(f"a whole number of {number.bit_length()} bits is outside the field's bounds")
+    return number
 
 
 def _hex(text: str, digits: int) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from esper_core.semconv._errors import CodecError
+from esper_core.semconv.identity import RUN_ID
 from esper_core.semconv.otlp_json import WireSpan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
@@ -17,8 +18,15 @@ if TYPE_CHECKING:
 __all__ = ["request_spans"]
 
 
-def request_spans(body: bytes, wanted: frozenset[str]) -> list[WireSpan]:
+def request_spans(
+    body: bytes, wanted: frozenset[str], on_error: Callable[[CodecError], None] | None = None
+) -> list[WireSpan]:
     """The spans of these names in an ``ExportTraceServiceRequest``, in message order.
+
+    Args:
+        body: the message.
+        wanted: names of spans.
+        on_error: called for each span that cannot be read, which is then skipped; without it the first raises.
 
     Raises:
         CodecError: the body is no such message, or ``opentelemetry-proto`` is not installed.
@@ -45,10 +53,15 @@ def request_spans(body: bytes, wanted: frozenset[str]) -> list[WireSpan]:
             for span in scope.spans:
                 if span.name not in wanted:
                     continue
-                if len(span.trace_id) != 16 or len(span.span_id) != 8:
-                    raise CodecError(f"span {span.name}: its trace id or span id has a wrong length")
                 if resource is None:
                     resource = _mapping(group.resource.attributes)
+                if len(span.trace_id) != 16 or len(span.span_id) != 8:
+                    unread = CodecError(f"span {span.name}: its trace id or span id has a wrong length")
+                    unread.of_run(_mapping(span.attributes).get(RUN_ID) or resource.get(RUN_ID))
+                    if on_error is None:
+                        raise unread
+                    on_error(unread)
+                    continue
                 found.append(
                     WireSpan(
                         name=span.name,

@@ -193,11 +193,23 @@ def test_help_loads_neither_textual_nor_numpy_nor_torch() -> None:
 def test_the_aggregator_and_the_sink_are_free_of_textual() -> None:
     script = (
         "import sys; import esper_sink_tui, esper_sink_tui.aggregator, esper_sink_tui.schema, esper_sink_tui.plain\n"
-        "import esper_sink_tui.listen, esper_sink_tui.watch\n"
+        "import esper_sink_tui.intake, esper_sink_tui.watch\n"
         "assert not {'textual', 'numpy', 'torch', 'google.protobuf'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_without_the_server_listening_says_what_to_install() -> None:
+    script = (
+        "import sys; sys.modules['aiohttp'] = None\n"
+        "from esper_core.cli.main import main\n"
+        "sys.exit(main(['sanctum', '--listen', '127.0.0.1:0']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 64
+    assert "--listen needs aiohttp" in done.stderr
+    assert "pip install 'esper-sink-tui[listen]'" in done.stderr
 
 
 class FakeChild:

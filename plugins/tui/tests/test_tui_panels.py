@@ -267,7 +267,7 @@ def test_lost_and_corrupt_are_shown(kit: Kit) -> None:
     model = kit.model(kit.drift(5), sinks=SINKS, corrupt=2)
     text = text_of(model)
     assert "events lost by sinks: otlp 17" in text
-    assert "3 on, 2 lines unread" in text
+    assert "3 on, 2 unread" in text
     assert model.verdict.kind is VerdictKind.LOSSY
 
 

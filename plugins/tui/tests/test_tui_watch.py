@@ -420,6 +420,21 @@ def test_runs_that_strangers_invent_are_bounded(kit: Kit, monkeypatch: pytest.Mo
     assert "3 runs are followed" in watch.notice
 
 
+def test_many_runs_share_the_memory_for_events_and_the_one_on_show_keeps_its(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, read_through: Any
+) -> None:
+    monkeypatch.setattr("esper_sink_tui.watch._MOST_EVENTS", 300)
+    watch = Watch()
+    names = [f"run-{number}" for number in range(3)]
+    for name in names:
+        watch.receive([kit.event(kit.update(n), at=n, run_id=name) for n in range(1, 201)], where="OTLP")
+    watch.select(names[0])
+    read_through(watch)
+    held = [len(watched.timeline.updates()) for watched in watch.all()]
+    assert held == [200, 100, 100]
+    assert {watched.snapshot.updates for watched in watch.all()} == {200}
+
+
 def test_a_level_that_calms_needs_three_good_updates(kit: Kit) -> None:
     kls = [0.004, 0.004, 0.004, 0.004, 0.02, 0.004, 0.004, 0.004]
     kinds = []

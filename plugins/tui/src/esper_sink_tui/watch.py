@@ -21,7 +21,7 @@ from esper_core.reading.timeline import Timeline
 from esper_core.runs import find_run, list_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
@@ -33,8 +33,12 @@ __all__ = ["LISTED", "Watch", "Watched"]
 
 LISTED: Final = 12
 """The number of runs of a folder that are followed for the list; any other run is followed once it is selected."""
-MOST_HEARD: Final = 500
+MOST_HEARD: Final = 2000
 """The largest number of runs followed over the network: a client may send any number of invented run ids."""
+_MOST_EVENTS: Final = 120_000
+"""About the largest number of events in memory, over all runs received over the network; an update takes 5 KB."""
+_LEAST_EVENTS: Final = 60
+"""The number of events that each of these runs keeps in any case."""
 _BITE: Final = 64
 _DISCOVER_S: Final = 2.0
 _LIFE_S: Final = 0.5
@@ -92,6 +96,7 @@ class Watch:
         self._frozen_at: int | None = None
         self._frozen: tuple[int, SanctumSnapshot] | None = None
         self._discovered = float("-inf")
+        self._unassigned = 0
         self.version = 0
         """A counter that increases with every change that may change the screen; the passing of time does not count."""
 
@@ -186,6 +191,18 @@ class Watch:
                 return False
         return True
 
+    def reject(self, rejected: Mapping[str, int]) -> None:
+        """Count spans that could not be decoded, by run id ("" when it is unknown), from any thread."""
+        with self._lock:
+            for run_id, count in rejected.items():
+                watched = self._runs.get(run_id)
+                if watched is not None and isinstance(watched.source, MemorySource):
+                    watched.source.reject(count)
+                else:
+                    self._unassigned += count
+                    self.notice = f"{self._unassigned} spans could not be decoded and name no run of the list"
+            self.version += 1
+
     # --- reading ------------------------------------------------------------------------------
 
     def tick(self, *, budget_s: float = 0.2) -> bool:
@@ -208,7 +225,16 @@ class Watch:
                     watched.rests_until = -1.0
                     break
             self._refresh(watched)
+        self._shed()
         return more
+
+    def _shed(self) -> None:
+        """Divide the memory for events among the runs received over the network; the run on show keeps all of its."""
+        with self._lock:
+            kept = max(_MOST_EVENTS // max(len(self._runs), 1), _LEAST_EVENTS)
+            for watched in self._runs.values():
+                if isinstance(watched.source, MemorySource) and watched.source.run_id != self._selected:
+                    watched.timeline.shed(kept)
 
     def _rests(self, watched: Watched) -> bool:
         """Whether a run that has ended, and is not selected, was read a short time ago."""

@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.errors import EXIT_OK, UsageError
-from esper_sink_tui.listen import is_loopback, parse_address
+from esper_sink_tui.addresses import is_loopback, parse_address
 
 if TYPE_CHECKING:
     import argparse

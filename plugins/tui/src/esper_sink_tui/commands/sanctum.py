@@ -128,15 +128,25 @@ def _newest(base: Path) -> tuple[RunDir, str]:
 
 def _listen(args: argparse.Namespace) -> int:
     """View runs received over OTLP/HTTP."""
-    from esper_sink_tui.listen import Receiver, is_loopback, parse_address  # noqa: PLC0415  # not for --help
+    from esper_sink_tui.addresses import is_loopback, parse_address  # noqa: PLC0415  # not for --help
     from esper_sink_tui.watch import Watch  # noqa: PLC0415  # as above
+
+    try:
+        from esper_sink_tui.listen import Receiver  # noqa: PLC0415  # an extra
+    except ModuleNotFoundError as error:
+        raise UsageError(f"--listen needs {error.name}", hint="pip install 'esper-sink-tui[listen]'") from error
 
     host, port = parse_address(args.listen)
     token = _token(args.token)
     tls = (args.tls_cert, args.tls_key) if args.tls_cert is not None else None
     watch = Watch()
     with Receiver(
-        lambda events: watch.receive(events, where="OTLP"), host=host, port=port, token=token, tls=tls
+        lambda events: watch.receive(events, where="OTLP"),
+        reject=watch.reject,
+        host=host,
+        port=port,
+        token=token,
+        tls=tls,
     ) as receiver:
         guarded = "" if is_loopback(host) else f" ({'token' if token else 'TLS'} required)" if token or tls else ""
         watch.waiting_for = f"listening on {receiver.url}/v1/traces{guarded}: no run yet"

@@ -38,7 +38,7 @@ def sinks_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
     body = [line((head, "dim")), *(_row(item, name, wide=wide) for item in sinks[:room])]
     if not sinks:
         body.append(line(("the run has told of none yet", "dim")))
-    unread = f", {count(model.corrupt)} lines unread" if model.corrupt else ""
+    unread = f", {count(model.corrupt)} unread" if model.corrupt else ""
     return frame("SINKS", f"{len(sinks)} on{unread}" if sinks or unread else "", body, width, height)
 
 
