@@ -187,12 +187,13 @@ def test_the_dashboards_panels_have_their_own_places(helpers: Any) -> None:
         assert place["x"] + place["w"] <= 24
         assert not cells & taken, panel["title"]
         taken |= cells
-    limits = [
-        [step["value"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]]
-        for panel in panels
-        if panel["title"] == "KL divergence of every update"
-    ]
-    assert limits == [[None, 0.015, 0.03]]
+
+
+def test_the_dashboard_draws_the_limits_of_the_run_and_no_constants(helpers: Any) -> None:
+    text = (helpers.CONFIG / "grafana" / "esper-ppo.json").read_text()
+    (panel,) = [item for item in json.loads(text)["panels"] if item["title"] == "KL divergence of every update"]
+    assert any("esper_run_kl_limit" in target["expr"] for target in panel["targets"])
+    assert "thresholds" not in panel["fieldConfig"]["defaults"]
 
 
 # --- compose ------------------------------------------------------------------------------------
