@@ -55,6 +55,7 @@ def update(number: int, judged: float, limits: KLLimits) -> PPOUpdatePayload:
 
 def told(folder: Path, limits: KLLimits, judged: float, count: int = 5) -> Path:
     """A run that a loop of one's own made: its configuration says the limits, ``RunStarted`` carries them."""
+    pytest.importorskip("esper_sink_journal")
     config = EsperConfig(
         sinks=("journal",),
         health=HealthConfig(kl_on=limits.on, kl_warning=limits.warning, kl_critical=limits.critical),
@@ -204,6 +205,7 @@ def of_heads(number: int, *heads: HeadStats, **more: Any) -> PPOUpdatePayload:
 
 
 def test_one_head_at_critical_is_at_least_a_warning_on_every_surface_and_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("esper_sink_journal")
     run = create_run(tmp_path)
     with Session(EsperConfig(sinks=("journal",)), run=run, install_signal_handlers=False) as session:
         session.emitter.emit_run_started(RunStarted(environment="mine", heads=("busy", "slot")))
