@@ -116,6 +116,24 @@ def test_a_payload_is_emitted_as_it_is() -> None:
     assert TelemetryEmitter(Witness()).emit_ppo_update(payload).payload is payload
 
 
+@pytest.mark.parametrize(
+    ("fields", "level"),
+    [
+        ({"kl_divergence": 0.001}, H.HEALTHY),
+        ({"kl_divergence": 0.5}, H.CRITICAL),
+        ({"kl_divergence": 0.001, "kl_joint": float("nan")}, H.NON_FINITE),
+        ({"non_finite": 1}, H.NON_FINITE),
+        ({"kl_divergence": 0.5, "kl_measured": "in_loop"}, H.UNKNOWN),
+        ({}, H.UNKNOWN),
+    ],
+)
+def test_an_update_without_a_level_gets_that_of_its_kl(fields: dict[str, object], level: HealthLevel) -> None:
+    emitter = TelemetryEmitter(Witness())
+    event = emitter.emit_ppo_update(PPOUpdatePayload(update_id=1, **fields))
+    assert event.payload.health is level
+    assert emitter.emit_run_finished(RunFinished(state=RunState.DONE)).payload.health is level
+
+
 def test_an_update_in_a_loop_of_ones_own_needs_no_rollout() -> None:
     emitter = TelemetryEmitter(Witness(), clock_ns=ticking())
     times = emitter.end_update(1)
