@@ -50,4 +50,4 @@ else:  # hidden from type checkers, so that they report names that do not exist
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -32,7 +32,7 @@ from esper_core.events import (
     TelemetryEvent,
     TraceRef,
 )
-from esper_core.health import DEFAULT_KL_LIMITS, HEALTH_WINDOW, HealthLevel, KLLimits, policy_level
+from esper_core.health import DEFAULT_KL_LIMITS, HEALTH_WINDOW, HealthLevel, KLLimits, policy_level, update_level
 from esper_core.hooks import SinkHooks
 from esper_core.semconv.attributes import (
     ITERATION_SPAN,
@@ -207,11 +207,14 @@ class TelemetryEmitter:
     # --- events -------------------------------------------------------------------------------
 
     def emit_ppo_update(self, payload: PPOUpdatePayload) -> TelemetryEvent[PPOUpdatePayload]:
-        """Emit an update unchanged, and end the iteration. ``UpdateRecorder`` builds its payload.
+        """Emit an update, and end the iteration. ``UpdateRecorder`` builds its payload.
+
+        The update's level is filled in when the payload has none; the rest of it is emitted unchanged.
 
         Returns:
             The event as every sink received it.
         """
+        payload = self._with_level(payload)
         own = self._own_update(payload.update_id)
         now = self._fixed_end(own)
         spans = [span for span in (self._iteration, self._rollout, own) if span is not None]
@@ -271,6 +274,19 @@ class TelemetryEmitter:
         if own.end_ns is None:
             own.end_ns = self._clock_ns()
         return own.end_ns
+
+    def _with_level(self, payload: PPOUpdatePayload) -> PPOUpdatePayload:
+        """The payload with its own level: a KL of a loop of one's own is judged as the trainer's is."""
+        if payload.health is not HealthLevel.UNKNOWN:
+            return payload
+        level = update_level(
+            payload.kl_divergence,
+            kl_joint=payload.kl_joint,
+            non_finite=payload.non_finite,
+            kl_measured=payload.kl_measured,
+            limits=self.limits,
+        )
+        return payload if level is HealthLevel.UNKNOWN else replace(payload, health=level)
 
     def _emit_health_change(self, payload: PPOUpdatePayload, parent: _OpenSpan, now: int) -> None:
         self._judged.append(payload)

@@ -44,7 +44,9 @@ def write_package(name: str, folder: str | None) -> int:
     target = Path(folder) if folder is not None else Path(f"esper-sink-{dashed}")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target} exists and is not empty", hint="choose another folder with --dir")
-    values = {"name": name, "dashed": dashed, "camel": "".join(part.capitalize() for part in name.split("_"))}
+    # The class is called ...Sink once, whether the name ends in "sink" or not.
+    camel = "".join(part.capitalize() for part in name.split("_")).removesuffix("Sink")
+    values = {"name": name, "dashed": dashed, "camel": camel}
     for path, source in _FILES.items():
         file = target / path.format(name=name)
         file.parent.mkdir(parents=True, exist_ok=True)

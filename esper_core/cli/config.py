@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 from esper_core.cli._parser import EsperParser, add_config_arguments, add_sink_arguments, resolve_config
@@ -48,7 +49,11 @@ class ConfigCommand:
 
             raise UsageError("config: which part?", hint="esper config show, or esper config path")
         resolved = resolve_config(args, {"preset": args.preset, "env.id": args.env})
+        from esper_core.host.load.selection import table_notices
+
         print(self._text(resolved, args))
+        for notice in table_notices(resolved.config):
+            print(f"esper: {notice}", file=sys.stderr)
         return EXIT_OK
 
     def _text(self, resolved: Resolved, args: argparse.Namespace) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from esper_core.cli._command import CORE_COMMANDS, load_core
+from esper_core.cli._output import discard_output, open_streams, unwritten
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EsperError, UsageError, nearest
 from esper_core.version import __version__
 
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 failed, 5 telemetry lost under ``--strict-telemetry``, 64 wrong use or configuration,
         128 + signal when stopped by one.
     """
-    _open_streams()
+    open_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = os.environ.get("ESPER_DEBUG", "") not in {"", "0"}
     if "--debug" in arguments:
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of stdout has closed the pipe (`esper replay RUN | head`): no message can be delivered.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return EXIT_SIGNAL + _SIGPIPE
     except KeyboardInterrupt:
         # From here a second Ctrl-C ends the process; Python's own handler would raise an exception during the clean-up.
@@ -64,16 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Exception, SystemExit) as error:  # noqa: BLE001  # outermost; commands return codes: an exit() is a fault
         if debug:
             _print_traceback()
-        print(_unforeseen(error), file=sys.stderr)
+        lost = unwritten(error)
+        print(f"esper: cannot write the output: {lost}" if lost else _unforeseen(error), file=sys.stderr)
         return EXIT_FAILED
     return code
-
-
-def _open_streams() -> None:
-    """Open the null device for each closed standard stream (``>&-``): else an opened file takes its descriptor."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  # until the end
 
 
 def _print_traceback() -> None:

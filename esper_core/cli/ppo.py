@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esper_core.cli._command import commands_after_run
+from esper_core.cli._output import discard_output, unwritten
 from esper_core.cli._parser import add_config_arguments, add_sink_arguments, resolve_config
 from esper_core.cli._words import end_lines, next_commands, program, start_lines
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, NonFiniteError
@@ -143,8 +143,12 @@ def _say_end(outcome: Outcome, *, resumed: bool) -> None:
         commands=commands,
         limits=outcome.limits,
     )
-    with contextlib.suppress(BrokenPipeError):
+    try:
         print("\n".join(lines), flush=True)
+    except BrokenPipeError:
+        discard_output()  # nobody reads the text; the run and its exit code stand
+    except OSError as error:
+        unwritten(error)  # as above
 
 
 def _exit_code(outcome: Outcome) -> int:

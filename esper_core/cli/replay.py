@@ -150,7 +150,13 @@ def _play(run: Run, reader: JournalReader, args: argparse.Namespace) -> int:
         print(f"esper: {line}", file=sys.stderr)
     if session.stop.signal is not None:
         return EXIT_SIGNAL + session.stop.signal
-    print(f"{count} events of {run.run_id} played into {', '.join(args.to)}", file=sys.stderr)
+    into = ", ".join(args.to)
+    ended = [sink for sink in session.report.sinks if sink.lost or sink.state == "disabled"]
+    if ended:
+        short = ", ".join(f"{sink.name} took {sink.delivered} and lost {sink.lost}" for sink in ended)
+        print(f"{count} events of {run.run_id} read for {into}: {short}", file=sys.stderr)
+    else:
+        print(f"{count} events of {run.run_id} played into {into}", file=sys.stderr)
     return EXIT_FAILED if session.report.lost_total or session.report.cut_off else EXIT_OK
 
 

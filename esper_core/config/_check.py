@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -130,8 +130,18 @@ def check_value(hint: Any, value: Any, place: str) -> None:
         # msgspec: "Expected `float` > 0.0 - at `$[...]`"; the message here names the path itself.
         expected = re.sub(r" - at `\$.*`$", "", str(error)).replace("`", "")
         expected = expected[:1].lower() + expected[1:]
+        if value == "":
+            raise ConfigError(f"{place}: is empty", hint=_choices(hint)) from None
         shown = "" if _FREE is hint else f" (is {value!r})"
-        raise ConfigError(f"{place}: {expected}{shown}") from None
+        raise ConfigError(f"{place}: {expected}{shown}", hint=_choices(hint)) from None
+
+
+def _choices(hint: Any) -> str | None:
+    """The values that a key may have, for the hint; None when they are not a few words."""
+    inner = strip_annotation(hint)
+    if get_origin(inner) is tuple:
+        inner = strip_annotation(get_args(inner)[0])
+    return f"choices: {', '.join(get_args(inner))}" if get_origin(inner) is Literal else None
 
 
 def flatten(

@@ -108,10 +108,10 @@ class Settings(TypedDict, total=False):
     """Every keyword that is a setting. Frequent keys of ``run`` are keywords of their own."""
 
     env: str | EnvTable
-    updates: int
-    steps: int
-    episodes: int
-    seed: int
+    updates: int | None
+    steps: int | None
+    episodes: int | None
+    seed: int | None
     sinks: Sequence[str]
     preset: str
     ppo: PPOTable
@@ -146,7 +146,11 @@ def keyword_settings(keywords: Mapping[str, Any], origin: str) -> Iterator[Setti
             if path in seen:
                 raise ConfigError(f"{dotted}: given twice", hint=f"once as a keyword, once in {path[0]}: leave one out")
             seen.add(path)
+            if leaf is None:
+                raise ConfigError(f"{dotted}: is None", hint="inside a table, leave a key out that is not given")
             plain = _plain(leaf, dotted)
+            if path == ("sinks",) and isinstance(plain, str):
+                raise ConfigError(f"sinks: expected a list of names (is {plain!r})", hint=f'sinks=["{plain}"]')
             check_value(field_type(path), plain, dotted)
             yield Setting(path, plain, origin, dotted)
 
@@ -157,7 +161,8 @@ def _keyword_path(keyword: str, value: Any) -> tuple[str, ...]:
     if keyword == "env" and isinstance(value, str):
         return ("env", "id")
     if keyword in _TABLES and not isinstance(value, Mapping):
-        raise ConfigError(f"{keyword}: expected a dict (is {value!r})", hint=f"for example {_EXAMPLES[keyword]}")
+        expected = "an id or a dict" if keyword == "env" else "a dict"
+        raise ConfigError(f"{keyword}: expected {expected} (is {value!r})", hint=f"for example {_EXAMPLES[keyword]}")
     if keyword not in Settings.__annotations__:
         raise _unknown_keyword(keyword)
     return (keyword,)

@@ -98,9 +98,9 @@ class HealthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class EnvConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[env]``: what is trained on."""
 
-    id: Annotated[str, _doc("an environment plugin, a registered Gymnasium id, or package.module:EnvId")] = (
-        "morphogenesis"
-    )
+    id: Annotated[
+        str, _doc("an environment plugin, a registered Gymnasium id, or package.module:EnvId", min_length=1)
+    ] = "morphogenesis"
     n_envs: Annotated[int, _doc("environments stepped side by side", ge=1)] = 8
     causal_mask: Annotated[
         str, _doc("module:function that maps actions (n, heads) to a bool mask (n, heads); empty for none")
@@ -111,7 +111,7 @@ class EnvConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[run]``: limits, place and behaviour of a run. The first limit reached ends it; 0 means no limit."""
 
-    dir: Annotated[str, _doc("folder that holds the runs")] = "runs"
+    dir: Annotated[str, _doc("folder that holds the runs", min_length=1)] = "runs"
     name: Annotated[str, _doc("a name for people; the run id holds it")] = ""
     seed: Annotated[int, _doc("seed of environment, policy and minibatch order", ge=0)] = 0
     updates: Annotated[int, _doc("PPO updates to train for", ge=0)] = 0

@@ -22,7 +22,7 @@ from esper_core.ppo.policy import MultiHeadPolicy, masked_log_softmax
 from esper_core.ppo.reducer import Identity, Reducer
 from esper_core.ppo.sampling import condition, gumbel_noise
 from esper_core.ppo.sums import Sums
-from esper_core.runs.layout import find_run
+from esper_core.runs.layout import find_run, path_text
 from esper_core.updates import EpisodeSummary, UpdateRecorder, UpdateSettings
 
 if TYPE_CHECKING:
@@ -131,17 +131,20 @@ class PPOAgent:
     # --- acting -------------------------------------------------------------------------------
 
     @classmethod
-    def load(cls, run: str | PathLike[str], *, base: str | Path = "runs", device: str = "cpu") -> PPOAgent:
+    def load(cls, run: str | PathLike[str], *, base: str | PathLike[str] = "runs", device: str = "cpu") -> PPOAgent:
         """The agent of a run's last checkpoint, ready to act or to go on learning.
 
         Args:
             run: a checkpoint file, a run or its directory, its id, a unique part of one, or ``latest``.
             base: the folder of runs.
             device: torch device to load it on.
+
+        Raises:
+            UsageError: there is no such run or checkpoint, or an argument is neither text nor a path.
         """
-        path = Path(run)
+        path = Path(path_text("run", run))
         if path.suffix != ".pt" and not path.is_file():
-            path = find_run(str(path), Path(base)).checkpoint
+            path = find_run(str(path), Path(path_text("base", base, "the folder that holds the runs"))).checkpoint
         checkpoint = load_checkpoint(path)
         agent = cls(
             checkpoint.heads,

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from esper_core.errors import UsageError
 from esper_core.events import PPOUpdatePayload
 from esper_core.reading.attempts import effective_updates, stream_updates
 from esper_core.reading.judged import run_verdict
 from esper_core.reading.limits import run_limits
-from esper_core.runs.layout import RunDir, find_run, journal_files
+from esper_core.runs.layout import RunDir, find_run, journal_files, path_text
 from esper_core.runs.reader import JournalReader
 from esper_core.runs.state import RunRecord, read_record, run_state
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
 
     from esper_core.events import Payload, TelemetryEvent
@@ -40,6 +42,13 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        """True for the same directory, however each path is written."""
+        return self.path.resolve() == other.path.resolve() if isinstance(other, Run) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.path.resolve())
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -111,7 +120,13 @@ class Run:
                     break
 
     def last_updates(self, count: int) -> list[TelemetryEvent[PPOUpdatePayload]]:
-        """The last effective updates, oldest first, read from the journal's end: fast however long the run is."""
+        """The last effective updates, oldest first, read from the journal's end: fast however long the run is.
+
+        Raises:
+            UsageError: ``count`` is negative.
+        """
+        if count < 0:
+            raise UsageError(f"count: expected 0 or more (is {count})")
         wanted = count
         while count:
             tail = JournalReader(self.directory).tail(wanted, updates_only=True)
@@ -135,11 +150,11 @@ class Run:
         return run_verdict(self.record, self.last_updates(_VERDICT_UPDATES), limits=self.limits, now_ns=now_ns)
 
 
-def open_run(spec: str | Path = "latest", base: str | Path = "runs") -> Run:
+def open_run(spec: str | os.PathLike[str] = "latest", base: str | os.PathLike[str] = "runs") -> Run:
     """Open a run on disk.
 
     Args:
-        spec: a path, a run id, a unique part of one, or ``latest``.
+        spec: a run, its path, its id, a unique part of its id, or ``latest``.
         base: folder that holds the runs.
 
     Returns:
@@ -147,10 +162,11 @@ def open_run(spec: str | Path = "latest", base: str | Path = "runs") -> Run:
 
     Raises:
         RunNotFoundError: no such run; names the nearest and says where it looked.
+        UsageError: an argument is neither text nor a path.
 
     Example:
-        >>> from esper_core.reading import open_run
-        >>> run = open_run("docs/examples/runs/drift")
+        >>> import esper_core
+        >>> run = esper_core.open_run("docs/examples/runs/drift")
         >>> [update.payload.kl_divergence for update in run.updates()]  # doctest: +SKIP
     """
-    return Run(find_run(str(spec), Path(base)))
+    return Run(find_run(path_text("spec", spec), Path(path_text("base", base, "the folder that holds the runs"))))

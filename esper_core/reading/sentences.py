@@ -127,12 +127,14 @@ def run_started(payload: RunStarted, attempt: int, *, run: str = "") -> str:
 def run_finished(payload: RunFinished, *, alone: bool = False) -> str:
     """The run ended."""
     reason = f": {payload.reason}" if payload.reason else ""
-    work = f"{count(payload.updates)} updates"
+    work = {"updates": payload.updates}
     if alone:
-        work += f", {count(payload.env_steps)} steps, {count(payload.episodes)} episodes"
+        work |= {"steps": payload.env_steps, "episodes": payload.episodes}
+    # A reason that is a limit ("12 of 12 updates") says that count already.
+    counts = [f", {count(number)} {name}" for name, number in work.items() if not payload.reason.endswith(name)]
     lost = sum(item.lost for item in payload.lost)
     tail = f", {count(lost)} events lost" if lost else ""
-    return f"{payload.state.value}{reason}, {work}{tail}"
+    return f"{payload.state.value}{reason}{''.join(counts)}{tail}"
 
 
 def sink_status(payload: SinkStatusChanged, *, alone: bool = False) -> str:

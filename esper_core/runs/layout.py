@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from dataclasses import dataclass
@@ -13,7 +14,10 @@ import msgspec
 from esper_core import ids
 from esper_core.errors import JournalError, RunNotFoundError, UsageError, nearest
 
-__all__ = ["JournalFile", "RunDir", "create_run", "find_run", "journal_files", "list_runs"]
+__all__ = ["A_RUN", "JournalFile", "RunDir", "create_run", "find_run", "journal_files", "list_runs", "path_text"]
+
+A_RUN: Final = 'a run, its path, its id, a part of its id, or "latest"'
+"""What names a run in Python, as errors say it."""
 
 JOURNAL_SUFFIX: Final = ".otlp.jsonl"
 _JOURNAL_NAME: Final = re.compile(r"(\d+)-(\d+)-(\d+)\.otlp\.jsonl")
@@ -163,6 +167,23 @@ def create_run(base: Path, *, name: str = "") -> RunDir:
     raise UsageError(f"cannot make a run in {base}: every id drawn was taken", hint="choose another run.dir")
 
 
+def path_text(argument: str, value: object, expected: str = A_RUN) -> str:
+    """The text of an argument that is a string or a path.
+
+    Args:
+        argument: its name in the caller's signature, for the error.
+        value: as given.
+        expected: what it should be, in words.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    given = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(given, str):
+        raise UsageError(f"{argument}: expected {expected} (is {value!r})")
+    return given
+
+
 def _is_run(path: Path) -> bool:
     """True when the directory holds a record or a journal; False also when it may not be read."""
     try:
@@ -205,15 +226,16 @@ def find_run(spec: str, base: Path) -> RunDir:
     """Find a run by the text that the user typed.
 
     Args:
-        spec: a path, a run id, a unique part of one (its beginning first), or ``latest``.
+        spec: a path of a run or of a file in it, a run id, a unique part of one (its beginning first), or ``latest``.
         base: folder that holds the runs.
 
     Raises:
         RunNotFoundError: no run or more than one matches; the message names the searched folder and the nearest id.
     """
     as_path = Path(spec)
-    if spec and as_path.is_dir() and _is_run(as_path):
-        return _run_at(as_path)
+    for place in (as_path, *_folders_of(as_path)) if spec else ():
+        if place.is_dir() and _is_run(place):
+            return _run_at(place)
     runs = list_runs(base)
     names = [run.path.name for run in runs]
     if spec == "latest" and runs:
@@ -228,12 +250,21 @@ def find_run(spec: str, base: Path) -> RunDir:
             shown = "".join(f"\n    {name}" for name in matches[:5])
             more = f"\n    and {len(matches) - 5} more" if len(matches) > 5 else ""
             raise RunNotFoundError(f'"{spec}" fits {len(matches)} runs in {base}:{shown}{more}', hint="type more of it")
+    if spec and as_path.exists():
+        inside = [run.path for run in list_runs(as_path)]
+        hint = f"it is a folder of runs; name one of them, such as {inside[0]}" if inside else "list runs: esper runs"
+        raise RunNotFoundError(f"{spec} holds no run", hint=hint)
     if not runs:
         raise RunNotFoundError(
             f'no run "{spec}": there are no runs in {base.resolve()}',
-            hint="start one with: esper ppo --episodes 20; or name a folder with --dir",
+            hint="start one with: esper ppo --episodes 20; or name a folder with --dir, in Python with base=",
         )
     raise RunNotFoundError(
         f'no run "{spec}" in {base.resolve()}{nearest(spec, names)}',
-        hint="list them with: esper runs",
+        hint="list them with: esper runs; another folder is named with --dir, in Python with base=",
     )
+
+
+def _folders_of(path: Path) -> list[Path]:
+    """The folders of a run that a file may lie in: the run's own, or its ``telemetry``'s."""
+    return [path.parent, path.parent.parent] if path.is_file() else []

@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from esper_core.config.layers import KEYWORD_ORIGIN, load_config
+from esper_core.config.layers import KEYWORD_ORIGIN, LIMITS, load_config
 from esper_core.errors import UsageError
 from esper_core.host.load.selection import foreground_sink, select_sinks
 from esper_core.reading import Run, open_run
+from esper_core.runs.layout import A_RUN, path_text
 from esper_core.training.start import train_attempt
 
 if TYPE_CHECKING:
@@ -45,16 +46,17 @@ def train(
     start are issued as warnings.
 
     Ctrl-C, or a notebook's interrupt, ends the run in order and returns it, stopped; a second one raises
-    KeyboardInterrupt. SIGTERM or SIGHUP ends the run in order too; then the signal is raised again with its earlier
-    handler. Handlers are set in the main thread only, and restored. The call blocks a running event loop: call it
-    in a thread (``asyncio.to_thread``). Two calls at a time need two threads.
+    KeyboardInterrupt, with a note that names the run's directory. SIGTERM or SIGHUP ends the run in order too; then the
+    signal is raised again with its earlier handler. Handlers are set in the main thread only, and restored. The call
+    blocks a running event loop: call it in a thread (``asyncio.to_thread``). Two calls at a time need two threads.
 
     Args:
         resume: a run, its path, id, a unique part of its id, or ``"latest"``: continue it with a new attempt.
         config: read this file instead of looking for one.
         no_config: read no configuration file.
         **settings: ``env``: the environment's id, or the table ``[env]`` as a dict; ``updates``, ``steps``,
-            ``episodes``: the first limit reached ends the run; ``seed``; ``sinks``: names, or ``./file.py:Class``;
+            ``episodes``: the first limit reached ends the run, 0 means no limit, and with no limit at all the run
+            trains until it is stopped, with a warning at its start; ``seed``; ``sinks``: names, or ``./file.py:Class``;
             ``preset``; and the tables ``ppo``, ``run``, ``otel``, ``delivery`` and ``sink`` as dicts.
             ``docs/reference/config.md`` has every key. None means not given.
 
@@ -76,7 +78,7 @@ def train(
     """
     resolved, resumed = _resolve(dict(settings), resume, config, no_config=no_config)
     selection = _without_screen(select_sinks(resolved.config, origins=resolved.origins), resolved)
-    notices: list[str] = []
+    notices = _unlimited(resolved)
     where: list[Path] = []
 
     def started(begun: Started) -> None:
@@ -108,7 +110,7 @@ def _naming(where: list[Path]) -> Iterator[None]:
     """Add to an error that is raised a note with the run's directory, when the run has begun."""
     try:
         yield
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         for path in where:
             error.add_note(f"the run's directory is {path}")
         raise
@@ -125,7 +127,7 @@ def _resolve(
 
     def load(resumed: Run | None) -> Resolved:
         return load_config(
-            file=Path(config) if config is not None else None,
+            file=Path(path_text("config", config, "a path")) if config is not None else None,
             no_file=no_config,
             env=os.environ,
             keywords=settings,
@@ -136,8 +138,19 @@ def _resolve(
     resolved = load(None)
     if resume is None:
         return resolved, None
-    run = resume if isinstance(resume, Run) else open_run(os.fspath(resume), resolved.config.run.dir)
+    if not isinstance(resume, Run):
+        resume = open_run(path_text("resume", resume, A_RUN), resolved.config.run.dir)
+    run = resume
     return load(run), run
+
+
+def _unlimited(resolved: Resolved) -> list[str]:
+    """The warning of a run that nothing ends: ``updates=0`` switches a limit off, and every other is off too."""
+    limits = resolved.config.run
+    if limits.updates or limits.steps or limits.episodes:
+        return []
+    given = next((origin for name in LIMITS if (origin := resolved.origins.get(f"run.{name}"))), "")
+    return [f"no limit: trains until it is stopped (0 means no limit; set by {given})"]
 
 
 def _without_screen(selection: Selection, resolved: Resolved) -> Selection:

@@ -133,6 +133,6 @@ def _refuse_finished(resolved: Resolved, checkpoint: Checkpoint, run: Run) -> No
         if limit and count >= limit:
             more = count + limit
             raise UsageError(
-                f"run {run.run_id} has already done {count} of {limit} {name}",
+                f"run {run.run_id} has done {count} {name if count != 1 else name[:-1]}; the limit is {limit}",
                 hint=f"limits count all attempts; to go on, for example: --{name} {more}, in Python {name}={more}",
             )

@@ -26,7 +26,8 @@ def _python(code: str) -> str:
 def test_exported_members() -> None:
     assert esper_core.__all__ == NAMES
     assert sorted(esper_core.__all__) == esper_core.__all__
-    assert set(NAMES) <= set(dir(esper_core))
+    assert {name for name in dir(esper_core) if not re.fullmatch(r"__\w+__", name)} == set(NAMES) - {"__version__"}
+    assert "__version__" in dir(esper_core)
     with pytest.raises(AttributeError, match="has no attribute 'tarin'"):
         getattr(esper_core, "tarin")  # noqa: B009  # as a person's slip would
 

@@ -66,7 +66,7 @@ def copy(tmp_path: Path) -> Copy:
 
 # --- a metric -----------------------------------------------------------------------------------
 
-LOOP = """
+UPDATE = """
 import math
 import sys
 from pathlib import Path
@@ -75,29 +75,38 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 import esper_core
 from esper_core.config.schema import OtelConfig
 from esper_core.emitter import TelemetryEmitter
-from esper_core.events import PPOUpdatePayload
 from esper_core.hooks import SinkContext
 from esper_core.host.deliver.hub import Hub
 from esper_core.instrumentation.sink import Instrumentation
 from esper_core.semconv.codec import decode, encode
 from esper_core.semconv.gauges import gauge_points
 from esper_core.semconv.names import ATTRIBUTES, GAUGES
+from esper_core.testing import RecordingSink
+import torch
+from _bandit import Bandit
 
 assert Path(esper_core.__file__).parents[1] == Path.cwd()
-log_ratios = [0.1, -0.2, 0.05]
 reader = InMemoryMetricReader()
 hub = Hub([], SinkContext(run_id="r"))
 hub.add_first("instrumentation", Instrumentation(MeterProvider([reader]), config=OtelConfig()))
-update = PPOUpdatePayload(
-    update_id=1,
-    policy_loss=0.5,
-)
-event = TelemetryEmitter(hub.hooks, run_id="r").emit_ppo_update(update)
+bandit = Bandit()
+agent = bandit.agent(seed=3, spread=0.5, epochs=1, minibatch_size=64, target_kl=0)
+rollout = bandit.rollout(agent, 256)
+seen = RecordingSink()
+hub.add_first("seen", seen)
+agent.emitter = TelemetryEmitter(hub.hooks, run_id="r")
+agent.update(rollout)
+event = seen.events[0]  # a change of the level may follow
 """
 CHECK_METRIC = """
-value = math.fsum(map(math.exp, log_ratios)) / 3
+batch = rollout.batch
+with torch.no_grad():
+    now = agent.policy.evaluate(batch.observations, batch.actions, batch.legal).log_prob.double()
+ratios = ((now - batch.log_prob.double()) * batch.active).sum(-1).exp()
+value = event.payload.ratio_mean
+assert math.isclose(value, float(ratios.mean()), rel_tol=1e-5)
+assert value != 1.0, "the update moved the policy, so there is something to measure"
 assert decode(encode(event, {})) == [event]
-assert event.payload.ratio_mean == value
 assert ATTRIBUTES["esper.ppo.ratio_mean"] == "double"
 (gauge,) = [item for item in GAUGES if item.field == "ratio_mean"]
 assert (gauge.name, gauge.unit) == ("esper.ppo.last.ratio_mean", "{ratio}")
@@ -113,18 +122,20 @@ METRIC = (
         '    ratio_mean: float | None = measured("Mean joint probability ratio.", unit="{ratio}", gauge=True)\n',
     ),
     Hunk(
-        "loop.py",
-        "    policy_loss=0.5,\n",
-        "    ratio_mean=math.fsum(map(math.exp, log_ratios)) / len(log_ratios),\n",
+        "esper_core/ppo/measure.py",
+        "    by_step: dict[str, Tensor] = {}\n",
+        '    by_step["ratio_mean"] = joint_ratio\n',
     ),
 )
 
 
 def test_a_metric_is_one_field_and_one_line_where_it_is_measured(copy: Copy) -> None:
-    (copy.folder / "loop.py").write_text(LOOP + CHECK_METRIC)
+    pytest.importorskip("torch")
+    shutil.copy(ROOT / "tests" / "unit" / "_bandit.py", copy.folder)
+    (copy.folder / "check.py").write_text(UPDATE + CHECK_METRIC)
     copy.change(*METRIC)
     assert len(METRIC) == len({hunk.file for hunk in METRIC}) == 2
-    copy.run("-W", "error", "loop.py")
+    copy.run("-W", "error", "check.py")
     written = copy.written()
     named = {path for path, text in written.items() if "ratio_mean" in text}
     assert named == {

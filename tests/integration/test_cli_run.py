@@ -211,7 +211,7 @@ def test_resuming_goes_on_in_the_same_run(
     name = only_run(folder).name
     assert main(["ppo", "--resume", "latest"]) == EXIT_USAGE
     refused = capsys.readouterr().err
-    assert f"run {name} has already done 3 of 3 updates" in refused
+    assert f"run {name} has done 3 updates; the limit is 3" in refused
     assert "--updates 6" in refused
 
     # Seed and name come from the run; environment and sizes too, even without the file.

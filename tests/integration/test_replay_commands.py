@@ -214,6 +214,9 @@ def test_a_sink_that_fails_is_counted_named_and_makes_the_replay_fail(
     error = capsys.readouterr().err
     assert "disabled" in error
     assert "Traceback" not in error
+    events = len(list(open_run(DRIFT).events()))
+    assert f"{events} events of {open_run(DRIFT).run_id} read for {sink}: Recorder took 0 and lost " in error
+    assert "played into" not in error
 
 
 def test_a_duplicate_update_is_played_once(drift: Path, tmp_path: Path) -> None:

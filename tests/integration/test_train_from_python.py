@@ -27,7 +27,7 @@ from esper_core.errors import (
 from esper_core.health import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 pytest.importorskip("torch")
@@ -189,7 +189,7 @@ def test_it_goes_on_with_a_commands_run_and_its_own(here: Path) -> None:
     assert run.path == again.path
     assert again.config["ppo"]["rollout_steps"] == 16, "its own settings lie beneath"
     assert [event.attempt for event in again.updates()] == [1, 1, 2, 3]
-    with pytest.raises(UsageError, match="already done 4 of 4 updates") as caught:
+    with pytest.raises(UsageError, match="has done 4 updates; the limit is 4") as caught:
         esper_core.train(resume=run.path, sinks=["journal"])
     assert caught.value.hint is not None
     assert "updates=8" in caught.value.hint
@@ -224,6 +224,25 @@ def test_what_is_refused_is_refused_before_anything_is_written(here: Path) -> No
     with pytest.raises(UsageError, match=r"unknown key"):
         esper_core.train(env="CartPole-v1", sinks=["journal"], sink={"journal": {"segment": 1}})
     assert not list(here.glob("runs/*"))
+
+
+def test_an_argument_of_another_type_is_named(here: Path) -> None:
+    run = 'a run, its path, its id, a part of its id, or "latest"'
+    calls: list[tuple[Callable[[], object], str]] = [
+        (lambda: esper_core.train(resume=7), f"resume: expected {run} (is 7)"),  # type: ignore[arg-type]  # wrong on purpose
+        (lambda: esper_core.train(config=7), "config: expected a path (is 7)"),  # type: ignore[arg-type]  # as above
+        (lambda: esper_core.open_run(None), f"spec: expected {run} (is None)"),  # type: ignore[arg-type]  # as above
+        (lambda: esper_core.open_run(["a"]), f"spec: expected {run} (is ['a'])"),  # type: ignore[arg-type]  # as above
+        (lambda: esper_core.open_run(7), f"spec: expected {run} (is 7)"),  # type: ignore[arg-type]  # as above
+        (lambda: esper_core.open_run("latest", base=7), "base: expected the folder that holds the runs (is 7)"),  # type: ignore[arg-type]  # as above
+        (lambda: esper_core.PPOAgent.load(None), f"run: expected {run} (is None)"),  # type: ignore[arg-type]  # as above
+        (lambda: esper_core.PPOAgent.load("latest", base=7), "base: expected the folder that holds the runs (is 7)"),  # type: ignore[arg-type]  # as above
+    ]
+    for call, message in calls:
+        with pytest.raises(UsageError) as caught:
+            call()
+        assert str(caught.value) == message
+        assert type(caught.value) is UsageError
 
 
 @pytest.mark.filterwarnings("ignore:.*The reward is a NaN value")  # Gymnasium's own
@@ -331,12 +350,12 @@ def test_it_leaves_the_process_as_it_was(here: Path) -> None:
 
 
 def _asked(here: Path, signals: str) -> tuple[subprocess.CompletedProcess[str], esper_core.Run]:
-    """A training without a limit that is sent these signals, and what it left."""
+    """A training far from its limit that is sent these signals, and what it left."""
     code = f"""
     import os
     os.environ["ASKS"] = {signals!r}
     TINY["env"]["id"] = "envs_of_mine:Asked-v0"
-    run = esper_core.train(**TINY, steps=0)
+    run = esper_core.train(**TINY, steps=10**9)
     print("went on", run.state, run.summary["reason"])
     """
     return _script(here, code, check=False), esper_core.open_run()
@@ -349,6 +368,24 @@ def test_an_interrupt_ends_the_run_in_order_and_returns_it(here: Path) -> None:
     assert [event.payload.update_id for event in run.updates()] == [1, 2, 3]
 
 
+def test_a_run_that_nothing_ends_says_so_at_its_start(here: Path) -> None:
+    done = _script(
+        here,
+        """
+        import os, warnings
+        os.environ["ASKS"] = "SIGINT"
+        TINY["env"]["id"] = "envs_of_mine:Asked-v0"
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", UserWarning)
+            esper_core.train(**TINY, updates=0)
+        for warning in said:
+            print(warning.filename, warning.message)
+        """,
+    )
+    (line,) = done.stdout.splitlines()
+    assert line.endswith("program.py no limit: trains until it is stopped (0 means no limit; set by train())")
+
+
 def test_sigterm_ends_the_run_in_order_and_then_the_program(here: Path) -> None:
     done, run = _asked(here, "SIGTERM")
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "", "")
@@ -359,6 +396,6 @@ def test_sigterm_ends_the_run_in_order_and_then_the_program(here: Path) -> None:
 def test_a_second_interrupt_raises_and_the_run_is_still_told_as_stopped(here: Path) -> None:
     done, run = _asked(here, "SIGINT,SIGINT")
     assert done.stdout == ""
-    assert done.stderr.splitlines()[-1] == "KeyboardInterrupt"
+    assert done.stderr.splitlines()[-2:] == ["KeyboardInterrupt", f"the run's directory is runs/{run.run_id}"]
     assert run.summary is not None
     assert (run.summary["state"], run.summary["reason"], run.state) == ("stopped", "SIGINT", RunState.STOPPED)

@@ -94,7 +94,7 @@ main(["--help"])
 print([name for name in sys.modules if name.startswith("esper_core.cli.")], file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == "['esper_core.cli._command', 'esper_core.cli.main']"
+    assert done.stderr.strip() == "['esper_core.cli._command', 'esper_core.cli._output', 'esper_core.cli.main']"
     for name, entry in CORE_COMMANDS.items():
         assert re.search(rf"^  {name} +{re.escape(entry.help)}$", done.stdout, re.MULTILINE)
 
@@ -251,6 +251,28 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     assert error == b""
 
 
+DRIFT = Path(__file__).resolve().parents[2] / "docs" / "examples" / "runs" / "drift"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize(("where", "why"), [(">&-", "Bad file descriptor"), (">/dev/full", "No space left on device")])
+@pytest.mark.parametrize(
+    "words",
+    ["--version", f"runs --dir {DRIFT.parent}", f"replay {DRIFT}", f"export {DRIFT}", f"sanctum {DRIFT} --once"],
+)
+def test_an_output_that_cannot_be_written_is_one_sentence(
+    words: str, where: str, why: str, buffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if words.startswith("sanctum"):
+        pytest.importorskip("esper_sink_tui")
+    monkeypatch.setenv("PYTHONUNBUFFERED", buffered)
+    done = subprocess.run(
+        ["sh", "-c", f"'{sys.executable}' -m esper_core {words} {where}"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, f"esper: cannot write the output: {why}\n")
+
+
 # --- esper config -------------------------------------------------------------------------------------
 
 
@@ -369,3 +391,18 @@ def test_commands_are_printed_as_this_shell_can_run_them(monkeypatch: pytest.Mon
     assert [command.split("'")[0].split()[-1] for command, _ in printed] == ["sanctum", "replay", "export", "eval"]
     assert all("'runs/my run'" in command for command, _ in printed)
     assert next_commands("r", has_checkpoint=False, has_journal=False, commands={"sanctum": "look at it"}) == []
+
+
+# --- esper sinks new --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "camel"),
+    [("my_sink", "MySink"), ("my_redis", "MyRedisSink"), ("sink", "Sink"), ("kitchensink", "KitchensinkSink")],
+)
+def test_the_class_of_a_new_sink_is_called_sink_once(
+    name: str, camel: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sinks", "new", name, "--dir", str(tmp_path / "new")]) == EXIT_OK
+    assert f"class {camel} in" in capsys.readouterr().out
+    assert f"class {camel}:" in (tmp_path / "new" / "src" / f"esper_sink_{name}" / "__init__.py").read_text()

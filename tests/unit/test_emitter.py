@@ -24,7 +24,7 @@ from esper_core.events import (
     SinkStatusChanged,
     TelemetryEvent,
 )
-from esper_core.health import HealthLevel, RunState, classify_kl
+from esper_core.health import HealthLevel, KLLimits, RunState, classify_kl
 from esper_core.hooks import SinkHooks
 
 H = HealthLevel
@@ -114,6 +114,30 @@ def test_the_times_are_known_before_the_event_and_are_its_spans() -> None:
 def test_a_payload_is_emitted_as_it_is() -> None:
     payload = PPOUpdatePayload(update_id=1, kl_divergence=0.05, health=H.HEALTHY, update_s=7.0)
     assert TelemetryEmitter(Witness()).emit_ppo_update(payload).payload is payload
+
+
+@pytest.mark.parametrize(
+    ("fields", "level"),
+    [
+        ({"kl_divergence": 0.001}, H.HEALTHY),
+        ({"kl_divergence": 0.5}, H.CRITICAL),
+        ({"kl_divergence": 0.001, "kl_joint": float("nan")}, H.NON_FINITE),
+        ({"non_finite": 1}, H.NON_FINITE),
+        ({"kl_divergence": 0.5, "kl_measured": "in_loop"}, H.UNKNOWN),
+        ({}, H.UNKNOWN),
+    ],
+)
+def test_an_update_without_a_level_gets_that_of_its_kl(fields: dict[str, object], level: HealthLevel) -> None:
+    emitter = TelemetryEmitter(Witness())
+    event = emitter.emit_ppo_update(PPOUpdatePayload(update_id=1, **fields))
+    assert event.payload.health is level
+    assert emitter.emit_run_finished(RunFinished(state=RunState.DONE)).payload.health is level
+
+
+def test_that_level_is_by_the_limits_of_the_run() -> None:
+    emitter = TelemetryEmitter(Witness(), limits=KLLimits(on="joint", warning=0.1, critical=0.2))
+    payload = PPOUpdatePayload(update_id=1, kl_divergence=0.5, kl_joint=0.15)
+    assert emitter.emit_ppo_update(payload).payload.health is H.WARNING
 
 
 def test_an_update_in_a_loop_of_ones_own_needs_no_rollout() -> None:

@@ -12,7 +12,7 @@ from esper_core.errors import ConfigError, SinkError, UsageError
 from esper_core.hooks import Secret
 from esper_core.host.load.discovery import installed_commands, installed_sinks, load_command, load_sink
 from esper_core.host.load.options import create_sink, sink_options
-from esper_core.host.load.selection import CHILD_VARIABLE, foreground_sink, select_sinks
+from esper_core.host.load.selection import CHILD_VARIABLE, foreground_sink, select_sinks, table_notices
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -202,15 +202,30 @@ def test_only_one_sink_owns_the_terminal_and_none_in_a_child(install: Install, m
     assert select_sinks(EsperConfig(sinks=("a",))).sinks == ()
 
 
-def test_a_table_that_nearly_names_a_sink_is_a_slip_and_another_is_harmless(install: Install) -> None:
+def test_a_table_that_nearly_names_a_sink_is_a_slip(install: Install) -> None:
     install("sink-good", GOOD, statsd="sink_good:Sink")
     for config in (
         EsperConfig(sinks=("statsd",), sink={"statds": {}}),
         EsperConfig(sinks=("statsd",), delivery={"statds": DeliveryConfig()}),
     ):
-        with pytest.raises(ConfigError, match=r'statds\]: no such sink, did you mean "statsd"'):
+        with pytest.raises(ConfigError, match=r'statds\]: no sink of this name .*, did you mean "statsd"'):
             select_sinks(config)
-    select_sinks(EsperConfig(sinks=("statsd",), sink={"wandb": {"x": 1}}))
+        assert 'did you mean "statsd"' in table_notices(config)[0]  # what `esper config show` prints
+
+
+def test_a_table_of_a_sink_that_is_not_here_is_named_at_the_start(install: Install, tmp_path: Path) -> None:
+    install("sink-good", GOOD, statsd="sink_good:Sink")
+    (tmp_path / "s.py").write_text(GOOD)
+    strange = EsperConfig(sinks=("statsd", f"{tmp_path}/s.py:Sink"), sink={"wandb": {"x": 1}, "Sink": {}})
+    (notice,) = select_sinks(strange).notices
+    assert notice.startswith("[sink.wandb]: no sink of this name is selected or installed; known: Sink, ")
+    assert table_notices(strange) == (notice,)
+    assert not table_notices(EsperConfig(sinks=(), sink={"statsd": {}}))  # installed, only not selected
+
+
+def test_an_empty_name_is_said_to_be_empty() -> None:
+    with pytest.raises(SinkError, match="the name of a sink is empty"):
+        load_sink("")
 
 
 CONFIGURED = """

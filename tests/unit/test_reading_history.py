@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from esper_core.errors import UsageError
 from esper_core.events import HeadStats, Payload, PPOUpdatePayload, RunStarted, SpanRef, TelemetryEvent, TraceRef
 from esper_core.health import HealthLevel, RunState, VerdictKind, classify_kl
 from esper_core.reading import Run, UpdateIndex, effective_updates, open_run, scan_index, stream_updates
@@ -90,6 +91,21 @@ def test_the_order_of_arrival_does_not_matter() -> None:
     for seed in range(50):
         shuffled = random.Random(seed).sample(events, len(events))
         assert keys(effective_updates(shuffled)) == expected
+
+
+def test_a_negative_count_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"count: expected 0 or more \(is -1\)"):
+        Run(create_run(tmp_path)).last_updates(-1)
+
+
+def test_two_runs_are_equal_when_they_are_one_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = create_run(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    run, same, other = Run(directory), open_run(directory.path.name, "."), Run(create_run(tmp_path))
+    assert run == same
+    assert len({run, same, other}) == 2
+    assert run != other
+    assert run != directory.path
 
 
 def test_the_last_updates_reach_behind_a_long_abandoned_attempt(tmp_path: Path) -> None:

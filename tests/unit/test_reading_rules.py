@@ -167,7 +167,17 @@ def event(payload: Any, *, attempt: int = 1) -> TelemetryEvent[Any]:
         (
             RunFinished(state=RunState.DONE, reason="4 updates", updates=4, env_steps=64, episodes=2),
             1,
-            "done: 4 updates, 4 updates, 64 steps, 2 episodes",
+            "done: 4 updates, 64 steps, 2 episodes",
+        ),
+        (
+            RunFinished(state=RunState.DONE, reason="64 of 64 environment steps", updates=4, env_steps=64, episodes=2),
+            1,
+            "done: 64 of 64 environment steps, 4 updates, 2 episodes",
+        ),
+        (
+            RunFinished(state=RunState.STOPPED, reason="SIGINT", updates=4, env_steps=64, episodes=2),
+            1,
+            "stopped: SIGINT, 4 updates, 64 steps, 2 episodes",
         ),
         (
             PolicyHealthChanged(

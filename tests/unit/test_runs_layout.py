@@ -82,6 +82,28 @@ def test_an_unknown_run_names_the_nearest_and_the_place(tmp_path: Path) -> None:
         find_run("latest", tmp_path / "empty")
 
 
+def test_a_file_of_a_run_names_the_run(tmp_path: Path) -> None:
+    run = create_run(tmp_path, name="one")
+    write_record(run, RunRecord(run_id=run.run_id))
+    file = run.telemetry / "1-0-0001.otlp.jsonl"
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
+    for path in (run.record_path, file):
+        assert find_run(str(path), Path("elsewhere")).path == run.path
+
+
+def test_a_folder_or_file_that_is_no_run_is_said_to_hold_none(tmp_path: Path) -> None:
+    create_run(tmp_path, name="one")
+    with pytest.raises(
+        RunNotFoundError, match=r"holds no run\n  it is a folder of runs; name one of them, such as .*one"
+    ):
+        find_run(str(tmp_path), Path("elsewhere"))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(RunNotFoundError, match=r"empty holds no run\n  list runs"):
+        find_run(str(empty), tmp_path)
+
+
 def test_an_ambiguous_name_lists_what_it_fits(tmp_path: Path) -> None:
     for index in range(7):
         make(tmp_path, f"2026020{index + 1}T000000Z-drift-{index:06d}")

@@ -93,6 +93,8 @@ def load_sink(spec: str, *, named: bool = True) -> LoadedSink:
     Raises:
         SinkError: it is not installed, two distributions claim its name, it cannot be imported, or it is no sink.
     """
+    if not spec.strip():
+        raise SinkError("sinks: the name of a sink is empty", hint="give no sink at all as an empty list: sinks = []")
     return _load_file(spec) if is_file_spec(spec) else _load_installed(spec, named=named)
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from esper_core.config.schema import EsperConfig
 from esper_core.errors import ConfigError, SinkError, nearest
 from esper_core.host.load.discovery import LoadedSink, installed_sinks, is_file_spec, load_sink
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["CHILD_VARIABLE", "Selection", "foreground_sink", "select_sinks"]
+__all__ = ["CHILD_VARIABLE", "Selection", "foreground_sink", "select_sinks", "table_notices"]
 
 CHILD_VARIABLE: Final = "ESPER_CHILD_FD"
 """Environment variable of a training that a foreground sink's command started: the file descriptor to which the
@@ -59,7 +59,10 @@ def select_sinks(config: EsperConfig, *, origins: Mapping[str, str] | None = Non
         _refuse_clash(sink, loaded)
         loaded[sink.name] = sink
     _add_required(loaded, notices)
-    _check_tables(config, loaded)
+    for stray in _stray_tables(config):
+        if stray.guess:
+            raise ConfigError(f"{stray.text}{stray.guess}", hint=stray.known)
+        notices.append(f"{stray.text}; {stray.known}")
     chosen = tuple(loaded.values())
     foreground_sink(chosen)
     if CHILD_VARIABLE in os.environ:
@@ -101,13 +104,30 @@ def _add_required(loaded: dict[str, LoadedSink], notices: list[str]) -> None:
             notices.append(f'sink "{name}" is on too: sink "{sink.name}" requires it')
 
 
-def _check_tables(config: EsperConfig, loaded: Mapping[str, LoadedSink]) -> None:
-    known = {*loaded, *installed_sinks(), *(spec for spec in config.sinks if not is_file_spec(spec))}
+class _Stray(NamedTuple):
+    """A table for a sink that is neither selected nor installed.
+
+    A name close to a known one is a typing error. Any other may be meant for another machine: it is only named.
+    """
+
+    text: str
+    guess: str
+    known: str
+
+
+def _stray_tables(config: EsperConfig) -> Iterator[_Stray]:
+    """Yield the tables that belong to no sink, from names alone: no sink is imported."""
+    known = {*installed_sinks(), *(spec.rpartition(":")[2] if is_file_spec(spec) else spec for spec in config.sinks)}
     for table, names in (("sink", config.sink), ("delivery", config.delivery)):
         for name in names:
-            # A table for a sink that is not installed is harmless; a name close to an installed one is a typing error.
-            if name not in known and (guess := nearest(name, known)):
-                raise ConfigError(f"[{table}.{name}]: no such sink{guess}", hint=f"known: {', '.join(sorted(known))}")
+            if name not in known:
+                text = f"[{table}.{name}]: no sink of this name is selected or installed"
+                yield _Stray(text, nearest(name, known), f"known: {', '.join(sorted(known))}")
+
+
+def table_notices(config: EsperConfig) -> tuple[str, ...]:
+    """A line for each table ``[sink.NAME]`` or ``[delivery.NAME]`` that belongs to no sink, with the nearest name."""
+    return tuple(f"{stray.text}{stray.guess or f'; {stray.known}'}" for stray in _stray_tables(config))
 
 
 def foreground_sink(sinks: Iterable[LoadedSink]) -> LoadedSink | None:

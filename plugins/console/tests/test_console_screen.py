@@ -87,7 +87,7 @@ def test_a_replay_says_which_run_and_how_it_ended(capsys: pytest.CaptureFixture[
     play(Wired(), mode="replay")
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "run r-1: started on CartPole-v1, seed 0, heads action"
-    assert lines[-1] == "done: 4 updates, 4 updates, 0 steps, 0 episodes"
+    assert lines[-1] == "done: 4 updates, 0 steps, 0 episodes"
 
 
 def test_every_nth_update_is_printed_and_every_one_that_needs_attention(capsys: pytest.CaptureFixture[str]) -> None:

@@ -147,6 +147,16 @@ def test_ascii_mode_is_ascii_and_keeps_the_width(text: str) -> None:
     assert width_of(ascii_line(one)) == width_of(one)
 
 
+def test_at_least_takes_two_letters_and_a_space_of_the_same_line() -> None:
+    table = line(("entropy → ", "dim"), ("≤0.30 / 0.10    ", "warn"), "● ok")
+    assert plain_text(ascii_line(table)) == "entropy = <=0.30 / 0.10   * ok"
+    assert [role for _, role in ascii_line(table)] == ["dim", "warn", ""]
+    assert (
+        plain_text(ascii_line(line("KL 0.02   warn≥0.015 crit≥0.030 upd 3"))) == "KL 0.02 warn>=0.015 crit>=0.030 upd 3"
+    )
+    assert plain_text(ascii_line(line("no room≥1"))) == "no room>1"
+
+
 def test_every_sign_has_an_ascii_form_of_its_own() -> None:
     signs = {sign.glyph for table in (glyphs.LEVELS, glyphs.VERDICTS, glyphs.STATES) for sign in table.values()}
     signs |= {*glyphs.SPARK, glyphs.STOP, glyphs.MISSING, *glyphs.ARROWS.values(), "‖", "█", "─", "│"}

@@ -6,6 +6,8 @@ a run's name can neither move the cursor nor break a column.
 
 from __future__ import annotations
 
+import re
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from rich.cells import cell_len, set_cell_size
@@ -37,6 +39,8 @@ Span: TypeAlias = tuple[str, Role]
 Line: TypeAlias = tuple[Span, ...]
 BLANK: Final[Line] = ()
 _ELLIPSIS: Final = "…"
+_TWO_LETTERS: Final = re.compile("([≥≤])")
+"""Signs whose ASCII forms are ``>=`` and ``<=``."""
 
 
 def line(*parts: str | Span) -> Line:
@@ -121,8 +125,36 @@ def beside(left: Sequence[Line], right: Sequence[Line]) -> list[Line]:
 
 
 def ascii_line(of: Line) -> Line:
-    """The line in ASCII, of the same width. Wide signs become two ``?``."""
-    return tuple((_ascii_cells(text), role) for text, role in of)
+    """The line in ASCII, of the same width. Wide signs become two ``?``.
+
+    ``>=`` and ``<=`` take two cells where their signs took one: the nearest run of spaces gives one up, that after the
+    sign first. Only a line without such a run shows ``>`` and ``<``.
+    """
+    if not any(_TWO_LETTERS.search(text) for text, _ in of):
+        return tuple((_ascii_cells(text), role) for text, role in of)
+    letters = [
+        (letter, role)
+        for text, role in of
+        for part in _TWO_LETTERS.split(text)
+        for letter in (part if _TWO_LETTERS.fullmatch(part) else _ascii_cells(part))
+    ]
+    for at, (letter, role) in enumerate(letters):
+        if _TWO_LETTERS.fullmatch(letter):
+            letters[at] = (to_ascii(letter) + ("=" if _take_space(letters, at) else ""), role)
+    return tuple(
+        ("".join(letter for letter, _ in group), role) for role, group in groupby(letters, key=lambda item: item[1])
+    )
+
+
+def _take_space(letters: list[tuple[str, Role]], at: int) -> bool:
+    """Remove one of two neighbouring spaces, behind a place if there are some, else before it."""
+    left = [index for index, (letter, _) in enumerate(letters) if letter]
+    pairs = [index for index, after in pairwise(left) if letters[index][0] == letters[after][0] == " "]
+    if not pairs:
+        return False
+    taken = next((index for index in pairs if index > at), pairs[-1])
+    letters[taken] = ("", letters[taken][1])
+    return True
 
 
 def _ascii_cells(text: str) -> str:
