@@ -117,9 +117,17 @@ def policy_level(updates: Sequence[UpdateSeen], limits: KLLimits = DEFAULT_KL_LI
         limits: of the run.
     """
     level = verdict_level([update.health for update in updates[-HEALTH_WINDOW:]])
+    if not _some_head_was_critical(updates, limits):
+        return PolicyLevel(level=level)
     heads = head_levels(updates, limits)
     critical = [head for head in heads if head.level is HealthLevel.CRITICAL] if len(heads) > 1 else []
     worst_head = max(critical, key=lambda head: head.kl, default=None)
     if worst_head is not None and level.severity < HealthLevel.WARNING.severity:
         level = HealthLevel.WARNING
     return PolicyLevel(level=level, head=worst_head)
+
+
+def _some_head_was_critical(updates: Sequence[UpdateSeen], limits: KLLimits) -> bool:
+    """Whether any head may be at CRITICAL: no mean is above its largest value. Called for every update, so cheap."""
+    floor = limits.critical * (1 - 1e-9)  # the pooled mean rounds
+    return any(head.kl is not None and head.kl >= floor for update in updates[-HEALTH_WINDOW:] for head in update.heads)
