@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -203,10 +204,12 @@ def test_the_commands_of_the_summary_run_as_printed_from_a_fresh_shell(
 
 def test_resuming_goes_on_in_the_same_run(
     finished: tuple[Path, subprocess.CompletedProcess[str]],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder, _ = finished
+    # A copy: other tests look at the finished run, and any of them may come later.
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
     monkeypatch.chdir(folder)
     name = only_run(folder).name
     assert main(["ppo", "--resume", "latest"]) == EXIT_USAGE
