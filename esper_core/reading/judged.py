@@ -59,14 +59,15 @@ def judge(
     last = recent[-1] if recent else None
     leading = last.leading_head if last is not None else None
     lost = losses(accounts)
+    policy = policy_level(recent, limits)
     return verdict(
         VerdictInput(
             state=state,
-            levels=tuple(item.health for item in recent[-HEALTH_WINDOW:]),
+            levels=policy.levels,
             updates=updates,
             kl=last.judged_kl(limits.on) if last is not None else None,
             limits=limits,
-            critical_head=policy_level(recent, limits).head,
+            critical_head=policy.head,
             head=leading.name if leading is not None else None,
             share=leading.share if leading is not None else None,
             journal_lost=lost.record,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from esper_core.health import (
     HEALTH_WINDOW,
     HealthLevel,
     KLLimits,
+    PolicyLevel,
     VerdictInput,
     VerdictKind,
     classify_kl,
@@ -26,8 +28,9 @@ from esper_core.health import (
 NAMES = ("a", "b", "c")
 kls = st.one_of(st.none(), st.floats(0.0, 0.2), st.sampled_from((0.015, 0.03, math.nan, math.inf)))
 updates = st.builds(
-    lambda number, heads, level: PPOUpdatePayload(
+    lambda number, heads, kl, level: PPOUpdatePayload(
         update_id=number,
+        kl_divergence=kl,
         health=level,
         heads=tuple(
             HeadStats(name=name, kl=kl if count else None, decisions=count)
@@ -36,7 +39,8 @@ updates = st.builds(
     ),
     st.integers(1, 1000),
     st.lists(st.tuples(kls, st.integers(0, 200)), min_size=1, max_size=3),
-    st.sampled_from((HealthLevel.HEALTHY, HealthLevel.HEALTHY, HealthLevel.WARNING, HealthLevel.CRITICAL)),
+    st.one_of(st.none(), st.floats(0.0, 0.05)),
+    st.sampled_from((HealthLevel.UNKNOWN, HealthLevel.HEALTHY, HealthLevel.WARNING, HealthLevel.CRITICAL)),
 )
 limits = st.builds(
     lambda low, gap: KLLimits(warning=low, critical=low + gap), st.floats(1e-4, 0.1), st.floats(1e-4, 0.1)
@@ -45,7 +49,7 @@ limits = st.builds(
 
 @given(st.lists(updates, max_size=6), limits)
 def test_a_head_s_level_is_that_of_its_pooled_kl(seen: list[PPOUpdatePayload], bounds: KLLimits) -> None:
-    window = seen[-HEALTH_WINDOW:]
+    window = [item for item in seen[-HEALTH_WINDOW:] if item.kl_divergence is not None]
     for found in head_levels(seen, bounds):
         parts = [
             (item.kl, item.decisions)
@@ -65,7 +69,7 @@ def test_a_head_s_level_is_that_of_its_pooled_kl(seen: list[PPOUpdatePayload], b
 def test_the_policy_is_never_calmer_than_its_updates_and_rises_no_higher_than_warning_by_a_head(
     seen: list[PPOUpdatePayload], bounds: KLLimits
 ) -> None:
-    own = verdict_level([item.health for item in seen])
+    own = verdict_level([classify_kl(item.kl_divergence, bounds) for item in seen])
     judged = policy_level(seen, bounds)
     if judged.head is None:
         assert judged.level is own
@@ -79,11 +83,7 @@ def test_the_policy_is_never_calmer_than_its_updates_and_rises_no_higher_than_wa
 def test_a_head_that_never_decides_changes_nothing(seen: list[PPOUpdatePayload], place: int) -> None:
     del place
     idle = HeadStats(name="idle", kl=None, decisions=0)
-    more = [
-        PPOUpdatePayload(update_id=item.update_id, health=item.health, heads=(*item.heads, idle))
-        for item in seen
-        if len(item.heads) > 1
-    ]
+    more = [replace(item, heads=(*item.heads, idle)) for item in seen if len(item.heads) > 1]
     fewer = [item for item in seen if len(item.heads) > 1]
     assert policy_level(more) == policy_level(fewer)
 
@@ -91,6 +91,7 @@ def test_a_head_that_never_decides_changes_nothing(seen: list[PPOUpdatePayload],
 def calm(*heads: tuple[float, int]) -> PPOUpdatePayload:
     return PPOUpdatePayload(
         update_id=9,
+        kl_divergence=0.009,
         health=HealthLevel.HEALTHY,
         heads=tuple(
             HeadStats(name=name, kl=kl, decisions=count) for name, (kl, count) in zip(NAMES, heads, strict=False)
@@ -134,3 +135,26 @@ def test_warm_up_mutes_what_a_head_raises_and_names_it() -> None:
     assert (late.kind, late.exit_code) == (VerdictKind.WARNING, 1)
     worse = verdict(VerdictInput(levels=(HealthLevel.CRITICAL,), updates=9, kl=0.09, critical_head=found))
     assert worse.kind is VerdictKind.CRITICAL
+
+
+@pytest.mark.parametrize(
+    ("bounds", "level"),
+    [
+        (KLLimits(), HealthLevel.CRITICAL),
+        (KLLimits(warning=0.1, critical=0.2), HealthLevel.HEALTHY),
+        (KLLimits(warning=0.03, critical=0.2), HealthLevel.WARNING),
+        (KLLimits(on="joint", warning=0.1, critical=0.2), HealthLevel.HEALTHY),
+        (KLLimits(on="joint", warning=0.01, critical=0.05), HealthLevel.CRITICAL),
+    ],
+)
+@pytest.mark.parametrize("stored", [HealthLevel.UNKNOWN, HealthLevel.HEALTHY, HealthLevel.CRITICAL])
+def test_the_limits_in_force_level_an_update_not_those_it_was_recorded_under(
+    bounds: KLLimits, level: HealthLevel, stored: HealthLevel
+) -> None:
+    update = PPOUpdatePayload(update_id=9, kl_divergence=0.03, kl_joint=0.06, health=stored)
+    assert policy_level([update], bounds) == PolicyLevel(level=level, levels=(level,))
+
+
+def test_non_finite_hangs_on_no_limit() -> None:
+    update = PPOUpdatePayload(update_id=9, kl_divergence=0.0, health=HealthLevel.NON_FINITE)
+    assert policy_level([update], KLLimits(warning=1.0, critical=2.0)).level is HealthLevel.NON_FINITE
