@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from esper_core.emitter import TelemetryEmitter
 from esper_core.events import EVENTS, RunFinished, SinkLoss
-from esper_core.health import RunState
+from esper_core.health import PolicyWindow, RunState
 from esper_core.hooks import CloseReason, SinkContext, hookimpl
 from esper_core.host.deliver.hub import ActiveSink, Hub
 from esper_core.host.deliver.report import SessionReport
@@ -33,12 +33,12 @@ from esper_core.runs.resources import JournalResources
 from esper_core.runs.state import RunRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
     from typing import Self
 
     from esper_core.config.schema import EsperConfig
-    from esper_core.events import Payload, TelemetryEvent
+    from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
     from esper_core.hooks import SinkMode
     from esper_core.host.otel.resource import ResourceValue
     from esper_core.instrumentation.sink import Instrumentation
@@ -89,6 +89,7 @@ class Session:
         selection: sinks chosen before; None selects them here.
         updates: PPO updates of earlier attempts, for the record.
         env_steps: environment steps of earlier attempts, for the record.
+        earlier: the last effective updates of earlier attempts, oldest first: the policy's level goes on from theirs.
         on_notice: called with each notice of the start; the default prints them on stderr.
 
     Attributes:
@@ -118,6 +119,7 @@ class Session:
         selection: Selection | None = None,
         updates: int = 0,
         env_steps: int = 0,
+        earlier: Iterable[PPOUpdatePayload] = (),
         on_notice: Callable[[str], None] | None = None,
     ) -> None:
         self.config = config
@@ -153,6 +155,7 @@ class Session:
         if "rl" in config.otel.semconv:
             self.resource |= rl_resource(run_id=self._run_id, environment=environment)
         self._totals = (updates, env_steps)
+        self._window = PolicyWindow(config.health.limits, earlier)
         self._state: RunState | None = None
         self._reason = ""
         self._message = ""
@@ -208,7 +211,7 @@ class Session:
                 marked=self.mode == "check",
                 episode_spans=self.config.otel.episodes,
                 heard=self.hub.heard,
-                limits=self.config.health.limits,
+                window=self._window,
             )
             opened = self.hub.open(strict=self.mode != "check")
             if self.mode == "check":
@@ -233,7 +236,7 @@ class Session:
                 self.providers.meter_provider,
                 sdk_logger_provider=self.providers.logger_provider,
                 config=self.config.otel,
-                limits=self.config.health.limits,
+                window=self._window,
                 sink_status=self.statuses,
                 run_id=self._run_id,
                 attempt=self.attempt,
