@@ -68,6 +68,14 @@ class UpdateSeen(Protocol):
         """Values that were NaN or Inf."""
 
     @property
+    def steps(self) -> int:
+        """Unforced environment steps."""
+
+    @property
+    def steps_forced(self) -> int:
+        """Steps on which nothing was decided."""
+
+    @property
     def heads(self) -> Sequence[HeadSeen]:
         """One entry a head."""
 
@@ -96,12 +104,26 @@ class PolicyLevel:
     Attributes:
         level: the worst of the last three updates' levels; at least WARNING while a head is at CRITICAL.
         levels: of each of these updates under the limits in force, oldest first.
-        head: the worst head at CRITICAL; None when there is none.
+        kl: the judged KL of all heads together, nats, pooled over these updates; None when not measured.
+        heads: every head over these updates.
+        head: the worst head at CRITICAL; None when there is none, or only one head at all.
+        forced: every step of these updates was forced: nothing was decided, so nothing could be measured.
     """
 
     level: HealthLevel = HealthLevel.UNKNOWN
     levels: tuple[HealthLevel, ...] = ()
+    kl: float | None = None
+    heads: tuple[HeadLevel, ...] = ()
     head: HeadLevel | None = None
+    forced: bool = False
+
+    @property
+    def blamed(self) -> HeadLevel | None:
+        """The head at CRITICAL that a warning is about: verdict, advice and panels name it, and no other.
+
+        None where the KL of all heads together is at critical itself.
+        """
+        return self.head if self.level is HealthLevel.WARNING else None
 
 
 def level_under(update: UpdateSeen, limits: KLLimits) -> HealthLevel:
@@ -167,4 +189,30 @@ def policy_level(updates: Sequence[UpdateSeen], limits: KLLimits = DEFAULT_KL_LI
     worst_head = max(critical, key=lambda head: head.kl, default=None)
     if worst_head is not None and level.severity < HealthLevel.WARNING.severity:
         level = HealthLevel.WARNING
-    return PolicyLevel(level=level, levels=levels, head=worst_head)
+    return PolicyLevel(
+        level=level,
+        levels=levels,
+        kl=_pooled_kl(updates[-HEALTH_WINDOW:], limits),
+        heads=heads,
+        head=worst_head,
+        forced=bool(levels) and all(item.steps_forced and not item.steps for item in updates[-HEALTH_WINDOW:]),
+    )
+
+
+def _pooled_kl(updates: Sequence[UpdateSeen], limits: KLLimits) -> float | None:
+    """The judged KL over these updates together: by decisions, or by unforced steps for the joint one.
+
+    Updates that say neither count alike. As for the heads, an update without a level and a value that is not finite
+    are left out.
+    """
+    known: list[tuple[float, int]] = []
+    for update in updates:
+        joint = limits.on == "joint"
+        kl = update.kl_joint if joint else update.kl_divergence
+        count = update.steps if joint else sum(head.decisions for head in update.heads)
+        if kl is not None and math.isfinite(kl) and level_under(update, limits) is not HealthLevel.UNKNOWN:
+            known.append((kl, count))
+    total = sum(count for _, count in known)
+    if total:
+        return math.fsum(kl * count for kl, count in known) / total
+    return math.fsum(kl for kl, _ in known) / len(known) if known else None

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from esper_core.config.schema import EsperConfig, HealthConfig
-from esper_core.events import PolicyHealthChanged, PPOUpdatePayload, RunFinished, RunStarted
+from esper_core.events import HeadStats, PolicyHealthChanged, PPOUpdatePayload, RunFinished, RunStarted
 from esper_core.health import HealthLevel, KLLimits, RunState, format_kl, update_level
 from esper_core.host.session import Session
 from esper_core.reading import open_run
@@ -298,3 +298,26 @@ def test_the_end_of_a_resumed_training_says_what_the_readers_say(tmp_path: Path)
     assert f"verdict  {label}: {reason}" in again.stdout + again.stderr
     assert open_run(run).summary is not None
     assert open_run(run).summary["verdict_reason"] == reason
+
+
+def test_the_document_has_each_head_s_pooled_kl_and_level(tmp_path: Path) -> None:
+    run = create_run(tmp_path)
+    with Session(EsperConfig(sinks=("journal",)), run=run, install_signal_handlers=False) as session:
+        session.emitter.emit_run_started(RunStarted(environment="mine", heads=("busy", "slot", "idle")))
+        for number, kl in enumerate((0.09, 0.09, 0.06, 0.04, 0.02), 1):
+            heads = (
+                HeadStats(name="busy", kl=0.004, decisions=1000, share=0.4),
+                HeadStats(name="slot", kl=kl, decisions=100, share=0.6),
+                HeadStats(name="idle"),
+            )
+            update = PPOUpdatePayload(update_id=number, kl_divergence=(4 + kl * 100) / 1100, heads=heads)
+            session.emitter.emit_ppo_update(update)
+    shown = json.loads(esper("sanctum", str(run.path), "--once", "--json").stdout)
+    judged = {head["name"]: head["judged"] for head in shown["heads"]}
+    assert judged["slot"] == {"kl": pytest.approx(0.04), "decisions": 300, "level": "critical"}
+    assert judged["busy"] == {"kl": pytest.approx(0.004), "decisions": 3000, "level": "healthy"}
+    assert judged["idle"] == {"kl": None, "decisions": 0, "level": "unknown"}
+    assert next(head["kl"] for head in shown["heads"] if head["name"] == "slot") == 0.02
+    assert shown["verdict"]["reason"].startswith("head slot at KL 0.0400 >= 0.03 over 300 decisions in 3 updates")
+    assert shown["verdict"]["suggestion"].startswith("head slot ")
+    assert judged_by_all(run.path) == {(shown["verdict"]["label"], shown["verdict"]["reason"])}
