@@ -56,17 +56,19 @@ class Session:
     """Opens and closes sinks, providers, signal handlers, logs and heartbeat of one attempt at a run.
 
     Creating it imports the sinks and validates their tables; entering it opens them. Both raise before training begins.
-    A training loop of your own emits its updates through it; the emitter gives each KL its level::
+    A training loop of your own emits its updates through it. The emitter gives each KL its level by the limits of
+    ``[health]``, and tells them with ``emit_run_started``, so that readers judge by the same ones::
 
         from pathlib import Path
 
         from esper_core import Session, open_run
         from esper_core.config.layers import load_config
-        from esper_core.events import PPOUpdatePayload
+        from esper_core.events import PPOUpdatePayload, RunStarted
         from esper_core.runs import create_run
 
         config = load_config(keywords={"sinks": ["journal"]}).config
         with Session(config, run=create_run(Path("runs")), environment="mine") as session:
+            session.emitter.emit_run_started(RunStarted(environment="mine"))
             for number in range(1, 21):
                 session.emitter.emit_ppo_update(PPOUpdatePayload(update_id=number, kl_divergence=my_update()))
                 session.progress(updates=number, env_steps=0)

@@ -132,8 +132,8 @@ def test_the_second_line_is_about_the_head_at_critical_that_the_verdict_names() 
         HeadStats(name="tempo", kl=0.06, decisions=100, share=0.38),
     )
     assert second(update(0.0146, heads=heads)) == (
-        "↳ head tempo drifts too fast behind calm ones: plan more rollout_steps, so that it decides more often, or lower "
-        "learning_rate to 0.0001"
+        "↳ head tempo drifts too fast behind calm ones: plan more rollout_steps, so that it decides more often, or "
+        "lower learning_rate to 0.0001"
     )
     assert second(update(0.0172, heads=heads)) == (
         "↳ head tempo drifts too fast: lower learning_rate to 0.0001, or plan more rollout_steps"
