@@ -10,7 +10,6 @@ Only the trainer's thread emits. The host guards the hooks: nothing here raises 
 from __future__ import annotations
 
 import time
-from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -32,7 +31,7 @@ from esper_core.events import (
     TelemetryEvent,
     TraceRef,
 )
-from esper_core.health import DEFAULT_KL_LIMITS, HEALTH_WINDOW, HealthLevel, KLLimits, policy_level, update_level
+from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel, KLLimits, PolicyWindow, update_level
 from esper_core.hooks import SinkHooks
 from esper_core.semconv.attributes import (
     ITERATION_SPAN,
@@ -138,7 +137,9 @@ class TelemetryEmitter:
         marked: marks every event as a test event (``esper sinks check``).
         heard: the kinds that a sink or observer receives; events of other kinds are not built, updates always are.
             None builds all.
-        limits: the limits that this run's KL is judged by; ``emit_run_started`` sends them.
+        limits: the limits that this run's KL is judged by, when no window is given.
+        window: the updates that the policy is judged over, with the limits: one that holds those of earlier attempts
+            goes on from their level. The default is empty.
         clock_ns: unix time in nanoseconds.
     """
 
@@ -156,6 +157,7 @@ class TelemetryEmitter:
         marked: bool = False,
         heard: Container[EventKind] | None = None,
         limits: KLLimits = DEFAULT_KL_LIMITS,
+        window: PolicyWindow[PPOUpdatePayload] | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._hooks = hooks if hooks is not None else SinkHooks()
@@ -166,7 +168,7 @@ class TelemetryEmitter:
         self._clock_ns = clock_ns
         self._marked = marked
         self._heard = heard
-        self.limits = limits
+        self.window = window if window is not None else PolicyWindow[PPOUpdatePayload](limits)
         self.run_id = run_id
         self.attempt = attempt
         self.rank = rank
@@ -174,8 +176,11 @@ class TelemetryEmitter:
         self._iteration: _OpenSpan | None = None
         self._rollout: _OpenSpan | None = None
         self._update: _OpenSpan | None = None
-        self._judged: deque[PPOUpdatePayload] = deque(maxlen=HEALTH_WINDOW)
-        self._policy_level = HealthLevel.UNKNOWN
+
+    @property
+    def limits(self) -> KLLimits:
+        """The limits that this run's KL is judged by; ``emit_run_started`` sends them."""
+        return self.window.limits
 
     # --- the iteration's spans ----------------------------------------------------------------
 
@@ -219,9 +224,11 @@ class TelemetryEmitter:
         now = self._fixed_end(own)
         spans = [span for span in (self._iteration, self._rollout, own) if span is not None]
         event = self._event(payload, spans, now)
+        previous = self.window.policy.level
+        self.window.add(payload)  # before the hooks, which may ask for the level
         with _inside(own.span):
             self._hooks.esper_ppo_updated(event=event)
-        self._emit_health_change(payload, own, now)
+        self._emit_health_change(payload, previous, own, now)
         self._abandon(now)
         self.emit_pending_status()
         return event
@@ -252,7 +259,7 @@ class TelemetryEmitter:
         self._abandon()
         self.emit_pending_status()
         if payload.health is HealthLevel.UNKNOWN:
-            payload = replace(payload, health=self._policy_level)
+            payload = replace(payload, health=self.window.policy.level)
         return self.emit(payload)
 
     def emit_pending_status(self) -> None:
@@ -288,11 +295,11 @@ class TelemetryEmitter:
         )
         return payload if level is HealthLevel.UNKNOWN else replace(payload, health=level)
 
-    def _emit_health_change(self, payload: PPOUpdatePayload, parent: _OpenSpan, now: int) -> None:
-        self._judged.append(payload)
-        judged = policy_level(tuple(self._judged), self.limits)
+    def _emit_health_change(
+        self, payload: PPOUpdatePayload, previous: HealthLevel, parent: _OpenSpan, now: int
+    ) -> None:
+        judged = self.window.policy
         level = judged.level
-        previous, self._policy_level = self._policy_level, level
         if level is previous or (previous is HealthLevel.UNKNOWN and level is HealthLevel.HEALTHY):
             return
         named = judged.head if judged.head is not None else payload.leading_head

@@ -87,7 +87,15 @@ def _keywords() -> str:
     for name, hint in keywords.Settings.__annotations__.items():
         shown = (hint.__forward_arg__ if hasattr(hint, "__forward_arg__") else str(hint)).replace("|", "\\|")
         lines.append(f"| `{name}` | `{shown}` | {_SETS.get(name, f'`run.{name}`')} |")
-    for table in (keywords.PPOTable, keywords.EnvTable, keywords.RunTable, keywords.OtelTable, keywords.DeliveryTable):
+    tables = (
+        keywords.PPOTable,
+        keywords.HealthTable,
+        keywords.EnvTable,
+        keywords.RunTable,
+        keywords.OtelTable,
+        keywords.DeliveryTable,
+    )
+    for table in tables:
         keys = ", ".join(f"`{key}`" for key in table.__annotations__)
         lines.append(f"\nKeys of `{table.__name__}`: {keys}.")
     lines.append("\nTypes, defaults and meanings of all of them: [configuration](config.md).\n")
@@ -99,6 +107,7 @@ _SETS: Final = {
     "sinks": "`sinks`",
     "preset": "`preset`",
     "ppo": "the table `[ppo]`",
+    "health": "the table `[health]`",
     "run": "the table `[run]`",
     "otel": "the table `[otel]`",
     "delivery": "the tables `[delivery.NAME]`",

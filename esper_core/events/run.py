@@ -97,20 +97,25 @@ class EpisodeFinished(Payload):
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class PolicyHealthChanged(Payload):
-    """The policy's level (worst of the last three updates) changed; below the update that changed it."""
+    """The policy's level changed; below the update that changed it. It goes on over the attempts of a run."""
 
     kind: ClassVar[EventKind] = "policy_health_changed"
 
     previous: HealthLevel = field(metadata=about("The policy's level before the change.", name="health.previous"))
     current: HealthLevel = field(
-        metadata=about("The policy's level, the worst of the last three updates.", name="health.current")
+        metadata=about(
+            "The policy's level: the worst of the last three updates, at least warning while one head is at critical.",
+            name="health.current",
+        )
     )
     update_id: int = field(metadata=about("The update that changed the level.", key="esper.ppo.update_id"))
     kl_divergence: float | None = measured(
         "That update's unrounded KL, nats; None when not measured.", key="esper.ppo.kl_divergence"
     )
     kl_joint: float | None = measured("Likewise its joint KL.", key="esper.ppo.kl_joint")
-    head: str | None = measured("The head that carries most of the KL.", examples=("slot",))
+    head: str | None = measured(
+        "The head that carries most of the KL, or the one at critical over the last three updates.", examples=("slot",)
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

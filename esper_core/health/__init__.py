@@ -30,6 +30,7 @@ from esper_core.health.limits import (
     KLOn,
     TUIThresholds,
 )
+from esper_core.health.window import PolicyWindow
 from esper_core.health.words import format_kl
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "KLLimits",
     "KLOn",
     "PolicyLevel",
+    "PolicyWindow",
     "RunState",
     "Suggestion",
     "TUIThresholds",

@@ -81,14 +81,17 @@ def suggestion(
     return None
 
 
-def head_suggestion(head: str, *, learning_rate: float | None = None) -> Suggestion:
-    """What to do about one head at CRITICAL while the KL of all is calm.
+def head_suggestion(head: str, *, learning_rate: float | None = None, others_calm: bool = True) -> Suggestion:
+    """What to do about one head at CRITICAL while the KL of all is below it.
 
     Args:
         head: its name.
         learning_rate: the rate in force, to name a number instead of a direction.
+        others_calm: whether the KL of all heads together is calm.
     """
     rate = "lower learning_rate" if learning_rate is None else f"lower learning_rate to {learning_rate / 3:.2g}"
+    if not others_calm:
+        return Suggestion(cause=f"head {head} drifts too fast", action=f"{rate}, or plan more rollout_steps")
     return Suggestion(
         cause=f"head {head} drifts too fast behind calm ones",
         action=f"plan more rollout_steps, so that it decides more often, or {rate}",

@@ -7,13 +7,22 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from esper_core.health.levels import HealthLevel, classify_kl, verdict_level
+from esper_core.health.levels import HealthLevel, classify_kl, update_level, verdict_level
 from esper_core.health.limits import DEFAULT_KL_LIMITS, HEALTH_WINDOW, KLLimits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["HEAD_DECISIONS", "HeadLevel", "HeadSeen", "PolicyLevel", "UpdateSeen", "head_levels", "policy_level"]
+__all__ = [
+    "HEAD_DECISIONS",
+    "HeadLevel",
+    "HeadSeen",
+    "PolicyLevel",
+    "UpdateSeen",
+    "head_levels",
+    "level_under",
+    "policy_level",
+]
 
 HEAD_DECISIONS: Final = 64
 """Decisions within the judged window from which on a head has a level of its own: fewer say nothing yet."""
@@ -40,7 +49,31 @@ class UpdateSeen(Protocol):
 
     @property
     def health(self) -> HealthLevel:
-        """The update's own level."""
+        """The level that it was recorded with, under the limits of its own attempt."""
+
+    @property
+    def kl_divergence(self) -> float | None:
+        """Nats per decision; None when not measured."""
+
+    @property
+    def kl_joint(self) -> float | None:
+        """Nats per unforced step; None when not measured."""
+
+    @property
+    def kl_measured(self) -> str:
+        """When the KL was measured."""
+
+    @property
+    def non_finite(self) -> int:
+        """Values that were NaN or Inf."""
+
+    @property
+    def steps(self) -> int:
+        """Unforced environment steps."""
+
+    @property
+    def steps_forced(self) -> int:
+        """Steps on which nothing was decided."""
 
     @property
     def heads(self) -> Sequence[HeadSeen]:
@@ -69,12 +102,44 @@ class PolicyLevel:
     """The policy after an update.
 
     Attributes:
-        level: the worst of the last three updates' own levels; at least WARNING while a head is at CRITICAL.
-        head: the worst head at CRITICAL; None when there is none.
+        level: the worst of the last three updates' levels; at least WARNING while a head is at CRITICAL.
+        levels: of each of these updates under the limits in force, oldest first.
+        kl: the judged KL of all heads together, nats, pooled over these updates; None when not measured.
+        heads: every head over these updates.
+        head: the worst head at CRITICAL; None when there is none, or only one head at all.
+        forced: every step of these updates was forced: nothing was decided, so nothing could be measured.
     """
 
-    level: HealthLevel
+    level: HealthLevel = HealthLevel.UNKNOWN
+    levels: tuple[HealthLevel, ...] = ()
+    kl: float | None = None
+    heads: tuple[HeadLevel, ...] = ()
     head: HeadLevel | None = None
+    forced: bool = False
+
+    @property
+    def blamed(self) -> HeadLevel | None:
+        """The head at CRITICAL that a warning is about: verdict, advice and panels name it, and no other.
+
+        None where the KL of all heads together is at critical itself.
+        """
+        return self.head if self.level is HealthLevel.WARNING else None
+
+
+def level_under(update: UpdateSeen, limits: KLLimits) -> HealthLevel:
+    """An update's level under the limits in force, which may be others than those that it was recorded under.
+
+    NON_FINITE hangs on no limit: an update that was recorded so stays so.
+    """
+    if update.health is HealthLevel.NON_FINITE:
+        return HealthLevel.NON_FINITE
+    return update_level(
+        update.kl_divergence,
+        kl_joint=update.kl_joint,
+        non_finite=update.non_finite,
+        kl_measured=update.kl_measured,
+        limits=limits,
+    )
 
 
 def head_levels(updates: Sequence[UpdateSeen], limits: KLLimits = DEFAULT_KL_LIMITS) -> tuple[HeadLevel, ...]:
@@ -90,7 +155,7 @@ def head_levels(updates: Sequence[UpdateSeen], limits: KLLimits = DEFAULT_KL_LIM
     counted: defaultdict[str, int] = defaultdict(int)
     names: list[str] = []
     for update in updates[-HEALTH_WINDOW:]:
-        if update.health is HealthLevel.UNKNOWN:
+        if level_under(update, limits) is HealthLevel.UNKNOWN:
             continue
         names = [head.name for head in update.heads] or names
         for head in update.heads:
@@ -113,21 +178,41 @@ def policy_level(updates: Sequence[UpdateSeen], limits: KLLimits = DEFAULT_KL_LI
     there is nothing to hide.
 
     Args:
-        updates: effective updates, oldest first; three are enough.
-        limits: of the run.
+        updates: effective updates, oldest first; three are enough. Each is levelled anew: a run that was resumed with
+            other limits is judged by those of its newest attempt.
+        limits: of the run, in force now.
     """
-    level = verdict_level([update.health for update in updates[-HEALTH_WINDOW:]])
-    if not _some_head_was_critical(updates, limits):
-        return PolicyLevel(level=level)
+    levels = tuple(level_under(update, limits) for update in updates[-HEALTH_WINDOW:])
+    level = verdict_level(levels)
     heads = head_levels(updates, limits)
     critical = [head for head in heads if head.level is HealthLevel.CRITICAL] if len(heads) > 1 else []
     worst_head = max(critical, key=lambda head: head.kl, default=None)
     if worst_head is not None and level.severity < HealthLevel.WARNING.severity:
         level = HealthLevel.WARNING
-    return PolicyLevel(level=level, head=worst_head)
+    return PolicyLevel(
+        level=level,
+        levels=levels,
+        kl=_pooled_kl(updates[-HEALTH_WINDOW:], limits),
+        heads=heads,
+        head=worst_head,
+        forced=bool(levels) and all(item.steps_forced and not item.steps for item in updates[-HEALTH_WINDOW:]),
+    )
 
 
-def _some_head_was_critical(updates: Sequence[UpdateSeen], limits: KLLimits) -> bool:
-    """Whether any head may be at CRITICAL: no mean is above its largest value. Called for every update, so cheap."""
-    floor = limits.critical * (1 - 1e-9)  # the pooled mean rounds
-    return any(head.kl is not None and head.kl >= floor for update in updates[-HEALTH_WINDOW:] for head in update.heads)
+def _pooled_kl(updates: Sequence[UpdateSeen], limits: KLLimits) -> float | None:
+    """The judged KL over these updates together: by decisions, or by unforced steps for the joint one.
+
+    Updates that say neither count alike. As for the heads, an update without a level and a value that is not finite
+    are left out.
+    """
+    known: list[tuple[float, int]] = []
+    for update in updates:
+        joint = limits.on == "joint"
+        kl = update.kl_joint if joint else update.kl_divergence
+        count = update.steps if joint else sum(head.decisions for head in update.heads)
+        if kl is not None and math.isfinite(kl) and level_under(update, limits) is not HealthLevel.UNKNOWN:
+            known.append((kl, count))
+    total = sum(count for _, count in known)
+    if total:
+        return math.fsum(kl * count for kl, count in known) / total
+    return math.fsum(kl for kl, _ in known) / len(known) if known else None

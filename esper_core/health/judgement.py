@@ -41,9 +41,11 @@ class VerdictInput:
         updates: updates seen in this run so far, for the warm-up.
         kl: the last update's unrounded judged KL, for the reason's text.
         limits: of the run.
+        pooled_kl: the judged KL of all heads together over the judged window, for the reason's text beside a head's.
         critical_head: the worst head at CRITICAL over the judged window (``policy_level``), or None.
         head: the head that carries most of the last update's KL.
         share: that head's share, 0..1.
+        forced: every step of the judged updates was forced.
         journal_lost: events that the journal lost: the screen itself cannot be trusted.
         sink_lost: events that other sinks lost, by sink name.
         age_s: seconds since the last sign of life, for the reason's text.
@@ -55,9 +57,11 @@ class VerdictInput:
     updates: int = 0
     kl: float | None = None
     limits: KLLimits = DEFAULT_KL_LIMITS
+    pooled_kl: float | None = None
     critical_head: HeadLevel | None = None
     head: str | None = None
     share: float | None = None
+    forced: bool = False
     journal_lost: int = 0
     sink_lost: tuple[tuple[str, int], ...] = ()
     age_s: float | None = None
@@ -158,7 +162,9 @@ def _carrier(seen: VerdictInput) -> str:
 
 def _head_text(seen: VerdictInput, head: HeadLevel) -> str:
     kl = format_kl(head.kl, limits=seen.limits)
-    return f"head {head.name} at KL {kl} >= {seen.limits.critical:g} over {head.decisions} decisions"
+    count = len(seen.levels[-HEALTH_WINDOW:])
+    pooled = f"{head.decisions} decisions in {count} update{'s' if count != 1 else ''}"
+    return f"head {head.name} at KL {kl} >= {seen.limits.critical:g} over {pooled}"
 
 
 def _warned(seen: VerdictInput) -> str:
@@ -169,9 +175,11 @@ def _warned(seen: VerdictInput) -> str:
         return own + _carrier(seen)
     if own:
         if head.name == seen.head:
-            return f"{own}{_carrier(seen)} at {format_kl(head.kl, limits=seen.limits)}"
+            kl = format_kl(head.kl, limits=seen.limits)
+            return f"{own}{_carrier(seen)} at {kl} over them"
         return f"{own}; {_head_text(seen, head)}"
-    return f"{_head_text(seen, head)}; all heads together {seen.limits.name} {_kl(seen)}"
+    together = format_kl(seen.pooled_kl, limits=seen.limits)
+    return f"{_head_text(seen, head)}; all heads together {seen.limits.name} {together}"
 
 
 def _judge_rest(seen: VerdictInput, level: HealthLevel) -> tuple[VerdictKind, str] | None:
@@ -181,6 +189,8 @@ def _judge_rest(seen: VerdictInput, level: HealthLevel) -> tuple[VerdictKind, st
         named = ", ".join(f"{name} {count}" for name, count in lost)
         return VerdictKind.LOSSY, f"events lost by sinks: {named}"
     if level is HealthLevel.UNKNOWN:
+        if seen.forced:
+            return VerdictKind.UNKNOWN, "every step was forced: nothing was decided"
         if seen.updates:
             return VerdictKind.UNKNOWN, f"no KL was measured in the last {HEALTH_WINDOW} updates"
         return VerdictKind.UNKNOWN, "no PPO update yet"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from esper_core.emitter import TelemetryEmitter
 from esper_core.events import EVENTS, RunFinished, SinkLoss
-from esper_core.health import RunState
+from esper_core.health import PolicyWindow, RunState
 from esper_core.hooks import CloseReason, SinkContext, hookimpl
 from esper_core.host.deliver.hub import ActiveSink, Hub
 from esper_core.host.deliver.report import SessionReport
@@ -33,12 +33,12 @@ from esper_core.runs.resources import JournalResources
 from esper_core.runs.state import RunRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
     from typing import Self
 
     from esper_core.config.schema import EsperConfig
-    from esper_core.events import Payload, TelemetryEvent
+    from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
     from esper_core.hooks import SinkMode
     from esper_core.host.otel.resource import ResourceValue
     from esper_core.instrumentation.sink import Instrumentation
@@ -56,17 +56,19 @@ class Session:
     """Opens and closes sinks, providers, signal handlers, logs and heartbeat of one attempt at a run.
 
     Creating it imports the sinks and validates their tables; entering it opens them. Both raise before training begins.
-    A training loop of your own emits its updates through it; the emitter gives each KL its level::
+    A training loop of your own emits its updates through it. The emitter gives each KL its level by the limits of
+    ``[health]``, and tells them with ``emit_run_started``, so that readers judge by the same ones::
 
         from pathlib import Path
 
         from esper_core import Session, open_run
         from esper_core.config.layers import load_config
-        from esper_core.events import PPOUpdatePayload
+        from esper_core.events import PPOUpdatePayload, RunStarted
         from esper_core.runs import create_run
 
         config = load_config(keywords={"sinks": ["journal"]}).config
         with Session(config, run=create_run(Path("runs")), environment="mine") as session:
+            session.emitter.emit_run_started(RunStarted(environment="mine"))
             for number in range(1, 21):
                 session.emitter.emit_ppo_update(PPOUpdatePayload(update_id=number, kl_divergence=my_update()))
                 session.progress(updates=number, env_steps=0)
@@ -89,6 +91,7 @@ class Session:
         selection: sinks chosen before; None selects them here.
         updates: PPO updates of earlier attempts, for the record.
         env_steps: environment steps of earlier attempts, for the record.
+        earlier: the last effective updates of earlier attempts, oldest first: the policy's level goes on from theirs.
         on_notice: called with each notice of the start; the default prints them on stderr.
 
     Attributes:
@@ -118,6 +121,7 @@ class Session:
         selection: Selection | None = None,
         updates: int = 0,
         env_steps: int = 0,
+        earlier: Iterable[PPOUpdatePayload] = (),
         on_notice: Callable[[str], None] | None = None,
     ) -> None:
         self.config = config
@@ -153,6 +157,7 @@ class Session:
         if "rl" in config.otel.semconv:
             self.resource |= rl_resource(run_id=self._run_id, environment=environment)
         self._totals = (updates, env_steps)
+        self._window = PolicyWindow(config.health.limits, earlier)
         self._state: RunState | None = None
         self._reason = ""
         self._message = ""
@@ -208,7 +213,7 @@ class Session:
                 marked=self.mode == "check",
                 episode_spans=self.config.otel.episodes,
                 heard=self.hub.heard,
-                limits=self.config.health.limits,
+                window=self._window,
             )
             opened = self.hub.open(strict=self.mode != "check")
             if self.mode == "check":
@@ -233,7 +238,7 @@ class Session:
                 self.providers.meter_provider,
                 sdk_logger_provider=self.providers.logger_provider,
                 config=self.config.otel,
-                limits=self.config.health.limits,
+                window=self._window,
                 sink_status=self.statuses,
                 run_id=self._run_id,
                 attempt=self.attempt,

@@ -12,14 +12,13 @@ instead. Values are plain floats and ints; payloads hold no tensors.
 from __future__ import annotations
 
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from opentelemetry import metrics as otel_metrics
 from opentelemetry import trace as otel_trace
 
 from esper_core.events import PPOUpdatePayload, RunStarted
-from esper_core.health import DEFAULT_KL_LIMITS, HEALTH_WINDOW, KLLimits, RunState, policy_level
+from esper_core.health import PolicyWindow, RunState
 from esper_core.hooks import hookimpl
 from esper_core.instrumentation.metrics import SinkCounts, runs_of
 from esper_core.instrumentation.pending import KL_BOUNDARIES, create_histogram, record_finite
@@ -53,7 +52,8 @@ class Instrumentation:
         meter_provider: creates the instruments; the default is the application's global one, a no-op without an SDK.
         sdk_logger_provider: receives log events when ``config.events`` selects them; the default is the global one.
         config: ``[otel]``.
-        limits: that the KL of the run is judged by, until ``RunStarted`` tells them.
+        window: the updates that the policy is judged over, with the limits of the run until ``RunStarted`` tells them:
+            the emitter's. The default is one of its own, with the default limits.
         sink_status: current counts of every sink, called when a reader collects, in its thread.
         run_id: the run; with ``attempt`` and ``rank`` an attribute of every metric point.
         attempt: counts from 1.
@@ -68,7 +68,7 @@ class Instrumentation:
         *,
         sdk_logger_provider: LoggerProvider | None = None,
         config: OtelConfig,
-        limits: KLLimits = DEFAULT_KL_LIMITS,
+        window: PolicyWindow[PPOUpdatePayload] | None = None,
         sink_status: Callable[[], Iterable[SinkCounts]] | None = None,
         run_id: str = "unnamed",
         attempt: int = 1,
@@ -82,9 +82,8 @@ class Instrumentation:
         self._joint = {**identity, _SCOPE: "joint"}
         runs = runs_of(provider, meter)
         self._observed = runs.add(identity, sink_status)
-        self._observed.limits = limits
-        self._limits = limits
-        self._judged: deque[PPOUpdatePayload] = deque(maxlen=HEALTH_WINDOW)
+        self._window = window if window is not None else PolicyWindow[PPOUpdatePayload]()
+        self._observed.limits = self._window.limits
         self._on_span = config.events in {"span", "both"}
         self._log = None
         if config.events in {"log", "both"}:
@@ -147,13 +146,12 @@ class Instrumentation:
                 self._rl.run_started(event, span)
 
     def _started(self, payload: RunStarted) -> None:
-        self._limits = payload.limits
+        self._window.limits = payload.limits
         self._observed.limits = payload.limits
 
     def _updated(self, event: TelemetryEvent[PPOUpdatePayload], update: PPOUpdatePayload) -> None:
-        self._judged.append(update)
         self._observed.update = update
-        self._observed.level = policy_level(tuple(self._judged), self._limits).level
+        self._observed.level = self._window.add(update).level
         self._record(update)
         span = self._complete_span(event)
         self._add_events(event, span)

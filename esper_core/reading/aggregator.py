@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from esper_core.events import Payload
-    from esper_core.health import HeadLevel
+    from esper_core.health import PolicyLevel
 
 __all__ = ["SanctumAggregator"]
 
@@ -219,11 +219,11 @@ class SanctumAggregator:
         return self._tamiyo
 
     @property
-    def critical_head(self) -> HeadLevel | None:
-        """The worst head at CRITICAL over the judged window; None when there is none."""
+    def policy(self) -> PolicyLevel:
+        """The policy's level, and each head's, over the judged window."""
         return policy_level(
             [item.payload for item in islice(reversed(self._updates), HEALTH_WINDOW)][::-1], self._tamiyo.limits
-        ).head
+        )
 
     def snapshot(self) -> SanctumSnapshot:
         """The state now. Shares nothing mutable with the aggregator."""

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from esper_core.health import format_kl
+from esper_core.reading.judged import judged_policy
 from esper_core.reading.rows import METRICS
 from esper_core.reading.table import json_value
 from esper_core.reading.trend import trend
@@ -23,6 +24,7 @@ _EVENTS = 20
 def document(model: ScreenModel) -> dict[str, Any]:
     """Everything the screen shows, with unrounded numbers."""
     snapshot, tamiyo, last = model.snapshot, model.snapshot.tamiyo, model.snapshot.last
+    levels = {head.name: head for head in judged_policy(snapshot).heads}
     found = {
         "schema": SCHEMA,
         "run": {
@@ -84,6 +86,13 @@ def document(model: ScreenModel) -> dict[str, Any]:
                 "entropy_normalised": head.entropy_normalised,
                 "clip_fraction": head.clip_fraction,
                 "decisions": head.decisions,
+                "judged": {
+                    "kl": judged.kl if judged.decisions else None,
+                    "decisions": judged.decisions,
+                    "level": judged.level.value,
+                }
+                if (judged := levels.get(head.name)) is not None
+                else None,
             }
             for head in snapshot.heads
         ],

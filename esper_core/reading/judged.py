@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from esper_core.health import (
     DEFAULT_KL_LIMITS,
     HEALTH_WINDOW,
-    HeadLevel,
     HealthLevel,
     KLLimits,
+    PolicyLevel,
     RunState,
     Suggestion,
     Verdict,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from esper_core.reading.snapshot import SanctumSnapshot
     from esper_core.runs.state import RunRecord
 
-__all__ = ["critical_head", "judge", "judge_snapshot", "run_verdict", "update_advice"]
+__all__ = ["judge", "judge_snapshot", "judged_policy", "run_verdict", "update_advice"]
 
 
 def judge(
@@ -59,16 +59,19 @@ def judge(
     last = recent[-1] if recent else None
     leading = last.leading_head if last is not None else None
     lost = losses(accounts)
+    policy = policy_level(recent, limits)
     return verdict(
         VerdictInput(
             state=state,
-            levels=tuple(item.health for item in recent[-HEALTH_WINDOW:]),
+            levels=policy.levels,
             updates=updates,
             kl=last.judged_kl(limits.on) if last is not None else None,
             limits=limits,
-            critical_head=policy_level(recent, limits).head,
+            pooled_kl=policy.kl,
+            critical_head=policy.head,
             head=leading.name if leading is not None else None,
             share=leading.share if leading is not None else None,
+            forced=policy.forced,
             journal_lost=lost.record,
             sink_lost=lost.others,
             age_s=age_s,
@@ -118,28 +121,27 @@ def judge_snapshot(snapshot: SanctumSnapshot, life: Life, *, age_s: float | None
     )
 
 
-def critical_head(snapshot: SanctumSnapshot) -> HeadLevel | None:
-    """The worst head at CRITICAL over the judged window of what is shown; None when there is none."""
-    return policy_level(snapshot.recent[-HEALTH_WINDOW:], snapshot.tamiyo.limits).head
+def judged_policy(snapshot: SanctumSnapshot) -> PolicyLevel:
+    """The policy's level, and each head's, over the judged window of what is shown."""
+    return policy_level(snapshot.recent[-HEALTH_WINDOW:], snapshot.tamiyo.limits)
 
 
-def update_advice(
-    last: PPOUpdatePayload | None, *, named: bool = True, head: HeadLevel | None = None
-) -> Suggestion | None:
+def update_advice(last: PPOUpdatePayload | None, *, policy: PolicyLevel, named: bool = True) -> Suggestion | None:
     """What to try after an update, or None when there is nothing to do.
 
     Args:
         last: the update.
+        policy: its level over the judged window. The verdict and this advice are about the same head.
         named: name the head that carries most of the KL as the cause; False where the line names it already.
-        head: the head at CRITICAL over the judged window, or None: a calm update is then advised about it.
     """
     if last is None:
         return None
-    if head is not None and last.health.severity <= HealthLevel.HEALTHY.severity and last.early_stop is None:
-        return head_suggestion(head.name, learning_rate=last.learning_rate)
+    if policy.blamed is not None:
+        calm = all(level.severity < HealthLevel.WARNING.severity for level in policy.levels)
+        return head_suggestion(policy.blamed.name, learning_rate=last.learning_rate, others_calm=calm)
     leading = last.leading_head if named else None
     return suggestion(
-        level=last.health,
+        level=policy.levels[-1] if policy.levels else last.health,
         early_stopped=last.early_stop is not None,
         stopped_epoch=last.early_stop.epoch if last.early_stop is not None else None,
         epochs_planned=max(last.epochs_planned, 1),

@@ -17,7 +17,7 @@ from esper_core.health import (
     verdict,
 )
 from esper_core.reading.account import merged
-from esper_core.reading.judged import critical_head, judge_snapshot, update_advice
+from esper_core.reading.judged import judge_snapshot, judged_policy, update_advice
 from esper_core.reading.life import Life
 from esper_core.reading.progress import Progress, progress_of
 from esper_core.reading.returns import return_to_show
@@ -147,7 +147,7 @@ def build(
         snapshot=snapshot,
         life=life,
         verdict=judged,
-        advice=state_suggestion(judged.kind) or update_advice(snapshot.last, head=critical_head(snapshot)),
+        advice=state_suggestion(judged.kind) or update_advice(snapshot.last, policy=judged_policy(snapshot)),
         progress=progress_of(snapshot, life),
         age_s=age_s,
         ended_s=since if life.state.ended else None,

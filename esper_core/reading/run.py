@@ -141,6 +141,17 @@ class Run:
             wanted = max(wanted * 4, _LOOK_BACK)
         return []
 
+    def updates_before(self, update_id: int, count: int) -> list[TelemetryEvent[PPOUpdatePayload]]:
+        """The last effective updates below an id, oldest first: those that a resume from there goes on from.
+
+        Raises:
+            UsageError: ``count`` is negative.
+        """
+        newest = self.last_updates(1)
+        beyond = max(0, newest[0].payload.update_id - update_id + 1) if newest else 0
+        found = self.last_updates(beyond + count) if count >= 0 else self.last_updates(count)
+        return [event for event in found if event.payload.update_id < update_id][-count:] if count else []
+
     def verdict(self, *, now_ns: int | None = None) -> Verdict:
         """Judge the run as every other screen does; see :func:`esper_core.health.verdict`.
 

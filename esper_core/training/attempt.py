@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import time
-from collections import deque
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from esper_core.config.show import config_toml
-from esper_core.errors import EsperError
+from esper_core.errors import EsperError, JournalError
 from esper_core.events import RunFinished
 from esper_core.health import HEALTH_WINDOW, RunState
 from esper_core.host.load.secrets import secret_keys
@@ -62,7 +61,6 @@ class Attempt:
     on_started: Callable[[Started], None]
     on_notice: Callable[[str], None]
     exit_on_second_interrupt: bool
-    _recent: deque[PPOUpdatePayload] = field(default_factory=lambda: deque(maxlen=HEALTH_WINDOW))
     _begun: float = field(default_factory=time.monotonic)
     _pid: int = field(default_factory=os.getpid)
 
@@ -83,7 +81,7 @@ class Attempt:
             raise
         judged = judge(
             result.state,
-            recent=tuple(self._recent),
+            recent=session.emitter.window.updates,
             updates=result.updates,
             limits=self.resolved.config.health.limits,
             accounts=session.report.sinks,
@@ -126,8 +124,19 @@ class Attempt:
             selection=self.selection,
             updates=self.checkpoint.update_id if self.checkpoint is not None else 0,
             env_steps=self.checkpoint.env_steps if self.checkpoint is not None else 0,
+            earlier=self._earlier(),
             on_notice=self.on_notice,
         )
+
+    def _earlier(self) -> list[PPOUpdatePayload]:
+        """The updates that the policy's level goes on from; none without a journal, or with one that is unreadable."""
+        if self.resumed is None:
+            return []
+        try:
+            events = self.resumed.updates_before(self.agent.updates + 1, HEALTH_WINDOW)
+        except (JournalError, OSError):
+            return []
+        return [event.payload for event in events]
 
     def _write_config(self, run: RunDir) -> None:
         text = config_toml(self.resolved, secret_keys(self.resolved.config))
@@ -152,22 +161,13 @@ class Attempt:
 
     def _train(self, session: Session, run: RunDir) -> TrainResult:
         settings = self.resolved.config.run
-        seen = self.agent.updates
-
-        def progressed(*, updates: int, env_steps: int) -> None:
-            nonlocal seen
-            if updates != seen and self.agent.last is not None:
-                seen = updates
-                self._recent.append(self.agent.last)
-            session.progress(updates=updates, env_steps=env_steps)
-
         trainer = Trainer(
             self.agent,
             self.task,
             self.resolved.config,
             emitter=session.emitter,
             should_stop=session.stop,
-            on_progress=progressed,
+            on_progress=session.progress,
             checkpointer=Checkpointer(run.checkpoint, settings.checkpoint_interval_s),
             resume=self.checkpoint,
             resumed_from=session.attempt - 1 if self.resumed is not None else None,

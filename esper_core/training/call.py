@@ -57,8 +57,8 @@ def train(
         **settings: ``env``: the environment's id, or the table ``[env]`` as a dict; ``updates``, ``steps``,
             ``episodes``: the first limit reached ends the run, 0 means no limit, and with no limit at all the run
             trains until it is stopped, with a warning at its start; ``seed``; ``sinks``: names, or ``./file.py:Class``;
-            ``preset``; and the tables ``ppo``, ``run``, ``otel``, ``delivery`` and ``sink`` as dicts.
-            ``docs/reference/config.md`` has every key. None means not given.
+            ``preset``; and the tables ``ppo``, ``health``, ``run``, ``otel``, ``delivery`` and ``sink`` as
+            dicts. ``docs/reference/config.md`` has every key. None means not given.
 
     Returns:
         The run, ended: ``.verdict()``, ``.updates()``, ``.summary``, ``.path``.

@@ -8,15 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from esper_core.config.schema import EsperConfig, HealthConfig
-from esper_core.events import PPOUpdatePayload, RunStarted
-from esper_core.health import KLLimits, format_kl, update_level
+from esper_core.events import HeadStats, PolicyHealthChanged, PPOUpdatePayload, RunFinished, RunStarted
+from esper_core.health import HealthLevel, KLLimits, RunState, format_kl, update_level
 from esper_core.host.session import Session
 from esper_core.reading import open_run
 from esper_core.reading.glyphs import ARROWS, LEVELS
@@ -210,3 +210,114 @@ def test_limits_of_the_run_agree_everywhere(tmp_path: Path, limits: KLLimits, ju
     assert f"warn ≥ {limits.warning:.3f} crit ≥ {limits.critical:.3f}" in banner
     assert f"{limits.name} nats" in screen
     assert f"{limits.name.upper()} BY UPDATE" in screen
+
+
+def judged_by_all(run: Path) -> set[tuple[str, str]]:
+    """Label and reason, as everybody who reads the run on disk has them."""
+    (listed,) = json.loads(esper("runs", "--dir", str(run.parent), "--json").stdout)
+    shown = json.loads(esper("sanctum", str(run), "--once", "--json").stdout)["verdict"]
+    told = open_run(run).verdict()
+    return {(listed["verdict"], listed["reason"]), (shown["label"], shown["reason"]), (told.label, told.reason)}
+
+
+def resumed(folder: Path, second: KLLimits, kls: tuple[float, ...], first_id: int = 6) -> tuple[Path, Any, list[Any]]:
+    """A run whose second attempt has limits of its own, the level it ended at, and the changes that it told."""
+    kept = RunStarted(environment="mine", heads=("a",))
+    run = create_run(folder)
+    for attempt, limits, ids, values in (
+        (1, KLLimits(), range(1, 7), (0.001, 0.001, 0.001, 0.02, 0.2, 0.02)),
+        (2, second, range(first_id, first_id + len(kls)), kls),
+    ):
+        config = EsperConfig(
+            sinks=("journal",),
+            health=HealthConfig(kl_on=limits.on, kl_warning=limits.warning, kl_critical=limits.critical),
+        )
+        earlier = [item.payload for item in open_run(run.path).updates_before(ids[0], 3)] if attempt > 1 else []
+        with Session(
+            config, run=run, attempt=attempt, environment="mine", earlier=earlier, install_signal_handlers=False
+        ) as session:
+            session.emitter.emit_run_started(replace(kept, first_update_id=ids[0]))
+            for number, value in zip(ids, values, strict=True):
+                session.emitter.emit_ppo_update(
+                    PPOUpdatePayload(update_id=number, kl_divergence=value, kl_joint=2 * value)
+                )
+            session.emitter.emit_run_finished(RunFinished(state=RunState.DONE, updates=ids[-1]))
+    events = [item.payload for item in open_run(run.path).events() if item.attempt > 1]
+    changes = [item for item in events if isinstance(item, PolicyHealthChanged)]
+    return run.path, events[-1].health, changes
+
+
+def test_a_resumed_run_goes_on_from_its_own_level(tmp_path: Path) -> None:
+    run, ended, changes = resumed(tmp_path, KLLimits(), (0.001, 0.001))
+    told = open_run(run).verdict()
+    assert (told.level, ended) == (HealthLevel.CRITICAL, HealthLevel.CRITICAL)
+    assert told.reason == "KL >= 0.03 in 1 of last 3 updates"
+    assert judged_by_all(run) == {(told.label, told.reason)}
+    assert changes == []  # critical before and after
+
+
+def test_a_resumed_run_calms_from_its_own_level(tmp_path: Path) -> None:
+    run, ended, changes = resumed(tmp_path, KLLimits(), (0.001, 0.001, 0.001))
+    assert ended is HealthLevel.HEALTHY
+    assert judged_by_all(run) == {("healthy", "KL 0.0010 is below 0.015")}
+    assert [(item.previous, item.current) for item in changes] == [(HealthLevel.CRITICAL, HealthLevel.HEALTHY)]
+
+
+@pytest.mark.parametrize(
+    ("limits", "verdict"),
+    [
+        (KLLimits(on="joint", warning=0.25, critical=0.5), ("warning", "joint KL >= 0.25 in 1 of last 3 updates")),
+        (KLLimits(warning=0.5, critical=0.9), ("healthy", "KL 0.0010 is below 0.5")),
+        (KLLimits(warning=0.0005, critical=0.002), ("critical", "KL >= 0.002 in 1 of last 3 updates")),
+    ],
+)
+def test_a_run_resumed_with_other_limits_is_judged_by_them_alone(
+    tmp_path: Path, limits: KLLimits, verdict: tuple[str, str]
+) -> None:
+    run, ended, _ = resumed(tmp_path, limits, (0.001, 0.001))
+    assert judged_by_all(run) == {verdict}
+    assert ended.value == verdict[0]
+
+
+@pytest.mark.parametrize(("first", "count"), [(6, 3), (3, 3), (2, 3), (1, 3), (7, 2), (6, 0)])
+def test_updates_before_are_those_below_an_id(tmp_path: Path, first: int, count: int) -> None:
+    run = drifting(tmp_path, KLLimits(), 0.01)
+    found = [item.payload.update_id for item in open_run(run).updates_before(first, count)]
+    assert found == list(range(1, first))[max(0, first - 1 - count) :]
+
+
+def test_the_end_of_a_resumed_training_says_what_the_readers_say(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="trains")
+    words = ("ppo", "--env", "CartPole-v1", "--seed", "1", "--set", "ppo.target_kl=0", "--sink", "journal")
+    first = esper(*words, "--dir", str(tmp_path), "--updates", "4", "--set", "ppo.learning_rate=0.03")
+    assert first.returncode == 0, first.stderr
+    (run,) = (item for item in tmp_path.iterdir() if (item / "run.json").is_file())
+    again = esper("ppo", "--resume", str(run), "--updates", "5", "--set", "ppo.learning_rate=0.00001")
+    assert again.returncode == 0, again.stderr
+    ((label, reason),) = judged_by_all(run)
+    assert f"verdict  {label}: {reason}" in again.stdout + again.stderr
+    assert open_run(run).summary is not None
+    assert open_run(run).summary["verdict_reason"] == reason
+
+
+def test_the_document_has_each_head_s_pooled_kl_and_level(tmp_path: Path) -> None:
+    run = create_run(tmp_path)
+    with Session(EsperConfig(sinks=("journal",)), run=run, install_signal_handlers=False) as session:
+        session.emitter.emit_run_started(RunStarted(environment="mine", heads=("busy", "slot", "idle")))
+        for number, kl in enumerate((0.09, 0.09, 0.06, 0.04, 0.02), 1):
+            heads = (
+                HeadStats(name="busy", kl=0.004, decisions=1000, share=0.4),
+                HeadStats(name="slot", kl=kl, decisions=100, share=0.6),
+                HeadStats(name="idle"),
+            )
+            update = PPOUpdatePayload(update_id=number, kl_divergence=(4 + kl * 100) / 1100, heads=heads)
+            session.emitter.emit_ppo_update(update)
+    shown = json.loads(esper("sanctum", str(run.path), "--once", "--json").stdout)
+    judged = {head["name"]: head["judged"] for head in shown["heads"]}
+    assert judged["slot"] == {"kl": pytest.approx(0.04), "decisions": 300, "level": "critical"}
+    assert judged["busy"] == {"kl": pytest.approx(0.004), "decisions": 3000, "level": "healthy"}
+    assert judged["idle"] == {"kl": None, "decisions": 0, "level": "unknown"}
+    assert next(head["kl"] for head in shown["heads"] if head["name"] == "slot") == 0.02
+    assert shown["verdict"]["reason"].startswith("head slot at KL 0.0400 >= 0.03 over 300 decisions in 3 updates")
+    assert shown["verdict"]["suggestion"].startswith("head slot ")
+    assert judged_by_all(run.path) == {(shown["verdict"]["label"], shown["verdict"]["reason"])}

@@ -18,8 +18,17 @@ if TYPE_CHECKING:
 pytest.importorskip("esper_sink_journal", reason="the example writes a journal")
 
 
-@pytest.mark.parametrize(("kl", "verdict"), [(0.5, "critical"), (0.001, "healthy")])
-def test_a_loop_of_ones_own_is_judged_by_the_kl_it_emits(kl: float, verdict: str, tmp_path: Path) -> None:
+LIMITS = "[health]\nkl_warning = 0.6\nkl_critical = 0.9\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "kl", "verdict"),
+    [("", 0.5, "critical"), ("", 0.001, "healthy"), (LIMITS, 0.5, "healthy"), (LIMITS, 0.9, "critical")],
+)
+def test_a_loop_of_ones_own_is_judged_by_the_kl_it_emits_and_by_its_limits(
+    config: str, kl: float, verdict: str, tmp_path: Path
+) -> None:
+    (tmp_path / "esper.toml").write_text(config)
     text = inspect.getdoc(Session) or ""
     example = text.partition("::\n")[2].partition("\nArgs:")[0]
     program = tmp_path / "program.py"

@@ -741,7 +741,7 @@ def test_the_limits_of_the_run_are_a_gauge_by_level(pipeline: Pipeline) -> None:
         }
 
     assert shown() == {("warning", "weighted"): 0.015, ("critical", "weighted"): 0.03}
-    pipeline.emitter.limits = KLLimits(on="joint", warning=0.05, critical=0.1)
+    pipeline.emitter.window.limits = KLLimits(on="joint", warning=0.05, critical=0.1)
     pipeline.emitter.emit_run_started(RunStarted(environment="mine"))
     assert shown() == {("warning", "joint"): 0.05, ("critical", "joint"): 0.1}
 

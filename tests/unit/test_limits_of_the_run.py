@@ -218,14 +218,15 @@ def test_one_head_at_critical_is_at_least_a_warning_on_every_surface_and_is_name
     aggregator.handle_all(events)
     model = build(aggregator.snapshot(), Life(), now_ns=0)
     assert model.verdict.kind is VerdictKind.WARNING
-    assert model.verdict.reason == ("head slot at KL 0.0600 >= 0.03 over 300 decisions; all heads together KL 0.0091")
+    assert model.verdict.reason == (
+        "head slot at KL 0.0600 >= 0.03 over 300 decisions in 3 updates; all heads together KL 0.0091"
+    )
     assert model.advice is not None
     assert "head slot" in str(model.advice)
     changes = [event.payload for event in events if event.kind == "policy_health_changed"]
     assert [(item.current, item.head) for item in changes] == [(HealthLevel.WARNING, "slot")]
-    assert aggregator.critical_head is not None
-    assert aggregator.critical_head.name == "slot"
-    assert dataclasses.asdict(aggregator.critical_head) == {
+    assert aggregator.policy.head is not None
+    assert dataclasses.asdict(aggregator.policy.head) == {
         "name": "slot",
         "kl": pytest.approx(0.06),
         "decisions": 300,

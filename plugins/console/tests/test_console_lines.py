@@ -124,3 +124,17 @@ def test_a_skipped_update_says_why() -> None:
 def test_non_finite_is_said_in_words() -> None:
     text = line(update(math.nan, health=HealthLevel.NON_FINITE))
     assert "KL non-finite   × non-finite" in text  # noqa: RUF001  # the glyph
+
+
+def test_the_second_line_is_about_the_head_at_critical_that_the_verdict_names() -> None:
+    heads = (
+        HeadStats(name="slot", kl=0.01, decisions=1000, share=0.62),
+        HeadStats(name="tempo", kl=0.06, decisions=100, share=0.38),
+    )
+    assert second(update(0.0146, heads=heads)) == (
+        "↳ head tempo drifts too fast behind calm ones: plan more rollout_steps, so that it decides more often, or "
+        "lower learning_rate to 0.0001"
+    )
+    assert second(update(0.0172, heads=heads)) == (
+        "↳ head tempo drifts too fast: lower learning_rate to 0.0001, or plan more rollout_steps"
+    )

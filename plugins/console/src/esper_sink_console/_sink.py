@@ -93,10 +93,12 @@ class ConsoleSink:
             return
         self._episodes += update.episodes
         self._run.handle(event)
-        tamiyo, head = self._run.tamiyo, self._run.critical_head
-        second = advice(update, head=head, ascii_only=self._ascii) if self._config.advice else None
+        tamiyo, policy = self._run.tamiyo, self._run.policy
+        second = advice(update, policy=policy, ascii_only=self._ascii) if self._config.advice else None
         notable = (
-            update.health.severity >= HealthLevel.WARNING.severity or update.outcome != "completed" or head is not None
+            update.health.severity >= HealthLevel.WARNING.severity
+            or update.outcome != "completed"
+            or policy.head is not None
         )
         if notable or update.update_id % self._config.every == 0:
             screen.show(

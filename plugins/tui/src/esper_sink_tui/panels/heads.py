@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from esper_core.health import HealthLevel, classify_entropy, classify_kl, format_kl
 from esper_core.reading.glyphs import LEVELS
-from esper_core.reading.judged import critical_head
+from esper_core.reading.judged import judged_policy
 from esper_core.reading.numbers import count, percent, plain
 from esper_core.reading.rows import kl_range
 from esper_sink_tui.lines import clean, fit, frame, line, pad, row
@@ -56,11 +56,12 @@ def _leading(heads: tuple[HeadState, ...]) -> HeadState | None:
 
 
 def _drift(model: ScreenModel, leading: HeadState | None) -> str:
-    """Names the head at CRITICAL over the judged window, else the head with the largest share of a high KL."""
-    critical = critical_head(model.snapshot)
-    if critical is not None and model.snapshot.tamiyo.level.severity < HealthLevel.WARNING.severity:
+    """Names the head at CRITICAL that the verdict names, else the head with the largest share of a high KL."""
+    critical = judged_policy(model.snapshot).blamed
+    calm = model.snapshot.tamiyo.level.severity < HealthLevel.WARNING.severity
+    if critical is not None and (calm or leading is None or critical.name != leading.name):
         return f"{clean(critical.name)} critical over {critical.decisions}"
-    if leading is None or model.snapshot.tamiyo.level.severity < HealthLevel.WARNING.severity:
+    if leading is None or calm:
         return "d KL" if model.head_view == "entropy" else "d entropy, clip"
     return f"{clean(leading.name)} carries {percent(leading.share, 0)}"
 
