@@ -99,23 +99,36 @@ class HeadLevel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyLevel:
-    """The policy after an update.
+    """The policy after an update. What only a reader asks for is worked out when it is asked for.
 
     Attributes:
         level: the worst of the last three updates' levels; at least WARNING while a head is at CRITICAL.
         levels: of each of these updates under the limits in force, oldest first.
-        kl: the judged KL of all heads together, nats, pooled over these updates; None when not measured.
-        heads: every head over these updates.
         head: the worst head at CRITICAL; None when there is none, or only one head at all.
-        forced: every step of these updates was forced: nothing was decided, so nothing could be measured.
+        updates: these updates, oldest first.
+        limits: in force.
     """
 
     level: HealthLevel = HealthLevel.UNKNOWN
     levels: tuple[HealthLevel, ...] = ()
-    kl: float | None = None
-    heads: tuple[HeadLevel, ...] = ()
     head: HeadLevel | None = None
-    forced: bool = False
+    updates: Sequence[UpdateSeen] = ()
+    limits: KLLimits = DEFAULT_KL_LIMITS
+
+    @property
+    def kl(self) -> float | None:
+        """The judged KL of all heads together, nats, pooled over these updates; None when not measured."""
+        return _pooled_kl(self.updates, self.limits)
+
+    @property
+    def heads(self) -> tuple[HeadLevel, ...]:
+        """Every head over these updates."""
+        return head_levels(self.updates, self.limits)
+
+    @property
+    def forced(self) -> bool:
+        """Every step of these updates was forced: nothing was decided, so nothing could be measured."""
+        return bool(self.levels) and all(item.steps_forced and not item.steps for item in self.updates)
 
     @property
     def blamed(self) -> HeadLevel | None:
@@ -182,21 +195,23 @@ def policy_level(updates: Sequence[UpdateSeen], limits: KLLimits = DEFAULT_KL_LI
             other limits is judged by those of its newest attempt.
         limits: of the run, in force now.
     """
-    levels = tuple(level_under(update, limits) for update in updates[-HEALTH_WINDOW:])
+    window = updates[-HEALTH_WINDOW:]
+    levels = tuple([level_under(update, limits) for update in window])
     level = verdict_level(levels)
+    head = _critical_head(window, limits)
+    if head is not None and level.severity < HealthLevel.WARNING.severity:
+        level = HealthLevel.WARNING
+    return PolicyLevel(level=level, levels=levels, head=head, updates=window, limits=limits)
+
+
+def _critical_head(updates: Sequence[UpdateSeen], limits: KLLimits) -> HeadLevel | None:
+    """The worst head at CRITICAL among several. Called for every update, so a calm window costs little."""
+    floor = limits.critical * (1 - 1e-9)  # no mean is above its largest value, but for rounding
+    if not any(head.kl is not None and head.kl >= floor for update in updates for head in update.heads):
+        return None
     heads = head_levels(updates, limits)
     critical = [head for head in heads if head.level is HealthLevel.CRITICAL] if len(heads) > 1 else []
-    worst_head = max(critical, key=lambda head: head.kl, default=None)
-    if worst_head is not None and level.severity < HealthLevel.WARNING.severity:
-        level = HealthLevel.WARNING
-    return PolicyLevel(
-        level=level,
-        levels=levels,
-        kl=_pooled_kl(updates[-HEALTH_WINDOW:], limits),
-        heads=heads,
-        head=worst_head,
-        forced=bool(levels) and all(item.steps_forced and not item.steps for item in updates[-HEALTH_WINDOW:]),
-    )
+    return max(critical, key=lambda head: head.kl, default=None)
 
 
 def _pooled_kl(updates: Sequence[UpdateSeen], limits: KLLimits) -> float | None:

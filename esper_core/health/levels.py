@@ -107,6 +107,10 @@ def classify_kl(kl: float | None, limits: KLLimits = DEFAULT_KL_LIMITS) -> Healt
     return _above(kl, limits.warning, limits.critical)
 
 
+def _is_broken(value: float | None) -> bool:
+    return value is not None and not math.isfinite(value)
+
+
 def update_level(
     kl_divergence: float | None,
     *,
@@ -125,7 +129,7 @@ def update_level(
             step did: it sets no level.
         limits: of the run.
     """
-    if non_finite or HealthLevel.NON_FINITE in {classify_kl(kl_divergence), classify_kl(kl_joint)}:
+    if non_finite or _is_broken(kl_divergence) or _is_broken(kl_joint):
         return HealthLevel.NON_FINITE
     if kl_measured != "after_last_step":
         return HealthLevel.UNKNOWN
