@@ -104,7 +104,12 @@ def test_every_reader_judges_by_the_limits_that_the_run_told(
         limits.warning,
         limits.critical,
     )
-    assert shown["health"]["kl_joint" if limits.on == "joint" else "kl_divergence"]["level"] == level.value
+    judged_key, other_key = ("kl_joint", "kl_divergence") if limits.on == "joint" else ("kl_divergence", "kl_joint")
+    assert shown["health"][judged_key]["level"] == level.value
+    assert shown["health"][judged_key]["value"] == judged
+    assert shown["health"][other_key]["value"] == getattr(updates[-1], other_key)
+    assert shown["health"][other_key]["level"] == "unknown"
+    assert shown["health"][other_key]["limits"] == {"warning": "", "critical": ""}
     text = format_kl(judged, limits=limits)
     assert shown["kl"]["text"] == text
     line = "".join(part for part, _ in update_line(updates[-1], "", limits=limits))
@@ -182,6 +187,9 @@ def test_nan_in_either_kl_is_non_finite_whichever_is_judged() -> None:
         (0.0404, 3, KLLimits(warning=0.02, critical=0.0402), "0.0404"),
         (0.0152, 3, DEFAULT_KL_LIMITS, "0.015"),
         (0.0002, 3, KLLimits(warning=0.0001, critical=0.0003), "0.0002"),
+        (5e-10, 4, KLLimits(warning=1e-9, critical=2e-9), "0.0000000005"),
+        (3e-25, 4, KLLimits(warning=1e-24, critical=2e-24), "3e-25"),
+        (0.0, 4, KLLimits(warning=1e-9, critical=2e-9), "0.0000"),
         (None, 3, DEFAULT_KL_LIMITS, "—"),
         (math.nan, 3, DEFAULT_KL_LIMITS, "non-finite"),
     ],
