@@ -31,7 +31,8 @@ from esper_core.events import (
     TelemetryEvent,
     TraceRef,
 )
-from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel, KLLimits, PolicyWindow, update_level
+from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel, KLLimits, update_level
+from esper_core.health.window import PolicyWindow
 from esper_core.hooks import SinkHooks
 from esper_core.semconv.attributes import (
     ITERATION_SPAN,

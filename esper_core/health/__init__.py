@@ -30,7 +30,6 @@ from esper_core.health.limits import (
     KLOn,
     TUIThresholds,
 )
-from esper_core.health.window import PolicyWindow
 from esper_core.health.words import format_kl
 
 __all__ = [
@@ -43,7 +42,6 @@ __all__ = [
     "KLLimits",
     "KLOn",
     "PolicyLevel",
-    "PolicyWindow",
     "RunState",
     "Suggestion",
     "TUIThresholds",

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from esper_core.emitter import TelemetryEmitter
 from esper_core.events import EVENTS, RunFinished, SinkLoss
-from esper_core.health import PolicyWindow, RunState
+from esper_core.health import RunState
+from esper_core.health.window import PolicyWindow
 from esper_core.hooks import CloseReason, SinkContext, hookimpl
 from esper_core.host.deliver.hub import ActiveSink, Hub
 from esper_core.host.deliver.report import SessionReport

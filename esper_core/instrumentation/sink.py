@@ -18,7 +18,7 @@ from opentelemetry import metrics as otel_metrics
 from opentelemetry import trace as otel_trace
 
 from esper_core.events import PPOUpdatePayload, RunStarted
-from esper_core.health import PolicyWindow, RunState
+from esper_core.health.window import PolicyWindow
 from esper_core.hooks import hookimpl
 from esper_core.instrumentation.metrics import SinkCounts, runs_of
 from esper_core.instrumentation.pending import KL_BOUNDARIES, create_histogram, record_finite
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from esper_core.config.schema import OtelConfig
     from esper_core.events import TelemetryEvent
+    from esper_core.health import RunState
     from esper_core.hooks import EventKinds
 
 __all__ = ["Instrumentation"]
