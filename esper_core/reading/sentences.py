@@ -6,14 +6,15 @@ that stands alone: it names its subject and has the numbers that no column shows
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+import math
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from esper_core.events import PolicyHealthChanged, RunFinished, RunStarted, SinkStatusChanged
 from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel, KLLimits, format_kl
 from esper_core.reading.numbers import count, percent, plain
 
 if TYPE_CHECKING:
-    from esper_core.events import EarlyStop, Payload, PPOUpdatePayload, TelemetryEvent
+    from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
 
 __all__ = [
     "Room",
@@ -32,6 +33,14 @@ __all__ = [
 
 Room: TypeAlias = Literal["line", "narrow"]
 """How much room a column has: ``line`` from 100 columns on, ``narrow`` below."""
+
+
+_COMPARED: Final = {
+    "pooled": "pooled {}",
+    "minibatch": "{} of the minibatch",
+    "epoch": "{} of the epoch's last minibatch",
+}
+"""What a rule of early stopping compares with the limit."""
 
 
 def level_word(level: HealthLevel) -> str:
@@ -55,18 +64,36 @@ def carries(update: PPOUpdatePayload) -> str:
 # --- updates ------------------------------------------------------------------------------------
 
 
-def early_stop_text(
-    stop: EarlyStop, kl_after: float | None, *, short: bool = False, limits: KLLimits = DEFAULT_KL_LIMITS
-) -> str:
-    """Where an update stopped, on what, against which limit, which head, and the judged KL after the last step."""
-    value, after = format_kl(stop.value, limits=limits), format_kl(kl_after, limits=limits)
-    limit = plain(stop.threshold, 4)
+def early_stop_text(update: PPOUpdatePayload, *, short: bool = False, limits: KLLimits = DEFAULT_KL_LIMITS) -> str:
+    """Where an update stopped, which KL went beyond which limit, which head, and the same KL after the last step.
+
+    Empty for an update that did not stop early. The KL is the one that the stop is on, whatever KL the run is judged
+    by; the run's ``limits`` only say how many digits it needs.
+    """
+    stop = update.early_stop
+    if stop is None:
+        return ""
+    kind = "joint KL" if update.stop_on == "joint" else "KL"
+    found = _beyond(stop.value, stop.threshold)
+    after = format_kl(update.judged_kl("joint" if update.stop_on == "joint" else "weighted"), limits=limits)
     if short:
         head = f", {stop.head}" if stop.head else ""
-        return f"epoch {stop.epoch} mb {stop.minibatch}, {value} > {limit}{head}, after {after}"
+        joint = "joint " if update.stop_on == "joint" else ""
+        return f"epoch {stop.epoch} mb {stop.minibatch}, {joint}{found}{head}, after {after}"
     head = f", head {stop.head}" if stop.head else ""
-    place = f"epoch {stop.epoch} minibatch {stop.minibatch}"
-    return f"{place}, pooled KL {value} > {limit}{head}, {limits.name} after it {after}"
+    compared = _COMPARED.get(update.stop_rule, "{}").format(kind)
+    return f"epoch {stop.epoch} minibatch {stop.minibatch}, {compared} {found}{head}, {kind} after it {after}"
+
+
+def _beyond(value: float | None, threshold: float) -> str:
+    """``0.0310 > 0.0300``: four decimals, or as many as tell the two apart and show the limit."""
+    if value is None:
+        return f"above {threshold:g}"
+    for form in (*(f".{digits}f" for digits in range(4, 9)), *(f".{digits}g" for digits in range(2, 18))):
+        over, limit = format(value, form), format(threshold, form)
+        if float(over) > float(limit) and math.isclose(float(limit), threshold, rel_tol=0.01):
+            return f"{over} > {limit}"
+    return f"{plain(value, 4)} > {plain(threshold, 4)}"  # NaN and Inf
 
 
 def outcome(update: PPOUpdatePayload, room: Room = "line") -> str:
@@ -90,8 +117,7 @@ def update_text(update: PPOUpdatePayload, limits: KLLimits = DEFAULT_KL_LIMITS) 
     if update.non_finite:
         parts.append(f"{update.non_finite} non-finite values")
     if update.early_stop is not None:
-        told = early_stop_text(update.early_stop, update.judged_kl(limits.on), limits=limits)
-        parts.append(f"stopped early: {told}")
+        parts.append(f"stopped early: {early_stop_text(update, limits=limits)}")
     elif update.outcome != "completed":
         parts.append(f"{update.outcome}: {update.reason}" if update.reason else update.outcome)
     else:

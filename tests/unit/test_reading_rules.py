@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from typing import Any
 
@@ -23,7 +24,7 @@ from esper_core.events import (
     TelemetryEvent,
     TraceRef,
 )
-from esper_core.health import HealthLevel, RunState, VerdictKind
+from esper_core.health import HealthLevel, KLLimits, RunState, VerdictKind
 from esper_core.reading.account import (
     SinkAccount,
     from_record,
@@ -37,7 +38,7 @@ from esper_core.reading.account import (
 from esper_core.reading.attempts import Attempts, Once
 from esper_core.reading.glyphs import LEVELS, STATES, VERDICTS, encodable, to_ascii
 from esper_core.reading.returns import return_to_show
-from esper_core.reading.sentences import outcome, sentence, sink_status, update_text
+from esper_core.reading.sentences import early_stop_text, outcome, sentence, sink_status, update_text
 from esper_core.runs import RunRecord, SinkRecord
 
 # --- attempts -----------------------------------------------------------------------------------
@@ -230,6 +231,52 @@ def test_how_an_update_ended(values: dict[str, Any], line: str, narrow: str, log
     assert outcome(update) == line
     assert outcome(update, "narrow") == narrow
     assert update_text(update) == log
+
+
+@pytest.mark.parametrize(
+    ("on", "rule", "name"),
+    [
+        ("weighted", "pooled", "pooled KL"),
+        ("weighted", "minibatch", "KL of the minibatch"),
+        ("weighted", "epoch", "KL of the epoch's last minibatch"),
+        ("joint", "pooled", "pooled joint KL"),
+        ("joint", "minibatch", "joint KL of the minibatch"),
+        ("joint", "epoch", "joint KL of the epoch's last minibatch"),
+    ],
+)
+def test_an_early_stop_names_the_kl_it_is_on_whatever_the_run_is_judged_by(on: str, rule: str, name: str) -> None:
+    stop = EarlyStop(epoch=3, minibatch=2, value=0.05, threshold=0.03)
+    update = PPOUpdatePayload(
+        update_id=1, kl_divergence=0.004, kl_joint=0.02, stop_on=on, stop_rule=rule, early_stop=stop
+    )
+    kl, after = ("joint KL", "0.0200") if on == "joint" else ("KL", "0.0040")
+    sign = "joint " if on == "joint" else ""
+    for limits in (KLLimits(), KLLimits(on="joint", warning=0.05, critical=0.1)):
+        text = early_stop_text(update, limits=limits)
+        assert text == f"epoch 3 minibatch 2, {name} 0.0500 > 0.0300, {kl} after it {after}"
+        short = early_stop_text(update, short=True, limits=limits)
+        assert short == f"epoch 3 mb 2, {sign}0.0500 > 0.0300, after {after}"
+
+
+@pytest.mark.parametrize(
+    ("value", "threshold", "text"),
+    [
+        (0.05, 0.03, "0.0500 > 0.0300"),
+        (0.030004, 0.03, "0.030004 > 0.030000"),
+        (0.03 + 1e-12, 0.03, "0.030000000001 > 0.03"),
+        (3e-5, 1.5e-5, "0.000030 > 0.000015"),
+        (3e-10, 1.5e-10, "3e-10 > 1.5e-10"),
+        (math.nan, 0.03, "non-finite > 0.0300"),
+        (None, 0.03, "above 0.03"),
+    ],
+)
+def test_a_stop_shows_a_value_that_reads_above_its_limit(value: float | None, threshold: float, text: str) -> None:
+    stop = EarlyStop(epoch=1, minibatch=1, value=value, threshold=threshold)
+    assert f", pooled KL {text}, KL after" in early_stop_text(PPOUpdatePayload(update_id=1, early_stop=stop))
+
+
+def test_an_update_that_did_not_stop_has_no_text_of_a_stop() -> None:
+    assert early_stop_text(PPOUpdatePayload(update_id=1)) == ""
 
 
 def test_the_head_that_carries_a_high_kl_is_in_the_log() -> None:

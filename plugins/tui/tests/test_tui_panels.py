@@ -203,7 +203,7 @@ def test_an_early_stop_is_seen_at_a_healthy_level(kit: Kit, size: tuple[int, int
 
 def test_a_stop_that_is_past_is_still_counted(kit: Kit) -> None:
     events = [kit.event(kit.update(n, early_stop=kit.stop(0.03) if n == 2 else None), at=n) for n in range(1, 6)]
-    assert "▴ stopped 1 of last 5; stops if weighted KL > 0.0225 (1.5 x target_kl 0.0150)" in text_of(kit.model(events))
+    assert "▴ stopped 1 of last 5; stops if weighted KL > 0.0225 (1.5 x target_kl 0.015)" in text_of(kit.model(events))
 
 
 def test_the_banner_says_that_early_stopping_is_off(kit: Kit) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from esper_core.health import format_kl
 from esper_core.kl import STOP_FACTOR
 from esper_core.reading.glyphs import STATES, STOP, VERDICTS
-from esper_core.reading.numbers import age, count, duration, percent, plain, rate
+from esper_core.reading.numbers import age, count, duration, percent, rate
 from esper_core.reading.rows import PANEL_DIGITS, limit_text
 from esper_core.reading.sentences import early_stop_text
 from esper_core.reading.tamiyo import HISTORY
@@ -155,9 +155,9 @@ def _stop_line(model: ScreenModel, width: int) -> Line:
     stopped = snapshot.stopped_recently
     seen = len(tamiyo.early_stops)
     counted = f"{STOP if stopped else ' '} stopped {stopped} of last {seen or HISTORY}"
-    if tamiyo.early_stop is not None:
+    if snapshot.last is not None and snapshot.last.early_stop is not None:
         short = width < _WIDE
-        text = clean(early_stop_text(tamiyo.early_stop, tamiyo.judged_kl, short=short, limits=tamiyo.limits))
+        text = clean(early_stop_text(snapshot.last, short=short, limits=tamiyo.limits))
         where = "" if short else f"update {snapshot.updates} "
         return line((f" {counted}: ", "stop"), f"{where}{text}")
     role: Role = "stop" if stopped else "dim"
@@ -172,4 +172,5 @@ def _limit_text(model: ScreenModel) -> str:
     on = last.stop_on if last is not None else plan.stop_on
     if threshold is None or target is None or not target:
         return "early stop is off (target_kl = 0)" if last is not None or plan.started_ns is not None else "no run yet"
-    return f"stops if {on} KL > {plain(threshold, 4)} ({STOP_FACTOR} x target_kl {plain(target, 4)})"
+    # As many digits as they have: four decimals would show a small one as 0.
+    return f"stops if {on} KL > {limit_text(threshold)} ({STOP_FACTOR} x target_kl {limit_text(target)})"
