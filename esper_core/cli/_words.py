@@ -68,16 +68,18 @@ def stop_text(ppo: PPOConfig, heads: int, active: float | None = None) -> str:
 
     Args:
         ppo: the table ``[ppo]``.
-        heads: the number of heads of the policy.
-        active: heads active in a step, the mean over the choices; None when the task does not define it.
+        heads: how many heads of the policy have more than one choice: the others never count.
+        active: of those, active in a step, the mean over the choices; None when the task does not define it.
     """
     limit = stop_threshold(ppo.target_kl)
     if limit is None:
         return "early stop: off (target_kl = 0)"
     usual = active if active is not None else float(heads)
     source = f"{STOP_FACTOR} x target_kl {ppo.target_kl:g}"
-    if heads == 1:
-        return f"early stop: KL above {limit:g} nats ({source}); with one head, per decision and per step are the same"
+    if heads <= 1:
+        name = "joint KL" if ppo.stop_on == "joint" else "KL"
+        same = "with one head that chooses, per decision and per step are the same"
+        return f"early stop: {name} above {limit:g} nats ({source}); {same}"
     about = f"{usual:.1f} of {heads} heads usually active" if active is not None else f"all {heads} heads active"
     if ppo.stop_on == "joint":
         return (
@@ -91,12 +93,12 @@ def levels_text(limits: KLLimits, heads: int, active: float | None = None) -> st
 
     Args:
         limits: of the run.
-        heads: of the policy.
-        active: heads active in a step, when the task knows.
+        heads: how many heads of the policy have more than one choice.
+        active: of those, active in a step, when the task knows.
     """
     unit = "a step" if limits.on == "joint" else "a decision"
     text = f"levels: {limits.name} from {limits.warning:g} warning, from {limits.critical:g} critical"
-    if heads == 1:
+    if heads <= 1:
         return f"{text} (nats)"
     usual = active if active is not None else float(heads)
     other = (
@@ -124,17 +126,18 @@ def start_lines(
         run: its directory, as shown to the user.
         sinks: names of the loaded sinks.
         resumed: the attempt, and the id of its first update.
-        active: heads usually active in a step; None when the task does not define it.
+        active: heads with a choice that are usually active in a step; None when the task does not define it.
     """
     config = resolved.config
+    choosing = sum(size > 1 for size in heads.values())
     named = ", ".join(f"{name} ({size})" for name, size in heads.items())
     seed = f"seed {config.run.seed}"
     preset = f"preset {config.preset}, " if config.preset and config.preset != "none" else ""
     lines = [
         f"training {config.env.id} in {config.env.n_envs} environments ({preset}{seed}), {limits_text(config.run)}",
         f"{'head' if len(heads) == 1 else 'heads'}: {named}",
-        stop_text(config.ppo, len(heads), active),
-        levels_text(config.health.limits, len(heads), active),
+        stop_text(config.ppo, choosing, active),
+        levels_text(config.health.limits, choosing, active),
         f"sinks: {', '.join(sinks) or 'none'}",
         f"run: {run}",
     ]
@@ -204,13 +207,18 @@ def end_lines(
 
 
 def _stops_text(result: TrainResult) -> str:
-    """How many updates the KL stopped; with several heads and a weighted limit also what a joint one would have."""
+    """How many updates the KL stopped; where several heads choose, also what a joint limit would have."""
     text = f"{result.early_stops} early {'stop' if result.early_stops == 1 else 'stops'}"
     last = result.last
-    if result.joint_stops is None or last is None or last.stop_on == "joint" or len(last.heads) < 2:
+    if result.joint_stops is None or last is None or last.stop_on == "joint" or _choosing(last) < 2:
         return text
     updates = "1 update" if result.joint_stops == 1 else f"{result.joint_stops} updates"
     return f"{text}; on the joint KL the same limit would have stopped {updates}"
+
+
+def _choosing(update: PPOUpdatePayload) -> int:
+    """How many heads made decisions in an update: with one, the two KLs are the same number."""
+    return sum(head.decisions > 0 for head in update.heads)
 
 
 def _kl_text(last: PPOUpdatePayload | None, limits: KLLimits) -> str:
@@ -219,7 +227,7 @@ def _kl_text(last: PPOUpdatePayload | None, limits: KLLimits) -> str:
     text = f"{format_kl(last.judged_kl(limits.on), limits=limits)} in the last update ({level_word(last.health)})"
     if limits.on == "joint":
         text = f"joint {text}"
-    if len(last.heads) > 1:
+    if _choosing(last) > 1:
         active = sum(head.weight for head in last.heads if head.weight is not None)
         other, kl = ("joint", last.kl_joint) if limits.on == "weighted" else ("weighted", last.kl_divergence)
         text += f", {other} {format_kl(kl, limits=limits)} with {active:.1f} heads active"

@@ -246,9 +246,16 @@ def _torch_threads() -> Iterator[None]:
 
 
 def _usually_active(task: Task) -> float | None:
-    """Mean number of active heads over the choices of the conditioning head; needs a constant causal table."""
+    """Mean number of active heads over the choices of the conditioning head; needs a constant causal table.
+
+    Heads with one choice never count: nothing is decided there.
+    """
     table = getattr(getattr(task, "env", None), "causal_table", None)
-    return None if table is None else float(sum(sum(bool(cell) for cell in row) for row in table) / len(table))
+    if table is None:
+        return None
+    choosing = [head.size > 1 for head in task.heads]
+    active = sum(bool(cell) for row in table for cell, chooses in zip(row, choosing, strict=True) if chooses)
+    return active / len(table) or None
 
 
 def _named(result: TrainResult, signal_name: str) -> TrainResult:

@@ -28,7 +28,8 @@ class Started:
         attempt: counts from 1.
         first_update: id of the first update it makes.
         heads: name -> number of choices.
-        active_heads: heads usually active in a step (mean over the choices); None when the task does not define it.
+        active_heads: heads with a choice that are usually active in a step (mean over the conditioning head's choices);
+            None when the task does not define it.
         sinks: names of the loaded sinks.
     """
 

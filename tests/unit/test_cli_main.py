@@ -9,16 +9,19 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from esper_core.cli._command import CORE_COMMANDS, Command, load_core
 from esper_core.cli._parser import EsperParser
-from esper_core.cli._words import limits_text, next_commands, program, stop_text
+from esper_core.cli._words import limits_text, next_commands, program, start_lines, stop_text
 from esper_core.cli.main import main
+from esper_core.config.layers import load_config
 from esper_core.config.schema import PPOConfig, RunConfig
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EXIT_USAGE, EsperError, UsageError
+from esper_core.events import HeadStats
+from esper_core.health import KLLimits
 from esper_core.installed import Installed
 from esper_core.testing import make_heads, make_update
 from esper_core.version import __version__
@@ -26,6 +29,8 @@ from esper_core.version import __version__
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
+
+    from esper_core.ppo.task import Task
 
 HEAVY = ("torch", "textual", "opentelemetry.sdk", "numpy", "gymnasium", "rich")
 ROOT = Path(__file__).parents[2]
@@ -325,6 +330,41 @@ def test_the_stop_is_told_as_both_kls() -> None:
     assert stop_text(PPOConfig(target_kl=0), 5) == "early stop: off (target_kl = 0)"
 
 
+@pytest.mark.parametrize("on", ["weighted", "joint"])
+def test_heads_with_one_choice_do_not_count_in_the_lines_of_the_start(tmp_path: Path, on: str) -> None:
+    resolved = load_config(no_file=True, sets=[f"ppo.stop_on={on}", f"health.kl_on={on}"], cwd=tmp_path)
+    single = {"move": 4} | {f"fixed{index}": 1 for index in range(4)}
+    text = "\n".join(start_lines(resolved, heads=single, run="runs/x", sinks=()))
+    assert "with one head that chooses, per decision and per step are the same" in text
+    assert "active" not in text
+    two = "\n".join(start_lines(resolved, heads=single | {"slot": 3}, run="runs/x", sinks=()))
+    assert "with all 2 heads active" in two
+    assert "with 2.0 of 2 heads active" in two
+
+
+def test_heads_with_one_choice_are_not_usually_active() -> None:
+    from esper_core.ppo.heads import HeadSpec
+    from esper_core.training.attempt import _usually_active
+
+    class Env:
+        causal_table = ((True, True, False), (True, True, True))
+
+    class Fixed:
+        heads = (HeadSpec("operation", 2), HeadSpec("fixed", 1), HeadSpec("slot", 3))
+        env = Env()
+
+    assert _usually_active(cast("Task", Fixed())) == 1.5
+
+
+def test_the_end_sets_no_joint_kl_beside_the_same_number() -> None:
+    from esper_core.cli import _words
+
+    heads = (HeadStats(name="move", kl=0.01, decisions=64, share=1.0, weight=1.0), HeadStats(name="fixed"))
+    last = make_update(1, 0.01, heads=heads)
+    assert "joint" not in _words._kl_text(last, KLLimits())
+    assert "carries" not in _words._kl_text(last, KLLimits())
+
+
 @pytest.mark.parametrize(
     ("joint_stops", "heads", "on", "line"),
     [
@@ -335,13 +375,16 @@ def test_the_stop_is_told_as_both_kls() -> None:
         (None, 5, "weighted", "1 early stop"),
     ],
 )
+@pytest.mark.parametrize("more", [(), (HeadStats(name="fixed"),)])
 def test_the_end_says_how_often_the_joint_rule_would_have_stopped(
-    joint_stops: int | None, heads: int, on: str, line: str
+    joint_stops: int | None, heads: int, on: str, line: str, more: tuple[HeadStats, ...]
 ) -> None:
+    """A head with one choice changes nothing: it decides nothing."""
     from esper_core.cli import _words
     from esper_core.health import RunState
     from esper_core.ppo.trainer import TrainResult
 
+    made = (*make_heads(names=[f"head{index}" for index in range(heads)]), *more)
     result = TrainResult(
         state=RunState.DONE,
         reason="150 updates",
@@ -351,7 +394,7 @@ def test_the_end_says_how_often_the_joint_rule_would_have_stopped(
         early_stops=1,
         joint_stops=joint_stops,
         return_mean_100=None,
-        last=make_update(150, heads=make_heads(names=[f"head{index}" for index in range(heads)]), stop_on=on),
+        last=make_update(150, heads=made, stop_on=on),
     )
     assert _words._stops_text(result) == line
 
