@@ -8,11 +8,20 @@ import yaml
 
 from policy_rule_tests import policy_tests
 from rule_test_parts import CRITICAL, RUN, SECOND, WARNING, Labels, alive, levels, rule_test, series, state
+from rules import RUNBOOK
 
 
 def rule_tests() -> str:
     """The file for ``promtool test rules``."""
-    tests = [*_run_tests(), *_attempt_tests(), *_clock_tests(), *policy_tests(), *_way_tests(), *_given_tests()]
+    tests = [
+        *_run_tests(),
+        *_attempt_tests(),
+        *_clock_tests(),
+        *policy_tests(),
+        *_way_tests(),
+        *_given_tests(),
+        *_told_tests(),
+    ]
     document = {"rule_files": ["esper.rules.yml"], "evaluation_interval": "15s", "tests": tests}
     head_line = "# Written by docs/generate; run with `promtool test rules esper.rules.test.yml`.\n"
     return head_line + yaml.safe_dump(document, sort_keys=False, width=160)
@@ -255,4 +264,43 @@ def _given_tests() -> list[dict[str, Any]]:
             ("6m", {"EsperKLCritical": [{**drifting, **CRITICAL}]}),
             interval="1s",
         ),
+    ]
+
+
+def _told_tests() -> list[dict[str, Any]]:
+    """The number in an alert is of the KL that the run is judged by."""
+    return [
+        {
+            **rule_test(
+                f"an alert on a run judged on the {on} KL quotes that KL",
+                [
+                    series("esper_ppo_last_kl_divergence", "0.042x60"),
+                    series("esper_ppo_last_kl_joint", "0.12x60"),
+                    series("esper_run_kl_limit", "0.015x60", esper_run_kl_on=on, esper_run_kl_limit_level="warning"),
+                    series("esper_run_kl_limit", "0.03x60", esper_run_kl_on=on, esper_run_kl_limit_level="critical"),
+                    series("esper_policy_health", "3x60"),
+                ],
+            ),
+            "alert_rule_test": [
+                {
+                    "eval_time": "10m",
+                    "alertname": "EsperKLCritical",
+                    "exp_alerts": [
+                        {
+                            "exp_labels": {**RUN, **CRITICAL},
+                            "exp_annotations": {
+                                "summary": f"run {RUN['esper_run_id']}: the policy drifts too fast",
+                                "description": (
+                                    "The verdict was critical for 100% of the recent time or updates. The last KL, of "
+                                    f"the kind that the run is judged by, was {kl} nats. Lower learning_rate, or set "
+                                    "target_kl so that updates stop in time."
+                                ),
+                                "runbook_url": f"{RUNBOOK}#esperklcritical",
+                            },
+                        }
+                    ],
+                }
+            ],
+        }
+        for on, kl in (("weighted", 0.042), ("joint", 0.12))
     ]

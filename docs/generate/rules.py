@@ -33,9 +33,15 @@ _NAME: Final = (
     "{{ if $labels.esper_run_id }}{{ $labels.esper_run_id }}{{ else }}{{ $labels.job }} {{ $labels.instance }}{{ end }}"
 )
 _HOST: Final = "{{ with $labels.host_name }}{{ . }}{{ else }}its machine{{ end }}"
+_OF_ALERT: Final = 'job="%[1]s", instance="%[2]s"'
 _LAST_KL: Final = (
-    """{{ with printf `last_over_time(esper_ppo_last_kl_divergence{job="%s", instance="%s"}[2h])` """
-    "$labels.job $labels.instance | query }}The last KL was {{ . | first | value | printf `%.4f` }} nats. {{ end }}"
+    # The KL that the run is judged by: the joint one where its limits are on that, else the weighted one.
+    "{{ with printf `"
+    f"(last_over_time(esper_ppo_last_kl_joint{{{_OF_ALERT}}}[2h]) and on (job, instance) "
+    f'last_over_time(esper_run_kl_limit{{esper_run_kl_on="joint", {_OF_ALERT}}}[2h])) or on (job, instance) '
+    f"last_over_time(esper_ppo_last_kl_divergence{{{_OF_ALERT}}}[2h])"
+    "` $labels.job $labels.instance | query }}The last KL, of the kind that the run is judged by, was "
+    "{{ . | first | value | printf `%.4g` }} nats. {{ end }}"
 )
 
 
@@ -84,7 +90,8 @@ def _policy(times: Times) -> str:
           summary: 'run {_NAME}: the policy drifts'
           description: >-
             The verdict was warning or worse for {{{{ $value | humanizePercentage }}}} of the recent time or updates.
-            {_LAST_KL}Lower learning_rate or use fewer epochs.
+            {_LAST_KL}One head at critical warns too, whatever the policy's KL is.
+            Lower learning_rate or use fewer epochs.
           {_runbook("EsperKLWarning")}
       - alert: EsperNonFinite
         expr: max_over_time(esper_ppo_last_health[10m]) >= {HealthLevel.NON_FINITE.severity}
