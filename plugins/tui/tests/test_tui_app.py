@@ -11,8 +11,9 @@ import pytest
 from textual.widgets import DataTable, Input
 
 from esper_core.events import HeadStats
-from esper_core.health import format_kl
+from esper_core.health import KLLimits, format_kl
 from esper_core.reading import open_run
+from esper_core.reading.series import Series
 from esper_core.reading.source import MemorySource
 from esper_core.reading.table import heading, write_csv
 from esper_sink_tui.app import SanctumApp
@@ -188,6 +189,18 @@ async def test_runs_are_filtered_marked_and_compared(kit: Kit, tmp_path: Path) -
         await pilot.press("escape", "right_square_bracket")
         await settled(pilot, app)
         assert "run calm-aaaaaa" in app.query_one(StatusBanner).text()
+
+
+def test_the_legend_of_groups_has_no_mean_over_two_kinds_of_kl() -> None:
+    joint = KLLimits(on="joint", warning=0.05, critical=0.1)
+
+    def of(kl: float, limits: KLLimits) -> Series:
+        return Series("run", "drift", (1, 2), (kl, kl), (1, 2), (3.0, 3.0), limits=limits)
+
+    runs = [of(0.01, KLLimits()), of(0.0499996, joint), of(0.02, KLLimits()), of(0.0499996, joint)]
+    weighted, judged_joint = legend_lines(runs, grouped=True).splitlines()
+    assert weighted.startswith("a  drift  2 seeds  KL 0.0150  return 3.0")
+    assert judged_joint.startswith("b  drift  2 seeds  joint KL 0.0499996  return 3.0")
 
 
 async def test_history_shows_the_whole_run(kit: Kit, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from textual_plot import PlotWidget
 from esper_core.health import DEFAULT_KL_LIMITS, format_kl
 from esper_core.reading.numbers import plain
 from esper_core.reading.rows import kl_range
-from esper_core.reading.series import Series, bands, read_series
+from esper_core.reading.series import Band, Series, bands, read_series
 from esper_sink_tui.lines import clean
 from esper_sink_tui.theme import MONO, rich_colour
 from esper_sink_tui.widgets.kl_plot import KLAxis, NarrowPlot, WholeAxis
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import BindingType
 
+    from esper_core.health import KLOn
     from esper_sink_tui.watch import Watched
 
-__all__ = ["PlotsScreen", "legend_lines"]
+__all__ = ["PlotsScreen", "groups", "legend_lines"]
 
 _COLOURS: Final = ("#56b4e9", "#e69f00", "#cc79a7", "#f0e442", "#8fc7ec", "#d55e00", "#b8c4d0", "#9e7bb5")
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
@@ -35,20 +36,22 @@ _MOST: Final = 8
 
 
 def legend_lines(series: Sequence[Series], *, grouped: bool) -> str:
-    """Each run with its letter, its experiment and its last numbers; or each experiment with its seeds."""
+    """Each run with its letter, its experiment and its last numbers; or each experiment with its seeds.
+
+    Numbers of an experiment are formatted against the limits of its first run.
+    """
     lines = []
     if grouped:
-        kl_bands = {band.label: band for band in bands((item.group, item.updates, item.kl) for item in series)}
-        return_bands = bands((item.group, item.return_updates, item.returns) for item in series)
-        returns = {band.label: band for band in return_bands}
-        for letter, (label, band) in zip(_LETTERS, kl_bands.items(), strict=False):
-            known = returns.get(label)
-            middle = plain(known.mean[-1] if known is not None else None, 1)
-            half = (known.high[-1] - known.low[-1]) / 2 if known is not None else None
+        for letter, members in zip(_LETTERS, groups(series), strict=False):
+            drift, returns = _kl_band(members), _return_band(members)
+            if drift is None:
+                continue
+            limits = members[0].limits
+            middle = plain(returns.mean[-1] if returns is not None else None, 1)
+            half = (returns.high[-1] - returns.low[-1]) / 2 if returns is not None else None
             spread = f" +- {plain(half, 1)}" if half is not None else ""
-            lines.append(
-                f"{letter}  {clean(label)}  {band.seeds} seeds  KL {format_kl(band.mean[-1])}  return {middle}{spread}"
-            )
+            shown = f"{limits.name} {format_kl(drift.mean[-1], limits=limits)}"
+            lines.append(f"{letter}  {clean(drift.label)}  {drift.seeds} seeds  {shown}  return {middle}{spread}")
         return "\n".join(lines)
     for letter, item in zip(_LETTERS, series, strict=False):
         kl = next((value for value in reversed(item.kl) if not math.isnan(value)), None)
@@ -61,6 +64,22 @@ def legend_lines(series: Sequence[Series], *, grouped: bool) -> str:
             f"  return {plain(value, 1)}{joined}"
         )
     return "\n".join(lines)
+
+
+def groups(series: Sequence[Series]) -> list[list[Series]]:
+    """The runs of each experiment, those judged on another KL apart: a mean over both would be of neither."""
+    found: dict[tuple[str, KLOn], list[Series]] = {}
+    for item in series:
+        found.setdefault((item.group, item.limits.on), []).append(item)
+    return list(found.values())
+
+
+def _kl_band(members: Sequence[Series]) -> Band | None:
+    return next(iter(bands((item.group, item.updates, item.kl) for item in members)), None)
+
+
+def _return_band(members: Sequence[Series]) -> Band | None:
+    return next(iter(bands((item.group, item.return_updates, item.returns) for item in members)), None)
 
 
 class PlotsScreen(Screen[None]):
@@ -140,8 +159,9 @@ class PlotsScreen(Screen[None]):
                 style = rich_colour(colours[role])
                 kl.plot([min(ends), max(ends) + 1], [value, value], line_style=style, hires_mode=HiResMode.BRAILLE)
         if self._grouped:
-            self._draw_bands(kl, [(item.group, item.updates, item.kl) for item in series], top=top)
-            self._draw_bands(returns, [(item.group, item.return_updates, item.returns) for item in series])
+            found = groups(series)
+            self._draw_bands(kl, [_kl_band(members) for members in found], top=top)
+            self._draw_bands(returns, [_return_band(members) for members in found])
         else:
             for place, item in enumerate(series):
                 self._draw_line(kl, place, item.updates, [min(value, top) for value in item.kl])
@@ -163,10 +183,10 @@ class PlotsScreen(Screen[None]):
             plot.plot([x for x, _ in points], [y for _, y in points], line_style=style, hires_mode=HiResMode.BRAILLE)
         plot.scatter([points[-1][0]], [points[-1][1]], marker=_LETTERS[place], marker_style=f"bold {style}")
 
-    def _draw_bands(
-        self, plot: PlotWidget, runs: list[tuple[str, Sequence[int], Sequence[float]]], *, top: float = math.inf
-    ) -> None:
-        for place, band in enumerate(bands(runs)):
+    def _draw_bands(self, plot: PlotWidget, found: Sequence[Band | None], *, top: float = math.inf) -> None:
+        for place, band in enumerate(found):
+            if band is None:
+                continue
             dim = f"dim {self._colour(place)}"
             for edge in (band.low, band.high):
                 if band.seeds > 1 and len(band.updates) > 1:
