@@ -14,13 +14,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from esper_core.events import HeadStats, PolicyHealthChanged, SinkStatusChanged
-from esper_core.health import HealthLevel, RunState, VerdictKind
+from esper_core.events import HeadStats, PolicyHealthChanged, RunStarted, SinkStatusChanged
+from esper_core.health import HealthLevel, KLLimits, RunState, VerdictKind
 from esper_core.reading.account import SinkAccount
 from esper_core.reading.model import Frozen, RunRow
 from esper_sink_tui.layout import Cell, cell_lines, layout, mode_of, screen_lines
 from esper_sink_tui.lines import plain_text, width_of
 from esper_sink_tui.panels import PANELS
+from esper_sink_tui.panels.plot import plot_panel
+from esper_sink_tui.widgets.kl_plot import KLAxis
 
 if TYPE_CHECKING:
     from conftest import Kit
@@ -303,3 +305,32 @@ def test_nothing_moves_between_two_refreshes(kit: Kit) -> None:
         ]
     assert first[5][:67] == later[5][:67]
     assert first[0].index("warn ≥") == later[0].index("warn ≥")
+
+
+@pytest.mark.parametrize(
+    ("warning", "critical", "rows", "shown"),
+    [
+        (0.015, 0.03, 9, [".045", ".040", "crit", ".030", ".025", "warn", ".015", ".010", ".005"]),
+        (0.5, 1.0, 6, ["1.50", "crit", "1.00", "warn", ".50", ".25"]),
+        (20.0, 40.0, 7, ["60", "51", "crit", "34", "warn", "17", "9"]),
+        (0.0005, 0.001, 4, [".00150", "crit", "warn", ".00038"]),
+        (5e-10, 1e-9, 4, ["1.5e-09", "crit", "warn", "3.8e-10"]),
+        (0.0299, 0.0302, 4, [".045", "warn/crit", ".023", ".011"]),
+    ],
+)
+def test_the_axis_of_the_text_plot_reads_right_for_any_limits(
+    kit: Kit, warning: float, critical: float, rows: int, shown: list[str]
+) -> None:
+    limits = KLLimits(warning=warning, critical=critical)
+    started = RunStarted(environment="x", kl_warning=warning, kl_critical=critical)
+    model = kit.model([kit.event(started, at=0), kit.event(kit.update(1, warning / 2), at=1)])
+    assert model.snapshot.tamiyo.limits == limits
+    text = [plain_text(item) for item in plot_panel(model, 53, rows + 3)]
+    assert [item.strip("│ ").split()[0] for item in text[1 : rows + 1]] == shown
+    assert len({len(item) for item in text}) == 1
+
+
+def test_the_axis_of_the_plot_shows_small_limits() -> None:
+    axis = KLAxis(KLLimits(warning=5e-10, critical=1e-9))
+    assert axis.get_labels_for_ticks([0.0, 5e-10, 1e-9]) == [".0000", "warn 5e-10", "crit 1e-09"]
+    assert KLAxis(KLLimits()).get_labels_for_ticks([0.015, 0.045]) == ["warn .0150", ".0450"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from esper_core.health import format_kl
@@ -10,12 +11,14 @@ from esper_sink_tui.lines import frame, line
 from esper_sink_tui.spark import columns
 
 if TYPE_CHECKING:
+    from esper_core.health import KLLimits
     from esper_core.reading.model import ScreenModel
     from esper_sink_tui.lines import Line
 
 __all__ = ["plot_panel", "plot_title"]
 
-_AXIS: Final = 6
+_LABEL: Final = 5
+"""Columns of the axis's labels; more where a range needs longer ones."""
 
 
 def plot_title(model: ScreenModel) -> str:
@@ -25,28 +28,54 @@ def plot_title(model: ScreenModel) -> str:
 
 def plot_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
     """Columns over the fixed range, with the rows of the two limits named on the axis."""
-    room, rows = width - 4 - _AXIS - 1, height - 3
+    limits = model.snapshot.tamiyo.limits
+    lo, hi = kl_range(limits)
+    rows = height - 3
+    labels = _labels(limits, hi, rows) if rows > 0 else []
+    axis = max([_LABEL, *map(len, labels)]) + 1
+    room = width - 4 - axis - 1
     recent = model.snapshot.recent
     if rows < 1 or room < 1 or not recent:
         return frame("KL BY UPDATE", "h history", [line(("no update yet", "dim"))], width, height)
-    limits = model.snapshot.tamiyo.limits
-    lo, hi = kl_range(limits)
     drawn = columns([item.judged_kl(limits.on) for item in recent], lo, hi, room, rows)
-    names = {_row_of(limits.warning, hi, rows): "warn", _row_of(limits.critical, hi, rows): "crit"}
+    named = {_row_of(value, hi, rows) for value in (limits.warning, limits.critical)}
     body = []
-    for index, text in enumerate(drawn):
-        top = (rows - index) / rows * hi
-        label = names.get(index, f".{round(top * 1000):03d}" if rows <= 12 or index % 2 == 0 else "")
-        body.append(
-            line((f"{label:>{_AXIS - 1}} ", "warn" if label in {"warn", "crit"} else "dim"), ("│", "frame"), text)
-        )
+    for index, (label, text) in enumerate(zip(labels, drawn, strict=True)):
+        body.append(line((f"{label:>{axis - 1}} ", "warn" if index in named else "dim"), ("│", "frame"), text))
     shown = recent[-room:]
     last = format_kl(recent[-1].judged_kl(limits.on), limits=limits)
     foot = f"update {shown[0].update_id} to {shown[-1].update_id}, last {last}"
-    body.append(line((f"{'':{_AXIS}} {foot}", "dim")))
+    body.append(line((f"{'':{axis}} {foot}", "dim")))
     return frame(plot_title(model), "h history", body, width, height)
 
 
 def _row_of(value: float, top: float, rows: int) -> int:
     """The row from the top that a value lies in, of a plot from 0 to ``top``."""
     return rows - 1 - min(int(value / top * rows), rows - 1)
+
+
+def _labels(limits: KLLimits, top: float, rows: int) -> list[str]:
+    """What stands on the axis at each row, from above: names of limits, else the row's upper edge, nats."""
+    every = 1 if rows <= 12 else 2
+    names: dict[int, list[str]] = {}
+    for value, name in ((limits.warning, "warn"), (limits.critical, "crit")):
+        names.setdefault(_row_of(value, top, rows), []).append(name)
+    # As fine as a quarter of the step between two labels, and two figures of the top.
+    unit = min(top / rows * every / 4, 10.0 ** (math.floor(math.log10(top)) - 1))
+    decimals = max(math.ceil(-math.log10(unit) - 1e-9), 0)
+    return [
+        "/".join(names[index])
+        if index in names
+        else _tick((rows - index) / rows * top, decimals)
+        if index % every == 0
+        else ""
+        for index in range(rows)
+    ]
+
+
+def _tick(value: float, decimals: int) -> str:
+    """A value on the axis: ``.045``, ``1.50``, ``2.3e-07``."""
+    if decimals > 6 or value >= 1e6:
+        return f"{value:.1e}"
+    text = f"{value:.{decimals}f}"
+    return text.removeprefix("0") if decimals else text

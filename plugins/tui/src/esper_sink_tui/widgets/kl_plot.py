@@ -48,7 +48,13 @@ class KLAxis(NumericAxisFormatter):
 
     def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
         """The label of a tick: name and value of a limit."""
-        return [f"{self._names.get(tick, '')} {plain(tick, 4).removeprefix('0')}".strip() for tick in ticks]
+        return [f"{self._names.get(tick, '')} {_nats(tick)}".strip() for tick in ticks]
+
+
+def _nats(tick: float) -> str:
+    """Four decimals, or two figures of a value that they would not show."""
+    text = plain(tick, 4)
+    return text.removeprefix("0") if math.isclose(float(text), tick, rel_tol=0.05) else f"{tick:.2g}"
 
 
 class WholeAxis(NumericAxisFormatter):
