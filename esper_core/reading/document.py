@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from esper_core.health import format_kl
+from esper_core.health import HealthLevel, format_kl
 from esper_core.reading.judged import judged_policy
 from esper_core.reading.rows import METRICS
 from esper_core.reading.table import json_value
@@ -13,6 +13,8 @@ from esper_core.reading.trend import trend
 
 if TYPE_CHECKING:
     from esper_core.reading.model import ScreenModel
+    from esper_core.reading.rows import Metric
+    from esper_core.reading.tamiyo import TamiyoState
 
 __all__ = ["SCHEMA", "document"]
 
@@ -68,15 +70,7 @@ def document(model: ScreenModel) -> dict[str, Any]:
             "of_last": len(tamiyo.early_stops),
             "stopped": snapshot.stopped_recently,
         },
-        "health": {
-            item.field(tamiyo): {
-                "value": item.value(tamiyo),
-                "level": item.level(tamiyo).value,
-                "limits": {"warning": item.limits(tamiyo).warning, "critical": item.limits(tamiyo).critical},
-                "history": list(item.history(tamiyo)),
-            }
-            for item in METRICS
-        },
+        "health": {**_unjudged_kl(tamiyo), **{item.field(tamiyo): _row(item, tamiyo) for item in METRICS}},
         "heads": [
             {
                 "name": head.name,
@@ -121,3 +115,27 @@ def document(model: ScreenModel) -> dict[str, Any]:
         "unread": {"events": snapshot.bad, "lines": model.corrupt},
     }
     return {key: json_value(value) for key, value in found.items()}
+
+
+def _row(item: Metric, tamiyo: TamiyoState) -> dict[str, Any]:
+    """One row of the health panel."""
+    limits = item.limits(tamiyo)
+    return {
+        "value": item.value(tamiyo),
+        "level": item.level(tamiyo).value,
+        "limits": {"warning": limits.warning, "critical": limits.critical},
+        "history": list(item.history(tamiyo)),
+    }
+
+
+def _unjudged_kl(tamiyo: TamiyoState) -> dict[str, Any]:
+    """The KL that the run is not judged by: both keys are there whatever the run's limits are on; this has no level."""
+    name = "kl_divergence" if tamiyo.limits.on == "joint" else "kl_joint"
+    return {
+        name: {
+            "value": getattr(tamiyo, name),
+            "level": HealthLevel.UNKNOWN.value,
+            "limits": {"warning": "", "critical": ""},
+            "history": list(getattr(tamiyo, f"{name}_history")),
+        }
+    }

@@ -104,7 +104,12 @@ def test_every_reader_judges_by_the_limits_that_the_run_told(
         limits.warning,
         limits.critical,
     )
-    assert shown["health"]["kl_joint" if limits.on == "joint" else "kl_divergence"]["level"] == level.value
+    judged_key, other_key = ("kl_joint", "kl_divergence") if limits.on == "joint" else ("kl_divergence", "kl_joint")
+    assert shown["health"][judged_key]["level"] == level.value
+    assert shown["health"][judged_key]["value"] == judged
+    assert shown["health"][other_key]["value"] == getattr(updates[-1], other_key)
+    assert shown["health"][other_key]["level"] == "unknown"
+    assert shown["health"][other_key]["limits"] == {"warning": "", "critical": ""}
     text = format_kl(judged, limits=limits)
     assert shown["kl"]["text"] == text
     line = "".join(part for part, _ in update_line(updates[-1], "", limits=limits))
