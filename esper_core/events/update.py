@@ -119,7 +119,7 @@ class EarlyStop(Record):
     )
     threshold: float = field(metadata=about("The limit that it exceeded.", unit="{nat}"))
     head: str | None = measured(
-        "The head with the largest share of the pooled KL at the early stop.", examples=("slot",)
+        "The head with the largest share of the KL that the early stop compared.", examples=("slot",)
     )
 
 
@@ -158,7 +158,7 @@ class PPOUpdatePayload(Payload):
     # KL
     kl_divergence: float | None = measured(
         "KL(old || new) per head-decision after the last optimizer step: sum of the heads' numerators "
-        "over the sum of their active decisions. The number of TELE-111, compared with 0.015 and 0.03.",
+        "over the sum of their active decisions. The number of TELE-111, by default compared with 0.015 and 0.03.",
         unit="{nat}",
         gauge=True,
         examples=(0.0123,),

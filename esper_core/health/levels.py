@@ -48,9 +48,9 @@ class HealthLevel(StrEnum):
 _SEVERITY: Final = {level: rank for rank, level in enumerate(HealthLevel)}
 _BRIEFS: Final = {
     HealthLevel.UNKNOWN: "not measured",
-    HealthLevel.HEALTHY: f"below {TUIThresholds.KL_WARNING}",
-    HealthLevel.WARNING: f"{TUIThresholds.KL_WARNING} or more",
-    HealthLevel.CRITICAL: f"{TUIThresholds.KL_CRITICAL} or more",
+    HealthLevel.HEALTHY: f"by default below {TUIThresholds.KL_WARNING}",
+    HealthLevel.WARNING: f"by default {TUIThresholds.KL_WARNING} or more",
+    HealthLevel.CRITICAL: f"by default {TUIThresholds.KL_CRITICAL} or more",
     HealthLevel.NON_FINITE: "NaN or Inf",
 }
 
