@@ -13,7 +13,7 @@ def format_kl(kl: float | None, *, digits: int = 4, limits: KLLimits = DEFAULT_K
     """A KL as people read it.
 
     ``digits`` decimals; ``<0.0001`` for a positive value below half of that; more digits when rounding would show the
-    other side of a limit (0.014996 reads ``0.014996``); ``—`` for None; the word ``non-finite``.
+    other side of a limit (0.014996 reads ``0.014996``), or 0 for what is not; ``—`` for None; the word ``non-finite``.
 
     Args:
         kl: nats.
@@ -31,6 +31,8 @@ def format_kl(kl: float | None, *, digits: int = 4, limits: KLLimits = DEFAULT_K
     for more in range(digits, 17):
         text = f"{kl:.{more}f}"
         shown = float(text)
+        if shown == 0 and kl > 0:
+            continue  # below a limit so small that no fixed number of decimals shows it
         if all((shown >= limit) == (kl >= limit) for limit in sides):
             return text.removeprefix("-") if shown == 0 else text
     return repr(kl)
