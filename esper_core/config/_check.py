@@ -133,7 +133,7 @@ def check_value(hint: Any, value: Any, place: str) -> None:
         if value == "":
             raise ConfigError(f"{place}: is empty", hint=_choices(hint)) from None
         shown = "" if _FREE is hint else f" (is {value!r})"
-        raise ConfigError(f"{place}: {expected}{shown}", hint=_choices(hint)) from None
+        raise ConfigError(f"{place}: {expected}{shown}", hint=_choices(hint) or _bounds(hint)) from None
 
 
 def _choices(hint: Any) -> str | None:
@@ -142,6 +142,22 @@ def _choices(hint: Any) -> str | None:
     if get_origin(inner) is tuple:
         inner = strip_annotation(get_args(inner)[0])
     return f"choices: {', '.join(get_args(inner))}" if get_origin(inner) is Literal else None
+
+
+def _bounds(hint: Any) -> str | None:
+    """Which numbers a key takes, for the hint; None when it is no number with a bound."""
+    number = {int: "a whole number", float: "a number"}.get(strip_annotation(hint))
+    metas = [item for item in get_args(hint)[1:] if isinstance(item, msgspec.Meta)]
+    if number is None or not metas:
+        return None
+    words = {"gt": "above", "ge": "from", "lt": "below", "le": "up to"}
+    found = [
+        f"{word} {bound:g}"
+        for meta in metas
+        for name, word in words.items()
+        if (bound := getattr(meta, name)) is not None
+    ]
+    return f"give {number} {' '.join(found)}" if found else None
 
 
 def flatten(

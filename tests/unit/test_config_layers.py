@@ -26,6 +26,24 @@ def write(folder: Path, text: str, name: str = "esper.toml") -> Path:
 # --- order ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "hint"),
+    [
+        ("health.kl_warning", "0", "give a number above 0"),
+        ("ppo.epochs", "0", "give a whole number from 1"),
+        ("ppo.gamma", "2", "give a number from 0 up to 1"),
+        ("ppo.learning_rate", "x", "give a number above 0"),
+        ("health.kl_on", "x", "choices: weighted, joint"),
+    ],
+)
+def test_a_value_out_of_bounds_is_told_with_those_that_may_stand_there(
+    tmp_path: Path, key: str, value: str, hint: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(no_file=True, sets=[f"{key}={value}"], cwd=tmp_path)
+    assert caught.value.hint == hint
+
+
 def test_each_layer_beats_the_one_below_and_is_named_as_the_origin(tmp_path: Path) -> None:
     write(tmp_path, "[ppo]\nepochs = 2\ngamma = 0.5\nhidden = [8]\nclip_range = 0.1\n")
     resolved = load_config(
