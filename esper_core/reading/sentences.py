@@ -54,9 +54,9 @@ def kl_text(update: PPOUpdatePayload, limits: KLLimits = DEFAULT_KL_LIMITS) -> s
 
 
 def carries(update: PPOUpdatePayload) -> str:
-    """Which head carries the KL, when more than one decided: ``head slot carries 45%``; else empty."""
+    """Which head carries the KL, when there is more than one: ``head slot carries 45%``; else empty."""
     leading = update.leading_head
-    if sum(head.decisions > 0 for head in update.heads) < 2 or leading is None or not leading.share:
+    if len(update.heads) < 2 or leading is None or not leading.share:
         return ""
     return f"head {leading.name} carries {percent(leading.share, 0)}"
 
