@@ -32,7 +32,7 @@ def test_examples_print_what_the_page_says(index: int) -> None:
 
 
 def test_limits_on_the_page_are_the_codes() -> None:
-    assert f"({TUIThresholds.KL_WARNING} WARNING, {TUIThresholds.KL_CRITICAL} CRITICAL)" in TEXT
+    assert f"(by default {TUIThresholds.KL_WARNING} WARNING, {TUIThresholds.KL_CRITICAL} CRITICAL)" in TEXT
     assert f"The limit is {kl.STOP_FACTOR} \N{MULTIPLICATION SIGN} `target_kl` (default {PPOConfig().target_kl}" in TEXT
     assert f"clamped to ±{kl.LOG_RATIO_LIMIT:.0f}" in TEXT
     assert f"`clamp(planned // 16, 1, {kl.MAX_WINDOW})`" in TEXT
