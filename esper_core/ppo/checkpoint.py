@@ -37,7 +37,7 @@ class Checkpoint:
         obs_shape: of one observation.
         conditioning_head: the head sampled first, or None.
         config: the ``[ppo]`` table.
-        config_digest: of the whole configuration, see :func:`esper_core.ppo.trainer.config_digest`.
+        config_digest: of the whole configuration, see :func:`esper_core.config.digest.config_digest`.
         seed: the run's.
         state: weights, optimizer and generators.
     """
