@@ -135,7 +135,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ConfigError(
-            f"no checkpoint at {path}", hint="a run writes its first one after its first update"
+            f"no checkpoint at {path}",
+            hint="the trainer writes one after its first update; a loop that monitor() watches keeps its policy itself",
         ) from error
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
         raise ConfigError(f"{path} is not a readable checkpoint", hint="it may be damaged; train anew") from error
