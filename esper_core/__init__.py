@@ -16,19 +16,21 @@ from esper_core.version import __version__
 
 TYPE_CHECKING = False  # type checkers treat this name as true; importing typing takes longer than all of this module
 
-__all__ = ["PPOAgent", "Run", "Session", "__version__", "open_run", "train"]
+__all__ = ["PPOAgent", "Run", "Session", "__version__", "monitor", "open_run", "train"]
 
 # No name here is also a module's: importing that module would replace the name's value by the module.
 _HOMES = {
     "PPOAgent": "esper_core.ppo.agent",
     "Run": "esper_core.reading",
     "Session": "esper_core.host.session",
+    "monitor": "esper_core.monitoring",
     "open_run": "esper_core.reading",
     "train": "esper_core.training",
 }
 
 if TYPE_CHECKING:
     from esper_core.host.session import Session
+    from esper_core.monitoring import monitor
     from esper_core.ppo.agent import PPOAgent
     from esper_core.reading import Run, open_run
     from esper_core.training import train

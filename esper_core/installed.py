@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, metadata
-from typing import Any, Final
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, metadata, version
+from typing import TYPE_CHECKING, Any, Final
 
-__all__ = ["COMMAND_GROUP", "CORE", "ENVIRONMENT_GROUP", "SINK_GROUP", "Installed", "duplicates", "extras", "installed"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "COMMAND_GROUP",
+    "CORE",
+    "ENVIRONMENT_GROUP",
+    "SINK_GROUP",
+    "Installed",
+    "duplicates",
+    "extras",
+    "installed",
+    "versions_of",
+]
 
 CORE: Final = "esper-core"
 """The distribution of this package."""
@@ -74,3 +88,14 @@ def extras() -> frozenset[str]:
         return frozenset(metadata(CORE).get_all("Provides-Extra") or ())
     except PackageNotFoundError:  # run from a source tree that is not installed
         return frozenset()
+
+
+def versions_of(distributions: Iterable[str]) -> tuple[str, ...]:
+    """``name==version`` of Python and of those distributions that are installed, for a run's record."""
+    found = [f"python=={platform.python_version()}"]
+    for name in distributions:
+        try:
+            found.append(f"{name}=={version(name)}")
+        except PackageNotFoundError:
+            continue
+    return tuple(found)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import esper_core
 from esper_core.config import keywords
+from esper_core.monitoring import Monitor
 from tables import markdown, template
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def face_page() -> str:
             parts += [f"\n## {name}\n", _call(name, found), _text(found)]
             if name == "train":
                 parts.append(_keywords())
+            if name == "monitor":
+                parts += ["\n### What `monitor` returns: Monitor\n", _text(Monitor), *_members(Monitor)]
         else:
             parts.append(f'\n## {name}\n\nThe version of the distribution `esper-core`, for example `"{found}"`.\n')
     return "\n".join(parts)

@@ -34,7 +34,7 @@ from esper_core.health import DEFAULT_KL_LIMITS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["DEFAULT_STEPS", "KEYWORD_ORIGIN", "LIMITS", "Resolved", "find_config_file", "load_config"]
+__all__ = ["DEFAULT_STEPS", "KEYWORD_ORIGIN", "LIMITS", "NO_PRESET", "Resolved", "find_config_file", "load_config"]
 
 PREFIX: Final = "ESPER_"
 KEYWORD_ORIGIN: Final = "train()"
@@ -94,6 +94,7 @@ def load_config(
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
     keywords: Mapping[str, Any] | None = None,
+    keyword_origin: str = KEYWORD_ORIGIN,
     add_sinks: Sequence[str] = (),
     drop_sinks: Sequence[str] = (),
     base: Mapping[str, Any] | None = None,
@@ -109,6 +110,7 @@ def load_config(
         sets: ``ppo.target_kl=0.01``, as given to ``--set``: a TOML value, else a string.
         flags: dotted path -> value, for named flags; None means not given.
         keywords: keywords of a Python call, see :class:`esper_core.config.keywords.Settings`; same priority as flags.
+        keyword_origin: the call that they were given to.
         add_sinks: appended to the selected sinks.
         drop_sinks: removed from the selected sinks, after all additions.
         base: values between preset and file: those of a resumed run. Any other limit replaces its limits.
@@ -127,7 +129,7 @@ def load_config(
     for text in sets:
         upper += _set_settings(text)
     upper += _flag_settings(flags or {})
-    upper += keyword_settings(keywords or {}, KEYWORD_ORIGIN)
+    upper += keyword_settings(keywords or {}, keyword_origin)
     middle = _base_settings(base or {}, base_label, upper)
     lower = [*_preset_settings([*middle, *upper]), *middle]
     settings = {item.path: item for item in (*lower, *upper)}

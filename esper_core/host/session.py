@@ -220,7 +220,7 @@ class Session:
             if self.mode == "check":
                 opened = []  # each sink's own line reports it
             for notice in (*self._selection.notices, *self.providers.notices, *opened):
-                self._notice(notice)
+                self.notice(notice)
             self._start_heartbeat()
             if self.run is not None and self.mode == "live":
                 announce_run(self.run)
@@ -268,7 +268,8 @@ class Session:
         )
         self._heartbeat.start()
 
-    def _notice(self, line: str) -> None:
+    def notice(self, line: str) -> None:
+        """Tell the user, and ``trainer.log``."""
         self.notices.append(line)
         logging.getLogger("esper.host").info("%s", line)
         self._on_notice(line)

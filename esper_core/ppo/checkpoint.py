@@ -37,7 +37,7 @@ class Checkpoint:
         obs_shape: of one observation.
         conditioning_head: the head sampled first, or None.
         config: the ``[ppo]`` table.
-        config_digest: of the whole configuration, see :func:`esper_core.ppo.trainer.config_digest`.
+        config_digest: of the whole configuration, see :func:`esper_core.config.digest.config_digest`.
         seed: the run's.
         state: weights, optimizer and generators.
     """
@@ -135,7 +135,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ConfigError(
-            f"no checkpoint at {path}", hint="a run writes its first one after its first update"
+            f"no checkpoint at {path}",
+            hint="the trainer writes one after its first update; a loop that monitor() watches keeps its policy itself",
         ) from error
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
         raise ConfigError(f"{path} is not a readable checkpoint", hint="it may be damaged; train anew") from error

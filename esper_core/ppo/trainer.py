@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import platform
 import time
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
 import torch
 
+from esper_core.config.digest import config_digest
 from esper_core.config.schema import EsperConfig
 from esper_core.errors import EsperError
 from esper_core.events import PPOUpdatePayload, RunStarted
 from esper_core.health import RunState
+from esper_core.installed import CORE, versions_of
 from esper_core.kl import stop_threshold
 from esper_core.ppo.checkpoint import restore, save_checkpoint
 from esper_core.ppo.collector import Collector
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from esper_core.ppo.checkpoint import Checkpoint
     from esper_core.ppo.task import StepResult, Task
 
-__all__ = ["Checkpointer", "TrainResult", "Trainer", "config_digest"]
+__all__ = ["Checkpointer", "TrainResult", "Trainer"]
 
 _log = logging.getLogger("esper.ppo")
 
@@ -101,13 +99,6 @@ class Checkpointer:
             _log.warning("training goes on without a new checkpoint: %s", error.message)
         else:
             self._pending = False
-
-
-def config_digest(config: EsperConfig) -> str:
-    """SHA-256 of the resolved configuration, hex. Sinks' own values stay out: they may hold secrets."""
-    plain: dict[str, Any] = msgspec.to_builtins(config)
-    plain["sink"] = {name: sorted(table) for name, table in plain.get("sink", {}).items()}
-    return hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest()
 
 
 def _never() -> bool:
@@ -307,16 +298,6 @@ class Trainer:
             target_kl=ppo.target_kl or None,
             stop_threshold=stop_threshold(ppo.target_kl),
             stop_on=ppo.stop_on,
-            versions=_versions(),
+            versions=versions_of(("torch", "gymnasium", "numpy", CORE)),
             config_digest=self._digest,
         )
-
-
-def _versions() -> tuple[str, ...]:
-    found = [f"python=={platform.python_version()}"]
-    for name in ("torch", "gymnasium", "numpy", "esper-core"):
-        try:
-            found.append(f"{name}=={version(name)}")
-        except PackageNotFoundError:  # four names, once a run
-            continue
-    return tuple(found)

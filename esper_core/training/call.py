@@ -6,13 +6,11 @@ import contextlib
 import os
 import signal
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from esper_core.config.layers import KEYWORD_ORIGIN, LIMITS, load_config
-from esper_core.errors import UsageError
-from esper_core.host.load.selection import foreground_sink, select_sinks
+from esper_core.host.load.selection import select_sinks, without_screen
 from esper_core.reading import Run, open_run
 from esper_core.runs.layout import A_RUN, path_text
 from esper_core.training.start import train_attempt
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
     from esper_core.config.keywords import Settings
     from esper_core.config.layers import Resolved
-    from esper_core.host.load.selection import Selection
     from esper_core.training.outcome import Started
 
 __all__ = ["train"]
@@ -77,7 +74,11 @@ def train(
         >>> [update.payload.kl_divergence for update in run.updates()]  # doctest: +SKIP
     """
     resolved, resumed = _resolve(dict(settings), resume, config, no_config=no_config)
-    selection = _without_screen(select_sinks(resolved.config, origins=resolved.origins), resolved)
+    selection = without_screen(
+        select_sinks(resolved.config, origins=resolved.origins),
+        origin=resolved.origin("sinks"),
+        caller=KEYWORD_ORIGIN,
+    )
     notices = _unlimited(resolved)
     where: list[Path] = []
 
@@ -151,20 +152,3 @@ def _unlimited(resolved: Resolved) -> list[str]:
         return []
     given = next((origin for name in LIMITS if (origin := resolved.origins.get(f"run.{name}"))), "")
     return [f"no limit: trains until it is stopped (0 means no limit; set by {given})"]
-
-
-def _without_screen(selection: Selection, resolved: Resolved) -> Selection:
-    """The sinks without the one that owns the terminal: that one needs the training in another process.
-
-    Raises:
-        UsageError: the call itself names that sink.
-    """
-    screen = foreground_sink(selection.sinks)
-    if screen is None:
-        return selection
-    hint = f"leave it out of sinks; `esper ppo --sink {screen.name}` trains behind it"
-    if KEYWORD_ORIGIN in resolved.origin("sinks"):
-        raise UsageError(f"sink {screen.origin} owns the terminal, which train() leaves to your program", hint=hint)
-    notice = f'sink "{screen.name}" owns the terminal and is left out ({resolved.origin("sinks")} selects it)'
-    others = tuple(sink for sink in selection.sinks if sink is not screen)
-    return replace(selection, sinks=others, notices=(*selection.notices, notice))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -14,17 +14,40 @@ if TYPE_CHECKING:
     from esper_core.events import PPOUpdatePayload
     from esper_core.health import RunState, Verdict
     from esper_core.host.session import SessionReport
-    from esper_core.ppo.trainer import TrainResult
     from esper_core.runs import RunDir
 
 __all__ = ["summary_of", "write_summary"]
+
+
+class Counted(Protocol):
+    """What a run has done, over all its attempts but for the stops."""
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps."""
+
+    @property
+    def episodes(self) -> int:
+        """Finished episodes."""
+
+    @property
+    def early_stops(self) -> int:
+        """Updates of this attempt that ended early."""
+
+    @property
+    def joint_stops(self) -> int | None:
+        """Updates of this attempt in which the stop rule on the joint KL would have stopped."""
+
+    @property
+    def return_mean_100(self) -> float | None:
+        """Mean return of the last 100 episodes."""
 
 
 def summary_of(
     resolved: Resolved,
     *,
     environment: str,
-    result: TrainResult | None,
+    result: Counted | None,
     last: PPOUpdatePayload | None,
     updates: int,
     judged: Verdict | None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from esper_core.updates.recorder import UpdateRecorder
+from esper_core.updates.recorder import LOOP_FIELDS, UpdateRecorder
 from esper_core.updates.records import (
     EpisodeSummary,
     FinalPass,
@@ -14,6 +14,7 @@ from esper_core.updates.records import (
 )
 
 __all__ = [
+    "LOOP_FIELDS",
     "EpisodeSummary",
     "FinalPass",
     "Mean",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from operator import add
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.events import (
     Divergence,
@@ -39,7 +39,26 @@ if TYPE_CHECKING:
 
     from esper_core.emitter import TelemetryEmitter, UpdateTimes
 
-__all__ = ["UpdateRecorder"]
+__all__ = ["LOOP_FIELDS", "UpdateRecorder"]
+
+LOOP_FIELDS: Final = frozenset(
+    {
+        "clip_range",
+        "epochs",
+        "epochs_planned",
+        "grad_norm_max",
+        "kl_first_minibatch",
+        "kl_last",
+        "kl_max",
+        "kl_mean",
+        "minibatches",
+        "minibatches_planned",
+        "rollout_s",
+        "steps_per_s",
+        "update_s",
+    }
+)
+"""Fields that the recorder works out from what it was shown, and that a loop which shows less may give itself."""
 
 
 class UpdateRecorder:
@@ -53,13 +72,17 @@ class UpdateRecorder:
         update_id: counts from 1 over all attempts of a run.
         epochs: passes over the rollout planned.
         minibatches: optimizer steps planned in each of them.
+
+    Attributes:
+        settings: may be set again before the end, by a loop that learns of an estimator or of head kinds late; the stop
+            rule stays that of the beginning.
     """
 
     def __init__(
         self, emitter: TelemetryEmitter, settings: UpdateSettings, *, update_id: int, epochs: int, minibatches: int
     ) -> None:
         self._emitter = emitter
-        self._settings = settings
+        self.settings = settings
         self._update_id = update_id
         self._epochs_planned = epochs
         self._planned = epochs * minibatches
@@ -155,20 +178,22 @@ class UpdateRecorder:
         """Whether the KL forbids another epoch; then the stop is recorded."""
         return self._stopped(self._monitor.after_epoch())
 
-    def stop(self, value: float | None) -> None:
+    def stop(self, value: float | None, *, epoch: int | None = None, reason: str = "") -> None:
         """The KL went beyond the limit at the minibatch seen last.
 
         Args:
             value: what was compared, nats; None when a library stopped and does not tell.
+            epoch: in which one, when no minibatch was seen.
+            reason: in words; empty names the KL and its limit.
         """
         pooled = self._monitor.pooled
-        head = pooled.leading_head(self._settings.heads) if pooled is not None else None
+        head = pooled.leading_head(self.settings.heads) if pooled is not None else None
         limit = self._monitor.threshold if self._monitor.threshold is not None else math.nan
-        epoch = len(self._by_epoch)
+        epoch = len(self._by_epoch) if epoch is None else epoch
         self._early_stop = EarlyStop(epoch=epoch, minibatch=self._minibatch, value=value, threshold=limit, head=head)
         self._outcome = "early_stopped"
         found = f"{value:.6g} >" if value is not None else "above"
-        self._reason = f"KL ({self._monitor.on}) {found} {limit:.6g} at {self._place}"
+        self._reason = reason or f"KL ({self._monitor.on}) {found} {limit:.6g} at {self._place}"
 
     def interrupt(self, reason: str) -> None:
         """Something other than the KL ended the update at the minibatch seen last, whose step was not taken."""
@@ -215,14 +240,14 @@ class UpdateRecorder:
     def _payload(
         self, final: FinalPass | None, times: UpdateTimes, *, env_steps: int, rollout_steps: int
     ) -> PPOUpdatePayload:
-        settings, monitor = self._settings, self._monitor
+        settings, monitor = self.settings, self._monitor
         kl_divergence = final.kl.weighted if final is not None else None
         kl_joint = final.kl.joint if final is not None else None
         non_finite = self._non_finite + (final.non_finite if final is not None else 0)
         when = self._kl_measured(final)
         shown: dict[str, Measured] = {name: _mean(values) for name, values in self._shown.items()}
         given = self._measured | shown | self._pooled | _of_final(final)
-        return PPOUpdatePayload(
+        worked_out: dict[str, Any] = dict(  # noqa: C408  # reads as the call that it becomes
             update_id=self._update_id,
             env_steps=env_steps,
             outcome=self._outcome,
@@ -266,8 +291,10 @@ class UpdateRecorder:
             rollout_s=times.rollout_s,
             update_s=times.update_s,
             steps_per_s=times.rate(rollout_steps),
-            **{name: item.value if isinstance(item, Mean) else item for name, item in given.items()},  # type: ignore[arg-type]  # the class itself refuses an unknown name
         )
+        values: dict[str, Any] = {name: item.value if isinstance(item, Mean) else item for name, item in given.items()}
+        worked_out |= {name: values.pop(name) for name in LOOP_FIELDS & values.keys()}
+        return PPOUpdatePayload(**worked_out, **values)
 
     def _stopped(self, value: float | None) -> bool:
         if value is not None:

@@ -14,7 +14,7 @@ import pytest
 import esper_core
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ["PPOAgent", "Run", "Session", "__version__", "open_run", "train"]
+NAMES = ["PPOAgent", "Run", "Session", "__version__", "monitor", "open_run", "train"]
 
 
 def _python(code: str) -> str:

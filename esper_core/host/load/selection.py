@@ -13,7 +13,7 @@ from esper_core.host.load.discovery import LoadedSink, installed_sinks, is_file_
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["CHILD_VARIABLE", "Selection", "foreground_sink", "select_sinks", "table_notices"]
+__all__ = ["CHILD_VARIABLE", "Selection", "foreground_sink", "select_sinks", "table_notices", "without_screen"]
 
 CHILD_VARIABLE: Final = "ESPER_CHILD_FD"
 """Environment variable of a training that a foreground sink's command started: the file descriptor to which the
@@ -141,3 +141,27 @@ def foreground_sink(sinks: Iterable[LoadedSink]) -> LoadedSink | None:
         names = " and ".join(sink.origin for sink in found)
         raise SinkError(f"only one sink can own the terminal: {names}", hint=f"add `--no-sink {found[-1].name}`")
     return found[0] if found else None
+
+
+def without_screen(selection: Selection, *, origin: str, caller: str) -> Selection:
+    """The sinks without the one that owns the terminal, for a call in someone's own program.
+
+    Args:
+        selection: every sink.
+        origin: where ``sinks`` came from.
+        caller: the origin of values that the call itself sets.
+
+    Raises:
+        SinkError: the call itself names that sink.
+    """
+    screen = foreground_sink(selection.sinks)
+    if screen is None:
+        return selection
+    if caller in origin:
+        raise SinkError(
+            f"sink {screen.origin} owns the terminal, which {caller} leaves to your program",
+            hint=f"leave it out of sinks; `esper ppo --sink {screen.name}` trains behind it",
+        )
+    notice = f'sink "{screen.name}" owns the terminal and is left out ({origin} selects it)'
+    others = tuple(sink for sink in selection.sinks if sink is not screen)
+    return replace(selection, sinks=others, notices=(*selection.notices, notice))
