@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
+    "ADAPTER_GROUP",
     "COMMAND_GROUP",
     "CORE",
     "ENVIRONMENT_GROUP",
@@ -28,6 +29,7 @@ CORE: Final = "esper-core"
 SINK_GROUP: Final = "esper.sinks"
 ENVIRONMENT_GROUP: Final = "esper.environments"
 COMMAND_GROUP: Final = "esper.commands"
+ADAPTER_GROUP: Final = "esper.adapters"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from esper_core.hooks import EnvironmentPlugin
+    from esper_core.monitoring.adapter import Adapter
 
 PLUGINS: Final = Path(__file__).resolve().parents[2] / "plugins"
 
@@ -24,6 +25,7 @@ def plugins_page() -> str:
     parts = [template("plugins.md.txt")]
     parts += [_sink(*found) for found in _entry_points("esper.sinks")]
     parts += [_environment(*found) for found in _entry_points("esper.environments")]
+    parts += [_adapter(*found) for found in _entry_points("esper.adapters")]
     parts += [_command(*found) for found in _entry_points("esper.commands")]
     return "".join(parts).rstrip() + "\n"
 
@@ -61,6 +63,15 @@ def _environment(distribution: str, name: str, plugin: EnvironmentPlugin) -> str
     for preset, tree in plugin.presets.items():
         parts.append(f"\n### Preset `{preset}`\n\n```toml\n{dump_toml(dict(tree))}```\n")
     return "".join(parts)
+
+
+def _adapter(distribution: str, name: str, adapter: Adapter) -> str:
+    module = importlib.import_module(distribution.replace("-", "_"))
+    return (
+        f"\n## Adapter `{name}`\n\n{summary(module.__doc__).splitlines()[0]}\n\n"
+        f"Distribution `{distribution}`; stands on `{adapter.library}`, tested with `{adapter.tested}`; "
+        f"`esper adapters check {name}` compares the numbers. [README](../../plugins/{name}/README.md).\n"
+    )
 
 
 def _command(distribution: str, name: str, command: Any) -> str:

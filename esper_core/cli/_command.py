@@ -51,6 +51,7 @@ CORE_COMMANDS: Final = {
     "replay": CoreCommand("esper_core.cli.replay", "print a run's updates, or play them into a sink"),
     "export": CoreCommand("esper_core.cli.export", "write the updates of runs as CSV or JSON lines"),
     "sinks": CoreCommand("esper_core.cli.sinks", "list, check and create sinks"),
+    "adapters": CoreCommand("esper_core.cli.adapters", "list and check the adapters for other libraries' loops"),
     "config": CoreCommand("esper_core.cli.config", "show the configuration in force and where it comes from"),
 }
 """The core's own commands, in the order ``esper --help`` shows them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -20,7 +21,7 @@ from esper_core.monitoring.ranks import Ranks
 from esper_core.updates import LOOP_FIELDS, EpisodeSummary, UpdateRecorder, UpdateSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -61,6 +62,7 @@ class Monitor:
 
     Attributes:
         heads: names, in the order of the columns.
+        library: that runs the loop; empty for one's own.
         run_id: the run.
         path: its directory; None on ranks that do not emit, and in child processes.
         strict: whether misuse raises.
@@ -81,6 +83,7 @@ class Monitor:
         say: Callable[[str], None] = _log.warning,
     ) -> None:
         self.heads = settings.heads
+        self.library = settings.library
         self.strict = strict
         self.path = path
         self.counts = Counts()
@@ -361,6 +364,18 @@ class Monitor:
         except Exception as fault:  # noqa: BLE001  # the loop has ended well; its telemetry's end must not change that
             self._failed("close", fault)
 
+    @contextlib.contextmanager
+    def harmless(self, what: str) -> Iterator[None]:
+        """Keep an adapter's own faults out of the loop: an exception in the block is told once, counted and dropped.
+
+        Args:
+            what: names the block, for the notice.
+        """
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  # an adapter's fault must not end a training
+            self._failed(what, error)
+
     # --- inside -------------------------------------------------------------------------------
 
     def _ready(self, call: str) -> bool:
@@ -379,10 +394,10 @@ class Monitor:
     def _failed(self, call: str, error: Exception) -> None:
         self.counts.failures += 1
         what = error.message if isinstance(error, EsperError) else f"{type(error).__name__}: {error}"
-        _log.warning("%s() failed", call, exc_info=error)
+        _log.warning("%s failed", call, exc_info=error)
         if call not in self._said:
             self._said.add(call)
-            self._say(f"{call}() failed, training goes on without it: {what}")
+            self._say(f"{call} failed, training goes on without it: {what}")
 
     def _running(self) -> UpdateRecorder:
         """The open update; begins one when the loop did not say so."""

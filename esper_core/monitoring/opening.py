@@ -161,7 +161,7 @@ def monitor(
     if _is_helper(ranks):
         _log.warning("monitor() in a child process does nothing: the run belongs to the parent process")
         return Monitor(update, inert=True, strict=strict)
-    _only_one()
+    _only_one(library)
     if not ranks.emits:
         return Monitor(update, ranks=ranks, strict=strict, minibatches=minibatches_planned)
     started = RunStarted(
@@ -211,18 +211,22 @@ def _is_helper(ranks: Ranks) -> bool:
     return ranks.world == 1 and child
 
 
-def _only_one() -> None:
-    """Close the monitor of a notebook's earlier cell; refuse a second one anywhere else."""
+def _only_one(library: str) -> None:
+    """Close a monitor that was left open where that is usual; refuse a second one anywhere else.
+
+    Usual it is in a notebook, whose cells run again, and for adapters: no library tells its callbacks that an exception
+    ended the training.
+    """
     earlier = open_monitor()
     if earlier is None:
         return
-    if not interactive():
+    if not interactive() and not (library and earlier.library):
         raise MisuseError(
             f"a monitor is open already: run {earlier.run_id}",
             hint="close it first: run.close(), or `with monitor(...) as run:`",
         )
-    _log.warning("the monitor of run %s is closed: another one opens", earlier.run_id)
-    earlier.close()
+    _log.warning("the run %s was left open and is closed: another one begins", earlier.run_id)
+    earlier.end(None if interactive() else MisuseError("the run was left open, and another one began"))
 
 
 def _resolve(

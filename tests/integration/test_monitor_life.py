@@ -144,8 +144,8 @@ def test_misuse_is_a_notice_when_it_is_not_to_raise(tmp_path: Path, capsys: pyte
             assert run.ppo_update([[0.1, 0.2]]) is None
         assert run.too_far(old=[1.0], new=[[1.0]]) is False
     told = capsys.readouterr().err
-    assert told.count("ppo_update() failed, training goes on without it: log_ratio has shape (1, 2)") == 1
-    assert told.count("too_far() failed") == 1
+    assert told.count("ppo_update failed, training goes on without it: log_ratio has shape (1, 2)") == 1
+    assert told.count("too_far failed") == 1
     assert run.counts.failures == 4
 
 
