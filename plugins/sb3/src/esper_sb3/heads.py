@@ -12,7 +12,7 @@ from torch.distributions import Categorical, Normal, kl_divergence
 from esper_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
@@ -139,11 +139,11 @@ def _judge_part(policy: Any, rollout: Rollout, part: slice) -> Judged:
             gaussians=None,
             choices=_choices(heads, masks, len(actions)),
         )
-    (only,) = heads  # Normal or Bernoulli: one distribution over all dimensions
-    log_prob = only.log_prob(actions.float())  # MultiBinary's are int8
+    only: Any = heads[0]  # Normal or Bernoulli: one distribution over all dimensions
+    log_prob, entropy = only.log_prob(actions.float()), only.entropy()  # MultiBinary's actions are int8
     if isinstance(only, Normal):
-        return Judged(log_prob, only.entropy(), (only.mean, only.stddev), None)
-    return Judged(log_prob, only.entropy(), None, torch.full_like(log_prob, 2, dtype=torch.long))
+        return Judged(log_prob, entropy, (only.mean, only.stddev), None)
+    return Judged(log_prob, entropy, None, torch.full_like(log_prob, 2, dtype=torch.long))
 
 
 def _choices(heads: Sequence[Any], masks: Tensor | None, rows: int) -> Tensor:
@@ -151,8 +151,4 @@ def _choices(heads: Sequence[Any], masks: Tensor | None, rows: int) -> Tensor:
     widths = [head.logits.shape[-1] for head in heads]
     if masks is None:
         return torch.tensor(widths).expand(rows, -1)
-    return torch.stack([part.sum(-1) for part in _split(masks, widths)], 1).long()
-
-
-def _split(masks: Tensor, widths: list[int]) -> Iterator[Tensor]:
-    yield from (masks > 0).reshape(len(masks), -1).split(widths, dim=1)
+    return torch.stack([part.sum(-1) for part in torch.split(masks.reshape(rows, -1) > 0, widths, dim=1)], 1).long()
