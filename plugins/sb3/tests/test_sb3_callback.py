@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from esper_core.events import PPOUpdatePayload
 
 
+torch.set_num_threads(1)  # two are many times slower on these small networks when the other core is busy
+
+
 class Toy(gym.Env[Any, Any]):
     """Four steps an episode over any action space; reward for small actions."""
 
@@ -220,6 +223,8 @@ def test_a_second_learn_is_a_run_of_its_own(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_learn_in_order(tmp_path: Path) -> None:
     script = """
+import torch
+torch.set_num_threads(1)
 from stable_baselines3 import PPO
 from esper_sb3 import EsperCallback
 class Say(EsperCallback):

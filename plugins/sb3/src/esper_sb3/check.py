@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from stable_baselines3 import PPO
 
 from esper_core.monitoring.adapter import AdapterCheck, Compared
@@ -40,6 +41,7 @@ class _Kept(EsperCallback):
 
 def check(folder: Path) -> AdapterCheck:
     """Train and compare."""
+    torch.set_num_threads(1)  # of this command's own process: more are slower on a network this small
     callback = _Kept(folder)
     model = PPO(
         "MlpPolicy",
