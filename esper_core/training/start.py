@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from esper_core import forks
 from esper_core.errors import UsageError
 from esper_core.health import RunState
 from esper_core.host.load.selection import select_sinks
@@ -71,7 +72,8 @@ def train_attempt(
         exit_on_second_interrupt=exit_on_second_interrupt,
     )
     try:
-        return attempt.run()
+        with forks.Place(f"environment {task.name}"):
+            return attempt.run()
     finally:
         task.close()
 
