@@ -20,9 +20,9 @@ import threading
 from typing import TYPE_CHECKING, Final, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-__all__ = ["CAME_BACK", "Place", "flush_streams", "in_child", "process", "write_error"]
+__all__ = ["CAME_BACK", "Place", "flush_streams", "hold_in_forks", "in_child", "process", "write_error"]
 
 CAME_BACK: Final = "a process that it forked came back as a copy of the trainer and was ended; leave one by os._exit()"
 """What is said of code whose forked child came back."""
@@ -32,6 +32,8 @@ _FLUSH_S: Final = 1.0
 
 _process: int = os.getpid()
 _callbacks: list[Callable[[], None]] = []
+_held: list[frozenset[signal.Signals]] = []
+_forking = threading.local()
 _slots: dict[str, int] = {}
 _page: mmap.mmap | None = None
 """A byte for each place, shared by a process and its children; made before its first fork."""
@@ -60,6 +62,24 @@ def in_child(callback: Callable[[], None]) -> Callable[[], None]:
     def take_back() -> None:
         with contextlib.suppress(ValueError):
             _callbacks.remove(callback)
+
+    return take_back
+
+
+def hold_in_forks(signals: Iterable[signal.Signals]) -> Callable[[], None]:
+    """Keep these signals back while a process is forked, until the child's callbacks have run.
+
+    Python drops a signal that comes to a child before its own clean-up after the fork; kept back, it waits.
+
+    Returns:
+        A function that takes it back.
+    """
+    held = frozenset(signals)
+    _held.append(held)
+
+    def take_back() -> None:
+        with contextlib.suppress(ValueError):
+            _held.remove(held)
 
     return take_back
 
@@ -152,6 +172,16 @@ def _before_fork() -> None:
         with contextlib.suppress(OSError, ValueError):
             _page, _page_of = mmap.mmap(-1, _MOST_PLACES), _process
 
+    if _held:
+        _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, frozenset().union(*_held))
+
+
+def _after_fork() -> None:
+    mask = getattr(_forking, "mask", None)
+    if mask is not None:
+        _forking.mask = None
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
 
 def _after_in_child() -> None:
     global _process  # noqa: PLW0603  # as above
@@ -159,8 +189,9 @@ def _after_in_child() -> None:
     for callback in (*_callbacks,):  # a callback may take itself back
         with contextlib.suppress(Exception):
             callback()
+    _after_fork()
 
 
 # Handlers run in the order of registration: threading's, imported above, comes before this one.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_child=_after_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_in_child)

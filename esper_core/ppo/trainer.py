@@ -196,11 +196,11 @@ class Trainer:
         self.emitter.begin_rollout(self.agent.updates + 1)
         try:
             collected = self._collector.collect(self._on_step, self._should_stop)
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
             if not self._should_stop():
                 raise
-            # The signal of a service manager or a batch system goes to the environment's worker processes too, and ends
-            # them: the environment failed because the run was to stop.
+            # The signal (Ctrl-C, a service manager's, a batch system's) goes to the environment's worker processes too,
+            # and ends them: the environment failed because the run was to stop.
             _log.warning("the environment failed after the run was asked to stop", exc_info=error)
             return self._stopped()
         if collected.interrupted:

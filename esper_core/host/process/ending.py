@@ -72,11 +72,12 @@ def _watch(code: int, deadline: float) -> None:
 
 def _end(code: int, line: str) -> NoReturn:
     try:
+        forks.flush_streams()
+        forks.write_error(line)
+        # Last: the main thread may go on to end the process once a child that it waits for has ended.
         for child in _children():
             with contextlib.suppress(Exception):
                 child.terminate()
-        forks.flush_streams()
-        forks.write_error(line)
     finally:
         os._exit(code)
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["STOP_SIGNALS", "StopFlag", "install_signals"]
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that may end a child at once. SIGINT is not kept back: an exception in a fork's handler would be lost."""
 _SAME_CTRL_C_S: Final = 1.0
 """Seconds within which the trainer's handler runs after the same Ctrl-C; it is late while one operation takes long."""
 _SHOW_CURSOR: Final = b"\x1b[?25h\x1b[0m\r\n"
@@ -73,12 +75,13 @@ def install_signals(flag: StopFlag, *, exit_on_second: bool = True) -> Iterator[
         yield
         return
     handlers = _Handlers(flag, exit_on_second=exit_on_second)
-    take_back = forks.in_child(handlers.leave)
+    taken_back = forks.in_child(handlers.leave), forks.hold_in_forks(_ENDING)
     handlers.install()
     try:
         yield
     finally:
-        take_back()
+        for take_back in taken_back:
+            take_back()
         handlers.restore()
 
 
