@@ -387,7 +387,7 @@ class Session:
             for line in self.report.lines():
                 logging.getLogger("esper.host").warning("%s", line)
             if came_back := self._forked.came_back - self._came_back_before:
-                self._notice(f"{self._forked.who}: {forks.CAME_BACK} ({came_back} of them)")
+                self.notice(f"{self._forked.who}: {forks.CAME_BACK} ({came_back} of them)")
 
     def _emit_end(self, state: RunState) -> None:
         """Emit RunFinished before anything is closed, when the caller did not emit it."""
