@@ -269,6 +269,14 @@ class TelemetryEmitter:
             for status in self._drain_status():
                 self.emit_sink_status(status)
 
+    def mute(self) -> None:
+        """Emit nothing from now on: no hook is called, no span is opened or ended. For a forked child."""
+        self._hooks = SinkHooks()
+        self._tracer = otel_trace.NoOpTracer()
+        self._drain_status = None
+        self._heard = frozenset()
+        self._update = self._rollout = self._iteration = None
+
     # --- inside -------------------------------------------------------------------------------
 
     def _own_update(self, update_id: int) -> _OpenSpan:

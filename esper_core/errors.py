@@ -27,6 +27,7 @@ __all__ = [
     "SinkError",
     "TelemetryLostError",
     "UsageError",
+    "error_text",
     "nearest",
 ]
 
@@ -100,3 +101,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``', did you mean "x"?'`` for the closest known name, or an empty string."""
     close = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f', did you mean "{close[0]}"?' if close else ""
+
+
+def error_text(error: BaseException) -> str:
+    """Kind and message of any exception, in words; also of one whose own ``__str__`` raises."""
+    kind = type(error).__name__
+    try:
+        text = str(error)
+    except Exception as again:  # noqa: BLE001  # code of the exception's author
+        return f"{kind} (its text raised {type(again).__name__})"
+    return f"{kind}: {text}" if text else kind

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import random
 
+from esper_core import forks
+
 __all__ = ["new_run_id", "new_span_id", "new_trace_id"]
 
 _generator = random.Random()  # ids, not secrets; seeded by os.urandom
@@ -21,8 +23,7 @@ def _reseed() -> None:
 
 
 _reseed()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reseed)
+forks.in_child(_reseed)
 
 
 def new_trace_id() -> int:

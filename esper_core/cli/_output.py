@@ -13,11 +13,18 @@ __all__ = ["discard_output", "open_streams", "unwritten"]
 def open_streams() -> None:
     """Open the null device for each closed standard stream (``>&-``): else an opened file takes its descriptor.
 
+    A stream that code of the user's closed is opened again on its descriptor, so that the run's end can be printed.
+
     The null device of stdout can only be read: a command whose output is lost fails when it writes, as on a full disk.
     """
     for name, mode in (("stdin", "r"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  # until the end
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is not None and getattr(stream, "closed", False):
+            # A sink or an environment closed it in Python; the descriptor below is open still.
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", errors=stream.errors, closefd=False))
     if sys.stdout is None:
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
 

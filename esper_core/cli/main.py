@@ -9,9 +9,12 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from esper_core import forks
 from esper_core.cli._command import CORE_COMMANDS, load_core
 from esper_core.cli._output import discard_output, open_streams, unwritten
-from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EsperError, UsageError, nearest
+from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EsperError, UsageError, error_text, nearest
+from esper_core.host.process.ending import end_in_time
+from esper_core.host.process.started import recorded
 from esper_core.version import __version__
 
 if TYPE_CHECKING:
@@ -31,14 +34,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: the arguments after ``esper``; None takes those of the process.
+        argv: the arguments after ``esper``; None takes those of the process. This is then the process's last act: what
+            sinks left behind does not hold it (:mod:`esper_core.host.process.ending`).
 
     Returns:
         The exit code: 0 done, 1 failed, 5 telemetry lost under ``--strict-telemetry``, 64 wrong use or configuration,
         128 + signal when stopped by one.
     """
+    if argv is not None:
+        return _main(argv)
+    with recorded():
+        code = _main(sys.argv[1:])
+    end_in_time(code)
+    return code
+
+
+def _main(argv: Sequence[str]) -> int:
     open_streams()
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(argv)
     debug = os.environ.get("ESPER_DEBUG", "") not in {"", "0"}
     if "--debug" in arguments:
         # Accepted anywhere, but not after "--": those arguments belong to another program.
@@ -46,7 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         debug = debug or "--debug" in arguments[:end]
         arguments = [word for index, word in enumerate(arguments) if word != "--debug" or index > end]
     try:
-        code = _dispatch(arguments)
+        with forks.Place("the command"):
+            try:
+                code = _dispatch(arguments)
+            finally:
+                open_streams()
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of stdout has closed the pipe (`esper replay RUN | head`): no message can be delivered.
@@ -82,7 +99,7 @@ def _unforeseen(error: BaseException) -> str:
     import sysconfig
     import traceback
 
-    said = f"exit({error.code!r}) was called" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+    said = f"exit({error.code!r}) was called" if isinstance(error, SystemExit) else error_text(error)
     frames = traceback.extract_tb(error.__traceback__)
     ours = next((number for number, frame in enumerate(frames) if frame.filename.startswith(str(_OWN))), len(frames))
     libraries = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")} | {str(_OWN), "<"})

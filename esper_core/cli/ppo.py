@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esper_core.cli._command import commands_after_run
-from esper_core.cli._output import discard_output, unwritten
+from esper_core.cli._output import discard_output, open_streams, unwritten
 from esper_core.cli._parser import add_config_arguments, add_sink_arguments, resolve_config
 from esper_core.cli._words import end_lines, next_commands, program, start_lines
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, NonFiniteError
@@ -106,6 +106,7 @@ def _train(resolved: Resolved, selection: Selection, resumed: Run | None) -> int
         on_started=lambda started: _say_start(resolved, started, resumed=resumed is not None),
         on_notice=lambda line: print(f"esper: {line}", file=sys.stderr),
     )
+    open_streams()
     if outcome.unwritten:
         print(f"esper: {outcome.unwritten}", file=sys.stderr)
     _say_end(outcome, resumed=resumed is not None)

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+from esper_core.cli._output import open_streams
 from esper_core.cli._parser import add_config_arguments, resolve_config, runs_dir
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, UsageError
 
@@ -142,6 +143,7 @@ def _play(run: Run, reader: JournalReader, args: argparse.Namespace) -> int:
         for event in _events(run, reader, args, stopped=lambda: session.stop.requested):
             session.deliver(event)
             count += 1
+    open_streams()
     for sink in session.active:
         report: Callable[[], str] | None = getattr(sink.instance, "replay_report", None)
         for line in report().splitlines() if report is not None else ():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from esper_core import forks
 from esper_core.config.environments import installed_environments, load_environment
 from esper_core.envs.masks import CausalMask, CausalTable, MaskReader, load_causal_mask
 from esper_core.errors import EnvironmentUnsupportedError, nearest
@@ -17,7 +19,7 @@ from esper_core.ppo.heads import HeadSpec
 from esper_core.ppo.task import BoolArray, FloatArray, IntArray, Observation, StepResult, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from esper_core.config.schema import EnvConfig
 
@@ -32,7 +34,9 @@ def make_task(config: EnvConfig, *, seed: int) -> Task:
         seed: environment i of the first episode is seeded with ``seed + i``.
     """
     causal = load_causal_mask(config.causal_mask) if config.causal_mask else None
-    return GymTask(_vector_env(config, seed), name=config.id, seed=seed, causal_mask=causal)
+    with forks.Place(f"environment {config.id}"):
+        env = _vector_env(config, seed)
+    return GymTask(env, name=config.id, seed=seed, causal_mask=causal)
 
 
 def _vector_env(config: EnvConfig, seed: int) -> gym.vector.VectorEnv[Any, Any, Any]:
@@ -100,6 +104,7 @@ class GymTask:
             )
         self._env = env
         self._name = name
+        self._place = forks.Place(f"environment {name}")
         self._seed: int | None = seed
         self._heads, self._discrete = _heads(env.single_action_space, name, _attribute(env, "head_names"))
         self._starts = _starts(env.single_action_space)
@@ -149,7 +154,7 @@ class GymTask:
 
     def reset(self, seed: int | None = None) -> Observation:
         """Reset all environments: each begins a new episode."""
-        values, info = self._env.reset(seed=self._seed if seed is None else seed)
+        values, info = self._asked(self._env.reset, seed=self._seed if seed is None else seed)
         self._seed = None
         return self._observation(values, info)
 
@@ -157,7 +162,7 @@ class GymTask:
         """Take one action (n, heads) in every environment."""
         chosen = actions + self._starts
         taken = chosen[:, 0] if self._discrete else chosen
-        values, reward, terminated, truncated, info = self._env.step(taken)
+        values, reward, terminated, truncated, info = self._asked(self._env.step, taken)
         final = None
         if truncated.any():
             final = self._final(info, truncated)
@@ -172,7 +177,20 @@ class GymTask:
 
     def close(self) -> None:
         """Close the environments."""
-        self._env.close()
+        self._asked(self._env.close)
+
+    def _asked(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call code of the user's. A child that it forked ends here when it comes back: this is the trainer's code."""
+        process = forks.process()
+        try:
+            answer = method(*args, **kwargs)
+        except BaseException as error:
+            if os.getpid() != process:
+                self._place.end(error)
+            raise
+        if os.getpid() != process:
+            self._place.end()
+        return answer
 
     def _observation(self, values: Any, info: Mapping[str, Any]) -> Observation:
         return Observation(
@@ -183,7 +201,7 @@ class GymTask:
 
     def _causal_mask(self, actions: IntArray, info: Mapping[str, Any], done: BoolArray) -> BoolArray | None:
         if self._causal is not None:
-            mask = np.asarray(self._causal(actions), dtype=bool)
+            mask = np.asarray(self._asked(self._causal, actions), dtype=bool)
             if mask.shape != actions.shape:
                 raise EnvironmentUnsupportedError(
                     f"{self._name}: the causal mask has shape {mask.shape}, expected {actions.shape}"

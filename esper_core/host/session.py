@@ -13,7 +13,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+from esper_core import forks
 from esper_core.emitter import TelemetryEmitter
+from esper_core.errors import error_text
 from esper_core.events import EVENTS, RunFinished, SinkLoss
 from esper_core.health import RunState
 from esper_core.health.window import PolicyWindow
@@ -26,6 +28,7 @@ from esper_core.host.load.selection import Selection, select_sinks
 from esper_core.host.otel.providers import Providers
 from esper_core.host.otel.resource import run_resource
 from esper_core.host.process.child import announce_run
+from esper_core.host.process.ending import closing_ends
 from esper_core.host.process.heartbeat import Heartbeat
 from esper_core.host.process.logs import log_to
 from esper_core.host.process.signals import StopFlag, install_signals
@@ -164,6 +167,8 @@ class Session:
         self._message = ""
         self._begun = 0.0
         self._pid = os.getpid()
+        self._forked = forks.Place(f"environment {environment}")
+        self._came_back_before = self._forked.came_back
         self._stack = contextlib.ExitStack()
         self._heartbeat: Heartbeat | None = None
         self._observed = _Observed()
@@ -216,6 +221,7 @@ class Session:
                 heard=self.hub.heard,
                 window=self._window,
             )
+            stack.callback(forks.in_child(self._in_child))
             opened = self.hub.open(strict=self.mode != "check")
             if self.mode == "check":
                 opened = []  # each sink's own line reports it
@@ -273,6 +279,15 @@ class Session:
         self.notices.append(line)
         logging.getLogger("esper.host").info("%s", line)
         self._on_notice(line)
+
+    def _in_child(self) -> None:
+        """In a forked child: this session is over. Nothing is emitted or written, and a loop that asks stops."""
+        self.stop.request()
+        self.emitter.mute()
+        self.hub.in_child()
+        self.providers.in_child()
+        if self._heartbeat is not None:
+            self._heartbeat.in_child()
 
     def _interrupted(self) -> None:
         """Handle a KeyboardInterrupt caught in a sink's code: it may be the user's Ctrl-C, which ends the run."""
@@ -341,7 +356,7 @@ class Session:
         elif isinstance(error, SystemExit) and not error.code:
             self.finish(self._state or RunState.DONE, self._reason)
         else:
-            message = self.redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+            message = self.redact(error_text(error))
             self.finish(RunState.FAILED, message)
             logging.getLogger("esper.host").error("the run ended with an error", exc_info=error)
             if self.run is not None and self.mode == "live":
@@ -350,6 +365,7 @@ class Session:
     def _close(self) -> None:
         state = self._state or RunState.DONE
         begun = time.monotonic()
+        closing_ends(begun + self.config.run.close_timeout_s)
         try:
             if self._instrumentation is not None:
                 # Set the final state before the readers collect for the last time: else the run seems to have vanished.
@@ -370,6 +386,8 @@ class Session:
                 self._instrumentation.close(self.report.sinks)
             for line in self.report.lines():
                 logging.getLogger("esper.host").warning("%s", line)
+            if came_back := self._forked.came_back - self._came_back_before:
+                self.notice(f"{self._forked.who}: {forks.CAME_BACK} ({came_back} of them)")
 
     def _emit_end(self, state: RunState) -> None:
         """Emit RunFinished before anything is closed, when the caller did not emit it."""

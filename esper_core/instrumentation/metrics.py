@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from opentelemetry.metrics import CallbackOptions, Observation
 
+from esper_core import forks
 from esper_core.health import HealthLevel, KLLimits, RunState
 from esper_core.instrumentation.pending import Histograms, Pending, Totals
 from esper_core.semconv.gauges import DIVERGENCE, divergence_values, gauge_values
@@ -115,6 +116,11 @@ class ObservedRuns:
         long_ago = time.monotonic() - self.ENDED_KEPT_S
         return (run for run in self._runs if run.ended_s is None or run.ended_s > long_ago)
 
+    def forget(self) -> None:
+        """Report no run any more."""
+        self._lock = Lock()
+        self._runs = ()
+
     def add(
         self, identity: Mapping[str, AttributeValue], sink_status: Callable[[], Iterable[SinkCounts]] | None = None
     ) -> Observed:
@@ -145,6 +151,14 @@ def runs_of(provider: MeterProvider, meter: Meter) -> ObservedRuns:
         _create_sinks(meter, runs)
     return runs
 
+
+def _forget_runs() -> None:
+    """In a forked child: the runs are the parent's to report. The SDK's periodic reader exports in a child too."""
+    for runs in tuple(_runs_of.values()):
+        runs.forget()
+
+
+forks.in_child(_forget_runs)
 
 _Points: TypeAlias = "Callable[[Observed], Iterable[Observation]]"
 

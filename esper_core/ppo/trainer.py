@@ -194,7 +194,15 @@ class Trainer:
         """One rollout and one update; a result when the run ends here."""
         self.agent.anneal(self._fraction_done())
         self.emitter.begin_rollout(self.agent.updates + 1)
-        collected = self._collector.collect(self._on_step, self._should_stop)
+        try:
+            collected = self._collector.collect(self._on_step, self._should_stop)
+        except (Exception, KeyboardInterrupt) as error:
+            if not self._should_stop():
+                raise
+            # The signal (Ctrl-C, a service manager's, a batch system's) goes to the environment's worker processes too,
+            # and ends them: the environment failed because the run was to stop.
+            _log.warning("the environment failed after the run was asked to stop", exc_info=error)
+            return self._stopped()
         if collected.interrupted:
             return self._stopped()
         episodes = self._episodes.drain()

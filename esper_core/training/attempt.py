@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from esper_core.config.show import config_toml
-from esper_core.errors import EsperError, JournalError
+from esper_core.errors import EsperError, JournalError, error_text
 from esper_core.events import RunFinished
 from esper_core.health import HEALTH_WINDOW, RunState
 from esper_core.host.load.secrets import secret_keys
@@ -219,7 +219,7 @@ class Attempt:
         elif isinstance(error, KeyboardInterrupt):
             state, reason = RunState.STOPPED, "SIGINT"
         else:
-            state, reason = RunState.FAILED, f"{type(error).__name__}: {error}"
+            state, reason = RunState.FAILED, error_text(error) if error is not None else ""
         content = summary_of(
             self.resolved,
             environment=self.task.name,

@@ -81,8 +81,11 @@ def train(
     )
     notices = _unlimited(resolved)
     where: list[Path] = []
+    said = 0
 
     def started(begun: Started) -> None:
+        nonlocal said
+        said = len(notices)
         where.append(begun.run.path)
         for notice in notices:
             warnings.warn(notice, stacklevel=5)  # the line that calls train
@@ -96,6 +99,8 @@ def train(
             on_notice=notices.append,
             exit_on_second_interrupt=False,
         )
+        for notice in notices[said:]:
+            warnings.warn(notice, stacklevel=2)
         failure = outcome.failure()
         if failure is not None:
             raise failure

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from esper_core.errors import UsageError
+from esper_core import forks
+from esper_core.errors import UsageError, error_text
 from esper_core.health import RunState
 from esper_core.host.load.selection import select_sinks
 from esper_core.runs import run_state
@@ -71,9 +72,18 @@ def train_attempt(
         exit_on_second_interrupt=exit_on_second_interrupt,
     )
     try:
-        return attempt.run()
+        with forks.Place(f"environment {task.name}"):
+            return attempt.run()
     finally:
+        _close(task, on_notice)
+
+
+def _close(task: Task, on_notice: Callable[[str], None]) -> None:
+    """Close the environments. The run has ended and is written: an error in closing them is only told."""
+    try:
         task.close()
+    except Exception as error:  # noqa: BLE001  # code of the environment's author
+        on_notice(f"environment {task.name}: closing it failed: {error_text(error)}")
 
 
 def _refuse_running(run: Run) -> None:

@@ -20,6 +20,7 @@ PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.to
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "version": set(),
+    "forks": set(),
     "ids": set(),
     "installed": set(),
     "health": set(),
@@ -63,7 +64,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "testing": {"host", "emitter", "instrumentation", "reading", "runs", "semconv", "hooks", "events", "health", "ids"},
 }
-OPEN_TO_ALL = {"errors", "config.schema", "version"}
+OPEN_TO_ALL = {"errors", "config.schema", "version", "forks"}
 PLUGIN_MAY_IMPORT = {
     "errors",
     "events",
@@ -89,6 +90,7 @@ LIGHT_ROOMS = {
     "reading",
     "config",
     "errors",
+    "forks",
     "ids",
     "installed",
 }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from esper_core.hooks import CloseReason
 from esper_core.host.deliver.buffer import LIFECYCLE, PriorityBuffer, priority_of
+from esper_core.host.process.started import owned_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +34,9 @@ class Channel(Protocol):
 
     guard: Guard
     delivery: str
+
+    def in_child(self) -> None:
+        """In a forked child, without the channel's thread: drop what is queued, and replace locks that may be held."""
 
     def open(self) -> None:
         """Start opening the sink."""
@@ -90,10 +94,15 @@ class _Base:
         self._reason: object = None
         self._usable = False
 
+    def in_child(self) -> None:
+        """In a forked child: nothing is queued here, and no lock is held."""
+        self.guard.in_child()
+
     def _open_now(self) -> None:
         try:
             if self._opener is not None:
-                self._opener()
+                with self.guard.place, owned_by(self.guard.owner):
+                    self._opener()
             self._usable = True
         except BaseException as error:  # noqa: BLE001  # a sink may raise anything; the hub decides what it means
             self._open_error = error
@@ -186,6 +195,12 @@ class _ThreadChannel(_Base):
         self._coalesced = 0
         self._capacity = 0
         self._thread = threading.Thread(target=self._run, name=f"esper-sink-{guard.name}", daemon=True)
+
+    def in_child(self) -> None:
+        super().in_child()
+        self._wake = threading.Condition(threading.Lock())
+        self._in_hand = 0
+        self._drop_all()
 
     def open(self) -> None:
         self._thread.start()

@@ -11,8 +11,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from esper_core import forks
+from esper_core.errors import error_text
 from esper_core.events import EVENTS, PPOUpdatePayload, SinkState, SinkStatusChanged
 from esper_core.host.deliver.sink_report import wrong_report
+from esper_core.host.process.started import running
 from esper_core.reading.account import SinkAccount
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ class Guard:
         name: the sink's name.
         distribution: where it came from.
         version: of the distribution.
+        owner: the sink as the owner of what it starts, in words.
         keeps_record: whether the sink keeps the run's record.
         max_failures: failures in a row after which it is disabled.
         logger: writes to ``trainer.log``.
@@ -52,6 +56,7 @@ class Guard:
         *,
         distribution: str = "",
         version: str = "",
+        owner: str = "",
         keeps_record: bool = False,
         max_failures: int = 5,
         logger: logging.Logger | None = None,
@@ -64,6 +69,7 @@ class Guard:
         self.distribution = distribution
         self.version = version
         self.keeps_record = keeps_record
+        self.owner = owner or f"sink {name}"
         self._max_failures = max_failures
         self._logger = logger
         self._on_change = on_change
@@ -85,6 +91,8 @@ class Guard:
         self._final = False
         self._slowest_s = 0.0
         self._message = ""
+        self.place = forks.Place(f"sink {name}")
+        self._came_back_before = self.place.came_back
 
     # --- calls --------------------------------------------------------------------------------
 
@@ -102,10 +110,18 @@ class Guard:
             kwargs: passed to ``function``.
         """
         begun = self.clock()
+        process = forks.process()
+        before, running.owner = running.owner, self.owner
         try:
             function(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001  # a sink may raise anything; even SystemExit stays here
+            if forks.process() != process:
+                self.place.end(error)
             return self._failed(error, begun, hook)
+        finally:
+            running.owner = before
+        if forks.process() != process:
+            self.place.end()
         self._succeeded(begun, counts=counts, hook=hook)
         return "ok"
 
@@ -128,7 +144,7 @@ class Guard:
         self._tell(change)
 
     def _failed(self, error: BaseException, begun: float, hook: str) -> CallResult:
-        message = self._redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+        message = self._redact(error_text(error))
         retry = isinstance(error, OSError)
         change = None
         with self._lock:
@@ -240,9 +256,16 @@ class Guard:
                 return
             self._lost += lost
             self._final = True
+            if came_back := self.place.came_back - self._came_back_before:
+                self._failures += came_back
+                message = message or self._message or forks.CAME_BACK
             if state == "cut_off" or self._state != "disabled":
                 self._state = state
             self._message = message or self._message
+
+    def in_child(self) -> None:
+        """In a forked child: a thread that is gone may hold the lock."""
+        self._lock = threading.Lock()
 
     # --- state and counters -------------------------------------------------------------------
 

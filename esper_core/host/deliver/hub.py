@@ -15,13 +15,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from esper_core.config.schema import DeliveryConfig
-from esper_core.errors import SinkError
+from esper_core.errors import SinkError, error_text
 from esper_core.events import EVENTS
 from esper_core.hooks import CloseReason, SinkContext, SinkHooks, hookimpl
 from esper_core.host.deliver.channel import FULL_WAIT_S, Channel, InlineChannel, LatestChannel, QueueChannel
 from esper_core.host.deliver.guard import Guard
 from esper_core.host.load.discovery import LoadedSink
 from esper_core.host.load.inspection import inspect_sink, new_manager
+from esper_core.host.process.started import owned_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -110,13 +111,16 @@ class Hub:
 
     # --- building -----------------------------------------------------------------------------
 
-    def guard(self, name: str, *, distribution: str = "", version: str = "", keeps_record: bool = False) -> Guard:
+    def guard(
+        self, name: str, *, distribution: str = "", version: str = "", owner: str = "", keeps_record: bool = False
+    ) -> Guard:
         """Create a guard whose changes of state this hub reports."""
         options = self._delivery.get(name.split("/", maxsplit=1)[0], DeliveryConfig())
         return Guard(
             name,
             distribution=distribution,
             version=version,
+            owner=owner,
             keeps_record=keeps_record,
             max_failures=options.max_failures,
             logger=logging.getLogger("esper.host"),
@@ -139,6 +143,7 @@ class Hub:
             loaded.name,
             distribution=loaded.distribution,
             version=loaded.version,
+            owner=loaded.owner,
             keeps_record=loaded.keeps_record,
         )
         caller = new_manager()
@@ -216,7 +221,7 @@ class Hub:
             error = channel.opened(max(0.0, end - self._clock()))
             if error is None:
                 continue
-            message = self._redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+            message = self._redact(error_text(error))
             channel.guard.disable(f"did not open: {message}")
             origin = f"{channel.guard.distribution} {channel.guard.version}".strip()
             what = f'sink "{name}"{f" ({origin})" if origin else ""} did not open: {message}'
@@ -235,7 +240,9 @@ class Hub:
 
     def call(self, name: str, hook: str) -> list[Any]:
         """Call one sink's contribution hook (``esper_span_processors``) with its own context. May raise."""
-        answers = getattr(self._callers[name], hook)(context=self._contexts[name])
+        guard = self._channels[name].guard
+        with guard.place, owned_by(guard.owner):
+            answers = getattr(self._callers[name], hook)(context=self._contexts[name])
         return [item for answer in answers for item in (answer or [])]
 
     def _changed(self, change: SinkStatusChanged) -> None:
@@ -266,6 +273,12 @@ class Hub:
                 return False
             time.sleep(0.005)
         return True
+
+    def in_child(self) -> None:
+        """In a forked child: the channels' threads are gone, and a lock that one of them held is held for ever."""
+        self._lock = threading.Lock()
+        for channel in self._channels.values():
+            channel.in_child()
 
     # --- closing ------------------------------------------------------------------------------
 

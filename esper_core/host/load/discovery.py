@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esper_core.errors import SinkError, UsageError, nearest
+from esper_core import forks
+from esper_core.errors import SinkError, UsageError, error_text, nearest
+from esper_core.host.process.started import owned_by
 from esper_core.installed import COMMAND_GROUP, CORE, SINK_GROUP, Installed, duplicates, extras, installed
 
 if TYPE_CHECKING:
@@ -67,6 +69,14 @@ class LoadedSink:
         """Name and distribution, as error messages show them."""
         return f'"{self.name}" ({self.distribution} {self.version})' if self.distribution else f'"{self.name}"'
 
+    @property
+    def owner(self) -> str:
+        """The sink as the owner of what it starts: name and distribution, or name and file."""
+        if self.distribution:
+            return f"sink {self.name} ({self.distribution} {self.version})"
+        file = self.spec.rpartition(":")[0]
+        return f"sink {self.name} ({file})" if file else f"sink {self.name}"
+
 
 def installed_sinks() -> dict[str, Installed]:
     """Every installed sink by name, from metadata alone; the first one when a name occurs twice."""
@@ -95,7 +105,8 @@ def load_sink(spec: str, *, named: bool = True) -> LoadedSink:
     """
     if not spec.strip():
         raise SinkError("sinks: the name of a sink is empty", hint="give no sink at all as an empty list: sinks = []")
-    return _load_file(spec) if is_file_spec(spec) else _load_installed(spec, named=named)
+    with forks.Place(f"sink {spec}"), owned_by(f"sink {spec}"):
+        return _load_file(spec) if is_file_spec(spec) else _load_installed(spec, named=named)
 
 
 def _load_installed(name: str, *, named: bool) -> LoadedSink:
@@ -116,7 +127,7 @@ def _load_installed(name: str, *, named: bool) -> LoadedSink:
             raise
         raise SinkError(
             f'sink "{name}" ({found.distribution} {found.version}) cannot be imported from {found.value}: '
-            f"{type(error).__name__}: {error}",
+            f"{error_text(error)}",
             hint=f"reinstall it with `pip install --force-reinstall {found.distribution}`, "
             f"or leave it out with `--no-sink {name}`",
         ) from error
@@ -161,7 +172,7 @@ def _import_file(path: Path, spec: str) -> ModuleType:
         if isinstance(error, KeyboardInterrupt):
             raise
         raise SinkError(
-            f"{path} cannot be imported: {type(error).__name__}: {error}", hint=f"run `python {path}` to see where"
+            f"{path} cannot be imported: {error_text(error)}", hint=f"run `python {path}` to see where"
         ) from error
     return module
 
@@ -213,7 +224,6 @@ def load_command(name: str) -> Any:
         return found.load()
     except Exception as error:
         raise UsageError(
-            f'command "{name}" ({found.distribution} {found.version}) cannot be imported: '
-            f"{type(error).__name__}: {error}",
+            f'command "{name}" ({found.distribution} {found.version}) cannot be imported: {error_text(error)}',
             hint=f"reinstall it with `pip install --force-reinstall {found.distribution}`",
         ) from error

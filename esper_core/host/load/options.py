@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from esper_core.errors import ConfigError, EsperError, SinkError, nearest
+from esper_core import forks
+from esper_core.errors import ConfigError, EsperError, SinkError, error_text, nearest
 from esper_core.hooks import Secret
 from esper_core.host.load.redaction import Redaction
+from esper_core.host.process.started import owned_by
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,14 +51,17 @@ def create_sink(
     redact = redact if redact is not None else Redaction()
     redact.learn(config)
     try:
-        if config is None and not _takes_argument(loaded.factory):
-            return loaded.factory()
-        return loaded.factory(config)
+        with forks.Place(f"sink {loaded.name}"), owned_by(loaded.owner):
+            if config is None and not _takes_argument(loaded.factory):
+                return loaded.factory()
+            return loaded.factory(config)
     except EsperError:
         raise  # the sink's own message, already written for the user
-    except Exception as error:
+    except BaseException as error:  # a constructor may raise anything, SystemExit included
+        if isinstance(error, KeyboardInterrupt):
+            raise
         raise SinkError(
-            f"sink {loaded.origin} cannot be created: {type(error).__name__}: {redact(str(error))}",
+            f"sink {loaded.origin} cannot be created: {redact(error_text(error))}",
             hint=f"check [sink.{loaded.name}], or leave it out with `--no-sink {loaded.name}`",
         ) from error
 

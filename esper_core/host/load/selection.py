@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from esper_core.config.schema import EsperConfig
 from esper_core.errors import ConfigError, SinkError, nearest
 from esper_core.host.load.discovery import LoadedSink, installed_sinks, is_file_spec, load_sink
+from esper_core.host.process.ending import sinks_load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -46,6 +47,7 @@ def select_sinks(config: EsperConfig, *, origins: Mapping[str, str] | None = Non
         SinkError: a sink that the user named, or that a selected sink requires, cannot be loaded.
         ConfigError: a table names a sink that is not installed and resembles the name of one that is.
     """
+    sinks_load(config.run.close_timeout_s)
     loaded: dict[str, LoadedSink] = {}
     notices: list[str] = []
     for spec in dict.fromkeys(config.sinks):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -75,6 +75,10 @@ class GuardedProcessor(SpanProcessor, Closable):
         flushed = self._channel.flush(timeout_millis / 1000)
         return self.guard.call(self._inner.force_flush, timeout_millis, counts=False) == "ok" and flushed
 
+    def in_child(self) -> None:
+        """In a forked child: nothing is queued here."""
+        self._channel.in_child()
+
     def begin_close(self, reason: object) -> None:
         """Start delivering the queued spans, then shutting the processor down. Returns at once."""
         self._channel.begin_close(reason)
@@ -112,6 +116,12 @@ class GuardedReader(Closable):
         self._done = threading.Event()
         self._begun = False
 
+    def in_child(self) -> None:
+        """In a forked child: collect nothing. The SDK starts a periodic reader's thread there again, after this."""
+        self.guard.in_child()
+        with contextlib.suppress(AttributeError):  # no public method of the SDK detaches a reader without an export
+            self.inner._set_collect_callback(_collect_nothing)  # noqa: SLF001  # as said above
+
     def begin_close(self, reason: object) -> None:  # noqa: ARG002  # a reader's shutdown takes no reason
         """Start its shutdown, in a daemon thread."""
         if not self._begun:
@@ -137,3 +147,7 @@ class GuardedReader(Closable):
     def report(self) -> SinkAccount:
         """Its counters now."""
         return self.guard.snapshot(delivery="metric reader")
+
+
+def _collect_nothing(*_: object, **__: object) -> Any:
+    """What a reader collects from in a forked child: nothing, so that it exports nothing."""

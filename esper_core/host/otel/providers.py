@@ -17,7 +17,7 @@ from opentelemetry import trace as otel_trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from esper_core import ids
-from esper_core.errors import EsperError, SinkError
+from esper_core.errors import EsperError, SinkError, error_text
 from esper_core.host.otel.resource import traceparent
 from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
 from esper_core.version import __version__
@@ -87,6 +87,11 @@ class Providers:
     def closables(self) -> tuple[GuardedProcessor | GuardedReader, ...]:
         """The processors and readers to close within the deadline."""
         return (*self.processors, *self.readers)
+
+    def in_child(self) -> None:
+        """In a forked child: no span is delivered and nothing is collected."""
+        for item in self.closables:
+            item.in_child()
 
     def statuses(self) -> tuple[SinkAccount, ...]:
         """The counters of processors and readers."""
@@ -169,6 +174,7 @@ class Providers:
                             f"{loaded.name}/{type(processor).__name__}",
                             distribution=loaded.distribution,
                             version=loaded.version,
+                            owner=loaded.owner,
                         )
                         self.processors.append(GuardedProcessor(processor, guard, patient=patient))
             # A replay makes no measurements: readers would export empty batches.
@@ -181,6 +187,7 @@ class Providers:
                             f"{loaded.name}/{type(reader).__name__}",
                             distribution=loaded.distribution,
                             version=loaded.version,
+                            owner=loaded.owner,
                         )
                         self.readers.append(GuardedReader(reader, guard, timeout_s=close_timeout_s))
 
@@ -195,9 +202,11 @@ class Providers:
             return hub.call(sink.loaded.name, hook)
         except EsperError:
             raise  # the sink's own message, already written for the user
-        except Exception as error:
+        except BaseException as error:  # a sink may raise anything, SystemExit included
+            if isinstance(error, KeyboardInterrupt):
+                raise
             raise SinkError(
-                f"sink {sink.loaded.origin} failed in {hook}: {type(error).__name__}: {error}",
+                f"sink {sink.loaded.origin} failed in {hook}: {error_text(error)}",
                 hint=f"check [sink.{sink.loaded.name}], or leave it out with `--no-sink {sink.loaded.name}`",
             ) from error
 

@@ -77,6 +77,11 @@ class Heartbeat:
             self._record.message = message
         self._write(durable=True)
 
+    def in_child(self) -> None:
+        """In a forked child: write nothing. Its thread, which may have held the lock, is gone."""
+        self._lock = threading.Lock()
+        self._run = self._tell = None
+
     def _beat(self) -> None:
         while not self._stop.wait(self._interval_s):
             self._write(durable=False)

@@ -6,6 +6,8 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
+from esper_core import forks
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -60,9 +62,18 @@ def log_to(path: Path | None, *, redact: Callable[[str], str] = str) -> Iterator
         ours.setLevel(logging.INFO)
     for logger in (ours, theirs):
         logger.addHandler(handler)
+
+    def leave_the_file() -> None:
+        """In a forked child: drop the messages. The file is the run's, and the child is none."""
+        for logger in (ours, theirs):
+            logger.removeHandler(handler)
+            logger.addHandler(logging.NullHandler())
+
+    take_back = forks.in_child(leave_the_file)
     try:
         yield
     finally:
+        take_back()
         for logger in (ours, theirs):
             logger.removeHandler(handler)
         ours.propagate, level = before
