@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from collector_rule_tests import collector_tests
 from policy_rule_tests import policy_tests
 from rule_test_parts import CRITICAL, RUN, SECOND, WARNING, Labels, alive, levels, rule_test, series, state
 from rules import RUNBOOK
@@ -19,6 +20,7 @@ def rule_tests() -> str:
         *_clock_tests(),
         *policy_tests(),
         *_way_tests(),
+        *collector_tests(),
         *_given_tests(),
         *_told_tests(),
     ]
@@ -158,8 +160,6 @@ def _way_tests() -> list[dict[str, Any]]:
     gateway = {"job": "esper-gateway", "instance": "gateway:8888"}
     agent = {"job": "esper-agent", "instance": "trainer-1:8888", "host_name": "trainer-1"}
     waits = {**CRITICAL, "alertstate": "pending"}
-    queue = {"exporter": "otlp_http", "data_type": "metrics"}
-    refused = "otelcol_receiver_refused_metric_points_total"
     return [
         rule_test(
             "nothing arrives: the way is down before any run is called vanished",
@@ -218,17 +218,6 @@ def _way_tests() -> list[dict[str, Any]]:
             "an agent is away",
             [*alive(40), series("up", "1x20 0x20", agent), series("up", "1x40", gateway)],
             ("9m", {"EsperCollectorDown": [{**agent, **CRITICAL}]}),
-        ),
-        rule_test(
-            "a Collector without room: it refuses, or its queue is nearly full",
-            [
-                *alive(40),
-                series(refused, "0x20 0+9x20", agent, receiver="otlp", transport="http"),
-                series("otelcol_exporter_queue_size", "0x20 90x20", {**gateway, **queue}),
-                series("otelcol_exporter_queue_capacity", "100x40", {**gateway, **queue}),
-            ],
-            ("4m", {}),
-            ("9m", {"EsperCollectorFull": [{**agent, **WARNING}, {**gateway, **WARNING}]}),
         ),
     ]
 

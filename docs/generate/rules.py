@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from collector_rules import COLLECTORS, collectors
 from esper_core.health import HealthLevel
 from recorded_rules import RUN, Times, duration, recorded
 
@@ -26,6 +27,9 @@ ALERTS: Final = (
     "EsperPipelineDown",
     "EsperCollectorDown",
     "EsperCollectorFull",
+    "EsperCollectorDiskFull",
+    "EsperCollectorDrops",
+    "EsperClockAhead",
 )
 
 
@@ -48,7 +52,7 @@ _LAST_KL: Final = (
 def rules(times: Times | None = None) -> str:
     """The rule file."""
     chosen = times if times is not None else Times()
-    parts = (_head(), recorded(chosen), _policy(chosen), _run(chosen), _telemetry(chosen))
+    parts = (_head(), recorded(chosen), collectors(chosen), _policy(chosen), _run(chosen), _telemetry(chosen))
     return "\n".join(parts)
 
 
@@ -165,16 +169,6 @@ def _run(times: Times) -> str:
 
 def _telemetry(times: Times) -> str:
     silence = "esper:run:silence_seconds"
-    jobs = 'job=~"esper-agent|esper-gateway"'
-    collectors = f"{{{jobs}}}"
-    names = [
-        f"otelcol_{what}_{signal}(_total)?"  # Collectors differ in the suffix
-        for what in ("receiver_refused", "exporter_enqueue_failed")
-        for signal in ("metric_points", "spans", "log_records")
-    ]
-    refused = " > 0\n          or ".join(
-        f'sum by (job, instance, host_name) (rate({{__name__=~"{name}", {jobs}}}[5m]))' for name in names
-    )
     return f"""\
   - name: esper-telemetry
     interval: {duration(times.every_s)}
@@ -208,7 +202,7 @@ def _telemetry(times: Times) -> str:
       # One agent or one of several gateways. An agent's target carries host_name: alertmanager.yml lets it inhibit
       # EsperRunVanished of the runs on its machine.
       - alert: EsperCollectorDown
-        expr: up{collectors} == 0
+        expr: up{{{COLLECTORS}}} == 0
         for: {duration(times.pipeline_held_s)}
         keep_firing_for: {duration(times.back_s)}
         labels: {{severity: critical}}
@@ -216,17 +210,43 @@ def _telemetry(times: Times) -> str:
           summary: 'Collector {{{{ $labels.instance }}}} ({{{{ $labels.job }}}}) does not answer'
           description: Its machine or its process is gone. Sinks keep what they have until it is back.
           {_runbook("EsperCollectorDown")}
-      # With a full disk the file queue refuses, with a full queue and with full memory too; the sink or the agent
-      # before it holds its data meanwhile.
+      # With a full queue a Collector refuses data, with full memory too; the sink or the agent before it holds its
+      # data meanwhile.
       - alert: EsperCollectorFull
         expr: |
-          {refused} > 0
-          or max by (job, instance, host_name) (
-            otelcol_exporter_queue_size{collectors} / otelcol_exporter_queue_capacity
-          ) > 0.8
+          esper:collector:queue_ratio > 0.8
+          or esper:collector:refuses unless on (job, instance) esper:collector:disk_full
         labels: {{severity: warning}}
         annotations:
           summary: 'Collector {{{{ $labels.instance }}}} ({{{{ $labels.job }}}}) has no room'
-          description: What comes behind it does not take its data, or its disk or memory is full.
+          description: What comes behind it does not take its data, or its memory is full.
           {_runbook("EsperCollectorFull")}
+      - alert: EsperCollectorDiskFull
+        expr: esper:collector:disk_full
+        labels: {{severity: critical}}
+        annotations:
+          summary: 'Collector {{{{ $labels.instance }}}} ({{{{ $labels.job }}}}) cannot write its queue to disk'
+          description: >-
+            Its disk is full, or ESPER_STORAGE cannot be written. It answers 503: senders keep their data and try again,
+            until their own queues are full.
+          {_runbook("EsperCollectorDiskFull")}
+      # Only an answer that the Collector calls permanent makes it give data up: 400, 401, 403, 404, 413.
+      - alert: EsperCollectorDrops
+        expr: esper:collector:drops
+        labels: {{severity: warning}}
+        annotations:
+          summary: 'Collector {{{{ $labels.instance }}}} ({{{{ $labels.job }}}}) drops data'
+          description: >-
+            What comes behind it refuses data for good: an agent's token, or a point that Prometheus does not take. Its
+            log has the answer.
+          {_runbook("EsperCollectorDrops")}
+      - alert: EsperClockAhead
+        expr: esper:collector:takes_out_too_new
+        labels: {{severity: warning}}
+        annotations:
+          summary: "a trainer's clock is ahead, and gateway {{{{ $labels.instance }}}} takes its points out"
+          description: >-
+            Points more than 9 minutes ahead do not reach Prometheus, which would refuse others' with them. The spans
+            arrive, with wrong times.
+          {_runbook("EsperClockAhead")}
 """

@@ -31,6 +31,7 @@ class Copy:
         skip = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / "esper_core", folder / "esper_core", ignore=skip)
         shutil.copytree(ROOT / "docs" / "generate", folder / "docs" / "generate", ignore=skip)
+        shutil.copytree(ROOT / "collector-config", folder / "collector-config")
 
     def change(self, *hunks: Hunk) -> None:
         for hunk in hunks:

@@ -52,6 +52,7 @@ class Receiver:
         moments: monotonic seconds at which each came.
         hanging: requests that hang now.
         echo: text sent with an answer that is not 200.
+        clock_behind_s: how far its clock, as its Date headers tell it, is behind this machine's.
     """
 
     url: str = ""
@@ -61,6 +62,7 @@ class Receiver:
     reject: int = 0
     longest: int | None = None
     echo: str = ""
+    clock_behind_s: float = 0.0
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     moments: list[float] = field(default_factory=list)
     hanging: int = 0
@@ -140,6 +142,9 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
             self.send_header("content-length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return super().date_time_string((time.time() if timestamp is None else timestamp) - receiver.clock_behind_s)
 
         def log_message(self, *arguments: object) -> None:
             pass

@@ -7,6 +7,7 @@ stop testing what it promises. Nothing here knows where programs come from.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -357,6 +358,9 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     found.close()
 
 
+NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+
+
 @dataclass(frozen=True)
 class Certificates:
     """An authority, and a certificate for localhost and 127.0.0.1 that it signed, as PEM files."""
@@ -365,25 +369,40 @@ class Certificates:
     cert: Path
     key: Path
 
+    def another(self, home: Path) -> Certificates:
+        """A further certificate for the same names by the same authority, in a folder of its own."""
+        home.mkdir(parents=True)
+        return _signed(home, self.ca)
+
+
+def _openssl(home: Path, *arguments: str) -> None:
+    subprocess.run([require("openssl"), *arguments], cwd=home, check=True, capture_output=True, timeout=250)
+
+
+def new_authority(home: Path) -> Certificates:
+    """An authority of its own, with a certificate."""
+    home.mkdir(parents=True, exist_ok=True)
+    _openssl(
+        *(home, "req", "-x509", *NEW_KEY, "-keyout", "ca.key", "-out", "ca.pem"),
+        *("-days", "2", "-subj", f"/CN=test authority {home.name}"),
+    )
+    return _signed(home, home / "ca.pem")
+
+
+def _signed(home: Path, ca: Path) -> Certificates:
+    _openssl(home, "req", *NEW_KEY, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost")
+    (home / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    _openssl(
+        *(home, "x509", "-req", "-in", "server.csr", "-CA", str(ca), "-CAkey", str(ca.with_suffix(".key"))),
+        *("-CAcreateserial", "-out", "server.pem", "-days", "2", "-extfile", "names"),
+    )
+    return Certificates(ca=ca, cert=home / "server.pem", key=home / "server.key")
+
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """Made once, with the openssl command."""
-    openssl = require("openssl")
-    home = tmp_path_factory.mktemp("certificates")
-
-    def run(*arguments: str) -> None:
-        subprocess.run([openssl, *arguments], cwd=home, check=True, capture_output=True, timeout=250)
-
-    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    run("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test authority")
-    run("req", *new_key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost")
-    (home / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-    run(
-        *("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
-        *("-out", "server.pem", "-days", "2", "-extfile", "names"),
-    )
-    return Certificates(ca=home / "ca.pem", cert=home / "server.pem", key=home / "server.key")
+    return new_authority(tmp_path_factory.mktemp("certificates"))
 
 
 # --- runs to send -------------------------------------------------------------------------------
@@ -535,3 +554,22 @@ def module_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 def helpers() -> Any:
     """Functions of this file: tests import nothing from each other."""
     return sys.modules[__name__]
+
+
+@pytest.fixture(scope="session")
+def alerting() -> Any:
+    """Prometheus and Alertmanager together, and a webhook: see ``_alerting.py`` beside this file."""
+    spec = importlib.util.spec_from_file_location("esper_collector_alerting", Path(__file__).with_name("_alerting.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def webhook(alerting: Any) -> Iterator[Any]:
+    """Somebody who is told of alerts."""
+    found = alerting.Webhook()
+    yield found
+    found.close()

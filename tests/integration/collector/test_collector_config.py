@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.collector
 
 COLLECTOR_FILES = ("local.yaml", "agent.yaml", "gateway.yaml", "backfill.yaml", "loadbalancer.yaml")
+PAIRS = (("local.yaml", "compose/collector.yaml"), ("gateway.yaml", "remote-write.yaml"))
 TOKEN = "a-token"
 WITH_FILE = """
 exporters:
@@ -41,7 +42,7 @@ def environment(certificates: Any, home: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("files", [*[(name,) for name in COLLECTOR_FILES], ("local.yaml", "compose/collector.yaml")])
+@pytest.mark.parametrize("files", [*[(name,) for name in COLLECTOR_FILES], *PAIRS])
 def test_otelcol_accepts_the_file(files: tuple[str, ...], certificates: Any, helpers: Any, tmp_path: Path) -> None:
     arguments = [f"--config={helpers.CONFIG / name}" for name in files]
     done = subprocess.run(
@@ -87,12 +88,11 @@ def test_the_builders_components_are_those_that_the_files_use(helpers: Any) -> N
         for item in here[kind]
     }
     used = set()
-    for name in (*COLLECTOR_FILES, "compose/collector.yaml"):
+    for name in (*COLLECTOR_FILES, "compose/collector.yaml", "remote-write.yaml"):
         document = yaml.safe_load((helpers.CONFIG / name).read_text())
         for kind in ("receivers", "processors", "exporters", "extensions"):
             used |= {(kind, key.split("/")[0]) for key in document.get(kind, {})}
-    # Beside them: what gateway.yaml offers as an alternative, and what tests read.
-    used |= {("exporters", "prometheus_remote_write"), ("exporters", "file")}
+    used |= {("exporters", "file")}  # what tests read
     listed = {
         (kind, item["gomod"])
         for kind in ("receivers", "processors", "exporters", "extensions")
@@ -119,6 +119,48 @@ def test_the_rules_fire_and_keep_quiet_as_they_should(helpers: Any) -> None:
         done = subprocess.run(
             [promtool, *arguments], cwd=folder, capture_output=True, text=True, timeout=250, check=False
         )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["agent-daemonset", "agent-sidecar", "gateway"])
+def test_otelcol_accepts_the_file_in_a_config_map(name: str, certificates: Any, helpers: Any, tmp_path: Path) -> None:
+    """With the variables that the manifest sets, and a folder of the test's in place of what Kubernetes mounts."""
+    documents = list(yaml.safe_load_all((helpers.CONFIG / "kubernetes" / f"{name}.yaml").read_text()))
+    (config,) = (item for item in documents if item["kind"] == "ConfigMap")
+    ((file, text),) = config["data"].items()
+    (tmp_path / file).write_text(text)
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    spec = documents[-1]["spec"]["template"]["spec"]
+    (container,) = (
+        item for item in (*spec["containers"], *spec.get("initContainers", [])) if item["image"].startswith("otel/")
+    )
+    given = {item["name"]: item["value"] for item in container["env"] if "value" in item}
+    placed = {
+        "ESPER_GATEWAY_TOKEN_FILE": str(tmp_path / "token"),
+        "ESPER_GATEWAY_CA": str(certificates.ca),
+        "ESPER_TLS_CERT": str(certificates.cert),
+        "ESPER_TLS_KEY": str(certificates.key),
+        "ESPER_STORAGE": str(tmp_path),
+    }
+    done = subprocess.run(
+        [helpers.require("otelcol"), "validate", f"--config={tmp_path / file}"],
+        env={**os.environ, **given, **{key: value for key, value in placed.items() if key in given}},
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip() == ""
+
+
+def test_promtool_accepts_the_rules_of_the_operator(helpers: Any, tmp_path: Path) -> None:
+    document = yaml.safe_load((helpers.CONFIG / "kubernetes" / "prometheus-rule.yaml").read_text())
+    (tmp_path / "esper.rules.yml").write_text(yaml.safe_dump(document["spec"]))
+    shutil.copy(helpers.CONFIG / "prometheus" / "esper.rules.test.yml", tmp_path)
+    for arguments in (("check", "rules", "esper.rules.yml"), ("test", "rules", "esper.rules.test.yml")):
+        command = [helpers.require("promtool"), *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=250, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -149,6 +191,19 @@ MUTATIONS = {
     "several runs are an outage": (">= 2\n", ">= 4\n", "nothing arrives"),
     "silent at different times": ("+ 60)", "+ 6000)", "killed at different times"),
     "until the last sender tried again": ("keep_firing_for: 90s", "keep_firing_for: 1s", "the gateway is back"),
+    "a full queue is no full disk": ("unless on (job, instance) esper:collector:queue_ratio > 0.8", "", "a full queue"),
+    "a full disk is no full queue": (
+        "refuses unless on (job, instance) esper:collector:disk_full",
+        "refuses",
+        "a full d",
+    ),
+    "a counter that appears": ("or (esper:collector:dropped_items > 0", "or (vector(0) > 0", "one batch"),
+    "not of now": (
+        "dropped_items offset 5m) and on (job, instance) up offset 5m",
+        "dropped_items offset 5m)",
+        "gave up",
+    ),
+    "new, not old": ('filter="filter/too_new", ', "", "clock is ahead"),
     "every gateway": ("max by () (up", "min by () (up", "two gateways"),
 }
 

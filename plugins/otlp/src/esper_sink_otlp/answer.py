@@ -21,6 +21,7 @@ class Answer:
         retry_after_s: how long the receiver asked to wait.
         rejected: items of it that the receiver did not take (partial success).
         latency_s: from sending to the answer.
+        clock_ahead_s: how far this machine's clock is ahead of the receiver's; None when the answer does not say.
     """
 
     ok: bool
@@ -32,3 +33,4 @@ class Answer:
     retry_after_s: float | None = None
     rejected: int = 0
     latency_s: float = 0.0
+    clock_ahead_s: float | None = None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from esper_core.errors import SinkError
 from esper_core.semconv.names import METRICS
+from esper_sink_otlp.clock import clock_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,11 +24,12 @@ def check_words(exporters: Mapping[Signal, Exporter], settings: Mapping[Signal, 
     Raises:
         SinkError: at least one signal did not arrive; the message has a line for each.
     """
-    lines, failed, hints = [], False, []
+    lines, failed, hints, clocks = [], False, [], []
     for signal, exporter in exporters.items():
         here = settings[signal]
         start = f"{signal}: {here.shown} ({here.protocol})"
         answer = exporter.last_answer
+        clocks.append(clock_words(answer.clock_ahead_s if answer is not None else None))
         if answer is None:
             failed = True
             lines.append(f"{start}: no answer within {here.timeout_s:g} s")
@@ -40,6 +42,7 @@ def check_words(exporters: Mapping[Signal, Exporter], settings: Mapping[Signal, 
             lines.append(f"{start}: {answer.code} in {answer.latency_s * 1000:.0f} ms")
     if not exporters:
         return "nothing to send: [sink.otlp] signals is empty, or the application exports for itself"
+    lines += [words for words in clocks if words][:1]
     text = "\n".join(lines)
     if failed:
         raise SinkError(text, hint="; ".join(hints) or None)

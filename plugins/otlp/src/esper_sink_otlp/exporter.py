@@ -98,6 +98,7 @@ class Exporter:
         timeout_s: of one request.
         batch_bytes: a larger request is halved before it is sent.
         on_change: hears of the first failure and of the recovery; called in the exporter's thread.
+        on_answer: hears of every answer; called there too.
 
     Attributes:
         requests: requests the receiver took.
@@ -114,6 +115,7 @@ class Exporter:
         timeout_s: float,
         batch_bytes: int,
         on_change: Callable[[StateChange], None],
+        on_answer: Callable[[Answer], None] = lambda _: None,
     ) -> None:
         self.signal = signal
         self.requests = 0
@@ -124,6 +126,7 @@ class Exporter:
         self._timeout_s = timeout_s
         self._batch_bytes = batch_bytes
         self._on_change = on_change
+        self._on_answer = on_answer
         self._wake = threading.Event()
         self._lock = threading.Lock()
         self._closing = False
@@ -219,6 +222,7 @@ class Exporter:
         if self.account.closed:
             return False  # close() has counted the batch as lost and stopped listening
         self.last_answer = answer
+        self._on_answer(answer)
         if answer.ok:
             self._succeeded(batch, answer)
             self._answered.set()

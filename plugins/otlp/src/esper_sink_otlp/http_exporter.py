@@ -7,6 +7,7 @@ import io
 import math
 import os
 import time
+from dataclasses import replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +22,7 @@ from requests.adapters import BaseAdapter
 from esper_core.errors import SinkError
 from esper_sink_otlp import causes
 from esper_sink_otlp.answer import Answer
+from esper_sink_otlp.clock import ahead_s
 
 if TYPE_CHECKING:
     from esper_sink_otlp.watch import Watch
@@ -114,7 +116,7 @@ class _Watched(BaseAdapter):
         """Send it; see ``requests.adapters.BaseAdapter``. What the exporter would retry does not reach it."""
         del stream  # the answer's beginning is read here
         watch = self._watch
-        started = time.monotonic()
+        started, began_s = time.monotonic(), time.time()
         left_s = watch.left_s(timeout if isinstance(timeout, int | float) else watch.settings.timeout_s)
         watch.tries += 1
         try:
@@ -133,7 +135,10 @@ class _Watched(BaseAdapter):
             if watch.tries == 1 and _stale(error):
                 raise  # a kept connection that the receiver closed meanwhile: the exporter tries once more, at once
             raise _SettledError(watch.answer.cause) from None
-        watch.answer = _answer(watch, response, content, time.monotonic() - started)
+        watch.answer = replace(
+            _answer(watch, response, content, time.monotonic() - started),
+            clock_ahead_s=ahead_s(response.headers.get("date"), began_s, time.time()),
+        )
         if 300 <= response.status_code < 400 or response.status_code in {408, 429} or response.status_code >= 500:
             raise _SettledError(watch.answer.cause)
         return _shortened(response, request)

@@ -12,6 +12,7 @@ from esper_core.hooks import Delivery, SinkContext, hookimpl
 from esper_core.runs import JournalResources, RunDir
 from esper_core.semconv.gauges import gauge_points
 from esper_sink_otlp.check import check_words, not_rebuilt
+from esper_sink_otlp.clock import clock_words
 from esper_sink_otlp.config import OtlpConfig
 from esper_sink_otlp.exporter import Exporter, StateChange
 from esper_sink_otlp.metrics import MetricSource, UpdateReader
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
 
     from esper_core.events import PPOUpdatePayload, TelemetryEvent
+    from esper_sink_otlp.answer import Answer
     from esper_sink_otlp.config import Signal
     from esper_sink_otlp.settings import SignalSettings
 
@@ -66,6 +68,7 @@ class OtlpSink:
         self._lock = threading.Lock()
         self._failing: set[Signal] = set()
         self._told_lost = 0
+        self._told_clock = False
 
     # --- what the host asks for before opening ------------------------------------------------
 
@@ -171,6 +174,7 @@ class OtlpSink:
             timeout_s=settings.timeout_s,
             batch_bytes=self._config.batch_bytes,
             on_change=self._changed,
+            on_answer=self._hear_clock,
         )
 
     def _changed(self, change: StateChange) -> None:
@@ -189,6 +193,17 @@ class OtlpSink:
         context.logger.warning("otlp: %s", message)
         if after != before and context.mode != "check":  # check_report says it
             context.report(change.state, message)
+
+    def _hear_clock(self, answer: Answer) -> None:
+        """Warn of a clock that is wrong, once a run. In an exporter's thread."""
+        words = clock_words(answer.clock_ahead_s)
+        context = self._context
+        if not words or context is None or context.mode == "check":  # check_report says it
+            return
+        with self._lock:
+            first, self._told_clock = not self._told_clock, True
+        if first:
+            context.logger.warning("otlp: %s", words)
 
     def _tell_losses(self) -> None:
         """Hand new losses to the host's count."""
