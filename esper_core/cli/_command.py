@@ -49,6 +49,9 @@ CORE_COMMANDS: Final = {
     "eval": CoreCommand("esper_core.cli.eval", "load a run's checkpoint and report returns"),
     "runs": CoreCommand("esper_core.cli.runs", "list runs with state, verdict, KL and return"),
     "replay": CoreCommand("esper_core.cli.replay", "print a run's updates, or play them into a sink"),
+    "compare": CoreCommand(
+        "esper_core.cli.compare", "compare runs: grouped by configuration, seeds as mean and spread, what differs"
+    ),
     "export": CoreCommand("esper_core.cli.export", "write the updates of runs as CSV or JSON lines"),
     "sinks": CoreCommand("esper_core.cli.sinks", "list, check and create sinks"),
     "adapters": CoreCommand("esper_core.cli.adapters", "list and check the adapters for other libraries' loops"),

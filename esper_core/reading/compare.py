@@ -1,0 +1,224 @@
+"""Runs side by side: grouped by configuration, seeds as mean and spread, and what differs between the groups."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from esper_core.reading.attempts import stream_updates
+from esper_core.reading.returns import return_to_show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from esper_core.reading.run import Run
+
+__all__ = ["ComparedRun", "Comparison", "Group", "Stat", "compare"]
+
+_OF_A_RUN: Final = ("run.name", "run.seed", "run.dir", "run.close_timeout_s", "run.checkpoint_interval_s")
+"""Keys that tell runs of one experiment apart, or say nothing about learning."""
+_TABLES: Final = ("preset", "env", "ppo", "health", "run")
+"""Tables that say how a run learns and is judged; sinks and delivery do not."""
+LAST: Final = 10
+"""Updates behind a run's figures at its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """A figure over the seeds of a group.
+
+    Attributes:
+        mean: over the runs that have it; None when none has.
+        deviation: standard deviation over them (n - 1); None below two.
+        count: how many have it.
+    """
+
+    mean: float | None
+    deviation: float | None
+    count: int
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Stat:
+        """Of the values that are finite."""
+        found = [value for value in values if value is not None and math.isfinite(value)]
+        if not found:
+            return cls(None, None, 0)
+        mean = math.fsum(found) / len(found)
+        if len(found) == 1:
+            return cls(mean, None, 1)
+        return cls(mean, math.sqrt(math.fsum((value - mean) ** 2 for value in found) / (len(found) - 1)), len(found))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedRun:
+    """One run's curves and figures.
+
+    Attributes:
+        run_id: the run.
+        seed: that it was trained with; None when it is not known.
+        state: what became of it.
+        verdict: its label.
+        kl_on: the KL that is judged: ``weighted`` or ``joint``.
+        updates: made.
+        env_steps: of each update.
+        kl: the judged KL of each update, nats; NaN where it was not measured.
+        returns: the mean of the last 100 episodes at each update, or of its rollout; NaN before the first.
+        early_stops: updates that the KL ended.
+    """
+
+    run_id: str
+    seed: int | None
+    state: str
+    verdict: str
+    kl_on: str
+    updates: int
+    env_steps: tuple[int, ...]
+    kl: tuple[float, ...]
+    returns: tuple[float, ...]
+    early_stops: int
+
+    @property
+    def last_return(self) -> float | None:
+        """The return at the end."""
+        return next((value for value in reversed(self.returns) if math.isfinite(value)), None)
+
+    @property
+    def last_kl(self) -> float | None:
+        """Mean of the judged KL over the last ten updates, nats."""
+        found = [value for value in self.kl[-LAST:] if math.isfinite(value)]
+        return math.fsum(found) / len(found) if found else None
+
+    @property
+    def stopped_share(self) -> float | None:
+        """Share of the updates that the KL ended, 0..1."""
+        return self.early_stops / self.updates if self.updates else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Runs of one configuration, which differ in their seed.
+
+    Attributes:
+        name: A, B, ... in the order in which they were given.
+        runs: its runs.
+        config: what the configuration says, by dotted key, without what tells seeds apart.
+    """
+
+    name: str
+    runs: tuple[ComparedRun, ...]
+    config: Mapping[str, Any]
+
+    def stat(self, figure: Callable[[ComparedRun], float | None]) -> Stat:
+        """A figure over the group's runs."""
+        return Stat.of(figure(run) for run in self.runs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Groups, and where their configurations differ.
+
+    Attributes:
+        groups: in the order given.
+        differing: dotted key -> value in each group, in their order; None where a group does not have it.
+        notes: what a reader must know: configurations that cannot be read, KLs of two kinds.
+    """
+
+    groups: tuple[Group, ...]
+    differing: Mapping[str, tuple[Any, ...]]
+    notes: tuple[str, ...]
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    """Read the runs, group them, and say what differs. A run given twice counts once."""
+    found: dict[str, tuple[Mapping[str, Any], list[ComparedRun]]] = {}
+    notes = []
+    for run in dict.fromkeys(runs):
+        config, fault = _config(run)
+        if fault:
+            notes.append(f"{run.run_id}: {fault}; it is a group of its own")
+        key = repr(sorted(config.items())) if config else run.run_id
+        found.setdefault(key, (config, []))[1].append(_read(run))
+    groups = tuple(
+        Group(name=_letter(place), runs=tuple(members), config=config)
+        for place, (config, members) in enumerate(found.values())
+    )
+    if len({run.kl_on for group in groups for run in group.runs}) > 1:
+        notes.append("the runs are judged on different KLs, weighted and joint: their KL figures are not comparable")
+    return Comparison(groups=groups, differing=_differing(groups), notes=tuple(notes))
+
+
+def _config(run: Run) -> tuple[dict[str, Any], str]:
+    """What says how the run learns, by dotted key; and why it cannot be read."""
+    try:
+        whole = run.config
+    except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
+        return {}, f"its config.toml cannot be read ({error})"
+    if not whole:
+        return {}, "it has no config.toml"
+    kept: dict[str, Any] = {name: whole[name] for name in _TABLES if name in whole}
+    return {path: value for path, value in _leaves(kept, "") if path not in _OF_A_RUN}, ""
+
+
+def _leaves(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{path}.")
+        else:
+            yield path, value
+
+
+def _read(run: Run) -> ComparedRun:
+    limits = run.limits
+    steps, kls, returns, stops = [], [], [], 0
+    for event in stream_updates(run.directory):
+        update = event.payload
+        steps.append(update.env_steps)
+        kls.append(_number(update.judged_kl(limits.on)))
+        returns.append(_number(return_to_show(update)))
+        stops += update.outcome == "early_stopped"
+    record = run.record
+    return ComparedRun(
+        run_id=run.run_id,
+        seed=_seed(run),
+        state=run.state.value,
+        verdict=run.verdict().label,
+        kl_on=limits.on,
+        updates=len(steps) or (record.updates if record is not None else 0),
+        env_steps=tuple(steps),
+        kl=tuple(kls),
+        returns=tuple(returns),
+        early_stops=stops,
+    )
+
+
+def _seed(run: Run) -> int | None:
+    try:
+        found = run.config.get("run", {}).get("seed")
+    except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError):
+        return None
+    return found if isinstance(found, int) else None
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _differing(groups: Sequence[Group]) -> dict[str, tuple[Any, ...]]:
+    """Keys whose value is not the same in all groups that have a configuration."""
+    keys = dict.fromkeys(key for group in groups for key in group.config)
+    rows = {key: tuple(group.config.get(key) for group in groups) for key in keys}
+    known = [place for place, group in enumerate(groups) if group.config]
+    return {key: values for key, values in rows.items() if len({repr(values[place]) for place in known}) > 1}
+
+
+def _letter(place: int) -> str:
+    """A, B, ..., Z, AA, AB, ..."""
+    name = ""
+    place += 1
+    while place:
+        place, digit = divmod(place - 1, 26)
+        name = chr(ord("A") + digit) + name
+    return name
