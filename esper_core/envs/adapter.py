@@ -23,7 +23,7 @@ from esper_core.envs.contract import (
     reset_of,
     step_of,
 )
-from esper_core.envs.faults import own_fault
+from esper_core.envs.faults import DEAD_PROCESS, own_fault
 from esper_core.envs.masks import CausalMask, CausalTable, MaskReader, load_causal_mask
 from esper_core.envs.spaces import ObservationRows, heads_of, starts_of
 from esper_core.errors import EnvironmentContractError, EnvironmentUnsupportedError
@@ -91,6 +91,8 @@ class GymTask:
         self._starts = starts_of(space)
         self._rows = ObservationRows(env.single_observation_space, name)
         self._shape: tuple[int, ...] = env.single_observation_space.shape or ()
+        self._batch = (self._n_envs, *self._shape)
+        self._everyone = f"{name}, all environments"
         self._dtype: np.dtype[Any] = np.dtype(env.single_observation_space.dtype)
         self._conditioning: str | None = vector_attribute(env, "conditioning_head", name)
         names = [head.name for head in self._heads]
@@ -176,7 +178,15 @@ class GymTask:
 
     def close(self) -> None:
         """Close the environments."""
-        self._env.close()
+        try:
+            with self._place:
+                self._env.close()
+        except DEAD_PROCESS:
+            # The process of an environment ended before: step() or reset() has told it.
+            base = self._env.unwrapped
+            for process in getattr(base, "processes", ()):
+                process.terminate()
+            base.closed = True
 
     # --- what comes in ------------------------------------------------------------------------
 
@@ -203,11 +213,12 @@ class GymTask:
 
     def _observation(self, values: Any, info: Mapping[str, Any]) -> Observation:
         action, conditional = self._masks.legal(info)
-        shape = (self._n_envs, *self._shape)
-        batch = observation_of(values, shape, self._dtype, f"{self._name}, all environments")
+        batch = observation_of(values, self._batch, self._dtype, self._everyone)
         return Observation(values=self._rows(batch), action_mask=action, conditional_mask=conditional)
 
     def _rewards(self, value: Any) -> FloatArray:
+        if type(value) is np.ndarray and value.dtype == np.float64 and value.shape == (self._n_envs,):
+            return value
         rewards = array_of(value)
         if rewards is None or rewards.shape != (self._n_envs,) or rewards.dtype.kind not in REAL:
             raise EnvironmentContractError(

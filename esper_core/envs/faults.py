@@ -14,7 +14,7 @@ from esper_core.errors import EnvironmentContractError, EsperError
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["broken_by_contract", "own_fault"]
+__all__ = ["DEAD_PROCESS", "broken_by_contract", "own_fault"]
 
 _ESPER: Final = str(Path(__file__).parents[1])
 _GYMNASIUM: Final = str(Path(gym.__file__).parent)
@@ -22,7 +22,8 @@ _LIBRARIES: Final = (_ESPER, _GYMNASIUM, str(Path(np.__file__).parent))
 _ENVIRONMENTS: Final = tuple(
     str(Path(_GYMNASIUM) / "envs" / kind) for kind in ("box2d", "classic_control", "mujoco", "phys2d", "toy_text")
 )
-_DEAD: Final = (EOFError, BrokenPipeError, ConnectionResetError)
+DEAD_PROCESS: Final = (EOFError, BrokenPipeError, ConnectionResetError)
+"""What the pipe to a process raises that has ended."""
 
 
 def own_fault(
@@ -46,7 +47,7 @@ def own_fault(
             hint="an environment ends an episode with terminated or truncated, and fails by raising an exception",
         )
     processes = getattr(env.unwrapped, "processes", None)
-    if processes and isinstance(error, _DEAD):
+    if processes and isinstance(error, DEAD_PROCESS):
         for process in processes:
             process.join(1.0)
         codes = [

@@ -55,20 +55,27 @@ def gated(env: gym.Env[Any, Any], name: str, index: int) -> Gate:
     while isinstance(inner, gym.Wrapper) and isinstance(inner.env, gym.Wrapper):
         inner = inner.env
     if isinstance(inner, gym.Wrapper):
-        inner.env = _Counted(inner.env, place)
+        inner.env = _Counted(inner.env, place, inner)
     return Gate(env, place)
 
 
 class _Counted(gym.Wrapper[Any, Any, Any, Any]):
-    """Lets only five values of ``step()`` and two of ``reset()`` through."""
+    """Lets only five values of ``step()`` and two of ``reset()`` through.
 
-    def __init__(self, env: gym.Env[Any, Any], place: str) -> None:
+    After the first step it steps aside: hardly an environment changes how many it returns, and one that does is told in
+    Gymnasium's words.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], place: str, outer: gym.Wrapper[Any, Any, Any, Any]) -> None:
         super().__init__(env)
         self._place = place
+        self._outer = outer
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, Any]:
         """Step, and count."""
-        return step_of(self.env.step(action), self._place)
+        result = step_of(self.env.step(action), self._place)
+        self._outer.env = self.env
+        return result
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
         """Reset, and count."""

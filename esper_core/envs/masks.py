@@ -214,7 +214,8 @@ class MaskReader:
         else:
             axes = f"environments first, then {axes}"
             mask = mask_of(f'info["{key}"]', value, whole, axes, self._name)
-            mask[~given] = True
+            if not given.all():
+                mask[~given] = True
         return _Rows(mask, given) if given.any() else None
 
 
