@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import gymnasium as gym
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     VectorEnv = gym.vector.VectorEnv[Any, Any, Any]
 
 __all__ = ["vector_env"]
+
+_EXAMINE: Final = "gymnasium.utils.env_checker.check_env(env) examines an environment"
 
 
 def vector_env(config: EnvConfig, seed: int) -> VectorEnv:
@@ -89,11 +91,12 @@ def _built(name: str, build: Callable[[], VectorEnv]) -> VectorEnv:
     except gym.error.DependencyNotInstalled as error:
         raise EnvironmentUnsupportedError(f"{name} needs a package: {error}") from error
     except TypeError as error:
-        raise EnvironmentUnsupportedError(f"{name}: {error}", hint="check [env.kwargs]") from error
+        hint = "check [env.kwargs]" if "argument" in str(error) else _EXAMINE
+        raise EnvironmentUnsupportedError(f"{name}: {error}", hint=hint) from error
     except Exception as error:
         if not broken_by_contract(error):
             raise
         raise EnvironmentUnsupportedError(
             f"{name} cannot be built: {type(error).__name__}: {error}",
-            hint="gymnasium.utils.env_checker.check_env(env) examines an environment",
+            hint=_EXAMINE,
         ) from error

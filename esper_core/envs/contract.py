@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MASK_REMEDY",
     "REAL",
+    "STEP_REMEDY",
     "array_of",
     "conditional_without_head",
     "described",
@@ -35,7 +36,9 @@ REAL: Final = "biuf"
 """NumPy kinds of real numbers: bool, signed and unsigned integers, floats."""
 MASK_REMEDY: Final = "a mask is bool (or integers 0 and 1), True where a choice is legal or a head had an effect"
 _STEP: Final = ("observation", "reward", "terminated", "truncated", "info")
+STEP_REMEDY: Final = f"step() returns a tuple of {len(_STEP)}: {', '.join(_STEP)}"
 _OLD_STEP: Final = 4
+_DONE_REMEDY: Final = "the old API's done has become two values, terminated and truncated"
 _SHOWN: Final = 40
 _BOOL: Final = np.dtype(bool)
 
@@ -76,10 +79,10 @@ def step_of(result: object, place: str) -> tuple[Any, Any, Any, Any, Any]:
     """
     if isinstance(result, tuple) and len(result) == len(_STEP):
         return result
-    hint = f"step() returns a tuple of {len(_STEP)}: {', '.join(_STEP)}"
+    hint = STEP_REMEDY
     if isinstance(result, tuple | list) and len(result) == _OLD_STEP:
-        hint += "; the old API's done has become two values, terminated and truncated"
-    raise EnvironmentContractError(f"{place}: step() returned {described(result)}, not five values", hint=hint)
+        hint = f"{hint}; {_DONE_REMEDY}"
+    raise EnvironmentContractError(f"{place}: step() returned {described(result)}, not a tuple of five", hint=hint)
 
 
 def reset_of(result: object, place: str) -> tuple[Any, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import gymnasium as gym
 import numpy as np
 
+from esper_core.envs.contract import STEP_REMEDY
 from esper_core.errors import EnvironmentContractError, EsperError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def own_fault(
     if broken_by_contract(error):
         return EnvironmentContractError(
             f"{name}: Gymnasium cannot take what {what} returned: {type(error).__name__}: {error}",
-            hint="gymnasium.utils.env_checker.check_env(env) examines an environment",
+            hint=f"{STEP_REMEDY}; gymnasium.utils.env_checker.check_env(env) examines an environment",
         )
     return None
 

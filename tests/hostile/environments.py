@@ -106,10 +106,17 @@ class FourValues(Calm):
         return observation, reward, ended, info
 
 
-@hostile("step() returns None", "step() returned None, not five values", "step() returns a tuple of 5")
+@hostile("step() returns None", "step() returned None, not a tuple of five", "step() returns a tuple of 5")
 class NoValues(Calm):
     def step(self, action: Any) -> Any:
         return None
+
+
+@hostile("step() returns four values later on", "expected 5, got 4", "step() returns a tuple of 5")
+class LateFourValues(Calm):
+    def step(self, action: Any) -> Any:
+        result = super().step(action)
+        return result[:4] if self.late else result
 
 
 @hostile("reset() returns no info", "reset() returned an array of shape (3,)", "observation, info")
