@@ -218,7 +218,7 @@ class Trainer:
         return self._after_update()
 
     def _asked_by_interrupt(self) -> bool:
-        """Ask the run to end, as Ctrl-C does: an environment raised KeyboardInterrupt. False when nothing can be asked."""
+        """Ask the run to end, as Ctrl-C does, after a KeyboardInterrupt; False when nothing can be asked."""
         request = getattr(self._should_stop, "request", None)
         if request is None:
             return False

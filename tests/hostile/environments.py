@@ -1,7 +1,7 @@
 """Environments that break Gymnasium's contract, one breach each, and how a run with each of them must end.
 
 ``SUITE`` is the list: name, what the environment does, and the words, exit code and state that ``esper ppo`` leaves.
-Each is registered as ``NAME-v0``; import this module as ``hostile_environments``.
+Each is registered as ``hostile/NAME-v0``; import this module as ``hostile_environments``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Hostile:
     """One environment, and what must come of it.
 
     Attributes:
-        name: its class; the id is ``NAME-v0``.
+        name: its class; the id is ``hostile/NAME-v0``.
         does: in words, for a table.
         says: parts of what is printed: what is wrong, and what to do.
         code: exit code.
@@ -88,7 +88,7 @@ def hostile(does: str, *says: str, code: int = 1, state: str = "failed", own_pro
     """Register an environment and put it on the list."""
 
     def add(kind: type[Calm]) -> type[Calm]:
-        gym.register(f"{kind.__name__}-v0", kind, max_episode_steps=1000)
+        gym.register(f"hostile/{kind.__name__}-v0", kind, max_episode_steps=1000)
         name = kind.__name__
         SUITE.append(Hostile(name=name, does=does, says=says, code=code, state=state, own_process=own_process))
         return kind

@@ -62,7 +62,7 @@ def check(case: Any, code: int, said: str, runs: Path) -> None:
 
 @pytest.mark.parametrize("case", [case for case in SUITE if not case.own_process], ids=lambda case: case.name)
 def test_hostile_environment(case: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = main(words(f"{NAME}:{case.name}-v0", tmp_path / "runs"))
+    code = main(words(f"{NAME}:hostile/{case.name}-v0", tmp_path / "runs"))
     said = capsys.readouterr().err
     check(case, code, said, tmp_path / "runs")
     if case.state != "done" and code != 130 and "--keep-going" not in said:
@@ -73,7 +73,7 @@ def test_hostile_environment(case: Any, tmp_path: Path, capsys: pytest.CaptureFi
 def test_hostile_environment_in_a_process_of_its_own(case: Any, tmp_path: Path) -> None:
     (tmp_path / f"{NAME}.py").write_text((HERE / "environments.py").read_text(encoding="utf-8"), encoding="utf-8")
     ended = subprocess.run(
-        [sys.executable, "-m", "esper_core.cli.main", *words(f"{NAME}:{case.name}-v0", tmp_path / "runs")],
+        [sys.executable, "-m", "esper_core.cli.main", *words(f"{NAME}:hostile/{case.name}-v0", tmp_path / "runs")],
         capture_output=True,
         text=True,
         env=dict(os.environ) | {"PYTHONPATH": str(tmp_path)},
@@ -85,7 +85,7 @@ def test_hostile_environment_in_a_process_of_its_own(case: Any, tmp_path: Path) 
 
 
 def test_an_interrupted_run_tells_how_it_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words(f"{NAME}:Interrupts-v0", tmp_path / "runs")) == 130
+    assert main(words(f"{NAME}:hostile/Interrupts-v0", tmp_path / "runs")) == 130
     said = capsys.readouterr().out
     assert "stopped: SIGINT" in said
     (run,) = (tmp_path / "runs").iterdir()
