@@ -19,6 +19,7 @@ __all__ = [
     "EXIT_SIGNAL",
     "EXIT_USAGE",
     "ConfigError",
+    "EnvironmentContractError",
     "EnvironmentUnsupportedError",
     "EsperError",
     "JournalError",
@@ -77,6 +78,10 @@ class SinkError(UsageError):
 
 class EnvironmentUnsupportedError(UsageError):
     """An environment cannot be trained, because of its spaces, its masks or its id."""
+
+
+class EnvironmentContractError(EsperError):
+    """An environment returned what it may not, or called ``exit()``, after the run had begun."""
 
 
 class RunNotFoundError(UsageError):

@@ -8,11 +8,13 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from esper_core.errors import ConfigError, EnvironmentUnsupportedError
+from esper_core.envs.contract import array_of, conditional_without_head, described, mask_of
+from esper_core.errors import ConfigError, EnvironmentContractError, EnvironmentUnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,16 +38,27 @@ class CausalTable:
 
     Args:
         table: bool (choices of that head, heads).
-        head: its column in the action.
+        column: its column in the action.
+        heads: the heads, in the order of the action's columns.
+        label: the environment's id, for messages.
     """
 
-    def __init__(self, table: Sequence[Sequence[bool]] | BoolArray, head: int) -> None:
-        self._table = np.asarray(table, dtype=bool)
-        self._head = head
+    def __init__(self, table: object, column: int, heads: Sequence[HeadSpec], label: str) -> None:
+        shape = (heads[column].size, len(heads))
+        rows = array_of(table)
+        if rows is None or rows.shape != shape or rows.dtype.kind not in "biu":
+            found = described(table if rows is None else rows)
+            raise EnvironmentUnsupportedError(
+                f"{label}: causal_table is {found}, expected bool of shape {shape}",
+                hint=f"one row for each choice of {heads[column].name}, one column a head",
+            )
+        self.table = rows.astype(bool)
+        self._column = column
 
     def __call__(self, actions: IntArray, /) -> BoolArray:
         """Rows of the table."""
-        return self._table[actions[:, self._head]]
+        rows: BoolArray = self.table[actions[:, self._column]]
+        return rows
 
 
 def load_causal_mask(spec: str) -> CausalMask:
@@ -67,7 +80,11 @@ def load_causal_mask(spec: str) -> CausalMask:
 
 
 class MaskReader:
-    """Reads one environment's masks from ``info`` and checks their shapes.
+    """Reads the masks of a batch of environments from ``info``, under Gymnasium's vector contract.
+
+    A row of ``info[key]`` counts only where ``info["_key"]`` is True: the others hold zeros that mean nothing. Where an
+    environment gives no mask every choice is legal and every head has an effect, however many others give one. A
+    vector environment without flags speaks for all its rows. The arrays returned are held by nobody else.
 
     Args:
         name: the environment's id, for messages.
@@ -85,59 +102,135 @@ class MaskReader:
         self._total = sum(sizes)
         self._starts = np.concatenate(([0], np.cumsum(sizes)[:-1]))
 
-    def action_mask(self, info: Mapping[str, Any]) -> BoolArray | None:
-        """The mask of legal choices, or None when the environment provides none."""
-        found = info.get("action_mask")
-        if found is None:
+    def legal(self, info: Mapping[str, Any]) -> tuple[BoolArray | None, BoolArray | None]:
+        """The masks of legal choices: bool (n, total), and (n, choices of the conditioning head, total).
+
+        None where no environment gives one.
+        """
+        choices = self._heads[self._conditioning].size if self._conditioning is not None else 0
+        flat = self._rows(info, "action_mask", (self._total,), "the choices of all heads one after another")
+        if info.get("conditional_action_mask") is None:
+            return self._flat(flat), None
+        if self._conditioning is None:
+            raise conditional_without_head(self._name)
+        axes = f"the choices of {self._heads[self._conditioning].name}, then those of all heads one after another"
+        rows = self._rows(info, "conditional_action_mask", (choices, self._total), axes)
+        if rows is None:
+            return self._flat(flat), None
+        own = self._own(rows.mask)
+        some: BoolArray = np.logical_or.reduce(own, axis=1)
+        if flat is not None:
+            # Where only a conditional mask is given, the conditioning head may choose what its own rows allow.
+            alone = rows.given & ~flat.given
+            start = self._starts[self._conditioning]
+            flat.mask[alone, start : start + choices] = own[alone]
+            some |= flat.given
+        self._refuse_none(some[:, None], "conditional_action_mask", [self._conditioning])
+        return self._flat(flat), self._with_one_choice(rows.mask)
+
+    def causal(self, info: Mapping[str, Any], done: BoolArray, default: BoolArray | None) -> BoolArray | None:
+        """The mask of heads that had an effect: bool (n, heads).
+
+        Args:
+            info: of the step. Where an episode ended its rows are those of the reset that followed, when
+                ``final_info`` holds the step's own.
+            done: bool (n,), where an episode ended.
+            default: bool (n, heads) for rows without a mask; None for heads that all have an effect.
+        """
+        shape, axes = (len(self._heads),), "one value a head"
+        rows = self._rows(info, "causal_mask", shape, axes)
+        final = info.get("final_info") if done.any() else None
+        last = None
+        if final is not None:
+            final = final if isinstance(final, dict) else _gathered(final)
+            last = self._rows(final, "causal_mask", shape, axes)
+            if rows is not None and "_causal_mask" in info:
+                rows.given &= ~(done & self._given(info, "final_info"))
+        if rows is None and last is None:
+            return default
+        mask = np.ones((self._n_envs, len(self._heads)), dtype=bool) if default is None else default.copy()
+        if rows is not None:
+            mask[rows.given] = rows.mask[rows.given]
+        if last is not None:
+            ended = last.given & done
+            mask[ended] = last.mask[ended]
+        return mask
+
+    def _flat(self, rows: _Rows | None) -> BoolArray | None:
+        if rows is None:
             return None
-        mask = self._checked("action_mask", found, (self._n_envs, self._total))
-        some = self._some_legal(mask)
+        some = np.logical_or.reduceat(rows.mask, self._starts, axis=-1)
+        self._refuse_none(some, "action_mask", range(len(self._heads)))
+        return rows.mask
+
+    def _refuse_none(self, some: BoolArray, what: str, columns: Sequence[int]) -> None:
+        """Raise where a head (a column of ``some``) has no legal choice."""
         if some.all():
-            return mask
-        env, head = (int(index) for index in np.argwhere(~some)[0])
-        raise EnvironmentUnsupportedError(
-            f"{self._name}: action_mask of environment {env} leaves head {self._heads[head].name} no legal choice",
-            hint="a head without effect needs one legal choice too, for example its first",
+            return
+        env, column = (int(index) for index in np.argwhere(~some)[0])
+        head = self._heads[columns[column]].name
+        raise EnvironmentContractError(
+            f'{self._name}, environment {env}: info["{what}"] leaves head {head} no legal choice',
+            hint="a head without effect needs one legal choice too, for example its first; an environment that allows"
+            " every choice need not give a mask",
         )
 
-    def conditional_mask(self, info: Mapping[str, Any]) -> BoolArray | None:
-        """The mask of legal choices for each choice of the conditioning head, or None."""
-        found = info.get("conditional_action_mask")
-        if found is None or self._conditioning is None:
-            return None
-        choices = self._heads[self._conditioning].size
-        mask = self._checked("conditional_action_mask", found, (self._n_envs, choices, self._total))
-        empty = ~self._some_legal(mask)
+    def _own(self, conditional: BoolArray) -> BoolArray:
+        """The choices of the conditioning head that their own rows allow: bool (n, choices)."""
+        start = self._starts[self._conditioning]
+        found: BoolArray = conditional[:, :, start : start + conditional.shape[1]].diagonal(axis1=1, axis2=2)
+        return found
+
+    def _with_one_choice(self, mask: BoolArray) -> BoolArray:
+        """The conditional mask; a head without effect under a choice may have an empty row: its first is made legal."""
+        empty = ~np.logical_or.reduceat(mask, self._starts, axis=-1)
         if empty.any():
-            # A head without effect under a choice may have an empty mask: make one choice legal for sampling.
-            mask = mask.copy()
             for head in np.flatnonzero(empty.any(axis=(0, 1))):
                 if head != self._conditioning:
                     mask[..., self._starts[head]] |= empty[..., head]
         return mask
 
-    def causal_mask(self, info: Mapping[str, Any], done: BoolArray) -> BoolArray | None:
-        """The mask of heads that had an effect; for an ended episode, from the ``info`` of its last step."""
-        found = info.get("causal_mask")
-        final = info.get("final_info")
-        last = final.get("causal_mask") if isinstance(final, dict) else None
-        shape = (self._n_envs, len(self._heads))
-        if found is None and last is None:
+    def _given(self, info: Mapping[str, Any], key: str) -> BoolArray:
+        """Which environments gave an entry: bool (n,)."""
+        flags = info.get(f"_{key}")
+        if flags is None:
+            return np.ones(self._n_envs, dtype=bool)
+        return mask_of(f'info["_{key}"]', flags, (self._n_envs,), "one value an environment", self._name)
+
+    def _rows(self, info: Mapping[str, Any], key: str, shape: tuple[int, ...], axes: str) -> _Rows | None:
+        """One mask of every environment, True where none is given; None when none is given at all."""
+        value = info.get(key)
+        if value is None:
             return None
-        mask = self._checked("causal_mask", found, shape) if found is not None else np.ones(shape, dtype=bool)
-        if last is not None and done.any():
-            mask = np.where(done[:, None], self._checked("causal_mask", last, shape), mask)
-        return mask
+        given = self._given(info, key)
+        whole = (self._n_envs, *shape)
+        if isinstance(value, np.ndarray) and value.dtype == object and value.shape == whole[:1]:
+            # Gymnasium keeps what it knows no array for (a list, None) as it is.
+            given &= np.array([item is not None for item in value])
+            mask = np.ones(whole, dtype=bool)
+            for index in np.flatnonzero(given):
+                place = f"{self._name}, environment {index}"
+                mask[index] = mask_of(f'info["{key}"]', value[index], shape, axes, place)
+        else:
+            axes = f"environments first, then {axes}"
+            mask = mask_of(f'info["{key}"]', value, whole, axes, self._name)
+            if not given.all():
+                mask[~given] = True
+        return _Rows(mask, given) if given.any() else None
 
-    def _some_legal(self, mask: BoolArray) -> BoolArray:
-        """Bool (..., heads): whether a head has any legal choice."""
-        return np.logical_or.reduceat(mask, self._starts, axis=-1)
 
-    def _checked(self, what: str, found: Any, shape: tuple[int, ...]) -> BoolArray:
-        mask = np.asarray(found)
-        if mask.shape != shape:
-            raise EnvironmentUnsupportedError(
-                f'{self._name}: info["{what}"] has shape {mask.shape}, expected {shape}',
-                hint="environments first, then the choices of all heads one after another",
-            )
-        return mask if mask.dtype == bool else mask.astype(bool)
+@dataclass(slots=True)
+class _Rows:
+    """Masks of n environments, and which of them were given: bool (n, ...) and (n,)."""
+
+    mask: BoolArray
+    given: BoolArray
+
+
+def _gathered(final: Any) -> dict[str, Any]:
+    """``final_info`` of a vector environment that gives one dict an environment, as one dict of rows."""
+    masks = [item.get("causal_mask") if isinstance(item, dict) else None for item in final]
+    rows = np.full(len(masks), None, dtype=object)
+    for index, mask in enumerate(masks):
+        rows[index] = mask
+    return {"causal_mask": rows}

@@ -243,6 +243,7 @@ class PPOAgent:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * remaining
 
+    @torch.enable_grad()  # whatever an environment has set for the whole thread
     def update(self, rollout: Rollout, *, should_stop: Callable[[], bool] | None = None) -> dict[str, float]:
         """Learn from one rollout, and tell the emitter.
 

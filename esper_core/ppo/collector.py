@@ -104,7 +104,7 @@ class Collector:
             on_step(result)
             cut = result.truncated & ~result.terminated
             if result.final_values is not None and cut.any():
-                finals.append((step, cut, result.final_values.copy()))
+                finals.append((step, cut, self._last(result.final_values, cut)))
             if self._broken():
                 return Collection(None, (step + 1) * self._n_envs, fault=self._fault)
         self._show(self._steps, self._observation())
@@ -132,6 +132,14 @@ class Collector:
         if not np.isfinite(observation.values).all():
             self._note("observation", observation.values)
             shown.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+
+    def _last(self, values: NDArray[Any], cut: NDArray[np.bool_]) -> NDArray[Any]:
+        """A copy of the last observations of episodes that were cut; note what is not finite."""
+        last = np.where(cut[:, None], values.reshape(self._n_envs, -1), 0.0)
+        if not np.isfinite(last).all():
+            self._note("last observation", last)
+            last = np.nan_to_num(last, nan=0.0, posinf=0.0, neginf=0.0)
+        return last
 
     def _decide(self, step: int, observation: Observation) -> Decision:
         within = step % self._block
@@ -198,6 +206,9 @@ class Collector:
             lam=agent.config.gae_lambda,
         )
         legal = None if self._legal is None else self._legal.flatten(0, 1)
+        # A return beyond float32 becomes infinite, which the update finds and tells.
+        with np.errstate(over="ignore"):
+            single = advantages.astype(np.float32), (advantages + values).astype(np.float32)
         active, unforced = active_decisions(agent.layout, self._causal.flatten(0, 1), legal)
         return Batch(
             observations=self._observations[:-1].flatten(0, 1),
@@ -206,7 +217,7 @@ class Collector:
             legal=legal,
             active=active,
             unforced=unforced,
-            advantages=torch.from_numpy(advantages.astype(np.float32)).flatten(),
-            returns=torch.from_numpy((advantages + values).astype(np.float32)).flatten(),
+            advantages=torch.from_numpy(single[0]).flatten(),
+            returns=torch.from_numpy(single[1]).flatten(),
             values=self._values[:-1].flatten(),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -197,11 +198,12 @@ class Trainer:
         try:
             collected = self._collector.collect(self._on_step, self._should_stop)
         except (Exception, KeyboardInterrupt) as error:
-            if not self._should_stop():
+            if self._should_stop():
+                # The signal (Ctrl-C, a service manager's, a batch system's) goes to the environment's worker processes
+                # too, and ends them: the environment failed because the run was to stop.
+                _log.warning("the environment failed after the run was asked to stop", exc_info=error)
+            elif not (isinstance(error, KeyboardInterrupt) and self._asked_by_interrupt()):
                 raise
-            # The signal (Ctrl-C, a service manager's, a batch system's) goes to the environment's worker processes too,
-            # and ends them: the environment failed because the run was to stop.
-            _log.warning("the environment failed after the run was asked to stop", exc_info=error)
             return self._stopped()
         if collected.interrupted:
             return self._stopped()
@@ -214,6 +216,14 @@ class Trainer:
             rollout = Rollout(collected.batch, env_steps=self._env_steps, episodes=episodes)
             self.agent.update(rollout, should_stop=self._should_stop)
         return self._after_update()
+
+    def _asked_by_interrupt(self) -> bool:
+        """Ask the run to end, as Ctrl-C does, after a KeyboardInterrupt; False when nothing can be asked."""
+        request = getattr(self._should_stop, "request", None)
+        if request is None:
+            return False
+        request(signal.SIGINT)
+        return True
 
     def _after_update(self) -> TrainResult | None:
         payload = self.agent.last

@@ -250,7 +250,7 @@ def _usually_active(task: Task) -> float | None:
 
     Heads with one choice never count: nothing is decided there.
     """
-    table = getattr(getattr(task, "env", None), "causal_table", None)
+    table = getattr(task, "causal_table", None)
     if table is None:
         return None
     choosing = [head.size > 1 for head in task.heads]

@@ -65,6 +65,7 @@ def train(
         UsageError: the environment, a sink or the run to resume cannot be used. Nothing was written.
         NonFiniteError: training met NaN or Inf. A note names the run's directory.
         TelemetryLostError: events were lost, and ``run.strict_telemetry`` is set.
+        EnvironmentContractError: the environment returned what it may not, or called ``exit()``.
         EsperError: files cannot be written.
         Exception: whatever the environment raises, unchanged.
 

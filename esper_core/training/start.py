@@ -82,8 +82,9 @@ def _close(task: Task, on_notice: Callable[[str], None]) -> None:
     """Close the environments. The run has ended and is written: an error in closing them is only told."""
     try:
         task.close()
-    except Exception as error:  # noqa: BLE001  # code of the environment's author
-        on_notice(f"environment {task.name}: closing it failed: {error_text(error)}")
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # code of the environment's author
+        said = f"exit({error.code!r}) was called" if isinstance(error, SystemExit) else error_text(error)
+        on_notice(f"environment {task.name}: closing it failed: {said}")
 
 
 def _refuse_running(run: Run) -> None:

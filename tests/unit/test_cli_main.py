@@ -346,12 +346,9 @@ def test_heads_with_one_choice_are_not_usually_active() -> None:
     from esper_core.ppo.heads import HeadSpec
     from esper_core.training.attempt import _usually_active
 
-    class Env:
-        causal_table = ((True, True, False), (True, True, True))
-
     class Fixed:
         heads = (HeadSpec("operation", 2), HeadSpec("fixed", 1), HeadSpec("slot", 3))
-        env = Env()
+        causal_table = ((True, True, False), (True, True, True))
 
     assert _usually_active(cast("Task", Fixed())) == 1.5
 

@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from esper_core.config.schema import EnvConfig
 from esper_core.envs.adapter import GymTask, make_task
 from esper_core.envs.masks import MaskReader, load_causal_mask
-from esper_core.errors import ConfigError, EnvironmentUnsupportedError
+from esper_core.errors import ConfigError, EnvironmentContractError, EnvironmentUnsupportedError
 from esper_core.ppo import HeadSpec
 
 pytestmark = pytest.mark.numeric
@@ -153,28 +153,28 @@ def reader(conditioning: int | None = None) -> MaskReader:
 
 
 def test_masks_are_optional() -> None:
-    assert reader().action_mask({}) is None
-    assert reader(0).conditional_mask({}) is None
-    assert reader().causal_mask({}, np.zeros(2, dtype=bool)) is None
+    assert reader().legal({}) == (None, None)
+    assert reader(0).legal({}) == (None, None)
+    assert reader().causal({}, np.zeros(2, dtype=bool), None) is None
 
 
 def test_mask_of_wrong_shape_says_what_it_should_be() -> None:
-    with pytest.raises(EnvironmentUnsupportedError, match=r"shape \(2, 4\), expected \(2, 5\)"):
-        reader().action_mask({"action_mask": np.ones((2, 4), dtype=bool)})
+    with pytest.raises(EnvironmentContractError, match=r"shape \(2, 4\), expected \(2, 5\)"):
+        reader().legal({"action_mask": np.ones((2, 4), dtype=bool)})
 
 
 def test_mask_without_a_legal_choice_names_environment_and_head() -> None:
     mask = np.ones((2, 5), dtype=bool)
     mask[1, 2:] = False
-    with pytest.raises(EnvironmentUnsupportedError, match="environment 1 leaves head b no legal choice"):
-        reader().action_mask({"action_mask": mask})
+    with pytest.raises(EnvironmentContractError, match=r'environment 1: info\["action_mask"\] leaves head b no legal'):
+        reader().legal({"action_mask": mask})
 
 
 def test_conditional_mask_gives_heads_without_effect_one_choice_to_name() -> None:
     mask = np.zeros((2, 2, 5), dtype=bool)
     mask[..., :2] = True
     mask[:, 1, 3] = True
-    safe = reader(0).conditional_mask({"conditional_action_mask": mask})
+    _, safe = reader(0).legal({"conditional_action_mask": mask})
     assert safe is not None
     assert safe[0, 0].tolist() == [True, True, True, False, False]
     assert safe[0, 1].tolist() == [True, True, False, True, False]
@@ -185,7 +185,7 @@ def test_causal_mask_of_a_finished_episode_is_its_own() -> None:
         "causal_mask": np.array([[True, True], [True, True]]),
         "final_info": {"causal_mask": np.array([[False, False], [True, False]])},
     }
-    mask = reader().causal_mask(info, np.array([False, True]))
+    mask = reader().causal(info, np.array([False, True]), None)
     assert mask is not None
     assert mask.tolist() == [[True, True], [True, False]]
 
@@ -203,7 +203,7 @@ def test_users_causal_mask(monkeypatch: pytest.MonkeyPatch, toys: Any) -> None:
     assert result.causal_mask.tolist() == [[True, False]]
     task = toys.task(Odd(action=gym.spaces.MultiDiscrete([2, 2])), causal_mask=load_causal_mask("my_masks:wrong"))
     task.reset()
-    with pytest.raises(EnvironmentUnsupportedError, match=r"causal mask has shape \(1,\), expected \(1, 2\)"):
+    with pytest.raises(EnvironmentContractError, match=r"causal mask has shape \(1,\), expected \(1, 2\)"):
         task.step(np.array([[1, 0]]))
     for spec, message in [
         ("my_masks", "not of the form"),

@@ -1,0 +1,84 @@
+"""Tells an environment's breach of contract from an exception of its own, which passes unchanged."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import gymnasium as gym
+import numpy as np
+
+from esper_core.envs.contract import STEP_REMEDY
+from esper_core.errors import EnvironmentContractError, EsperError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["DEAD_PROCESS", "broken_by_contract", "own_fault"]
+
+_ESPER: Final = str(Path(__file__).parents[1])
+_GYMNASIUM: Final = str(Path(gym.__file__).parent)
+_LIBRARIES: Final = (_ESPER, _GYMNASIUM, str(Path(np.__file__).parent))
+_ENVIRONMENTS: Final = tuple(
+    str(Path(_GYMNASIUM) / "envs" / kind) for kind in ("box2d", "classic_control", "mujoco", "phys2d", "toy_text")
+)
+DEAD_PROCESS: Final = (EOFError, BrokenPipeError, ConnectionResetError)
+"""What the pipe to a process raises that has ended."""
+
+
+def own_fault(
+    error: BaseException, name: str, what: str, env: gym.vector.VectorEnv[Any, Any, Any]
+) -> EsperError | None:
+    """What to raise instead of an exception that a call of an environment raised; None to raise it as it is.
+
+    Args:
+        error: the exception.
+        name: the environment's id.
+        what: what was called, for the message.
+        env: the environment, for what its processes left.
+    """
+    if isinstance(error, EsperError):
+        inner = error.args[0] if error.args else None
+        # An asynchronous environment makes the exception anew, of the exception that came from the other process.
+        return inner if isinstance(inner, EsperError) else None
+    if isinstance(error, SystemExit):
+        return EnvironmentContractError(
+            f"{name} called exit({error.code!r}) in {_place(error.__traceback__) or what}",
+            hint="an environment ends an episode with terminated or truncated, and fails by raising an exception",
+        )
+    processes = getattr(env.unwrapped, "processes", None)
+    if processes and isinstance(error, DEAD_PROCESS):
+        for process in processes:
+            process.join(1.0)
+        codes = [
+            f"environment {row}: exit code {process.exitcode}"
+            for row, process in enumerate(processes)
+            if process.exitcode is not None
+        ]
+        return EnvironmentContractError(
+            f"{name}: the process of an environment has ended in {what} ({', '.join(codes) or 'no exit code'})",
+            hint="exit() or a crash of native code ended it; a negative exit code is the number of a signal",
+        )
+    if broken_by_contract(error):
+        return EnvironmentContractError(
+            f"{name}: Gymnasium cannot take what {what} returned: {type(error).__name__}: {error}",
+            hint=f"{STEP_REMEDY}; gymnasium.utils.env_checker.check_env(env) examines an environment",
+        )
+    return None
+
+
+def broken_by_contract(error: BaseException) -> bool:
+    """Whether Gymnasium raised it on what an environment returned: no frame is of the environment's own code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    libraries = all(frame.filename.startswith(_LIBRARIES) for frame in frames)
+    environments = any(frame.filename.startswith(_ENVIRONMENTS) for frame in frames)
+    inside = bool(frames) and frames[-1].filename.startswith(_LIBRARIES[1:])
+    # The last error of an environment in another process is raised again here, by this function.
+    return libraries and inside and not environments and frames[-1].name != "_raise_if_errors"
+
+
+def _place(trace: TracebackType | None) -> str:
+    """File, line and function of the last frame that is neither ours nor Gymnasium's."""
+    frames = [frame for frame in traceback.extract_tb(trace) if not frame.filename.startswith((*_LIBRARIES, "<"))]
+    return f"{frames[-1].filename}, line {frames[-1].lineno}, {frames[-1].name}()" if frames else ""

@@ -1,0 +1,158 @@
+"""The gate of one environment: checks what it returns, once, and lets through what the trainer reads.
+
+It stands in the process of the environment, so that a synchronous and an asynchronous vector environment receive the
+same: values that batch, and an ``info`` that holds masks alone. Other entries may change their kind or length between
+steps, which Gymnasium's batching in arrays does not survive.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import gymnasium as gym
+import numpy as np
+
+from esper_core.envs.attributes import wrapped_attribute
+from esper_core.envs.contract import (
+    conditional_without_head,
+    flag_of,
+    info_of,
+    mask_of,
+    observation_of,
+    reset_of,
+    reward_of,
+    step_of,
+)
+from esper_core.envs.spaces import head_sizes, heads_of
+from esper_core.errors import EnvironmentUnsupportedError
+
+if TYPE_CHECKING:
+    from esper_core.ppo.task import BoolArray
+
+__all__ = ["Gate", "gated"]
+
+_LEGAL: Final = ("action_mask", "conditional_action_mask")
+_TAKEN: Final = (*_LEGAL, "causal_mask")
+_AXES: Final = {
+    "action_mask": "the choices of all heads one after another",
+    "conditional_action_mask": "the choices of conditioning_head, then those of all heads one after another",
+    "causal_mask": "one value a head",
+}
+
+
+def gated(env: gym.Env[Any, Any], name: str, index: int) -> Gate:
+    """Put a gate around an environment, and one that counts values around the innermost.
+
+    Gymnasium's own wrappers (a time limit, say) unpack what the environment returns before the outer gate receives it.
+
+    Args:
+        env: the environment, with its wrappers.
+        name: its id, for messages.
+        index: its place in the vector environment, for messages.
+    """
+    place = f"{name}, environment {index}"
+    inner = env
+    while isinstance(inner, gym.Wrapper) and isinstance(inner.env, gym.Wrapper):
+        inner = inner.env
+    if isinstance(inner, gym.Wrapper):
+        inner.env = _Counted(inner.env, place, inner)
+    return Gate(env, place)
+
+
+class _Counted(gym.Wrapper[Any, Any, Any, Any]):
+    """Lets only five values of ``step()`` and two of ``reset()`` through.
+
+    After the first step it steps aside: hardly an environment changes how many it returns, and one that does is told in
+    Gymnasium's words.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], place: str, outer: gym.Wrapper[Any, Any, Any, Any]) -> None:
+        super().__init__(env)
+        self._place = place
+        self._outer = outer
+
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, Any]:
+        """Step, and count."""
+        result = step_of(self.env.step(action), self._place)
+        self._outer.env = self.env
+        return result
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
+        """Reset, and count."""
+        return reset_of(self.env.reset(seed=seed, options=options), self._place)
+
+
+class Gate(gym.Wrapper[Any, Any, Any, Any]):
+    """Checks observation, reward, flags and masks of one environment.
+
+    What leaves it is the environment's own only where nothing is kept: masks, and the last observation of an episode
+    (the reset that follows may write into the same array), are copies.
+
+    Args:
+        env: the environment with all its wrappers.
+        place: its id and index, for messages.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], place: str) -> None:
+        super().__init__(env)
+        self._place = place
+        for what in ("action_space", "observation_space"):
+            if not isinstance(getattr(env, what, None), gym.Space):
+                raise EnvironmentUnsupportedError(
+                    f"{place} has no {what}", hint=f"set self.{what} to a gymnasium.spaces space in __init__"
+                )
+        self._shape = env.observation_space.shape
+        self._dtype = env.observation_space.dtype
+        self._shapes = self._mask_shapes()
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Take one action."""
+        observation, reward, terminated, truncated, info = step_of(self.env.step(action), self._place)
+        if type(reward) is not float:
+            reward = reward_of(reward, self._place)
+        if type(terminated) is not bool:
+            terminated = flag_of("terminated", terminated, self._place)
+        if type(truncated) is not bool:
+            truncated = flag_of("truncated", truncated, self._place)
+        observation = self._observation(observation)
+        if terminated or truncated:
+            observation = np.array(observation)
+        masks = {} if type(info) is dict and not info else self._masks(info, _TAKEN)
+        return observation, reward, terminated, truncated, masks
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode. A causal mask is of an action, and none was taken."""
+        observation, info = reset_of(self.env.reset(seed=seed, options=options), self._place)
+        return self._observation(observation), self._masks(info, _LEGAL)
+
+    def _observation(self, value: Any) -> Any:
+        if type(value) is np.ndarray and value.dtype == self._dtype and value.shape == self._shape:
+            return value
+        if self._shape is None or self._dtype is None:  # a space of several, which the adapter refuses
+            return value
+        return observation_of(value, self._shape, self._dtype, self._place)
+
+    def _masks(self, info: Any, keys: tuple[str, ...]) -> dict[str, BoolArray]:
+        found = info_of(info, self._place)
+        masks = {}
+        for key in keys:
+            value = found.get(key)
+            if value is None or not self._shapes:
+                continue
+            if key not in self._shapes:
+                raise conditional_without_head(self._place)
+            masks[key] = mask_of(f'info["{key}"]', value, self._shapes[key], _AXES[key], self._place)
+        return masks
+
+    def _mask_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the masks that are read; none for an action space without heads, which the adapter refuses."""
+        sizes = head_sizes(self.env.action_space)
+        if not sizes:
+            return {}
+        shapes: dict[str, tuple[int, ...]] = {"action_mask": (sum(sizes),), "causal_mask": (len(sizes),)}
+        names = wrapped_attribute(self.env, "head_names")
+        conditioning = wrapped_attribute(self.env, "conditioning_head")
+        labels = [head.name for head in heads_of(self.env.action_space, self._place, names)]
+        if conditioning in labels:
+            shapes["conditional_action_mask"] = (sizes[labels.index(conditioning)], sum(sizes))
+        return shapes

@@ -1,0 +1,117 @@
+"""What is derived from an environment's spaces: the heads of an action, and the rows of numbers of an observation."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+
+from esper_core.errors import EnvironmentContractError, EnvironmentUnsupportedError
+from esper_core.ppo.heads import HeadSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from esper_core.ppo.task import FloatArray, IntArray
+
+__all__ = ["ObservationRows", "head_sizes", "heads_of", "starts_of"]
+
+
+def head_sizes(space: gym.Space[Any]) -> tuple[int, ...]:
+    """Choices of each head: one head for ``Discrete``, one a column for ``MultiDiscrete``; empty for other spaces."""
+    if isinstance(space, gym.spaces.Discrete):
+        return (int(space.n),)
+    if isinstance(space, gym.spaces.MultiDiscrete) and space.nvec.ndim == 1:
+        return tuple(int(size) for size in space.nvec)
+    return ()
+
+
+def heads_of(space: gym.Space[Any], label: str, names: Any) -> tuple[HeadSpec, ...]:
+    """The heads of an action space.
+
+    Args:
+        space: of one action.
+        label: the environment's id, for messages.
+        names: one name a head; None for ``action``, or ``head_0``, ``head_1`` and so on.
+    """
+    sizes = head_sizes(space)
+    if not sizes:
+        raise EnvironmentUnsupportedError(
+            f"{label} has action space {space}", hint="Discrete and one-dimensional MultiDiscrete can be trained"
+        )
+    if names is None:
+        single = isinstance(space, gym.spaces.Discrete)
+        names = ["action"] if single else [f"head_{index}" for index in range(len(sizes))]
+    given = [names] if isinstance(names, str) else list(names)
+    if len(given) != len(sizes):
+        raise EnvironmentUnsupportedError(
+            f"{label} names {len(given)} heads, but {space} has {len(sizes)}", hint="head_names has one name a head"
+        )
+    return tuple(HeadSpec(str(name), size) for name, size in zip(given, sizes, strict=True))
+
+
+def starts_of(space: gym.Space[Any]) -> IntArray:
+    """The start value of each column, which is added to choices counted from 0: int64 (heads)."""
+    return np.atleast_1d(np.asarray(getattr(space, "start", 0), dtype=np.int64))
+
+
+class ObservationRows:
+    """Makes rows of float32 of observations: discrete ones become one-hot, bytes are scaled to 0..1.
+
+    Args:
+        space: of one observation.
+        label: the environment's id, for messages.
+    """
+
+    def __init__(self, space: gym.Space[Any], label: str) -> None:
+        self._one_hot: _OneHot | None = None
+        if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+            nvec = space.nvec if isinstance(space, gym.spaces.MultiDiscrete) else space.n
+            self._one_hot = _OneHot(nvec, space.start, label)
+            self.size = self._one_hot.size
+        elif isinstance(space, gym.spaces.Box | gym.spaces.MultiBinary):
+            self.size = math.prod(space.shape)
+        else:
+            raise EnvironmentUnsupportedError(
+                f"{label} has observation space {space}",
+                hint="Box, Discrete, MultiDiscrete and MultiBinary can be read; wrap others with FlattenObservation",
+            )
+
+    def __call__(self, batch: NDArray[Any]) -> FloatArray:
+        """Observations (n, ...) of the space's shape as float32 (n, size).
+
+        Raises:
+            EnvironmentContractError: a discrete observation is outside its space.
+        """
+        rows = batch.reshape(len(batch), -1)
+        if self._one_hot is not None:
+            return self._one_hot(rows)
+        # Bytes are pixels or registers: scaled to 0..1, they suit the network's first layer.
+        return rows / np.float32(255) if rows.dtype == np.uint8 else rows.astype(np.float32, copy=False)
+
+
+class _OneHot:
+    """One-hot rows of several columns beside each other."""
+
+    def __init__(self, sizes: Any, low: Any, label: str) -> None:
+        self._label = label
+        self._sizes: IntArray = np.asarray(sizes, dtype=np.int64).reshape(-1)
+        self._low: IntArray = np.asarray(low, dtype=np.int64).reshape(-1)
+        self._columns = np.concatenate(([0], np.cumsum(self._sizes)[:-1]))
+        self.size = int(self._sizes.sum())
+
+    def __call__(self, rows: NDArray[Any]) -> FloatArray:
+        choices = rows - self._low
+        outside = (choices < 0) | (choices >= self._sizes)
+        if outside.any():
+            env, column = (int(index) for index in np.argwhere(outside)[0])
+            low, size = int(self._low[column]), int(self._sizes[column])
+            raise EnvironmentContractError(
+                f"{self._label}, environment {env}: observation is {rows[env, column]}, outside its observation_space",
+                hint=f"it has the {size} values {low} to {low + size - 1}",
+            )
+        hot = np.zeros((len(rows), self.size), dtype=np.float32)
+        np.put_along_axis(hot, choices + self._columns, 1.0, axis=1)
+        return hot
