@@ -13,6 +13,7 @@ from esper_core.cli._output import say
 from esper_core.errors import EXIT_FAILED, EXIT_OK
 from esper_core.events import PPOUpdatePayload
 from esper_core.health import HealthLevel, RunState
+from esper_core.host.load.selection import select_sinks
 from esper_core.host.session import Session
 from esper_core.runs.layout import RunDir
 
@@ -50,6 +51,7 @@ def check_sinks(resolved: Resolved) -> int:
             mode="check",
             environment="sinks-check",
             origins=resolved.origins,
+            selection=select_sinks(resolved.config, origins=resolved.origins, dropped=resolved.dropped_sinks),
             on_notice=lambda line: say(f"note: {line}"),
         )
         answers: dict[str, _Answer] = {}

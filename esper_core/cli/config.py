@@ -49,9 +49,10 @@ class ConfigCommand:
 
             raise UsageError("config: which part?", hint="esper config show, or esper config path")
         resolved = resolve_config(args, {"preset": args.preset, "env.id": args.env})
-        from esper_core.host.load.selection import table_notices
+        from esper_core.host.load.selection import refuse_tables, table_notices
 
         say_text(self._text(resolved, args))
+        refuse_tables(resolved.config, origins=resolved.origins)  # shown first: it is how the fault is found
         for notice in table_notices(resolved.config):
             note(f"esper: {notice}")
         return EXIT_OK

@@ -10,7 +10,7 @@ from esper_core.cli._command import commands_after_run
 from esper_core.cli._output import bear_lost_readers, note, say, stream_error
 from esper_core.cli._parser import add_config_arguments, add_sink_arguments, resolve_config
 from esper_core.cli._words import end_lines, next_commands, program, start_lines
-from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, NonFiniteError
+from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EsperError, NonFiniteError
 from esper_core.health import RunState
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class PPOCommand:
             resolved = resolve_config(args, flags, resumed=resumed)
         from esper_core.host.load.selection import foreground_sink, select_sinks
 
-        selection = select_sinks(resolved.config, origins=resolved.origins)
+        selection = select_sinks(resolved.config, origins=resolved.origins, dropped=resolved.dropped_sinks)
         if foreground_sink(selection.sinks) is not None:
             from esper_core.cli._foreground import train_behind
 
@@ -100,13 +100,24 @@ def _train(resolved: Resolved, selection: Selection, resumed: Run | None) -> int
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)  # a module of the user's own: --env my_env:MyEnv-v0, --causal-mask my_masks:mask
-    outcome = train_attempt(
-        resolved,
-        resumed=resumed,
-        selection=selection,
-        on_started=lambda started: _say_start(resolved, started, resumed=resumed is not None),
-        on_notice=lambda line: note(f"esper: {line}"),
-    )
+    begun: list[Started] = []
+
+    def started(start: Started) -> None:
+        begun.append(start)
+        _say_start(resolved, start, resumed=resumed is not None)
+
+    try:
+        outcome = train_attempt(
+            resolved,
+            resumed=resumed,
+            selection=selection,
+            on_started=started,
+            on_notice=lambda line: note(f"esper: {line}"),
+        )
+    except EsperError as error:
+        if begun:
+            error.exit_code = EXIT_FAILED  # the command was right: a run has begun, and failed
+        raise
     if outcome.unwritten:
         note(f"esper: {outcome.unwritten}")
     _say_end(outcome, resumed=resumed is not None)

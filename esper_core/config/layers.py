@@ -20,14 +20,15 @@ from esper_core.config._check import (
     check_value,
     field_type,
     flatten,
-    known_keys,
     strip_annotation,
     unknown_key,
 )
+from esper_core.config._values import shown_value
 from esper_core.config.environments import default_is_absent
 from esper_core.config.keywords import keyword_settings
 from esper_core.config.presets import preset_for, presets_of
 from esper_core.config.schema import MASK, EnvConfig, EsperConfig
+from esper_core.config.variables import stray_variables, variable_path
 from esper_core.errors import ConfigError, nearest
 from esper_core.health import DEFAULT_KL_LIMITS
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_STEPS", "KEYWORD_ORIGIN", "LIMITS", "NO_PRESET", "Resolved", "find_config_file", "load_config"]
 
-PREFIX: Final = "ESPER_"
 KEYWORD_ORIGIN: Final = "train()"
 """Origin of the values that a Python call sets."""
 NO_PRESET: Final = "none"
@@ -56,11 +56,15 @@ class Resolved:
         config: complete and validated, except for the tables of sinks.
         origins: dotted path -> origin, for every value that is not a default.
         file: the file that was read, if any.
+        dropped_sinks: what ``--no-sink`` names.
+        notices: lines for the user, about variables that look like Esper's and are not.
     """
 
     config: EsperConfig
     origins: dict[str, str] = field(default_factory=dict)
     file: Path | None = None
+    dropped_sinks: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
     def origin(self, path: str) -> str:
         """Where the value at a dotted path comes from."""
@@ -81,7 +85,7 @@ def find_config_file(start: Path) -> Path | None:
         if own.is_file():
             return own
         shared = folder / "pyproject.toml"
-        if shared.is_file() and "esper" in _parse(shared).get("tool", {}):
+        if shared.is_file() and "esper" in _tools(_parse(shared)):
             return shared
     return None
 
@@ -139,7 +143,13 @@ def load_config(
         _insert(tree, item)
     config = msgspec.convert(tree, EsperConfig)
     _check_limits(config, settings)
-    return Resolved(config, {".".join(item.path): item.origin for item in settings.values()}, chosen)
+    return Resolved(
+        config,
+        {".".join(item.path): item.origin for item in settings.values()},
+        chosen,
+        dropped_sinks=tuple(drop_sinks),
+        notices=stray_variables(env or {}),
+    )
 
 
 # --- file -----------------------------------------------------------------------------------------
@@ -155,15 +165,25 @@ def _parse(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: not UTF-8: {error.reason} at byte {error.start}") from None
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}", hint="--no-config reads no file") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets a thousand deep
+        raise ConfigError(f"{file}: cannot be read: {error}", hint="--no-config reads no file") from None
+
+
+def _tools(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The table ``[tool]`` of a ``pyproject.toml``; empty when there is none."""
+    tools = tree.get("tool", {})
+    return tools if isinstance(tools, dict) else {}
 
 
 def _file_settings(file: Path, cwd: Path) -> Iterator[Setting]:
     tree = _parse(file)
     prefix = ""
     if file.name == "pyproject.toml":
-        tree = tree.get("tool", {}).get("esper", {})
+        tree = _tools(tree).get("esper", {})
         prefix = "tool.esper"
     label = _short(file, cwd)
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{label}: tool.esper: expected a table (is {shown_value(tree)})", hint="write [tool.esper]")
 
     def where(table: tuple[str, ...]) -> str:
         name = ".".join(part for part in (prefix, *table) if part)
@@ -197,25 +217,9 @@ def _short(file: Path, cwd: Path) -> str:
 
 def _env_settings(env: Mapping[str, str]) -> Iterator[Setting]:
     for name, text in sorted(env.items()):
-        if not name.startswith(PREFIX):
-            continue
-        path = tuple(name.removeprefix(PREFIX).lower().split("__"))
-        if len(path) == 1 and path[0] not in {"sinks", "preset"}:
-            _refuse_near_miss(name, path[0])
-            continue
-        yield from _text_settings(path, text, origin=name, place=name)
-
-
-def _refuse_near_miss(name: str, key: str) -> None:
-    """Raise for a variable without ``__`` only when its name is close to a key: it may belong to another program."""
-    meant = known_keys().get(key)
-    if meant is not None and "." in meant:
-        variable = PREFIX + meant.replace(".", "__").upper()
-        raise ConfigError(f'{name}: no such variable, did you mean "{variable}"?')
-    guess = nearest(key, ("sinks", "preset"))
-    if guess:
-        variable = guess.replace('"sinks"', '"ESPER_SINKS"').replace('"preset"', '"ESPER_PRESET"')
-        raise ConfigError(f"{name}: no such variable{variable}")
+        path = variable_path(name)
+        if path is not None:
+            yield from _text_settings(path, text, origin=name, place=name)
 
 
 def _set_settings(text: str) -> Iterator[Setting]:
@@ -247,6 +251,7 @@ def _text_settings(path: tuple[str, ...], text: str, *, origin: str, place: str)
             msgspec.convert(candidate, hint)
         except msgspec.ValidationError:
             continue
+        check_value(hint, candidate, place)
         yield Setting(path, candidate, origin, place)
         return
     check_value(hint, candidates[0], place)
@@ -256,7 +261,7 @@ def _text_settings(path: tuple[str, ...], text: str, *, origin: str, place: str)
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or TOML that Python does not take
         return text
 
 
