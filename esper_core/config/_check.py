@@ -179,6 +179,9 @@ def _most(hint: Any) -> float | None:
 
 def _bounds(hint: Any) -> str | None:
     """Which numbers a key takes, for the hint; None when it is no number with a bound."""
+    if get_origin(strip_annotation(hint)) is tuple:
+        inner = _bounds(get_args(strip_annotation(hint))[0])
+        return inner and f"{inner} each"
     number = {int: "a whole number", float: "a number"}.get(strip_annotation(hint))
     metas = [item for item in get_args(hint)[1:] if isinstance(item, msgspec.Meta)]
     if number is None or not metas:

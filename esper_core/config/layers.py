@@ -155,18 +155,21 @@ def load_config(
 # --- file -----------------------------------------------------------------------------------------
 
 
+_WITHOUT: Final = "--no-config reads no file"
+
+
 def _parse(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         # The decoder's message ends in "(at line 3, column 9)".
-        raise ConfigError(f"{file}: malformed TOML: {error}") from None
+        raise ConfigError(f"{file}: malformed TOML: {error}", hint=_WITHOUT) from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: not UTF-8: {error.reason} at byte {error.start}") from None
+        raise ConfigError(f"{file}: not UTF-8: {error.reason} at byte {error.start}", hint=_WITHOUT) from None
     except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}", hint="--no-config reads no file") from None
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}", hint=_WITHOUT) from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets a thousand deep
-        raise ConfigError(f"{file}: cannot be read: {error}", hint="--no-config reads no file") from None
+        raise ConfigError(f"{file}: cannot be read: {error}", hint=_WITHOUT) from None
 
 
 def _tools(tree: Mapping[str, Any]) -> Mapping[str, Any]:
