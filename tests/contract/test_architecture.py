@@ -247,6 +247,14 @@ def test_the_command_that_trains_only_parses_calls_and_prints() -> None:
         assert not calls & {"print", "sys.exit", "exit", "os._exit"}, path.name
 
 
+def test_commands_print_through_the_one_filter() -> None:
+    """``print`` in a command would let text from outside reach the terminal as it is."""
+    for path in sorted((CORE / "cli").glob("*.py")):
+        calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
+        if path.name != "_output.py":
+            assert not calls & {"print", "sys.stdout.write", "sys.stderr.write"} or path.name == "export.py", path.name
+
+
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda path: path.name)
 def test_plugins_import_only_public_modules(plugin: Path) -> None:
     for path in sorted((plugin / "src").rglob("*.py")):
