@@ -115,12 +115,30 @@ def _unforeseen(error: BaseException) -> tuple[str, str]:
     libraries = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")} | {str(_OWN), "<"})
     theirs = [frame for frame in frames[ours:] if not frame.filename.startswith(libraries)]
     if not theirs or "esper_sink_" in theirs[-1].filename:
-        return f"esper: {_said(error)}", "  an unexpected error; --debug shows where it comes from"
+        return _of_the_system(error) or (
+            f"esper: {_said(error)}",
+            "  an unexpected error; --debug shows where it comes from",
+        )
     place = theirs[-1]
     return (
         f"esper: {_said(error)}",
         f"  in {place.filename}, line {place.lineno}, {place.name}(); --debug shows the way there",
     )
+
+
+def _of_the_system(error: BaseException) -> tuple[str, str] | None:
+    """The lines of an error that the machine makes, not the program: a file that refuses, memory that is not there."""
+    said = _said(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+        return (
+            f"esper: {name}: {error.strerror or error}",
+            "  it must be there, of the right kind, and permitted to this user",
+        )
+    if isinstance(error, MemoryError) or "can't allocate memory" in said or "out of memory" in said:
+        keys = "ppo.hidden, ppo.minibatch_size, ppo.rollout_steps or env.n_envs"
+        return f"esper: out of memory: {said}", f"  lower {keys}, or end what else takes memory"
+    return None
 
 
 def _said(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from esper_core.cli._output import say, say_text
 from esper_core.cli._parser import add_config_arguments, runs_dir
-from esper_core.errors import EXIT_OK, JournalError
+from esper_core.errors import EXIT_OK, JournalError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -67,6 +67,8 @@ class RunsCommand:
         from esper_core.runs import list_runs
 
         base = runs_dir(args)
+        if base.exists() and not base.is_dir():
+            raise UsageError(f"runs: {base} is no folder", hint="--dir names the folder that holds the runs")
         found = list_runs(base)
         shown = found[: args.n] if args.n > 0 else found
         now = time.time_ns()
