@@ -12,6 +12,7 @@ import codecs
 import contextlib
 import io
 import os
+import select
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
@@ -72,15 +73,22 @@ class _Descriptor(io.FileIO):
     bears = False
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write, or drop."""
-        if self.error is None:
-            try:
-                return super().write(data)
-            except OSError as error:
-                self.error = error
+        """Write, or drop; tried each time, because a disk may have space again."""
+        try:
+            return self._written(data)
+        except OSError as error:
+            self.error = self.error or error
         if not self.bears:
             raise self.error
         return memoryview(data).nbytes
+
+    def _written(self, data: ReadableBuffer) -> int:
+        """Write as on a descriptor that waits; another program may have made this one non-blocking."""
+        while True:
+            count: int | None = super().write(data)
+            if count is not None:
+                return count
+            select.select([], [self], [])
 
 
 class _Stream(io.TextIOWrapper):

@@ -23,7 +23,7 @@ from esper_core.config._check import (
     strip_annotation,
     unknown_key,
 )
-from esper_core.config._values import shown_value
+from esper_core.config._values import fault_of, shown_value
 from esper_core.config.environments import default_is_absent
 from esper_core.config.keywords import keyword_settings
 from esper_core.config.presets import preset_for, presets_of
@@ -193,7 +193,10 @@ def _file_settings(file: Path, cwd: Path) -> Iterator[Setting]:
         return f"{label}: [{name}] " if name else f"{label}: "
 
     for item in flatten(tree, origin=label, where=where):
-        yield Setting(item.path, _from_file(item, file, cwd), item.origin, item.place)
+        value = _from_file(item, file, cwd)
+        if (fault := fault_of(value, item.place)) is not None:
+            raise fault  # the file's own folder has a name that no file of a run can hold
+        yield Setting(item.path, value, item.origin, item.place)
 
 
 def _from_file(item: Setting, file: Path, cwd: Path) -> Any:
@@ -348,6 +351,9 @@ def _select_sinks(
     before = settings.get(key)
     names = list(before.value if before is not None else EsperConfig().sinks)
     origins = [before.origin] if before is not None else []
+    for name in add_sinks:
+        if (fault := fault_of(name, "--sink")) is not None:
+            raise fault
     if add_sinks:
         names += [name for name in add_sinks if name not in names]
         origins.append("--sink")

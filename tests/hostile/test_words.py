@@ -9,6 +9,7 @@ import pty
 import shlex
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -62,12 +63,16 @@ class Prints(Calm):
     def act(self):
         print("a line of the environment's own", flush=True)
 
+class Loud(Calm):
+    def act(self):
+        print("x" * 20_000)
+
 class Closes(Calm):
     def act(self):
         sys.stdout.close()
         sys.stderr.close()
 
-for kind in (Raises, Mute, Prints, Closes):
+for kind in (Raises, Mute, Prints, Loud, Closes):
     if f"{{kind.__name__}}-v0" not in gym.registry:
         gym.register(f"{{kind.__name__}}-v0", kind)
 """
@@ -145,19 +150,25 @@ class Place:
             return Path("/dev/full").open("w", encoding=self._encoding)
         if kind == "file":
             return self._file.open("w", encoding=self._encoding)
-        if kind == "gone":
+        if kind in {"gone", "slow"}:
             reader, writer = os.pipe()
-            os.close(reader)
+            if kind == "gone":
+                os.close(reader)
+            else:
+                os.set_blocking(writer, False)
+                self._reader = threading.Thread(target=self._read, args=(reader, 0.05), daemon=True)
+                self._reader.start()
             return os.fdopen(writer, "w", encoding=self._encoding)
         master, slave = pty.openpty()
         self._reader = threading.Thread(target=self._read, args=(master,), daemon=True)
         self._reader.start()
         return os.fdopen(slave, "w", encoding=self._encoding)
 
-    def _read(self, master: int) -> None:
+    def _read(self, master: int, pause_s: float = 0.0) -> None:
         with contextlib.suppress(OSError):  # a terminal's end is an error
             while part := os.read(master, 65536):
                 self._arrived += part
+                time.sleep(pause_s)
         os.close(master)
 
     def text(self) -> str:

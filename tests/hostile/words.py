@@ -27,7 +27,8 @@ class Hostile:
         words: the command line after ``esper``.
         says: parts of what is printed, on stdout and stderr together.
         code: exit code.
-        stdout: ``file``, ``terminal``, ``full`` (a full disk) or ``gone`` (a pipe that nobody reads).
+        stdout: ``file``, ``terminal``, ``full`` (a full disk), ``gone`` (a pipe that nobody reads) or ``slow`` (a pipe
+            that never waits, and is read with pauses).
         stderr: the same.
         encoding: of both streams.
         variables: environment variables.
@@ -166,6 +167,13 @@ row(
     stdout="full",
 )
 row(
+    "train-prints-slow",
+    "an environment that prints a megabyte into a pipe that another program made non-blocking",
+    f"ppo --no-config --env hostile_words_env:Loud-v0 --updates 1 {SMALL} --sinks ''",
+    "done: 1 of 1 updates",
+    stdout="slow",
+)
+row(
     "train-closed",
     "an environment that closes stdout and stderr",
     f"ppo --no-config --env hostile_words_env:Closes-v0 --updates 2 {SMALL} --sinks console",
@@ -190,6 +198,8 @@ row("bytes-replay", "a run in a folder whose name is no text", "replay {bytes}",
 row("bytes-runs", "its folder in the list of runs", "runs --dir {bytes}/..")
 row("bytes-dir", "training into such a folder", f"{TRAIN} --dir {{bytes}}", "--dir", r"caf\xe9", "UTF-8", code=64)
 row("bytes-name", "a run of such a name", f"{TRAIN} --run-name {{bytes}}", "--run-name", "UTF-8", code=64)
+row("bytes-sink", "a sink of such a name", f"{TRAIN} --sink {{bytes}}", "--sink", "UTF-8", code=64)
+row("bytes-resume", "going on with a run in such a folder", "ppo --resume {bytes} --updates 3", code=64)
 row("bytes-config", "a configuration of such a name", "config show --config {bytes}", r"caf\xe9", code=64)
 
 # --- settings that cannot work --------------------------------------------------------------------
