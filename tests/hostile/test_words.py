@@ -73,8 +73,8 @@ class Closes(Calm):
         sys.stderr.close()
 
 for kind in (Raises, Mute, Prints, Loud, Closes):
-    if f"{{kind.__name__}}-v0" not in gym.registry:
-        gym.register(f"{{kind.__name__}}-v0", kind)
+    if f"Hostile{{kind.__name__}}-v0" not in gym.registry:
+        gym.register(f"Hostile{{kind.__name__}}-v0", kind)
 """
 
 

@@ -96,7 +96,7 @@ row(
 row(
     "raised-text",
     "an environment raises an exception with escapes",
-    f"ppo --no-config --env hostile_words_env:Raises-v0 --updates 9 {SMALL} --sinks ''",
+    f"ppo --no-config --env hostile_words_env:HostileRaises-v0 --updates 9 {SMALL} --sinks ''",
     "ValueError: " + _SHOWN,
     "hostile_words_env.py, line 21, act()",
     code=1,
@@ -104,7 +104,7 @@ row(
 row(
     "raised-unprintable",
     "an environment raises an exception whose text cannot be had",
-    f"ppo --no-config --env hostile_words_env:Mute-v0 --updates 9 {SMALL} --sinks ''",
+    f"ppo --no-config --env hostile_words_env:HostileMute-v0 --updates 9 {SMALL} --sinks ''",
     "Mute",
     code=1,
 )
@@ -162,21 +162,21 @@ row("train-mute", "training with both on a full disk", f"{TRAIN} {_SINKS}", stdo
 row(
     "train-prints-full",
     "an environment that prints in each step, on a full disk",
-    f"ppo --no-config --env hostile_words_env:Prints-v0 --updates 2 {SMALL} --sinks ''",
+    f"ppo --no-config --env hostile_words_env:HostilePrints-v0 --updates 2 {SMALL} --sinks ''",
     "cannot write to stdout",
     stdout="full",
 )
 row(
     "train-prints-slow",
     "an environment that prints a megabyte into a pipe that another program made non-blocking",
-    f"ppo --no-config --env hostile_words_env:Loud-v0 --updates 1 {SMALL} --sinks ''",
+    f"ppo --no-config --env hostile_words_env:HostileLoud-v0 --updates 1 {SMALL} --sinks ''",
     "done: 1 of 1 updates",
     stdout="slow",
 )
 row(
     "train-closed",
     "an environment that closes stdout and stderr",
-    f"ppo --no-config --env hostile_words_env:Closes-v0 --updates 2 {SMALL} --sinks console",
+    f"ppo --no-config --env hostile_words_env:HostileCloses-v0 --updates 2 {SMALL} --sinks console",
     "update    2",
     "done: 2 of 2 updates",
 )
