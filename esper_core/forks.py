@@ -19,6 +19,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from esper_core.terminal import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -161,9 +163,8 @@ def _exit_code(error: SystemExit) -> int:
 
 def write_error(text: str) -> None:
     """Write to stderr's descriptor: the stream's own lock may be held. Control characters are shown as escapes."""
-    shown = "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
     with contextlib.suppress(OSError):
-        os.write(2, shown.encode(errors="backslashreplace"))
+        os.write(2, printable(text).encode(errors="backslashreplace"))
 
 
 def _before_fork() -> None:

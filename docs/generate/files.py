@@ -11,6 +11,7 @@ from command_pages import cli_page, config_page
 from dashboard import dashboard
 from face_page import face_page
 from hook_pages import events_page, hooks_page
+from hostile_page import hostile_page
 from manifests import manifests
 from plugin_page import plugins_page
 from registry_files import registry_files, schema_file
@@ -42,6 +43,7 @@ def outputs() -> dict[str, str]:
         **files,
         schema: schema_text,
         **{f"docs/reference/{name}.md": _NOTE + text for name, text in pages.items()},
+        "docs/explanation/hostile.md": _NOTE + hostile_page(),
         "collector-config/prometheus/esper.rules.yml": rules(),
         "collector-config/prometheus/esper.rules.test.yml": rule_tests(),
         "collector-config/grafana/esper-ppo.json": dashboard(),

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from typing import TYPE_CHECKING
 
 from esper_core.cli._command import commands_after_run
+from esper_core.cli._output import note, note_text
 from esper_core.cli._words import program, shown_path
 from esper_core.errors import EXIT_OK
 from esper_core.host.load.options import create_sink
 from esper_core.host.load.selection import foreground_sink
-from esper_core.host.process.child import start_child
+from esper_core.host.process.child import ChildFailedError, start_child
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,11 @@ def train_behind(resolved: Resolved, selection: Selection, argv: Sequence[str]) 
     screen = foreground_sink(selection.sinks)
     assert screen is not None  # the caller asked  # noqa: S101
     sink = create_sink(screen, resolved.config.sink.get(screen.name), origins=resolved.origins)
-    child = start_child(argv)
+    try:
+        child = start_child(argv)
+    except ChildFailedError as error:
+        note_text(f"esper: {error}")  # what the child printed, of as many lines
+        return error.exit_code
     left = sink.esper_foreground(child)
     if not left:
         code = child.wait()
@@ -47,5 +51,5 @@ def train_behind(resolved: Resolved, selection: Selection, argv: Sequence[str]) 
     child.detach()
     run = shlex.quote(shown_path(child.run_dir))
     look = [f"{program()} {name} {run}" for name in commands_after_run()]
-    print(f"training goes on (pid {child.pid}): {look[0] if look else run}", file=sys.stderr)
+    note(f"training goes on (pid {child.pid}): {look[0] if look else run}")
     return EXIT_OK

@@ -1,16 +1,180 @@
-"""The standard streams of a command: closed ones, and an output that takes nothing more."""
+"""The standard streams of a command, and how commands print.
+
+While a command runs, stdout and stderr are streams of its own on the same descriptors. They encode anything (what the
+encoding lacks is printed as its ASCII form or its escape), take no harm from a ``close()`` in somebody else's code, and
+remember the first error of writing. Text goes through :func:`say`, :func:`say_text` and :func:`note`, which
+let no control character of text from outside reach the terminal.
+"""
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import io
 import os
+import select
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Final, TextIO
 
-__all__ = ["discard_output", "open_streams", "unwritten"]
+from esper_core.terminal import escaped, one_line, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from _typeshed import ReadableBuffer
+
+__all__ = ["Streams", "bear_lost_readers", "note", "note_text", "own_streams", "say", "say_text", "stream_error"]
+
+_ERRORS: Final = "esper-escape"
+_WORDS: Final = {"±": "+-"}
 
 
-def open_streams() -> None:
+# --- printing -------------------------------------------------------------------------------------
+
+
+def say(*lines: str, flush: bool = False) -> None:
+    """Print results on stdout: each argument as one line, whatever it holds."""
+    for line in lines:
+        print(one_line(line))
+    if flush:
+        sys.stdout.flush()
+
+
+def say_text(text: str) -> None:
+    """Print a text of several lines on stdout: a table or a document whose own values cannot hold a line break."""
+    print(printable(text))
+
+
+def note(*lines: str) -> None:
+    """Print messages on stderr: each argument as one line."""
+    for line in lines:
+        print(one_line(line), file=sys.stderr)
+    sys.stderr.flush()
+
+
+def note_text(text: str) -> None:
+    """Print a text of several lines on stderr, for example a traceback."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+# --- the streams ----------------------------------------------------------------------------------
+
+
+class _Descriptor(io.FileIO):
+    """A descriptor that remembers why it took nothing more.
+
+    Attributes:
+        error: the first error of writing, or None.
+        bears: whether what cannot be written is dropped; else the error is raised.
+    """
+
+    error: OSError | None = None
+    bears = False
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write, or drop; tried each time, because a disk may have space again."""
+        try:
+            return self._written(data)
+        except OSError as error:
+            self.error = self.error or error
+        if not self.bears:
+            raise self.error
+        return memoryview(data).nbytes
+
+    def _written(self, data: ReadableBuffer) -> int:
+        """Write as on a descriptor that waits; another program may have made this one non-blocking."""
+        while True:
+            count: int | None = super().write(data)
+            if count is not None:
+                return count
+            select.select([], [self], [])
+
+
+class _Stream(io.TextIOWrapper):
+    """A standard stream that is closed with the process, not by a library or a sink."""
+
+    def __init__(self, old: TextIO, name: str) -> None:
+        self.descriptor = _Descriptor(old.fileno(), "wb", closefd=False)
+        self.descriptor.name = name
+        super().__init__(
+            io.BufferedWriter(self.descriptor),
+            encoding=old.encoding,
+            errors=_ERRORS,
+            line_buffering=getattr(old, "line_buffering", False),
+            write_through=getattr(old, "write_through", False),
+        )
+
+    def close(self) -> None:
+        """Only flush: the text of others would be lost, and theirs would fail."""
+        self.flush()
+
+
+class Streams:
+    """Stdout and stderr of a running command."""
+
+    def __init__(self) -> None:
+        self.stdout = _replaced("stdout")
+        self.stderr = _replaced("stderr")
+        self._bear(self.stderr)  # a message that nobody can read must not end what it is about
+
+    @staticmethod
+    def _bear(stream: TextIO) -> None:
+        if isinstance(stream, _Stream):
+            stream.descriptor.bears = True
+
+    def bear(self) -> None:
+        """From now on drop what stdout does not take, too."""
+        self._bear(self.stdout)
+
+
+@contextlib.contextmanager
+def own_streams() -> Iterator[Streams]:
+    """Replace ``sys.stdout`` and ``sys.stderr`` inside the with block; a program's own streams are left as they are."""
+    codecs.register_error(_ERRORS, _in_other_letters)
+    _open_closed()
+    before = sys.stdout, sys.stderr
+    streams = Streams()
+    sys.stdout, sys.stderr = streams.stdout, streams.stderr
+    try:
+        yield streams
+    finally:
+        streams.bear()  # what is still buffered has failed once
+        for now, old, name in ((streams.stdout, before[0], "stdout"), (streams.stderr, before[1], "stderr")):
+            if now is not old:
+                now.flush()
+            if getattr(sys, name) is now:
+                setattr(sys, name, old)
+
+
+def bear_lost_readers() -> None:
+    """Drop from now on what stdout does not take: training goes on without its reader, an environment's own too."""
+    if isinstance(sys.stdout, _Stream):
+        sys.stdout.descriptor.bears = True
+
+
+def stream_error(stream: TextIO) -> OSError | None:
+    """Why a stream took nothing more; None when it took everything so far."""
+    with contextlib.suppress(OSError, ValueError):
+        stream.flush()
+    return stream.descriptor.error if isinstance(stream, _Stream) else None
+
+
+def _replaced(name: str) -> TextIO:
+    """A stream of ours on the descriptor of the present one; the present one when it has none (a test, a notebook)."""
+    old: TextIO = getattr(sys, name)
+    if isinstance(old, _Stream):
+        return old
+    try:
+        old.flush()
+        if type(old) is not io.TextIOWrapper or not isinstance(old.buffer, io.BufferedWriter | io.FileIO):
+            return old
+        return _Stream(old, f"<{name}>")
+    except (OSError, ValueError, AttributeError):
+        return old
+
+
+def _open_closed() -> None:
     """Open the null device for each closed standard stream (``>&-``): else an opened file takes its descriptor.
 
     A stream that code of the user's closed is opened again on its descriptor, so that the run's end can be printed.
@@ -29,24 +193,15 @@ def open_streams() -> None:
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
 
 
-def unwritten(error: BaseException) -> str:
-    """Return why stdout takes nothing more when that caused an error; else an empty string.
+def _in_other_letters(error: UnicodeError) -> tuple[str, int]:
+    """What is printed for characters that an encoding lacks: a sign's ASCII form, else an escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    from esper_core.reading.glyphs import to_ascii
 
-    An error of writing names no file. Whether it was stdout's is found out by one more byte, since Python drops what it
-    could not write. When stdout takes nothing more, the rest of the output is discarded.
-    """
-    if not isinstance(error, OSError) or error.errno is None or error.filename is not None:
-        return ""
-    try:
-        os.write(sys.stdout.fileno(), b"\n")
-    except io.UnsupportedOperation:
-        return ""  # no real file: a program's own stream
-    except OSError as again:
-        discard_output()
-        return again.strerror or str(again)
-    return ""
+    return "".join(_ascii(sign, to_ascii) for sign in error.object[error.start : error.end]), error.end
 
 
-def discard_output() -> None:
-    """Put the null device in the place of stdout, so that the interpreter's own flush at its end does not fail."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _ascii(sign: str, to_ascii: Callable[[str], str]) -> str:
+    letter = _WORDS.get(sign) or to_ascii(sign)
+    return escaped(sign) if letter == "?" else letter

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from esper_core.cli._output import note
 from esper_core.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def resolve_config(
     sinks = getattr(args, "sinks", None)
     if sinks is not None:
         named["sinks"] = [name.strip() for name in sinks.split(",") if name.strip()]
-    return load_config(
+    resolved = load_config(
         file=args.config,
         no_file=args.no_config,
         env=os.environ,
@@ -120,6 +121,9 @@ def resolve_config(
         base=resumed.config if resumed is not None else None,
         base_label=f"run {resumed.run_id}" if resumed is not None else "",
     )
+    if resumed is None:  # resolved before, without the run to resume
+        note(*(f"esper: {notice}" for notice in resolved.notices))
+    return resolved
 
 
 def runs_dir(args: argparse.Namespace) -> Path:
@@ -136,4 +140,5 @@ def runs_dir(args: argparse.Namespace) -> Path:
         sets=getattr(args, "sets", ()),
         flags={"preset": "none"},  # a preset sets no run.dir, and its look-up would search every distribution
     )
+    note(*(f"esper: {notice}" for notice in resolved.notices))
     return Path(resolved.config.run.dir)

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from esper_core.cli._output import say
 from esper_core.errors import EXIT_FAILED, EXIT_OK
 from esper_core.events import PPOUpdatePayload
 from esper_core.health import HealthLevel, RunState
+from esper_core.host.load.selection import select_sinks
 from esper_core.host.session import Session
 from esper_core.runs.layout import RunDir
 
@@ -49,7 +51,8 @@ def check_sinks(resolved: Resolved) -> int:
             mode="check",
             environment="sinks-check",
             origins=resolved.origins,
-            on_notice=lambda line: print(f"note: {line}"),
+            selection=select_sinks(resolved.config, origins=resolved.origins, dropped=resolved.dropped_sinks),
+            on_notice=lambda line: say(f"note: {line}"),
         )
         answers: dict[str, _Answer] = {}
         with session:
@@ -64,7 +67,7 @@ def check_sinks(resolved: Resolved) -> int:
             session.finish(RunState.DONE, "check")
         hooks = {sink.loaded.name: sink.loaded.hooks for sink in session.active}
     if not hooks:
-        print("no sink is selected")
+        say("no sink is selected")
         return EXIT_OK
     failed = 0
     width = max(len(name) for name in hooks)
@@ -73,10 +76,10 @@ def check_sinks(resolved: Resolved) -> int:
         ok, lines = _judge(reports, answers[name], has_updates="esper_ppo_updated" in received)
         failed += not ok
         first, *rest = lines
-        print(f"{name.ljust(width)}  {'ok    ' if ok else 'FAILED'}  {first}")
+        say(f"{name.ljust(width)}  {'ok    ' if ok else 'FAILED'}  {first}")
         for line in rest:
-            print(f"{' ' * width}          {line}")
-    print(f"{len(hooks) - failed} of {len(hooks)} sinks work, in {spent:.1f} s")
+            say(f"{' ' * width}          {line}")
+    say(f"{len(hooks) - failed} of {len(hooks)} sinks work, in {spent:.1f} s")
     return EXIT_FAILED if failed else EXIT_OK
 
 

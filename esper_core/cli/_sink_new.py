@@ -8,6 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import Final
 
+from esper_core.cli._output import say
 from esper_core.errors import EXIT_OK, UsageError
 
 __all__ = ["write_package"]
@@ -52,9 +53,9 @@ def write_package(name: str, folder: str | None) -> int:
         file.parent.mkdir(parents=True, exist_ok=True)
         text = files("esper_core.cli").joinpath("sink_template", source).read_text(encoding="utf-8") if source else ""
         file.write_text(Template(text).substitute(values), encoding="utf-8")
-    print(f"wrote {target}: class {values['camel']}Sink in src/esper_sink_{name}/__init__.py")
-    print("next:")
-    print(f"  pip install -e {target}")
-    print(f"  python -m pytest {target}")
-    print(f"  esper sinks check --sinks {name}")
+    say(f"wrote {target}: class {values['camel']}Sink in src/esper_sink_{name}/__init__.py")
+    say("next:")
+    say(f"  pip install -e {target}")
+    say(f"  python -m pytest {target}")
+    say(f"  esper sinks check --sinks {name}")
     return EXIT_OK

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from esper_core.cli._columns import aligned
+from esper_core.cli._output import say
 from esper_core.cli._parser import EsperParser
 from esper_core.errors import EXIT_FAILED, EXIT_OK, UsageError, nearest
 
@@ -40,11 +41,11 @@ class AdaptersCommand:
         if args.part == "check":
             return _check(args.adapter, found)
         if not found:
-            print("no adapter is installed; for Stable-Baselines3: pip install esper-sb3")
+            say("no adapter is installed; for Stable-Baselines3: pip install esper-sb3")
             return EXIT_OK
         rows: list[tuple[str, ...]] = [("NAME", "DISTRIBUTION", "VERSION", "LIBRARY", "INSTALLED", "TESTED", "FITS")]
         rows += [_row(name, entry) for name, entry in found.items()]
-        print("\n".join(aligned(rows)))
+        say(*aligned(rows))
         return EXIT_OK
 
 
@@ -83,18 +84,16 @@ def _check(name: str, found: dict[str, Installed]) -> int:
         )
     adapter = _load(name, found[name])
     adapter.require()
-    print(
-        f"{name}: {adapter.library} {adapter.installed}, tested with {adapter.tested}; training a tiny run", flush=True
-    )
+    say(f"{name}: {adapter.library} {adapter.installed}, tested with {adapter.tested}; training a tiny run", flush=True)
     with tempfile.TemporaryDirectory(prefix="esper-adapters-") as folder:
         result = adapter.check(Path(folder))
     arrived = "ok    " if result.updates == result.expected else "FAILED"
-    print(f"  {arrived}  {result.updates} of {result.expected} updates arrived, the last one included")
+    say(f"  {arrived}  {result.updates} of {result.expected} updates arrived, the last one included")
     for item in result.compared:
         word = "ok    " if item.agree else "FAILED"
-        print(f"  {word}  {item.what}: {item.name} {item.theirs:.6f}, Esper {item.ours:.6f}")
+        say(f"  {word}  {item.what}: {item.name} {item.theirs:.6f}, Esper {item.ours:.6f}")
     for note in result.notes:
-        print(f"  note    {note}")
+        say(f"  note    {note}")
     return EXIT_OK if result.holds else EXIT_FAILED
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING
 
+from esper_core.cli._output import note, say, say_text
 from esper_core.cli._parser import EsperParser, add_config_arguments, add_sink_arguments, resolve_config
 from esper_core.errors import EXIT_OK
 
@@ -42,18 +42,19 @@ class ConfigCommand:
         """Print the configuration, or the path of its file."""
         if args.part == "path":
             resolved = resolve_config(args)
-            print(resolved.file if resolved.file is not None else "no configuration file")
+            say(str(resolved.file) if resolved.file is not None else "no configuration file")
             return EXIT_OK
         if args.part is None:
             from esper_core.errors import UsageError
 
             raise UsageError("config: which part?", hint="esper config show, or esper config path")
         resolved = resolve_config(args, {"preset": args.preset, "env.id": args.env})
-        from esper_core.host.load.selection import table_notices
+        from esper_core.host.load.selection import refuse_tables, table_notices
 
-        print(self._text(resolved, args))
+        say_text(self._text(resolved, args))
+        refuse_tables(resolved.config, origins=resolved.origins)  # shown first: it is how the fault is found
         for notice in table_notices(resolved.config):
-            print(f"esper: {notice}", file=sys.stderr)
+            note(f"esper: {notice}")
         return EXIT_OK
 
     def _text(self, resolved: Resolved, args: argparse.Namespace) -> str:

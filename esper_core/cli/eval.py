@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from esper_core.cli._output import say
 from esper_core.cli._parser import runs_dir
 from esper_core.errors import EXIT_OK, ConfigError, UsageError
 
@@ -93,10 +94,10 @@ class EvalCommand:
             "episode_length_mean": sum(played.lengths) / len(played.lengths),
         }
         if args.json:
-            print(json.dumps(found | {"returns": played.returns}))
+            say(json.dumps(found | {"returns": played.returns}))
             return EXIT_OK
-        print(f"{directory.run_id}: {env.id} after update {agent.updates}")
-        print(
+        say(f"{directory.run_id}: {env.id} after update {agent.updates}")
+        say(
             f"return {played.return_mean:.2f} ± {played.return_std:.2f} over {len(played.returns)} episodes"
             f" (min {found['return_min']:.2f}, max {found['return_max']:.2f},"
             f" mean length {found['episode_length_mean']:.1f})"
@@ -118,11 +119,11 @@ class EvalCommand:
         if args.show and show is not None:
             agent.sampling_generator.manual_seed(args.seed)  # before each: both play the same episode
             for line in show(agent, env.kwargs, seed=args.seed):
-                print(line)
+                say(line)
         if args.plot is not None and plot is not None:
             agent.sampling_generator.manual_seed(args.seed)
             plot(agent, env.kwargs, seed=args.seed, path=args.plot)
-            print(f"wrote {args.plot}")
+            say(f"wrote {args.plot}")
         return EXIT_OK
 
 

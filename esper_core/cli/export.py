@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from esper_core.cli._output import say
 from esper_core.cli._parser import add_config_arguments, runs_dir
 from esper_core.errors import EXIT_OK, EsperError
+from esper_core.terminal import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -47,19 +50,29 @@ class ExportCommand:
         try:
             with _opened(args.output) as out:
                 count = write(runs, out)
-        except BrokenPipeError:
-            raise
         except OSError as error:
-            raise EsperError(f"cannot write {args.output or 'the output'}: {error.strerror or error}") from error
+            if args.output is None:
+                raise  # stdout's: the command line says so for every command
+            raise EsperError(
+                f"cannot write {args.output}: {error.strerror or error}", hint="name another file with -o"
+            ) from error
         if args.output is not None:
-            print(f"{count} updates of {len(runs)} run{'s' if len(runs) > 1 else ''} written to {args.output}")
+            say(f"{count} updates of {len(runs)} run{'s' if len(runs) > 1 else ''} written to {args.output}")
         return EXIT_OK
 
 
 def _opened(path: Path | None) -> contextlib.AbstractContextManager[TextIO]:
     if path is None:
-        return contextlib.nullcontext(sys.stdout)
+        return contextlib.nullcontext(_Shown() if sys.stdout.isatty() else sys.stdout)
     return path.open("w", encoding="utf-8", newline="")
+
+
+class _Shown(io.StringIO):
+    """Passes rows on to a terminal without the control characters of names in them; files get them as they are."""
+
+    def write(self, text: str, /) -> int:
+        """Print the text."""
+        return sys.stdout.write(printable(text))
 
 
 def _write_csv(runs: list[Run], out: TextIO) -> int:

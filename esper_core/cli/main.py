@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from esper_core import forks
 from esper_core.cli._command import CORE_COMMANDS, load_core
-from esper_core.cli._output import discard_output, open_streams, unwritten
+from esper_core.cli._output import note, note_text, own_streams, say, say_text, stream_error
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EsperError, UsageError, error_text, nearest
 from esper_core.host.process.ending import end_in_time
 from esper_core.host.process.started import recorded
@@ -50,7 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str]) -> int:
-    open_streams()
     arguments = list(argv)
     debug = os.environ.get("ESPER_DEBUG", "") not in {"", "0"}
     if "--debug" in arguments:
@@ -58,66 +57,102 @@ def _main(argv: Sequence[str]) -> int:
         end = arguments.index("--") if "--" in arguments else len(arguments)
         debug = debug or "--debug" in arguments[:end]
         arguments = [word for index, word in enumerate(arguments) if word != "--debug" or index > end]
+    with own_streams():
+        return _guarded(arguments, debug=debug)
+
+
+def _guarded(arguments: Sequence[str], *, debug: bool) -> int:
+    """Run the command; turn whatever it raises into a message and an exit code."""
     try:
         with forks.Place("the command"):
-            try:
-                code = _dispatch(arguments)
-            finally:
-                open_streams()
+            code = _dispatch(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of stdout has closed the pipe (`esper replay RUN | head`): no message can be delivered.
-        discard_output()
-        return EXIT_SIGNAL + _SIGPIPE
     except KeyboardInterrupt:
         # From here a second Ctrl-C ends the process; Python's own handler would raise an exception during the clean-up.
         if threading.current_thread() is threading.main_thread():  # signal handlers can be set only in the main thread
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         return EXIT_SIGNAL + _SIGINT
-    except EsperError as error:
-        if debug:
-            _print_traceback()
-        print(f"esper: {error}", file=sys.stderr)
-        return error.exit_code
     except (Exception, SystemExit) as error:  # noqa: BLE001  # outermost; commands return codes: an exit() is a fault
+        lost = stream_error(sys.stdout)
+        if lost is not None and lost is error:
+            return _say_unwritten(lost)
         if debug:
-            _print_traceback()
-        lost = unwritten(error)
-        print(f"esper: cannot write the output: {lost}" if lost else _unforeseen(error), file=sys.stderr)
+            note_text(_traceback(error))
+        if isinstance(error, EsperError):
+            note(*error_lines(error))
+            return error.exit_code
+        note(*_unforeseen(error))
         return EXIT_FAILED
     return code
 
 
-def _print_traceback() -> None:
+def _say_unwritten(lost: OSError) -> int:
+    """End a command whose output nobody takes. Without a reader (`esper replay RUN | head`) no message is needed."""
+    if isinstance(lost, BrokenPipeError):
+        return EXIT_SIGNAL + _SIGPIPE
+    note(f"esper: cannot write the output: {lost.strerror or lost}")
+    return EXIT_FAILED
+
+
+def error_lines(error: EsperError) -> list[str]:
+    """An error as its lines: what is wrong and where, and below it what to do next."""
+    return [f"esper: {error.message}", *([f"  {error.hint}"] if error.hint is not None else [])]
+
+
+def _traceback(error: BaseException) -> str:
     import traceback
 
-    traceback.print_exc()
+    return "".join(traceback.format_exception(error)).rstrip("\n")
 
 
-def _unforeseen(error: BaseException) -> str:
+def _unforeseen(error: BaseException) -> tuple[str, str]:
     """Format an error that is no EsperError in two lines: the error, and its place when that is in the user's code."""
     import sysconfig
     import traceback
 
-    said = f"exit({error.code!r}) was called" if isinstance(error, SystemExit) else error_text(error)
     frames = traceback.extract_tb(error.__traceback__)
     ours = next((number for number, frame in enumerate(frames) if frame.filename.startswith(str(_OWN))), len(frames))
     libraries = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")} | {str(_OWN), "<"})
     theirs = [frame for frame in frames[ours:] if not frame.filename.startswith(libraries)]
     if not theirs or "esper_sink_" in theirs[-1].filename:
-        return f"esper: {said}\n  an unexpected error; --debug shows where it comes from"
+        return _of_the_system(error) or (
+            f"esper: {_said(error)}",
+            "  an unexpected error; --debug shows where it comes from",
+        )
     place = theirs[-1]
-    return f"esper: {said}\n  in {place.filename}, line {place.lineno}, {place.name}(); --debug shows the way there"
+    return (
+        f"esper: {_said(error)}",
+        f"  in {place.filename}, line {place.lineno}, {place.name}(); --debug shows the way there",
+    )
 
 
-def _dispatch(argv: list[str]) -> int:
+def _of_the_system(error: BaseException) -> tuple[str, str] | None:
+    """The lines of an error that the machine makes, not the program: a file that refuses, memory that is not there."""
+    said = _said(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+        return (
+            f"esper: {name}: {error.strerror or error}",
+            "  it must be there, of the right kind, and permitted to this user",
+        )
+    if isinstance(error, MemoryError) or "can't allocate memory" in said or "out of memory" in said:
+        keys = "ppo.hidden, ppo.minibatch_size, ppo.rollout_steps or env.n_envs"
+        return f"esper: out of memory: {said}", f"  lower {keys}, or end what else takes memory"
+    return None
+
+
+def _said(error: BaseException) -> str:
+    return f"exit({error.code!r}) was called" if isinstance(error, SystemExit) else error_text(error)
+
+
+def _dispatch(argv: Sequence[str]) -> int:
     if not argv or argv[0] in {"-h", "--help", "help"}:
         if len(argv) > 1 and argv[0] == "help":
             return _dispatch([argv[1], "--help"])
-        print(_overview())
+        say_text(_overview())
         return EXIT_OK
     if argv[0] in {"-V", "--version"}:
-        print(f"esper {__version__}")
+        say(f"esper {__version__}")
         return EXIT_OK
     if argv[0].startswith("-"):
         guess = nearest(argv[0], ("--version", "--debug", "--help"))
@@ -125,7 +160,7 @@ def _dispatch(argv: list[str]) -> int:
     return _run(argv[0], argv[1:])
 
 
-def _run(name: str, rest: list[str]) -> int:
+def _run(name: str, rest: Sequence[str]) -> int:
     from esper_core.cli._parser import EsperParser
 
     command = _find(name)

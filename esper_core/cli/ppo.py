@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esper_core.cli._command import commands_after_run
-from esper_core.cli._output import discard_output, open_streams, unwritten
+from esper_core.cli._output import bear_lost_readers, note, say, stream_error
 from esper_core.cli._parser import add_config_arguments, add_sink_arguments, resolve_config
 from esper_core.cli._words import end_lines, next_commands, program, start_lines
-from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, NonFiniteError
+from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EsperError, NonFiniteError
 from esper_core.health import RunState
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class PPOCommand:
             resolved = resolve_config(args, flags, resumed=resumed)
         from esper_core.host.load.selection import foreground_sink, select_sinks
 
-        selection = select_sinks(resolved.config, origins=resolved.origins)
+        selection = select_sinks(resolved.config, origins=resolved.origins, dropped=resolved.dropped_sinks)
         if foreground_sink(selection.sinks) is not None:
             from esper_core.cli._foreground import train_behind
 
@@ -96,19 +96,30 @@ def _train(resolved: Resolved, selection: Selection, resumed: Run | None) -> int
     """Train in this process, and print the start and end of the run."""
     from esper_core.training import train_attempt
 
+    bear_lost_readers()
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)  # a module of the user's own: --env my_env:MyEnv-v0, --causal-mask my_masks:mask
-    outcome = train_attempt(
-        resolved,
-        resumed=resumed,
-        selection=selection,
-        on_started=lambda started: _say_start(resolved, started, resumed=resumed is not None),
-        on_notice=lambda line: print(f"esper: {line}", file=sys.stderr),
-    )
-    open_streams()
+    begun: list[Started] = []
+
+    def started(start: Started) -> None:
+        begun.append(start)
+        _say_start(resolved, start, resumed=resumed is not None)
+
+    try:
+        outcome = train_attempt(
+            resolved,
+            resumed=resumed,
+            selection=selection,
+            on_started=started,
+            on_notice=lambda line: note(f"esper: {line}"),
+        )
+    except EsperError as error:
+        if begun:
+            error.exit_code = EXIT_FAILED  # the command was right: a run has begun, and failed
+        raise
     if outcome.unwritten:
-        print(f"esper: {outcome.unwritten}", file=sys.stderr)
+        note(f"esper: {outcome.unwritten}")
     _say_end(outcome, resumed=resumed is not None)
     return _exit_code(outcome)
 
@@ -123,7 +134,7 @@ def _say_start(resolved: Resolved, started: Started, *, resumed: bool) -> None:
         resumed=(started.attempt, started.first_update) if resumed else None,
         active=started.active_heads,
     )
-    print("\n".join(lines), file=sys.stderr)
+    note(*lines)
 
 
 def _say_end(outcome: Outcome, *, resumed: bool) -> None:
@@ -144,12 +155,12 @@ def _say_end(outcome: Outcome, *, resumed: bool) -> None:
         commands=commands,
         limits=outcome.limits,
     )
-    try:
-        print("\n".join(lines), flush=True)
-    except BrokenPipeError:
-        discard_output()  # nobody reads the text; the run and its exit code stand
-    except OSError as error:
-        unwritten(error)  # as above
+    if (lost := stream_error(sys.stderr)) is not None:
+        lines.append(f"  stderr   took nothing more: {lost.strerror or lost}; training was not harmed")
+    say(*lines)
+    if (lost := stream_error(sys.stdout)) is not None:
+        # The run and its exit code stand.
+        note(f"esper: cannot write to stdout: {lost.strerror or lost}; how the run ended is in {run.summary_path}")
 
 
 def _exit_code(outcome: Outcome) -> int:

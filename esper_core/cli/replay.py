@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from esper_core.cli._output import open_streams
+from esper_core.cli._output import note, say
 from esper_core.cli._parser import add_config_arguments, resolve_config, runs_dir
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, UsageError
 
@@ -73,13 +73,13 @@ def _print(run: Run, reader: JournalReader, args: argparse.Namespace) -> int:
     for event in _events(run, reader, args, stopped=lambda: False):
         line = None if event.marked else tell(event)
         if line is not None:
-            print(line, flush=args.follow)
+            say(line, flush=args.follow)
             count += event.kind == "ppo_updated"
     if not count:
-        print(f"no updates in {run.path}")
+        say(f"no updates in {run.path}")
         return EXIT_OK
     judged = run.verdict()
-    print(f"{count} updates; {run.state}; verdict {judged.label}: {judged.reason}")
+    say(f"{count} updates; {run.state}; verdict {judged.label}: {judged.reason}")
     return EXIT_OK
 
 
@@ -143,22 +143,21 @@ def _play(run: Run, reader: JournalReader, args: argparse.Namespace) -> int:
         for event in _events(run, reader, args, stopped=lambda: session.stop.requested):
             session.deliver(event)
             count += 1
-    open_streams()
     for sink in session.active:
         report: Callable[[], str] | None = getattr(sink.instance, "replay_report", None)
         for line in report().splitlines() if report is not None else ():
-            print(f"{sink.loaded.name}: {line}", file=sys.stderr)
+            note(f"{sink.loaded.name}: {line}")
     for line in session.report.lines():
-        print(f"esper: {line}", file=sys.stderr)
+        note(f"esper: {line}")
     if session.stop.signal is not None:
         return EXIT_SIGNAL + session.stop.signal
     into = ", ".join(args.to)
     ended = [sink for sink in session.report.sinks if sink.lost or sink.state == "disabled"]
     if ended:
         short = ", ".join(f"{sink.name} took {sink.delivered} and lost {sink.lost}" for sink in ended)
-        print(f"{count} events of {run.run_id} read for {into}: {short}", file=sys.stderr)
+        note(f"{count} events of {run.run_id} read for {into}: {short}")
     else:
-        print(f"{count} events of {run.run_id} played into {into}", file=sys.stderr)
+        note(f"{count} events of {run.run_id} played into {into}")
     return EXIT_FAILED if session.report.lost_total or session.report.cut_off else EXIT_OK
 
 
@@ -225,11 +224,11 @@ def _say_damage(reader: JournalReader) -> None:
     if not reader.corrupt:
         return
     lines = "1 damaged line" if reader.corrupt == 1 else f"{reader.corrupt} damaged lines"
-    print(f"esper: {lines} in the journal passed over; everything else was read", file=sys.stderr)
+    note(f"esper: {lines} in the journal passed over; everything else was read")
     for problem in reader.problems[:_PROBLEMS_SHOWN]:
-        print(f"  {problem}", file=sys.stderr)
+        note(f"  {problem}")
     if reader.corrupt > _PROBLEMS_SHOWN:
-        print(f"  and {reader.corrupt - _PROBLEMS_SHOWN} more", file=sys.stderr)
+        note(f"  and {reader.corrupt - _PROBLEMS_SHOWN} more")
 
 
 command = ReplayCommand()

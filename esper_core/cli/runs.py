@@ -9,8 +9,9 @@ from calendar import timegm
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
+from esper_core.cli._output import say, say_text
 from esper_core.cli._parser import add_config_arguments, runs_dir
-from esper_core.errors import EXIT_OK, JournalError
+from esper_core.errors import EXIT_OK, JournalError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -66,19 +67,21 @@ class RunsCommand:
         from esper_core.runs import list_runs
 
         base = runs_dir(args)
+        if base.exists() and not base.is_dir():
+            raise UsageError(f"runs: {base} is no folder", hint="--dir names the folder that holds the runs")
         found = list_runs(base)
         shown = found[: args.n] if args.n > 0 else found
         now = time.time_ns()
         rows = [_row(run, now) for run in shown]
         if args.json:
-            print(json.dumps([_jsonable(row) for row in rows], indent=2))
+            say_text(json.dumps([_jsonable(row) for row in rows], indent=2))
             return EXIT_OK
         if not rows:
-            print(f"no runs in {base.resolve()}; start one with: esper ppo --episodes 20")
+            say(f"no runs in {base.resolve()}; start one with: esper ppo --episodes 20")
             return EXIT_OK
-        print("\n".join(_table(rows)))
+        say(*_table(rows))
         if len(found) > len(shown):
-            print(f"and {len(found) - len(shown)} older; -n 0 shows all")
+            say(f"and {len(found) - len(shown)} older; -n 0 shows all")
         return EXIT_OK
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from esper_core.cli._output import say
 from esper_core.cli._parser import EsperParser, add_config_arguments, add_sink_arguments, resolve_config
 from esper_core.errors import EXIT_OK
 
@@ -47,7 +48,7 @@ class SinksCommand:
             from esper_core.cli._sink_check import check_sinks
 
             return check_sinks(resolved)
-        print("\n".join(_table(resolved)))
+        say(*_table(resolved))
         return EXIT_OK
 
 

@@ -9,15 +9,31 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_
 
 import msgspec
 
+from esper_core.config._values import fault_of, shown_value
 from esper_core.config.schema import EsperConfig
 from esper_core.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["Setting", "field_type", "flatten", "known_keys", "strip_annotation"]
+__all__ = ["Setting", "check_value", "choices_of", "field_type", "flatten", "known_keys", "strip_annotation"]
 
 _FREE: Final = Any
+OTHER_NAMES: Final = {
+    "lr": "ppo.learning_rate",
+    "n_steps": "ppo.rollout_steps",
+    "num_steps": "ppo.rollout_steps",
+    "n_epochs": "ppo.epochs",
+    "update_epochs": "ppo.epochs",
+    "batch_size": "ppo.minibatch_size",
+    "ent_coef": "ppo.entropy_coef",
+    "vf_coef": "ppo.value_coef",
+    "clip_coef": "ppo.clip_range",
+    "net_arch": "ppo.hidden",
+    "num_envs": "env.n_envs",
+    "total_timesteps": "run.steps",
+}
+"""Names that other PPO libraries have for keys of Esper, too unlike to be found by spelling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +123,7 @@ def unknown_key(path: tuple[str, ...], where: str) -> ConfigError:
     table, key = path[:-1], path[-1]
     node = strip_annotation(field_type(table)) if table else EsperConfig
     known = list(_children(node) or ())
-    guess = nearest(key, known)
+    guess = nearest(key, known) or _other_name(key, table)
     hint = None
     if not guess:
         elsewhere = known_keys().get(key)
@@ -122,21 +138,32 @@ def unknown_key(path: tuple[str, ...], where: str) -> ConfigError:
     return ConfigError(f'{where}unknown {what} "{key}"{guess}', hint=hint)
 
 
+def _other_name(key: str, table: tuple[str, ...]) -> str:
+    """The guess for a key that another library calls so; ``docs/how-to/port-hyperparameters.md`` lists them."""
+    home, _, name = OTHER_NAMES.get(key.lower(), "").rpartition(".")
+    if not name:
+        return ""
+    return f', did you mean "{name}"?' if (home,) == table else f', did you mean "{home}.{name}"?'
+
+
 def check_value(hint: Any, value: Any, place: str) -> None:
-    """Raise a ConfigError that states the expected type or bound."""
+    """Raise a ConfigError that states the expected type or bound, or why the value cannot work."""
+    fault = fault_of(value, place, finite=hint is not _FREE, most=_most(hint))
+    if fault is not None:
+        raise fault
     try:
         msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
         # msgspec: "Expected `float` > 0.0 - at `$[...]`"; the message here names the path itself.
         expected = re.sub(r" - at `\$.*`$", "", str(error)).replace("`", "")
         expected = expected[:1].lower() + expected[1:]
+        choices = choices_of(hint)
         if value == "":
-            raise ConfigError(f"{place}: is empty", hint=_choices(hint)) from None
-        shown = "" if _FREE is hint else f" (is {value!r})"
-        raise ConfigError(f"{place}: {expected}{shown}", hint=_choices(hint) or _bounds(hint)) from None
+            raise ConfigError(f"{place}: is empty", hint=choices) from None
+        raise ConfigError(f"{place}: {expected} (is {shown_value(value)})", hint=choices or _bounds(hint)) from None
 
 
-def _choices(hint: Any) -> str | None:
+def choices_of(hint: Any) -> str | None:
     """The values that a key may have, for the hint; None when they are not a few words."""
     inner = strip_annotation(hint)
     if get_origin(inner) is tuple:
@@ -144,8 +171,17 @@ def _choices(hint: Any) -> str | None:
     return f"choices: {', '.join(get_args(inner))}" if get_origin(inner) is Literal else None
 
 
+def _most(hint: Any) -> float | None:
+    """The largest number with which a key can work; None where the schema states none."""
+    extras = [item.extra for item in get_args(hint)[1:] if isinstance(item, msgspec.Meta) and item.extra]
+    return next((extra["most"] for extra in extras if "most" in extra), None)
+
+
 def _bounds(hint: Any) -> str | None:
     """Which numbers a key takes, for the hint; None when it is no number with a bound."""
+    if get_origin(strip_annotation(hint)) is tuple:
+        inner = _bounds(get_args(strip_annotation(hint))[0])
+        return inner and f"{inner} each"
     number = {int: "a whole number", float: "a number"}.get(strip_annotation(hint))
     metas = [item for item in get_args(hint)[1:] if isinstance(item, msgspec.Meta)]
     if number is None or not metas:
@@ -182,12 +218,16 @@ def flatten(
     free = get_args(inner)[1] if get_origin(inner) is dict else _FREE
     for key, value in tree.items():
         here = (*path, key)
+        if (fault := fault_of(key, f"{where(path)}{key}")) is not None:
+            raise fault
         if children is not None and key not in children:
             raise unknown_key(here, where(path))
         hint = children[key] if children is not None else free
         child = strip_annotation(hint)
         if _is_table(child) and not isinstance(value, dict):
-            raise ConfigError(f"{where(path)}{key}: expected a table (is {value!r})", hint=f"write [{'.'.join(here)}]")
+            raise ConfigError(
+                f"{where(path)}{key}: expected a table (is {shown_value(value)})", hint=f"write [{'.'.join(here)}]"
+            )
         if isinstance(value, dict) and (_is_table(child) or child is _FREE):
             yield from flatten(value, origin=origin, where=where, path=here, node=hint)
             continue

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, get_origin
 import msgspec
 
 from esper_core.config._check import Setting, check_value, field_type, known_keys, strip_annotation, unknown_key
+from esper_core.config._values import shown_value
 from esper_core.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -150,7 +151,9 @@ def keyword_settings(keywords: Mapping[str, Any], origin: str) -> Iterator[Setti
                 raise ConfigError(f"{dotted}: is None", hint="inside a table, leave a key out that is not given")
             plain = _plain(leaf, dotted)
             if path == ("sinks",) and isinstance(plain, str):
-                raise ConfigError(f"sinks: expected a list of names (is {plain!r})", hint=f'sinks=["{plain}"]')
+                raise ConfigError(
+                    f"sinks: expected a list of names (is {shown_value(plain)})", hint=f'sinks=["{plain}"]'
+                )
             check_value(field_type(path), plain, dotted)
             yield Setting(path, plain, origin, dotted)
 
@@ -162,7 +165,9 @@ def _keyword_path(keyword: str, value: Any) -> tuple[str, ...]:
         return ("env", "id")
     if keyword in _TABLES and not isinstance(value, Mapping):
         expected = "an id or a dict" if keyword == "env" else "a dict"
-        raise ConfigError(f"{keyword}: expected {expected} (is {value!r})", hint=f"for example {_EXAMPLES[keyword]}")
+        raise ConfigError(
+            f"{keyword}: expected {expected} (is {shown_value(value)})", hint=f"for example {_EXAMPLES[keyword]}"
+        )
     if keyword not in Settings.__annotations__:
         raise _unknown_keyword(keyword)
     return (keyword,)
@@ -221,6 +226,6 @@ def _plain(value: Any, place: str) -> Any:
     if isinstance(value, _TOML_TYPES):
         return value
     raise ConfigError(
-        f"{place}: {value!r} cannot stand in the run's config.toml",
+        f"{place}: {shown_value(value)} cannot stand in the run's config.toml",
         hint="give numbers, strings, lists and dicts; register an environment of your own under an id for the rest",
     )

@@ -20,14 +20,15 @@ from esper_core.config._check import (
     check_value,
     field_type,
     flatten,
-    known_keys,
     strip_annotation,
     unknown_key,
 )
+from esper_core.config._values import fault_of, shown_value
 from esper_core.config.environments import default_is_absent
 from esper_core.config.keywords import keyword_settings
 from esper_core.config.presets import preset_for, presets_of
 from esper_core.config.schema import MASK, EnvConfig, EsperConfig
+from esper_core.config.variables import stray_variables, variable_path
 from esper_core.errors import ConfigError, nearest
 from esper_core.health import DEFAULT_KL_LIMITS
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_STEPS", "KEYWORD_ORIGIN", "LIMITS", "NO_PRESET", "Resolved", "find_config_file", "load_config"]
 
-PREFIX: Final = "ESPER_"
 KEYWORD_ORIGIN: Final = "train()"
 """Origin of the values that a Python call sets."""
 NO_PRESET: Final = "none"
@@ -56,11 +56,15 @@ class Resolved:
         config: complete and validated, except for the tables of sinks.
         origins: dotted path -> origin, for every value that is not a default.
         file: the file that was read, if any.
+        dropped_sinks: what ``--no-sink`` names.
+        notices: lines for the user, about variables that look like Esper's and are not.
     """
 
     config: EsperConfig
     origins: dict[str, str] = field(default_factory=dict)
     file: Path | None = None
+    dropped_sinks: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
     def origin(self, path: str) -> str:
         """Where the value at a dotted path comes from."""
@@ -81,7 +85,7 @@ def find_config_file(start: Path) -> Path | None:
         if own.is_file():
             return own
         shared = folder / "pyproject.toml"
-        if shared.is_file() and "esper" in _parse(shared).get("tool", {}):
+        if shared.is_file() and "esper" in _tools(_parse(shared)):
             return shared
     return None
 
@@ -139,10 +143,19 @@ def load_config(
         _insert(tree, item)
     config = msgspec.convert(tree, EsperConfig)
     _check_limits(config, settings)
-    return Resolved(config, {".".join(item.path): item.origin for item in settings.values()}, chosen)
+    return Resolved(
+        config,
+        {".".join(item.path): item.origin for item in settings.values()},
+        chosen,
+        dropped_sinks=tuple(drop_sinks),
+        notices=stray_variables(env or {}),
+    )
 
 
 # --- file -----------------------------------------------------------------------------------------
+
+
+_WITHOUT: Final = "--no-config reads no file"
 
 
 def _parse(file: Path) -> dict[str, Any]:
@@ -150,27 +163,40 @@ def _parse(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         # The decoder's message ends in "(at line 3, column 9)".
-        raise ConfigError(f"{file}: malformed TOML: {error}") from None
+        raise ConfigError(f"{file}: malformed TOML: {error}", hint=_WITHOUT) from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: not UTF-8: {error.reason} at byte {error.start}") from None
+        raise ConfigError(f"{file}: not UTF-8: {error.reason} at byte {error.start}", hint=_WITHOUT) from None
     except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}", hint="--no-config reads no file") from None
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}", hint=_WITHOUT) from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets a thousand deep
+        raise ConfigError(f"{file}: cannot be read: {error}", hint=_WITHOUT) from None
+
+
+def _tools(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The table ``[tool]`` of a ``pyproject.toml``; empty when there is none."""
+    tools = tree.get("tool", {})
+    return tools if isinstance(tools, dict) else {}
 
 
 def _file_settings(file: Path, cwd: Path) -> Iterator[Setting]:
     tree = _parse(file)
     prefix = ""
     if file.name == "pyproject.toml":
-        tree = tree.get("tool", {}).get("esper", {})
+        tree = _tools(tree).get("esper", {})
         prefix = "tool.esper"
     label = _short(file, cwd)
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{label}: tool.esper: expected a table (is {shown_value(tree)})", hint="write [tool.esper]")
 
     def where(table: tuple[str, ...]) -> str:
         name = ".".join(part for part in (prefix, *table) if part)
         return f"{label}: [{name}] " if name else f"{label}: "
 
     for item in flatten(tree, origin=label, where=where):
-        yield Setting(item.path, _from_file(item, file, cwd), item.origin, item.place)
+        value = _from_file(item, file, cwd)
+        if (fault := fault_of(value, item.place)) is not None:
+            raise fault  # the file's own folder has a name that no file of a run can hold
+        yield Setting(item.path, value, item.origin, item.place)
 
 
 def _from_file(item: Setting, file: Path, cwd: Path) -> Any:
@@ -197,25 +223,9 @@ def _short(file: Path, cwd: Path) -> str:
 
 def _env_settings(env: Mapping[str, str]) -> Iterator[Setting]:
     for name, text in sorted(env.items()):
-        if not name.startswith(PREFIX):
-            continue
-        path = tuple(name.removeprefix(PREFIX).lower().split("__"))
-        if len(path) == 1 and path[0] not in {"sinks", "preset"}:
-            _refuse_near_miss(name, path[0])
-            continue
-        yield from _text_settings(path, text, origin=name, place=name)
-
-
-def _refuse_near_miss(name: str, key: str) -> None:
-    """Raise for a variable without ``__`` only when its name is close to a key: it may belong to another program."""
-    meant = known_keys().get(key)
-    if meant is not None and "." in meant:
-        variable = PREFIX + meant.replace(".", "__").upper()
-        raise ConfigError(f'{name}: no such variable, did you mean "{variable}"?')
-    guess = nearest(key, ("sinks", "preset"))
-    if guess:
-        variable = guess.replace('"sinks"', '"ESPER_SINKS"').replace('"preset"', '"ESPER_PRESET"')
-        raise ConfigError(f"{name}: no such variable{variable}")
+        path = variable_path(name)
+        if path is not None:
+            yield from _text_settings(path, text, origin=name, place=name)
 
 
 def _set_settings(text: str) -> Iterator[Setting]:
@@ -247,6 +257,7 @@ def _text_settings(path: tuple[str, ...], text: str, *, origin: str, place: str)
             msgspec.convert(candidate, hint)
         except msgspec.ValidationError:
             continue
+        check_value(hint, candidate, place)
         yield Setting(path, candidate, origin, place)
         return
     check_value(hint, candidates[0], place)
@@ -256,7 +267,7 @@ def _text_settings(path: tuple[str, ...], text: str, *, origin: str, place: str)
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or TOML that Python does not take
         return text
 
 
@@ -340,6 +351,9 @@ def _select_sinks(
     before = settings.get(key)
     names = list(before.value if before is not None else EsperConfig().sinks)
     origins = [before.origin] if before is not None else []
+    for name in add_sinks:
+        if (fault := fault_of(name, "--sink")) is not None:
+            raise fault
     if add_sinks:
         names += [name for name in add_sinks if name not in names]
         origins.append("--sink")

@@ -28,42 +28,51 @@ __all__ = [
 MASK: Final = "***"
 """The text that replaces a secret."""
 
-Positive = Annotated[float, Meta(gt=0)]
-NotNegative = Annotated[float, Meta(ge=0)]
-UnitInterval = Annotated[float, Meta(ge=0, le=1)]
-Count = Annotated[int, Meta(ge=1)]
+MOST: Final = 1e6
+"""The largest value of a rate, a coefficient or a KL: far above any that trains, far below where float32 overflows."""
 
 
-def _doc(text: str, **bounds: Any) -> Meta:
-    return Meta(description=text, **bounds)
+def _doc(text: str, *, most: float | None = None, **bounds: Any) -> Meta:
+    """What a key means and the values that make sense; ``most`` is the largest one that can work, far above those."""
+    return Meta(description=text, extra=None if most is None else {"most": most}, **bounds)
 
 
 class PPOConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[ppo]``: the agent and its update (Schulman et al. 2017, arXiv:1707.06347)."""
 
     rollout_steps: Annotated[int, _doc("environment steps per environment and update", ge=1)] = 128
-    epochs: Annotated[int, _doc("passes over the rollout per update", ge=1)] = 4
+    epochs: Annotated[int, _doc("passes over the rollout per update", ge=1, most=10_000)] = 4
     minibatch_size: Annotated[int, _doc("environment steps per optimizer step", ge=1)] = 256
-    learning_rate: Annotated[float, _doc("Adam's learning rate", gt=0)] = 3e-4
+    learning_rate: Annotated[float, _doc("Adam's learning rate", gt=0, most=MOST)] = 3e-4
     anneal_learning_rate: Annotated[bool, _doc("decay the learning rate linearly to 0 over the planned run")] = False
     gamma: Annotated[float, _doc("discount factor", ge=0, le=1)] = 0.99
     gae_lambda: Annotated[float, _doc("GAE's lambda", ge=0, le=1)] = 0.95
-    clip_range: Annotated[float, _doc("clip range of the joint probability ratio", gt=0)] = 0.2
+    clip_range: Annotated[float, _doc("clip range of the joint probability ratio", gt=0, most=MOST)] = 0.2
     value_coef: Annotated[
-        float, _doc("weight of the value loss, 0.5 * squared error per step: 1.0 is SB3's vf_coef 0.5", ge=0)
+        float, _doc("weight of the value loss, 0.5 * squared error per step: 1.0 is SB3's vf_coef 0.5", ge=0, most=MOST)
     ] = 0.5
     entropy_coef: Annotated[
-        float, _doc("weight of the entropy bonus: nats per unforced step, summed over active heads", ge=0)
+        float, _doc("weight of the entropy bonus: nats per unforced step, summed over active heads", ge=0, most=MOST)
     ] = 0.01
-    max_grad_norm: Annotated[float, _doc("global gradient norm above which gradients are scaled down", gt=0)] = 0.5
+    max_grad_norm: Annotated[
+        float, _doc("global gradient norm above which gradients are scaled down", gt=0, most=1e30)
+    ] = 0.5
     normalise_advantage: Annotated[bool, _doc("scale advantages of the rollout's unforced steps to mean 0, std 1")] = (
         True
     )
-    hidden: Annotated[tuple[int, ...], _doc("widths of the hidden layers of policy and value trunk")] = (
+    hidden: Annotated[
+        tuple[Annotated[int, Meta(ge=1)], ...],
+        _doc(
+            "widths of the hidden layers of policy and value trunk, each at least 1; at most 100 of them",
+            max_length=100,
+        ),
+    ] = (
         64,
         64,
     )
-    target_kl: Annotated[float, _doc("KL target in nats; the stop is at 1.5 times it; 0 switches it off", ge=0)] = 0.02
+    target_kl: Annotated[
+        float, _doc("KL target in nats; the stop is at 1.5 times it; 0 switches it off", ge=0, most=MOST)
+    ] = 0.02
     stop_on: Annotated[
         Literal["weighted", "joint"], _doc("the KL the stop is on: per head-decision, or joint per step")
     ] = "weighted"
@@ -75,7 +84,9 @@ class PPOConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Literal["k3", "exact"], _doc("k3 from samples, or exact from both distributions, for the reported KL")
     ] = "k3"
     device: Annotated[str, _doc("torch device: cpu, cuda, cuda:0, or auto")] = "cpu"
-    threads: Annotated[int, _doc("torch threads; 1 is fastest for small networks; 0 leaves torch's default", ge=0)] = 1
+    threads: Annotated[
+        int, _doc("torch threads; 1 is fastest for small networks; 0 leaves torch's default", ge=0, most=1024)
+    ] = 1
 
 
 class HealthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,8 +95,10 @@ class HealthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     kl_on: Annotated[
         Literal["weighted", "joint"], _doc("the KL that is judged: per head-decision, or joint per step")
     ] = "weighted"
-    kl_warning: Annotated[float, _doc("nats; a KL from here on is a warning", gt=0)] = DEFAULT_KL_LIMITS.warning
-    kl_critical: Annotated[float, _doc("nats; a KL from here on is critical; above kl_warning", gt=0)] = (
+    kl_warning: Annotated[float, _doc("nats; a KL from here on is a warning", gt=0, most=MOST)] = (
+        DEFAULT_KL_LIMITS.warning
+    )
+    kl_critical: Annotated[float, _doc("nats; a KL from here on is critical; above kl_warning", gt=0, most=MOST)] = (
         DEFAULT_KL_LIMITS.critical
     )
 
@@ -113,13 +126,13 @@ class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     dir: Annotated[str, _doc("folder that holds the runs", min_length=1)] = "runs"
     name: Annotated[str, _doc("a name for people; the run id holds it")] = ""
-    seed: Annotated[int, _doc("seed of environment, policy and minibatch order", ge=0)] = 0
+    seed: Annotated[int, _doc("seed of environment, policy and minibatch order", ge=0, most=2**64 - 1)] = 0
     updates: Annotated[int, _doc("PPO updates to train for", ge=0)] = 0
     steps: Annotated[int, _doc("environment steps to train for", ge=0)] = 0
     episodes: Annotated[int, _doc("finished episodes to train for, over all environments", ge=0)] = 0
     keep_going: Annotated[bool, _doc("go on after NaN or Inf instead of stopping")] = False
     checkpoint_interval_s: Annotated[float, _doc("least seconds between two checkpoints", ge=0)] = 10.0
-    close_timeout_s: Annotated[float, _doc("seconds all sinks together have to close", gt=0)] = 3.0
+    close_timeout_s: Annotated[float, _doc("seconds all sinks together have to close", gt=0, most=86_400)] = 3.0
     strict_telemetry: Annotated[bool, _doc("exit with 5 when telemetry was lost")] = False
 
 

@@ -35,6 +35,7 @@ from esper_core.host.process.signals import StopFlag, install_signals
 from esper_core.instrumentation.rl import rl_resource
 from esper_core.runs.resources import JournalResources
 from esper_core.runs.state import RunRecord
+from esper_core.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -430,4 +431,4 @@ class _Observed:
 
 
 def _print_notice(line: str) -> None:
-    print(f"esper: {line}", file=sys.stderr)
+    print(f"esper: {one_line(line)}", file=sys.stderr)

@@ -269,6 +269,7 @@ def _open_session(resolved: Resolved, started: RunStarted, *, signals: bool) -> 
     selection = without_screen(
         select_sinks(resolved.config, origins=resolved.origins), origin=resolved.origin("sinks"), caller=ORIGIN
     )
+    selection = replace(selection, notices=(*resolved.notices, *selection.notices))
     run = create_run(Path(resolved.config.run.dir), name=resolved.config.run.name)
     try:
         session = Session(

@@ -13,7 +13,7 @@ import torch
 
 from esper_core.config.schema import PPOConfig
 from esper_core.emitter import TelemetryEmitter
-from esper_core.errors import EnvironmentUnsupportedError
+from esper_core.errors import ConfigError
 from esper_core.ppo.checkpoint import load_checkpoint, restore
 from esper_core.ppo.heads import HeadLayout, HeadSpec
 from esper_core.ppo.measure import all_log_probs, measure, prepare, see_minibatch
@@ -57,18 +57,29 @@ class Decision:
 
 
 def resolve_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one, else the CPU."""
+    """The device of a name; ``auto`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigError: torch knows no such device, or cannot compute on it here.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise EnvironmentUnsupportedError(
-            f'ppo.device "{name}" is no torch device', hint="cpu, cuda or auto"
-        ) from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise EnvironmentUnsupportedError(f'ppo.device "{name}" is not available', hint="--set ppo.device=cpu")
+        raise ConfigError(f'ppo.device "{name}" is no torch device', hint=_devices()) from error
+    try:
+        torch.ones(1, device=device).item()  # a name says little: meta computes nothing, cuda:7 may be absent
+    except Exception as error:  # torch raises RuntimeError, AssertionError, NotImplementedError, ImportError
+        raise ConfigError(f'ppo.device "{name}" is not available here', hint=_devices()) from error
     return device
+
+
+def _devices() -> str:
+    """The devices that can be named on this machine."""
+    accelerators = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    accelerators += ["mps"] if torch.backends.mps.is_available() else []
+    return f"here: {', '.join(['auto', 'cpu', *accelerators])}"
 
 
 class PPOAgent:

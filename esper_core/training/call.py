@@ -76,11 +76,11 @@ def train(
     """
     resolved, resumed = _resolve(dict(settings), resume, config, no_config=no_config)
     selection = without_screen(
-        select_sinks(resolved.config, origins=resolved.origins),
+        select_sinks(resolved.config, origins=resolved.origins, dropped=resolved.dropped_sinks),
         origin=resolved.origin("sinks"),
         caller=KEYWORD_ORIGIN,
     )
-    notices = _unlimited(resolved)
+    notices = [*resolved.notices, *_unlimited(resolved)]
     where: list[Path] = []
     said = 0
 

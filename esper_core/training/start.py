@@ -8,6 +8,7 @@ from esper_core import forks
 from esper_core.errors import UsageError, error_text
 from esper_core.health import RunState
 from esper_core.host.load.selection import select_sinks
+from esper_core.host.process.memory import memory_bytes
 from esper_core.runs import run_state
 from esper_core.runs.process import ProcessPresence, probe_process
 
@@ -56,7 +57,7 @@ def train_attempt(
     if resumed is not None:
         _refuse_running(resumed)
     if selection is None:
-        selection = select_sinks(resolved.config, origins=resolved.origins)
+        selection = select_sinks(resolved.config, origins=resolved.origins, dropped=resolved.dropped_sinks)
     task, agent, checkpoint = _assemble(resolved, resumed)
     from esper_core.training.attempt import Attempt  # noqa: PLC0415  # needs torch
 
@@ -107,8 +108,9 @@ def _assemble(resolved: Resolved, resumed: Run | None) -> tuple[Task, PPOAgent, 
     """Create the task and the agent, and load the checkpoint."""
     try:
         from esper_core.envs.adapter import make_task  # noqa: PLC0415  # dependencies that only training needs
-        from esper_core.ppo.agent import PPOAgent  # noqa: PLC0415  # as above
+        from esper_core.ppo.agent import PPOAgent, resolve_device  # noqa: PLC0415  # as above
         from esper_core.ppo.checkpoint import load_checkpoint, restore  # noqa: PLC0415  # as above
+        from esper_core.ppo.memory import memory_need, refuse_beyond  # noqa: PLC0415  # as above
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _TRAINING_NEEDS:
             raise
@@ -120,7 +122,12 @@ def _assemble(resolved: Resolved, resumed: Run | None) -> tuple[Task, PPOAgent, 
     if resumed is not None:
         checkpoint = load_checkpoint(resumed.directory.checkpoint)
         _refuse_finished(resolved, checkpoint, resumed)
+    resolve_device(config.ppo.device)
+    # Once before there is an environment, whose number alone may be too large, and once with its spaces.
+    refuse_beyond(memory_need(config.ppo, n_envs=config.env.n_envs), memory_bytes())
     task = make_task(config.env, seed=config.run.seed)
+    heads = [head.size for head in task.heads]
+    refuse_beyond(memory_need(config.ppo, n_envs=task.n_envs, obs_shape=task.obs_shape, heads=heads), memory_bytes())
     agent = PPOAgent(
         task.heads,
         task.obs_shape,

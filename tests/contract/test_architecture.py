@@ -19,6 +19,7 @@ PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.to
 # room -> rooms it may import; `errors`, `config.schema` and the package itself are open to all.
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "terminal": set(),
     "version": set(),
     "forks": set(),
     "ids": set(),
@@ -64,7 +65,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "testing": {"host", "emitter", "instrumentation", "reading", "runs", "semconv", "hooks", "events", "health", "ids"},
 }
-OPEN_TO_ALL = {"errors", "config.schema", "version", "forks"}
+OPEN_TO_ALL = {"errors", "config.schema", "forks", "terminal", "version"}
 PLUGIN_MAY_IMPORT = {
     "errors",
     "events",
@@ -75,6 +76,7 @@ PLUGIN_MAY_IMPORT = {
     "reading",
     "runs",
     "semconv",
+    "terminal",
     "testing",
 }
 """Rooms of the core that a plugin may import: the one list, which CONTRIBUTING and the how-to repeat."""
@@ -93,6 +95,7 @@ LIGHT_ROOMS = {
     "forks",
     "ids",
     "installed",
+    "terminal",
 }
 KERNELS = {CORE / "kl" / "torch.py", CORE / "kl" / "numpy.py"}
 NAMES = {
@@ -242,6 +245,14 @@ def test_the_command_that_trains_only_parses_calls_and_prints() -> None:
     for path in sorted((CORE / "training").glob("*.py")):
         calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
         assert not calls & {"print", "sys.exit", "exit", "os._exit"}, path.name
+
+
+def test_commands_print_through_the_one_filter() -> None:
+    """``print`` in a command would let text from outside reach the terminal as it is."""
+    for path in sorted((CORE / "cli").glob("*.py")):
+        calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
+        if path.name != "_output.py":
+            assert not calls & {"print", "sys.stdout.write", "sys.stderr.write"} or path.name == "export.py", path.name
 
 
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda path: path.name)

@@ -12,7 +12,7 @@ from esper_core.errors import ConfigError, SinkError, UsageError
 from esper_core.hooks import Secret
 from esper_core.host.load.discovery import installed_commands, installed_sinks, load_command, load_sink
 from esper_core.host.load.options import create_sink, sink_options
-from esper_core.host.load.selection import CHILD_VARIABLE, foreground_sink, select_sinks, table_notices
+from esper_core.host.load.selection import CHILD_VARIABLE, foreground_sink, refuse_tables, select_sinks, table_notices
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,6 +190,18 @@ def test_required_sinks_are_added_and_said(install: Install) -> None:
     assert selection.notices == ('sink "base" is on too: sink "needy" requires it',)
 
 
+def test_a_required_sink_that_was_left_out_by_name_is_a_contradiction(install: Install) -> None:
+    needy = GOOD.replace("class Sink:", "class Sink:\n    requires = ('base',)")
+    install("sink-needy", needy, needy="sink_needy:Sink")
+    install("sink-base", GOOD, base="sink_base:Sink")
+    with pytest.raises(
+        SinkError, match=r'"needy" .* requires sink "base", which `--no-sink base` leaves out'
+    ) as caught:
+        select_sinks(EsperConfig(sinks=("needy",)), dropped=("base",))
+    assert caught.value.hint == "leave out `--no-sink base`, or add `--no-sink needy`"
+    assert len(select_sinks(EsperConfig(sinks=("needy",)), dropped=("other",)).sinks) == 2
+
+
 def test_only_one_sink_owns_the_terminal_and_none_in_a_child(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = HOOK + "class Sink:\n    @hookimpl\n    def esper_foreground(self, child): return True\n"
     install("sink-a", screen, a="sink_a:Sink")
@@ -210,7 +222,8 @@ def test_a_table_that_nearly_names_a_sink_is_a_slip(install: Install) -> None:
     ):
         with pytest.raises(ConfigError, match=r'statds\]: no sink of this name .*, did you mean "statsd"'):
             select_sinks(config)
-        assert 'did you mean "statsd"' in table_notices(config)[0]  # what `esper config show` prints
+        with pytest.raises(ConfigError, match='did you mean "statsd"'):
+            refuse_tables(config)  # how `esper config show` ends
 
 
 def test_a_table_of_a_sink_that_is_not_here_is_named_at_the_start(install: Install, tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -91,8 +92,18 @@ def sink_options(loaded: LoadedSink, table: Mapping[str, Any], *, origins: Mappi
         message, path = (match["message"], (match["path"] or "").lstrip(".")) if match else (str(error), "")
         key = re.split(r"[.\[]", path)[0] if path else ""
         raise ConfigError(
-            f"{_place(prefix, key, origins)}[{prefix}] {path + ': ' if path else ''}{_lower(message)}"
+            f"{_place(prefix, key, origins)}[{prefix}] {path + ': ' if path else ''}{_lower(message)}",
+            hint=_choices(loaded.config_type, key),
         ) from None
+
+
+def _choices(config_type: type, key: str) -> str | None:
+    """The values that an option may have, when they are a few words."""
+    with contextlib.suppress(NameError, TypeError):  # an annotation that only a type checker can resolve
+        hint: Any = get_type_hints(config_type).get(key)
+        if get_origin(hint) is Literal:
+            return f"choices: {', '.join(map(str, get_args(hint)))}"
+    return None
 
 
 def _lower(message: str) -> str:

@@ -9,12 +9,21 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from esper_core.config.schema import EsperConfig
 from esper_core.errors import ConfigError, SinkError, nearest
 from esper_core.host.load.discovery import LoadedSink, installed_sinks, is_file_spec, load_sink
+from esper_core.host.load.options import sink_options
 from esper_core.host.process.ending import sinks_load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["CHILD_VARIABLE", "Selection", "foreground_sink", "select_sinks", "table_notices", "without_screen"]
+__all__ = [
+    "CHILD_VARIABLE",
+    "Selection",
+    "foreground_sink",
+    "refuse_tables",
+    "select_sinks",
+    "table_notices",
+    "without_screen",
+]
 
 CHILD_VARIABLE: Final = "ESPER_CHILD_FD"
 """Environment variable of a training that a foreground sink's command started: the file descriptor to which the
@@ -35,16 +44,20 @@ class Selection:
     notices: tuple[str, ...] = ()
 
 
-def select_sinks(config: EsperConfig, *, origins: Mapping[str, str] | None = None) -> Selection:
+def select_sinks(
+    config: EsperConfig, *, origins: Mapping[str, str] | None = None, dropped: Iterable[str] = ()
+) -> Selection:
     """Import and check the sinks that a configuration selects.
 
     Args:
         config: the whole configuration.
         origins: where its values came from (``Resolved.origins``): distinguishes named sinks from defaults.
             None treats the default sinks as defaults and every other one as named.
+        dropped: what the user left out by name (``Resolved.dropped_sinks``): no sink brings it back.
 
     Raises:
-        SinkError: a sink that the user named, or that a selected sink requires, cannot be loaded.
+        SinkError: a sink that the user named, or that a selected sink requires, cannot be loaded, or a selected sink
+            requires one that was left out.
         ConfigError: a table names a sink that is not installed and resembles the name of one that is.
     """
     sinks_load(config.run.close_timeout_s)
@@ -60,11 +73,9 @@ def select_sinks(config: EsperConfig, *, origins: Mapping[str, str] | None = Non
         sink = load_sink(spec, named=named)
         _refuse_clash(sink, loaded)
         loaded[sink.name] = sink
-    _add_required(loaded, notices)
-    for stray in _stray_tables(config):
-        if stray.guess:
-            raise ConfigError(f"{stray.text}{stray.guess}", hint=stray.known)
-        notices.append(f"{stray.text}; {stray.known}")
+    _add_required(loaded, notices, frozenset(dropped))
+    _refuse_misspelt(config)
+    notices += table_notices(config)
     chosen = tuple(loaded.values())
     foreground_sink(chosen)
     if CHILD_VARIABLE in os.environ:
@@ -88,13 +99,18 @@ def _refuse_clash(sink: LoadedSink, loaded: Mapping[str, LoadedSink]) -> None:
         )
 
 
-def _add_required(loaded: dict[str, LoadedSink], notices: list[str]) -> None:
+def _add_required(loaded: dict[str, LoadedSink], notices: list[str], dropped: frozenset[str]) -> None:
     waiting = list(loaded.values())
     while waiting:
         sink = waiting.pop(0)
         for name in sink.requires:
             if name in loaded:
                 continue
+            if name in dropped:
+                raise SinkError(
+                    f'sink {sink.origin} requires sink "{name}", which `--no-sink {name}` leaves out',
+                    hint=f"leave out `--no-sink {name}`, or add `--no-sink {sink.name}`",
+                )
             try:
                 needed = load_sink(name)
             except SinkError as error:
@@ -130,6 +146,26 @@ def _stray_tables(config: EsperConfig) -> Iterator[_Stray]:
 def table_notices(config: EsperConfig) -> tuple[str, ...]:
     """A line for each table ``[sink.NAME]`` or ``[delivery.NAME]`` that belongs to no sink, with the nearest name."""
     return tuple(f"{stray.text}{stray.guess or f'; {stray.known}'}" for stray in _stray_tables(config))
+
+
+def _refuse_misspelt(config: EsperConfig) -> None:
+    for stray in _stray_tables(config):
+        if stray.guess:
+            raise ConfigError(f"{stray.text}{stray.guess}", hint=stray.known)
+
+
+def refuse_tables(config: EsperConfig, *, origins: Mapping[str, str] | None = None) -> None:
+    """Check the tables of sinks as a run does, without creating a sink.
+
+    Raises:
+        SinkError: a selected sink that has a table cannot be loaded.
+        ConfigError: a table is a typing error of a sink's name, or does not fit the ``Config`` of a selected sink.
+    """
+    _refuse_misspelt(config)
+    for spec in config.sinks:
+        name = spec.rpartition(":")[2] if is_file_spec(spec) else spec
+        if name in config.sink:
+            sink_options(load_sink(spec), config.sink[name], origins=origins)
 
 
 def foreground_sink(sinks: Iterable[LoadedSink]) -> LoadedSink | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import io
 import logging
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 
 from esper_core.emitter import TelemetryEmitter
-from esper_core.events import PPOUpdatePayload, RunFinished, RunStarted
+from esper_core.events import PPOUpdatePayload, RunFinished, RunStarted, SinkStatusChanged
 from esper_core.health import RunState, classify_kl
 from esper_core.hooks import CloseReason, SinkContext, SinkHooks
 from esper_sink_console import ConsoleConfig, ConsoleSink
@@ -44,6 +45,49 @@ def play(sink: Wired, *, mode: Any = "live", kls: tuple[float, ...] = (0.01, 0.0
     if finish:
         emitter.emit_run_finished(RunFinished(state=RunState.DONE, reason="4 updates", updates=4))
         sink.esper_sink_closed(CloseReason.DONE)
+
+
+class Pipe(io.StringIO):
+    """A stream of which every write fails, as of a pipe whose reader has gone or of a full disk."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+        self.tries = 0
+
+    def write(self, text: str, /) -> int:
+        self.tries += 1
+        raise OSError(self.number, os.strerror(self.number), text[:0] or None)
+
+
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.EIO])
+def test_without_a_reader_it_falls_silent_and_no_event_counts_as_lost(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = Pipe(number)
+    monkeypatch.setattr(sys, "stderr", pipe)
+    play(Wired(), kls=(0.01, 0.01, 0.04))
+    assert pipe.tries == 1
+
+
+def test_a_full_disk_is_an_error_of_the_sink(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Pipe(errno.ENOSPC))
+    with pytest.raises(OSError, match="No space left"):
+        play(Wired())
+
+
+@pytest.mark.parametrize("tty", [False, True])
+def test_text_from_outside_is_printed_in_one_line(tty: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal() if tty else io.StringIO()
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(sys, "stderr", stream)
+    sink = Wired()
+    sink.esper_sink_opened(SinkContext(run_id="r-1", mode="replay"))
+    emitter = TelemetryEmitter(sink, run_id="r-1")
+    emitter.emit_sink_status(SinkStatusChanged(sink="otlp", state="failing", message="a\x1b]0;t\x07b\nc\x9bd\u202ee"))
+    assert r"a\u001b]0;t\u0007b c\u009bd\u202ee" in stream.getvalue().replace("\n", "")
+    assert "\x1b]" not in stream.getvalue()
 
 
 class Terminal(io.StringIO):

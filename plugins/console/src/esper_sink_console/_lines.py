@@ -11,6 +11,7 @@ from esper_core.health import WARM_UP_UPDATES, HealthLevel, policy_level
 from esper_core.reading.glyphs import FOLLOW, LEVELS, Role
 from esper_core.reading.judged import update_advice
 from esper_core.reading.sentences import carries
+from esper_core.terminal import one_line
 
 if TYPE_CHECKING:
     from esper_core.events import PPOUpdatePayload
@@ -26,8 +27,8 @@ _ASCII_FOLLOW = "`-"
 
 
 def plain(line: Line) -> str:
-    """The text without its colours."""
-    return "".join(text for text, _ in line).rstrip()
+    """The text without its colours, in one line: names and reasons from outside may hold anything."""
+    return one_line("".join(text for text, _ in line)).rstrip()
 
 
 def advice(update: PPOUpdatePayload, *, policy: PolicyLevel | None = None, ascii_only: bool = False) -> Line | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import logging
 import os
 import sys
@@ -12,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Final, Protocol
 
 from esper_core.reading.glyphs import Role, encodable
 from esper_core.reading.numbers import age
+from esper_core.terminal import one_line
 from esper_sink_console._lines import Line, plain
 
 if TYPE_CHECKING:
@@ -21,9 +23,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
     from rich.text import Text
 
-__all__ = ["BarScreen", "PlainScreen", "Screen", "animates", "wants_ascii"]
+__all__ = ["BarScreen", "PlainScreen", "Screen", "WhileRead", "animates", "wants_ascii"]
 
 _REFRESH_HZ: Final = 2.0
+_READER_GONE: Final = frozenset({errno.EPIPE, errno.EIO, errno.ENXIO})
 _STYLES: Final[dict[Role, str]] = {"dim": "dim", "warn": "#E69F00", "crit": "bold #D55E00", "bad": "bold #D55E00"}
 """Colours of Okabe and Ito, distinguishable with colour blindness; a level always has its word and glyph too."""
 
@@ -76,6 +79,50 @@ class PlainScreen:
 
     def close(self) -> None:
         """Do nothing: there is nothing to restore."""
+
+
+class WhileRead:
+    """Another screen, for as long as somebody reads it.
+
+    When the reader of a pipe has gone (``2>&1 | head``) or the terminal was closed, nothing more is printed. That is no
+    loss of telemetry: the lines were for that reader. A full disk is another matter and stays an error of the sink.
+
+    Args:
+        screen: what prints.
+    """
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._read = True
+
+    @property
+    def width(self) -> int | None:
+        """Columns of the screen."""
+        return self._screen.width
+
+    def show(self, line: Line, *, indent: int = 0) -> None:
+        """Print one line, unless nobody reads."""
+        self._try(lambda: self._screen.show(line, indent=indent))
+
+    def progress(self, fraction: float, text: str) -> None:
+        """Move the bar, unless nobody reads."""
+        self._try(lambda: self._screen.progress(fraction, text))
+
+    def close(self) -> None:
+        """Restore the streams, whether somebody reads or not."""
+        read, self._read = self._read, True
+        self._try(self._screen.close)
+        self._read = self._read and read
+
+    def _try(self, act: Callable[[], None]) -> None:
+        if not self._read:
+            return
+        try:
+            act()
+        except OSError as error:
+            if error.errno not in _READER_GONE:
+                raise
+            self._read = False
 
 
 class BarScreen:
@@ -164,13 +211,13 @@ class BarScreen:
     def _text(line: Line, indent: int) -> Text:
         from rich.text import Text  # noqa: PLC0415  # as above
 
-        return Text.assemble(" " * indent, *((piece, _STYLES.get(role, "")) for piece, role in line))
+        return Text.assemble(" " * indent, *((one_line(piece), _STYLES.get(role, "")) for piece, role in line))
 
     def progress(self, fraction: float, text: str) -> None:
         """Move the bar."""
         if self._progress is not None and self._task is not None:
             self._eta.reached(fraction)
-            self._progress.update(self._task, completed=fraction, description=text)
+            self._progress.update(self._task, completed=fraction, description=one_line(text))
 
     def close(self) -> None:
         """Remove the bar and restore the streams."""

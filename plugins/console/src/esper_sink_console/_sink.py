@@ -16,7 +16,7 @@ from esper_core.reading.sentences import sentence
 from esper_core.reading.trend import trend
 from esper_core.reading.updateline import update_line
 from esper_sink_console._lines import COMPACT_BELOW, advice
-from esper_sink_console._screen import BarScreen, PlainScreen, Screen, animates, wants_ascii
+from esper_sink_console._screen import BarScreen, PlainScreen, Screen, WhileRead, animates, wants_ascii
 
 if TYPE_CHECKING:
     from esper_core.events import Payload, PPOUpdatePayload, RunFinished, RunStarted, SinkStatusChanged, TelemetryEvent
@@ -67,9 +67,9 @@ class ConsoleSink:
         self._replay = context.mode != "live"
         self._ascii = self._config.ascii or wants_ascii(stream)
         if animates(stream):
-            self._screen = BarScreen(stream, bar=self._config.bar and not self._replay)
+            self._screen = WhileRead(BarScreen(stream, bar=self._config.bar and not self._replay))
         else:
-            self._screen = PlainScreen(stream)
+            self._screen = WhileRead(PlainScreen(stream))
 
     @hookimpl
     def esper_sink_closed(self, reason: CloseReason) -> None:  # noqa: ARG002  # the hook's signature

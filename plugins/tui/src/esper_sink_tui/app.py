@@ -16,10 +16,11 @@ from textual.widgets import Footer
 
 from esper_core.reading.alerts import Alerts
 from esper_core.reading.glyphs import VERDICTS
+from esper_core.terminal import one_line
 from esper_sink_tui.feeder import TICK_S, Feeder
 from esper_sink_tui.keys import KEYS, shown
 from esper_sink_tui.layout import Cell, cell_lines, layout, mode_of
-from esper_sink_tui.lines import clean, plain_text
+from esper_sink_tui.lines import plain_text
 from esper_sink_tui.panels import PANELS
 from esper_sink_tui.theme import THEMES, role_defaults
 from esper_sink_tui.widgets import PANEL_WIDGETS, TextPanel
@@ -213,9 +214,9 @@ class SanctumApp(App[None]):
             return
         sign = VERDICTS[found.now]
         severity: Literal["warning", "error"] = "error" if sign.role in {"crit", "bad"} else "warning"
-        text = f"{sign.glyph} {found.now.value}: {clean(found.reason)}"
+        text = f"{sign.glyph} {found.now.value}: {one_line(found.reason)}"
         if found.before is not None:
-            self.notify(text, title=clean(found.run), severity=severity, markup=False)
+            self.notify(text, title=one_line(found.run), severity=severity, markup=False)
             if self._bell:
                 self.bell()
 
@@ -347,7 +348,7 @@ class SanctumApp(App[None]):
             if yes:
                 self.notify(request(run_id), markup=False)
 
-        self.push_screen(ConfirmStop(clean(self.model.snapshot.plan.run_name or run_id)), answered)
+        self.push_screen(ConfirmStop(one_line(self.model.snapshot.plan.run_name or run_id)), answered)
 
     # --- keys: copy and export ----------------------------------------------------------------
 
@@ -371,7 +372,7 @@ class SanctumApp(App[None]):
 
     def export(self, what: str) -> None:
         """Write ``svg``, ``all`` or one metric's CSV to the export folder, named after the run."""
-        run_id = clean(self.watch_runs.selected or "none").replace("/", "-")
+        run_id = one_line(self.watch_runs.selected or "none").replace("/", "-")
         suffix = "svg" if what == "svg" else "csv"
         path = self._export_dir / f"sanctum-{run_id}-{'screen' if what == 'svg' else what}.{suffix}"
         if what == "svg":

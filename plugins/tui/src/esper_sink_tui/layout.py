@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from esper_sink_tui.lines import Line, ascii_line, beside, fit, fit_all
-from esper_sink_tui.panels import PANELS, one_line
+from esper_sink_tui.panels import PANELS, banner_line
 from esper_sink_tui.panels.runs import runs_line
 from esper_sink_tui.panels.sinks import sinks_line
 from esper_sink_tui.panels.throughput import throughput_line
@@ -108,7 +108,7 @@ def screen_lines(model: ScreenModel, width: int, height: int, *, ascii_only: boo
 def cell_lines(model: ScreenModel, cell: Cell) -> list[Line]:
     """The text of one place."""
     if cell.name == "line":
-        return [one_line(model, cell.width)]
+        return [banner_line(model, cell.width)]
     if cell.name == "strip":
         return strip_lines(model, cell.width, cell.height)
     return PANELS[cell.name](model, cell.width, cell.height)

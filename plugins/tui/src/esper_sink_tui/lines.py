@@ -1,7 +1,7 @@
 """Lines of text with roles, of an exact width: panels return them, and widgets, ``--once`` and copying use them.
 
-A line is a tuple of (text, role). Widths are terminal cells. Text from outside passes through :func:`clean`, so that
-a run's name can neither move the cursor nor break a column.
+A line is a tuple of (text, role). Widths are terminal cells. Text from outside passes through
+:func:`esper_core.terminal.one_line`, so that a run's name can neither move the cursor nor break a column.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ __all__ = [
     "Span",
     "ascii_line",
     "beside",
-    "clean",
     "fit",
     "fit_all",
     "frame",
@@ -47,13 +46,6 @@ def line(*parts: str | Span) -> Line:
     """Make a line of plain strings and (text, role) pairs; empty parts are left out."""
     spans: list[Span] = [(part, "") if isinstance(part, str) else part for part in parts]
     return tuple(span for span in spans if span[0])
-
-
-def clean(text: str) -> str:
-    """Remove control characters, line breaks and invisible marks from text from outside."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
 def plain_text(of: Line) -> str:

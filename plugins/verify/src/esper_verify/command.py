@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esper_core.errors import EXIT_FAILED, EXIT_OK
+from esper_core.terminal import one_line
 
 if TYPE_CHECKING:
     import argparse
@@ -60,9 +61,9 @@ class VerifyCommand:
 def _print_record(name: str, title: str, found: list[Check]) -> None:
     encoding = (sys.stdout.encoding or "ascii").lower()
     yes, no = ("✓", "✗") if encoding.startswith("utf") else ("ok", "FAILED")
-    print(f"{name}  {title}")
+    print(one_line(f"{name}  {title}"))
     for item in found:
-        print(f"  {yes if item.passed else no} {item.name:<10} {item.evidence}")
+        print(one_line(f"  {yes if item.passed else no} {item.name:<10} {item.evidence}"))
 
 
 command = VerifyCommand()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from esper_core.errors import EXIT_OK, UsageError
+from esper_core.terminal import one_line
 
 if TYPE_CHECKING:
     import argparse
@@ -109,7 +110,7 @@ def _attach(args: argparse.Namespace) -> int:
         from esper_sink_tui.plain import print_once  # noqa: PLC0415  # as above
 
         if greeting:
-            print(greeting, file=sys.stderr)
+            print(one_line(greeting), file=sys.stderr)
         return print_once(watch, as_json=args.json, width=args.width, height=args.height, ascii_only=_ascii(args))
     return _show(watch, args, greeting=greeting, back=f"esper sanctum {runs[0].path}")
 
@@ -187,7 +188,7 @@ def _show(watch: Watch, args: argparse.Namespace, *, greeting: str, back: str) -
         from esper_sink_tui.plain import follow_lines  # noqa: PLC0415  # as above
 
         if greeting:
-            print(greeting, file=sys.stderr)
+            print(one_line(greeting), file=sys.stderr)
         forever = (lambda: False) if args.listen is not None else None
         return follow_lines(watch, interval_s=args.interval, ascii_only=_ascii(args), ended=forever)
     served = bool(os.environ.get("TEXTUAL_DRIVER"))
@@ -203,7 +204,7 @@ def _show(watch: Watch, args: argparse.Namespace, *, greeting: str, back: str) -
     if back and not served:
         state = watch.model().life
         going = f"training goes on (pid {state.pid}); " if state.pid and not state.state.ended else ""
-        print(f"{going}come back with: {back}", file=sys.stderr)
+        print(one_line(f"{going}come back with: {back}"), file=sys.stderr)
     return EXIT_OK
 
 

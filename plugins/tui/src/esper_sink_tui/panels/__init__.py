@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from esper_sink_tui.panels.banner import banner, one_line
+from esper_sink_tui.panels.banner import banner, banner_line
 from esper_sink_tui.panels.events import events_panel
 from esper_sink_tui.panels.heads import heads_panel
 from esper_sink_tui.panels.health import health_panel
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from esper_core.reading.model import ScreenModel
     from esper_sink_tui.lines import Line
 
-__all__ = ["PANELS", "banner", "one_line"]
+__all__ = ["PANELS", "banner", "banner_line"]
 
 PANELS: Final[dict[str, Callable[[ScreenModel, int, int], list[Line]]]] = {
     "banner": banner,

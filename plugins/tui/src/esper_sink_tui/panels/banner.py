@@ -12,7 +12,8 @@ from esper_core.reading.rows import PANEL_DIGITS, limit_text
 from esper_core.reading.sentences import early_stop_text
 from esper_core.reading.tamiyo import HISTORY
 from esper_core.reading.trend import arrow, trend
-from esper_sink_tui.lines import clean, fit, joined, line, pad, width_of
+from esper_core.terminal import one_line
+from esper_sink_tui.lines import fit, joined, line, pad, width_of
 
 if TYPE_CHECKING:
     from esper_core.reading.glyphs import Role
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from esper_core.reading.tamiyo import TamiyoState
     from esper_sink_tui.lines import Line, Span
 
-__all__ = ["banner", "one_line", "state_line"]
+__all__ = ["banner", "banner_line", "state_line"]
 
 _WIDE = 100
 _NARROW = 56
@@ -33,7 +34,7 @@ def banner(model: ScreenModel, width: int, height: int) -> list[Line]:
     return [fit(item, width) for item in lines[:height]] + [fit((), width)] * (height - len(lines))
 
 
-def one_line(model: ScreenModel, width: int) -> Line:
+def banner_line(model: ScreenModel, width: int) -> Line:
     """The banner of a terminal too small for anything else."""
     sign = VERDICTS[model.verdict.kind]
     tamiyo = model.snapshot.tamiyo
@@ -60,7 +61,7 @@ def state_line(model: ScreenModel) -> Line:
         line(f"{rate(tamiyo.steps_per_s)} steps/s"),
         line(f"ETA {duration(model.progress.eta_s)}"),
         _state(model),
-        line(clean(model.verdict.reason)),
+        line(one_line(model.verdict.reason)),
     ]
     return joined(parts, ("  ", ""))
 
@@ -68,7 +69,7 @@ def state_line(model: ScreenModel) -> Line:
 def _verdict_line(model: ScreenModel, width: int) -> Line:
     """The first line: always verdict, KL and the age of the data; limits, progress and ETA when there is room."""
     if width < _NARROW:
-        return one_line(model, width)
+        return banner_line(model, width)
     wide = width >= _WIDE
     label = model.verdict.label.upper()
     label = pad(label, 18) if wide else pad(label.replace(" (WARM-UP)", " ◌"), 11)
@@ -128,7 +129,7 @@ def _progress_text(model: ScreenModel) -> str:
 
 def _why_line(model: ScreenModel, width: int) -> Line:
     sign = VERDICTS[model.verdict.kind]
-    reason = line((" why:  ", "dim"), (clean(model.verdict.reason), sign.role if sign.role != "ok" else ""))
+    reason = line((" why:  ", "dim"), (one_line(model.verdict.reason), sign.role if sign.role != "ok" else ""))
     label = f"run {_label(model)}"
     used = width_of(reason)
     if used + len(label) + 4 > width:
@@ -139,14 +140,14 @@ def _why_line(model: ScreenModel, width: int) -> Line:
 def _next_line(model: ScreenModel) -> Line:
     """What to do next, or a message of the viewer."""
     if model.notice:
-        return line((" note: ", "dim"), (clean(model.notice), "info"))
+        return line((" note: ", "dim"), (one_line(model.notice), "info"))
     if model.advice is None:
         return line((" next: ", "dim"), ("nothing to do", "dim"))
-    return line((" next: ", "dim"), clean(str(model.advice)))
+    return line((" next: ", "dim"), one_line(str(model.advice)))
 
 
 def _label(model: ScreenModel) -> str:
-    return clean(model.label or "none yet")
+    return one_line(model.label or "none yet")
 
 
 def _stop_line(model: ScreenModel, width: int) -> Line:
@@ -157,7 +158,7 @@ def _stop_line(model: ScreenModel, width: int) -> Line:
     counted = f"{STOP if stopped else ' '} stopped {stopped} of last {seen or HISTORY}"
     if snapshot.last is not None and snapshot.last.early_stop is not None:
         short = width < _WIDE
-        text = clean(early_stop_text(snapshot.last, short=short, limits=tamiyo.limits))
+        text = one_line(early_stop_text(snapshot.last, short=short, limits=tamiyo.limits))
         where = "" if short else f"update {snapshot.updates} "
         return line((f" {counted}: ", "stop"), f"{where}{text}")
     role: Role = "stop" if stopped else "dim"

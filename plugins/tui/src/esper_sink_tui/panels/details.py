@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 from esper_core.events import PPOUpdatePayload
 from esper_core.reading.numbers import MISSING
 from esper_core.reading.rows import METRICS
-from esper_sink_tui.lines import clean, line, pad
+from esper_core.terminal import one_line
+from esper_sink_tui.lines import line, pad
 
 if TYPE_CHECKING:
     from esper_core.reading.tamiyo import TamiyoState
@@ -50,4 +51,4 @@ def _text(value: object) -> str:
         return f"{value:.6g}"
     if isinstance(value, tuple):
         return " ".join(f"{item:.2g}" for item in value) or MISSING
-    return clean(str(value))
+    return one_line(str(value))

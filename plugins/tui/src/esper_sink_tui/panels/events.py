@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from esper_core.reading.glyphs import NON_FINITE, STOP
 from esper_core.reading.numbers import clock
-from esper_sink_tui.lines import clean, fit_all, frame, line, pad
+from esper_core.terminal import one_line
+from esper_sink_tui.lines import fit_all, frame, line, pad
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,8 +43,8 @@ def event_line(entry: EventEntry) -> Line:
     return line(
         (f"{clock(entry.time_ns)} ", "dim"),
         (f"{glyph} {pad(word, 5)}", role),
-        (f"{pad(clean(entry.source), 11)}{pad(number, 7, 'right')}  ", "dim"),
-        clean(entry.text),
+        (f"{pad(one_line(entry.source), 11)}{pad(number, 7, 'right')}  ", "dim"),
+        one_line(entry.text),
     )
 
 

@@ -10,7 +10,8 @@ from esper_core.reading.glyphs import LEVELS
 from esper_core.reading.judged import judged_policy
 from esper_core.reading.numbers import count, percent, plain
 from esper_core.reading.rows import kl_range
-from esper_sink_tui.lines import clean, fit, frame, line, pad, row
+from esper_core.terminal import one_line
+from esper_sink_tui.lines import fit, frame, line, pad, row
 from esper_sink_tui.spark import spark
 
 if TYPE_CHECKING:
@@ -60,10 +61,10 @@ def _drift(model: ScreenModel, leading: HeadState | None) -> str:
     critical = judged_policy(model.snapshot).blamed
     calm = model.snapshot.tamiyo.level.severity < HealthLevel.WARNING.severity
     if critical is not None and (calm or leading is None or critical.name != leading.name):
-        return f"{clean(critical.name)} critical over {critical.decisions}"
+        return f"{one_line(critical.name)} critical over {critical.decisions}"
     if leading is None or calm:
         return "d KL" if model.head_view == "entropy" else "d entropy, clip"
-    return f"{clean(leading.name)} carries {percent(leading.share, 0)}"
+    return f"{one_line(leading.name)} carries {percent(leading.share, 0)}"
 
 
 def _sign(level: HealthLevel, *, idle: bool, most: bool = False) -> tuple[str, Role]:
@@ -105,7 +106,7 @@ def _kl_header() -> Line:
 def _kl_row(head: HeadState, leading: HeadState | None, limits: KLLimits) -> Line:
     text, role = _sign(classify_kl(head.kl, limits), idle=head.kl is None, most=head is leading)
     return line(
-        pad(clean(head.name), _NAME),
+        pad(one_line(head.name), _NAME),
         (pad(format_kl(head.kl, limits=limits), 10, "right"), _judged(role)),
         f"{pad(plain(head.weight, 2), 7, 'right')}  ",
         (_bar(head.share, _BAR), _judged(role) or "info"),
@@ -119,7 +120,7 @@ def _kl_row(head: HeadState, leading: HeadState | None, limits: KLLimits) -> Lin
 def _kl_cell(head: HeadState, limits: KLLimits) -> Line:
     text, role = _sign(classify_kl(head.kl, limits), idle=head.kl is None)
     return line(
-        pad(clean(head.name), _NAME),
+        pad(one_line(head.name), _NAME),
         (pad(format_kl(head.kl, limits=limits), 8, "right"), _judged(role)),
         (f" {text[0]} ", role),
         (_bar(head.share, _BAR), _judged(role) or "info"),
@@ -147,7 +148,7 @@ def _entropy_header() -> Line:
 def _entropy_row(head: HeadState) -> Line:
     text, role = _sign(classify_entropy(head.entropy_normalised), idle=head.entropy_normalised is None)
     return line(
-        pad(clean(head.name), _NAME),
+        pad(one_line(head.name), _NAME),
         (pad(plain(head.entropy_normalised, 3), 10, "right"), _judged(role)),
         "  ",
         (spark(head.entropy_history, 0.0, 1.0), _judged(role) or "dim"),
@@ -159,7 +160,7 @@ def _entropy_row(head: HeadState) -> Line:
 def _entropy_cell(head: HeadState) -> Line:
     text, role = _sign(classify_entropy(head.entropy_normalised), idle=head.entropy_normalised is None)
     return line(
-        pad(clean(head.name), _NAME),
+        pad(one_line(head.name), _NAME),
         (pad(plain(head.entropy_normalised, 3), 8, "right"), _judged(role)),
         (f" {text[0]} ", role),
         f"clip {pad(percent(head.clip_fraction), 6, 'right')}",

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from esper_core.health import format_kl
 from esper_core.reading.glyphs import STATES, VERDICTS
 from esper_core.reading.numbers import count, plain, rate
-from esper_sink_tui.lines import clean, frame, joined, line, pad, row
+from esper_core.terminal import one_line
+from esper_sink_tui.lines import frame, joined, line, pad, row
 
 if TYPE_CHECKING:
     from esper_core.reading.model import RunRow, ScreenModel
@@ -29,7 +30,7 @@ def runs_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
     hidden = len(rows) - room
     hint = f"r list, {hidden} more" if hidden > 0 else "r list"
     title = f"RUNS {len(rows)}" + (f" with {model.run_filter!r}" if model.run_filter else "")
-    return frame(clean(title), hint, body, width, height)
+    return frame(one_line(title), hint, body, width, height)
 
 
 def _row(item: RunRow, model: ScreenModel, name: int) -> Line:
@@ -37,7 +38,7 @@ def _row(item: RunRow, model: ScreenModel, name: int) -> Line:
     here = item.run_id == model.selected
     return line(
         ("▶ " if here else ("■ " if item.marked else "  "), "cursor" if here else "info"),
-        (pad(clean(item.label), name - 1) + " ", "cursor" if here else ""),
+        (pad(one_line(item.label), name - 1) + " ", "cursor" if here else ""),
         (pad(f"{state.glyph} {state.word}", 10), state.role),
         pad(count(item.updates), 6, "right"),
         (f" {pad(f'{sign.glyph} {_kl(item)}', 12, 'right')}", sign.role),
@@ -56,14 +57,14 @@ def run_cells(item: RunRow) -> tuple[str, ...]:
     state, sign = STATES[item.state], VERDICTS[item.kind]
     return (
         "■" if item.marked else " ",
-        clean(item.label),
+        one_line(item.label),
         f"{state.glyph} {state.word}",
         f"{sign.glyph} {item.kind.value}",
         count(item.updates),
         _kl(item),
         plain(item.return_mean, 1),
         rate(item.steps_per_s),
-        clean(item.group),
+        one_line(item.group),
     )
 
 

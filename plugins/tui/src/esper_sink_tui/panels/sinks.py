@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from esper_core.reading.numbers import MISSING, count, duration
-from esper_sink_tui.lines import clean, frame, line, pad, row
+from esper_core.terminal import one_line
+from esper_sink_tui.lines import frame, line, pad, row
 
 if TYPE_CHECKING:
     from esper_core.reading.account import SinkAccount
@@ -47,7 +48,7 @@ def _row(item: SinkAccount, name: int, *, wide: bool) -> Line:
     queue = MISSING if not item.capacity else f"{item.queued or 0}/{item.capacity}"
     lag = MISSING if item.lag_s is None else duration(item.lag_s)
     lost: Span = (pad(count(item.lost), 9 if wide else 7, "right"), "warn" if item.lost else "")
-    start = (pad(clean(item.name), name - 1) + " ", (pad(text, 12), role))
+    start = (pad(one_line(item.name), name - 1) + " ", (pad(text, 12), role))
     if not wide:
         return line(*start, lost)
     return line(*start, pad(queue, 11, "right"), lost, pad(lag, 8, "right"))
@@ -68,4 +69,4 @@ def sinks_line(model: ScreenModel) -> Line:
     text, role = _sign(worst)
     queue = f" queue {worst.queued}/{worst.capacity}" if worst.capacity else ""
     more = f" and {len(troubled) - 1} more" if len(troubled) > 1 else ""
-    return line(" sinks ", (f"{text[0]} {clean(worst.name)} {text[2:]} lost {count(worst.lost)}{queue}{more}", role))
+    return line(" sinks ", (f"{text[0]} {one_line(worst.name)} {text[2:]} lost {count(worst.lost)}{queue}{more}", role))

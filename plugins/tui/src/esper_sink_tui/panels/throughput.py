@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from esper_core.health import WARM_UP_UPDATES
 from esper_core.reading.numbers import count, duration, percent, plain, rate
 from esper_core.reading.trend import arrow
-from esper_sink_tui.lines import clean, fit, frame, line, pad
+from esper_core.terminal import one_line
+from esper_sink_tui.lines import fit, frame, line, pad
 from esper_sink_tui.spark import spark
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def throughput_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
         ),
         _progress(model, width - 4),
         line(pad("to go", 13), pad(duration(model.progress.eta_s), 10, "right"), "  ", (_warm_up(model), "dim")),
-        line((f"{clean(model.snapshot.plan.environment)}  {_device(last)}", "dim")),
+        line((f"{one_line(model.snapshot.plan.environment)}  {_device(last)}", "dim")),
     ]
     return frame("THROUGHPUT", "", body, width, height)
 
@@ -84,7 +85,7 @@ def _split(last: PPOUpdatePayload | None) -> str:
 
 
 def _device(last: PPOUpdatePayload | None) -> str:
-    return f"on {clean(last.device)}" if last is not None else ""
+    return f"on {one_line(last.device)}" if last is not None else ""
 
 
 def _warm_up(model: ScreenModel) -> str:

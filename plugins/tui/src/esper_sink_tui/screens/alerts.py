@@ -10,7 +10,7 @@ from textual.widgets import Static
 
 from esper_core.reading.glyphs import VERDICTS, to_ascii
 from esper_core.reading.numbers import clock
-from esper_sink_tui.lines import clean
+from esper_core.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,7 +30,7 @@ def alert_lines(history: Iterable[Alert]) -> str:
         sign = VERDICTS[item.now]
         came = f" (was {item.before.value})" if item.before is not None else ""
         where = f"{clock(item.time_ns)}  {sign.glyph} {item.now.value}{came}"
-        lines.append(f"{where}  {clean(item.run)} update {item.update_id}\n          {clean(item.reason)}")
+        lines.append(f"{where}  {one_line(item.run)} update {item.update_id}\n          {one_line(item.reason)}")
     return "\n".join(lines) or "the verdict has not changed since the viewer opened"
 
 

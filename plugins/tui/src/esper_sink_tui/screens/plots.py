@@ -15,7 +15,7 @@ from esper_core.health import DEFAULT_KL_LIMITS, format_kl
 from esper_core.reading.numbers import plain
 from esper_core.reading.rows import kl_range
 from esper_core.reading.series import Band, Series, bands, read_series
-from esper_sink_tui.lines import clean
+from esper_core.terminal import one_line
 from esper_sink_tui.theme import MONO, rich_colour
 from esper_sink_tui.widgets.kl_plot import KLAxis, NarrowPlot, WholeAxis
 
@@ -51,7 +51,7 @@ def legend_lines(series: Sequence[Series], *, grouped: bool) -> str:
             half = (returns.high[-1] - returns.low[-1]) / 2 if returns is not None else None
             spread = f" +- {plain(half, 1)}" if half is not None else ""
             shown = f"{limits.name} {format_kl(drift.mean[-1], limits=limits)}"
-            lines.append(f"{letter}  {clean(drift.label)}  {drift.seeds} seeds  {shown}  return {middle}{spread}")
+            lines.append(f"{letter}  {one_line(drift.label)}  {drift.seeds} seeds  {shown}  return {middle}{spread}")
         return "\n".join(lines)
     for letter, item in zip(_LETTERS, series, strict=False):
         kl = next((value for value in reversed(item.kl) if not math.isnan(value)), None)
@@ -60,7 +60,7 @@ def legend_lines(series: Sequence[Series], *, grouped: bool) -> str:
         update = item.updates[-1] if item.updates else 0
         shown = f"{item.limits.name} {format_kl(kl, limits=item.limits)}"
         lines.append(
-            f"{letter}  {clean(item.label)}  {clean(item.group)}  update {update}  {shown}"
+            f"{letter}  {one_line(item.label)}  {one_line(item.group)}  update {update}  {shown}"
             f"  return {plain(value, 1)}{joined}"
         )
     return "\n".join(lines)
@@ -142,7 +142,7 @@ class PlotsScreen(Screen[None]):
         word = "experiments" if self._grouped else "runs" if len(series) > 1 else series[0].label if series else ""
         limits = tuple(dict.fromkeys(item.limits for item in series)) or (DEFAULT_KL_LIMITS,)
         name = " and ".join(dict.fromkeys(item.name for item in limits))
-        kl.border_title, returns.border_title = f"{name}, {clean(word)}", "return"
+        kl.border_title, returns.border_title = f"{name}, {one_line(word)}", "return"
         top = max(kl_range(item)[1] for item in limits)
         for plot in (kl, returns):
             plot.clear()

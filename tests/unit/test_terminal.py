@@ -1,0 +1,63 @@
+"""Text from outside in one line or several: nothing in it acts on the terminal, and nothing readable is lost."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esper_core.terminal import escaped, one_line, printable
+
+ANY = st.text(st.characters(), max_size=60)
+"""Lone surrogates, by which Python holds a file name's bytes, included."""
+
+
+@given(ANY)
+def test_one_line_is_one_printable_line(text: str) -> None:
+    assert one_line(text).isprintable()
+
+
+@given(ANY)
+def test_a_printable_text_keeps_its_lines_and_nothing_else_that_does_not_print(text: str) -> None:
+    shown = printable(text)
+    assert all(sign.isprintable() or sign == "\n" for sign in shown)
+    assert shown.count("\n") == text.replace("\r\n", "\n").count("\n")
+
+
+@given(ANY)
+def test_what_prints_is_left_as_it_is(text: str) -> None:
+    plain = "".join(sign for sign in text if sign.isprintable())
+    assert one_line(plain) == printable(plain) == plain
+
+
+@given(ANY)
+def test_filtering_twice_changes_nothing(text: str) -> None:
+    assert one_line(one_line(text)) == one_line(text)
+    assert printable(printable(text)) == printable(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("  two  spaces", "  two  spaces"),
+        ("a\nb\r\nc\td\u2028e\x85f", "a b c d e f"),
+        ("\x1b]0;t\x07", r"\u001b]0;t\u0007"),
+        ("\x9b2J", r"\u009b2J"),
+        ("a\u202eb\u2066c\u200bd\ufeff", r"a\u202eb\u2066c\u200bd\ufeff"),
+        ("caf\udce9", r"caf\xe9"),
+        ("10\u00a0000\u3000x", "10 000 x"),
+        ("\U000e0041", r"\U000e0041"),
+        ("λ ● 漢 😀", "λ ● 漢 😀"),
+    ],
+)
+def test_signs_that_act_are_shown_instead(text: str, shown: str) -> None:
+    assert one_line(text) == shown
+
+
+@given(st.characters(min_codepoint=0, max_codepoint=0xD7FF))
+def test_an_escape_in_a_string_reads_as_its_sign(sign: str) -> None:
+    assert json.loads(f'"{escaped(sign)}"') == sign
+    assert tomllib.loads(f'v = "{escaped(sign)}"')["v"] == sign
