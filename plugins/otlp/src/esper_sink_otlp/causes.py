@@ -38,8 +38,11 @@ _STATUS: Final = {
     400: ("the receiver calls the request invalid", "see the receiver's log; is this an OTLP endpoint?"),
     401: ("401: the receiver wants a token, or another one", AUTH_HINT),
     403: ("403: the token is known but may not write here", AUTH_HINT),
-    404: ("404: no OTLP receiver at this path", "the endpoint is a base URL: /v1/traces and /v1/metrics are added"),
-    405: ("405: this path takes no POST", "the endpoint is a base URL: /v1/traces and /v1/metrics are added"),
+    404: (
+        "404: no OTLP receiver at this path",
+        "the endpoint is a base URL: /v1/traces, /v1/metrics, /v1/logs are added; has it a pipeline for them?",
+    ),
+    405: ("405: this path takes no POST", "the endpoint is a base URL: /v1/traces, /v1/metrics, /v1/logs are added"),
     407: ("407: the proxy wants a user and a password, or others", PROXY_HINT),
     413: ("413: the request is larger than the receiver takes", TOO_LARGE_HINT),
     415: ("415: the receiver does not take protobuf or this compression", 'try compression = "none"'),
