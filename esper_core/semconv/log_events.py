@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from esper_core.events import Payload, TelemetryEvent
     from esper_core.semconv._scalars import AttributeValue
 
-__all__ = ["SAMPLED", "LogEventData", "Severity", "log_events"]
+__all__ = ["SAMPLED", "LogEventData", "Severity", "log_events", "severity"]
 
 SAMPLED: Final = 1
 """Trace flags of a record whose span's own flags are not known: a journal's, and so a replay's."""
@@ -60,6 +60,11 @@ class LogEventData(NamedTuple):
     attributes: dict[str, AttributeValue]
 
 
+def severity(name: str) -> Severity:
+    """The severity of the events of a name."""
+    return _BY_NAME.get(name, _INFO)
+
+
 def log_events(event: TelemetryEvent[Payload]) -> tuple[LogEventData, ...]:
     """The log events of an event, in the order of its span events; most kinds have none."""
     found = span_events(event)
@@ -75,6 +80,5 @@ def log_events(event: TelemetryEvent[Payload]) -> tuple[LogEventData, ...]:
     if event.marked:
         identity[MARKED] = True
     return tuple(
-        LogEventData(item.name, item.time_ns, _BY_NAME.get(item.name, _INFO), {**identity, **item.attributes})
-        for item in found
+        LogEventData(item.name, item.time_ns, severity(item.name), {**identity, **item.attributes}) for item in found
     )
