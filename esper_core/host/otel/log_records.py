@@ -15,6 +15,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
+from esper_core.errors import ConfigError
 from esper_core.host.otel.processors import QueuedProcessor
 from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
 from esper_core.semconv.log_events import SAMPLED, log_events
@@ -45,8 +46,15 @@ class GuardedLogProcessor(QueuedProcessor, LogRecordProcessor):
 
 
 def build_logger_provider(resource: Resource, processors: Iterable[LogRecordProcessor]) -> LoggerProvider:
-    """A provider with these processors; nothing is registered at exit."""
-    provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
+    """A provider with these processors; nothing is registered at exit.
+
+    Raises:
+        ConfigError: a variable that limits log records is no number; the SDK names it.
+    """
+    try:
+        provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
+    except ValueError as error:
+        raise ConfigError(str(error), hint="unset the variable, or give it a whole number") from None
     for processor in processors:
         provider.add_log_record_processor(processor)
     return provider

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from esper_core.config.schema import EsperConfig, OtelConfig
-from esper_core.errors import ConfigError
+from esper_core.errors import ConfigError, SinkError
 from esper_core.events import PPOUpdatePayload
 from esper_core.hooks import Secret
 from esper_core.host.session import Session
@@ -193,6 +193,7 @@ def test_variables_are_held_to_the_bounds_of_the_table(name: str, value: str, wo
         ("OTEL_BLRP_MAX_QUEUE_SIZE", "0", "expected int >= 1"),
         ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "-1", "expected int >= 1"),
         ("OTEL_BLRP_SCHEDULE_DELAY", "0", "(delay_s = 0): expected float > 0.0"),
+        ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "many", "must be a non-negative integer but got many"),
     ],
 )
 def test_variables_of_logs_are_refused_by_a_run_with_log_events_and_no_other(
@@ -211,6 +212,15 @@ def test_variables_of_logs_are_refused_by_a_run_with_log_events_and_no_other(
     assert name in str(caught.value)
     assert words in f"{caught.value} {caught.value.hint}"
     assert "s3cret" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_logs_alone_are_refused_where_there_are_no_log_events() -> None:
+    config = EsperConfig(sinks=("otlp",), sink={"otlp": {"signals": ["logs"]}})
+    with (
+        pytest.raises(SinkError, match=r'"logs"\] sends nothing with \[otel\] events = "span": set otel.events'),
+        Session(config, origins={"sinks": "--sinks"}, install_signal_handlers=False),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), 1e300])

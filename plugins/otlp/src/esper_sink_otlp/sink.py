@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from esper_core.errors import ConfigError
+from esper_core.errors import ConfigError, SinkError
 from esper_core.hooks import Delivery, SinkContext, hookimpl
 from esper_core.runs import JournalResources, RunDir
 from esper_core.semconv.gauges import gauge_points
@@ -133,8 +133,17 @@ class OtlpSink:
 
     @hookimpl
     def esper_sink_opened(self, context: SinkContext) -> None:
-        """Start the exporters. Nothing is sent under an application's own SDK, which exports for itself."""
+        """Start the exporters. Nothing is sent under an application's own SDK, which exports for itself.
+
+        Raises:
+            SinkError: what is to be sent is logs alone, and the run has no log events.
+        """
         self._context = context
+        if set(self._config.signals) == {"logs"} and context.events == "span":
+            raise SinkError(
+                '[sink.otlp] signals = ["logs"] sends nothing with [otel] events = "span": set otel.events = "log", '
+                'or signals = ["traces", "metrics"]'
+            )
         if context.mode == "live" and not self._exporters and self._reader is None:
             context.logger.warning(
                 "otlp sends nothing: the application has set up OpenTelemetry itself, and its own exporters send "
