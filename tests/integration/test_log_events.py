@@ -24,7 +24,7 @@ from esper_core.health import RunState
 from esper_core.hooks import SinkContext, hookimpl
 from esper_core.host.session import Session
 from esper_core.reading import open_run
-from esper_core.runs import create_run
+from esper_core.runs import JournalReader, create_run
 from esper_core.runs.form import run_form
 
 if TYPE_CHECKING:
@@ -411,3 +411,17 @@ def test_without_log_events_nothing_of_them_is_set_up(
     (tmp_path / "spans.py").write_text(SPANS)
     out, said = start_python(UNASKED, cwd=tmp_path).communicate(timeout=250)
     assert out.strip() == "[]", said
+
+
+def test_a_journal_of_both_lines_that_is_cut_anywhere_gives_every_update_that_is_whole(tmp_path: Path) -> None:
+    """``kill -9`` and a full disk cut a write: the update's line comes first, so that it is the log events that go."""
+    path = next(run_of(train(tmp_path, "both")).glob("telemetry/*"))
+    content = path.read_bytes()
+    ends = [number for number, byte in enumerate(content) if byte == ord("\n")]
+    for cut in (*ends, *(end - 1 for end in ends), *(end + 40 for end in ends[:-1])):
+        path.write_bytes(content[:cut])
+        reader = JournalReader(open_run(path.parents[1]).directory)
+        found = list(reader.stream())
+        whole = [line for line in content[:cut].split(b"\n") if line.endswith(b"]}]}]}") and b'"resourceSpans"' in line]
+        assert len(found) == len(whole)
+        assert reader.corrupt == (not content[:cut].endswith((b"\n", b"]}]}]}")))
