@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from esper_core.semconv.attributes import UPDATE_ID
 from esper_core.semconv.identity import ATTEMPT, RANK, RUN_ID
+from esper_core.semconv.log_events import severity
 from registry import annotation
 from tables import template
 
@@ -40,11 +42,16 @@ def telemetry_page(registry: Registry) -> str:
         lines.append(f"| `{name}` | {_cell(brief[:1].upper() + brief[1:])} | {shown} |")
     everywhere = "{}, {} and {}".format(*(f"`{item}`" for item in _EVERYWHERE))
     lines += ["", f"Every span also carries {everywhere}.", ""]
-    lines += ["## Span events", "", 'With `[otel] events = "log"` these are log events, with `"both"` both.', ""]
-    lines += ["| event | meaning | attributes |", "|---|---|---|"]
+    lines += ["## Span events", "", 'With `[otel] events = "log"` these are log events, with `"both"` both.']
+    lines += [
+        f"A log event also carries {everywhere}, `{UPDATE_ID}`, its span's ids and a severity, which is that of the"
+    ]
+    lines += ["last column: [events as logs](../how-to/log-events.md).", ""]
+    lines += ["| event | meaning | attributes | as a log event |", "|---|---|---|---|"]
     for group in registry.of_type("event"):
         shown = ", ".join(f"`{item}`" for item in registry.attributes_of(group))
-        lines.append(f"| `{group['name']}` | {_cell(group['brief'])} | {shown} |")
+        level = severity(group["name"]).text
+        lines.append(f"| `{group['name']}` | {_cell(group['brief'])} | {shown} | {level} |")
     lines += ["", "## Metrics", "", f"Every point also carries {everywhere}.", ""]
     lines += ["| metric | type | unit | attributes | cardinality | meaning |"]
     lines += ["|---|---|---|---|---|---|"]

@@ -58,7 +58,10 @@ def check_sinks(resolved: Resolved) -> int:
         with session:
             begun = time.monotonic()
             session.emitter.emit_ppo_update(
-                PPOUpdatePayload(update_id=1, kl_divergence=0.01, kl_joint=0.01, health=HealthLevel.HEALTHY)
+                # With an epoch's KL, so that there is a span event or log event to send too.
+                PPOUpdatePayload(
+                    update_id=1, kl_divergence=0.01, kl_joint=0.01, kl_by_epoch=(0.01,), health=HealthLevel.HEALTHY
+                )
             )
             session.hub.drain(DELIVERY_S)
             for sink in session.active:

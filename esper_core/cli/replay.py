@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from esper_core.cli._output import note, say
 from esper_core.cli._parser import add_config_arguments, resolve_config, runs_dir
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, UsageError
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
+    from esper_core.config.layers import Resolved
+    from esper_core.config.schema import EsperConfig
     from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
     from esper_core.reading import Run
     from esper_core.runs import JournalReader
@@ -129,7 +133,7 @@ def _play(run: Run, reader: JournalReader, args: argparse.Namespace) -> int:
     resource = journal_resource(run.directory)
     record = run.record
     session = Session(
-        resolved.config,
+        _as_live(resolved, run),
         run=run.directory,
         mode="replay",
         attempt=record.attempt if record is not None else _whole(resource.get("esper.run.attempt")),
@@ -159,6 +163,16 @@ def _play(run: Run, reader: JournalReader, args: argparse.Namespace) -> int:
     else:
         note(f"{count} events of {run.run_id} played into {into}")
     return EXIT_FAILED if session.report.lost_total or session.report.cut_off else EXIT_OK
+
+
+def _as_live(resolved: Resolved, run: Run) -> EsperConfig:
+    """The configuration, with the form that the run gave its events, unless this command's own names a form."""
+    from esper_core.runs.form import run_form
+
+    form = run_form(run.directory) if resolved.origin("otel.events") == "default" else None
+    if form is None:
+        return resolved.config
+    return replace(resolved.config, otel=replace(resolved.config.otel, events=form))
 
 
 def _whole(value: object) -> int:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from esper_core.health import DEFAULT_KL_LIMITS, KLLimits
+from esper_core.hooks import EventForm  # noqa: TC001  # msgspec resolves the annotation at run time
 
 __all__ = [
     "MASK",
@@ -144,8 +145,8 @@ class OtelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _doc("set the SDK up: auto, when a sink contributes a processor or reader; always; never"),
     ] = "auto"
     events: Annotated[
-        Literal["span", "log", "both"],
-        _doc("render KL and early-stop events as span events, log events, or both"),
+        EventForm,
+        _doc("form of an update's events (KL by epoch, early stop, exceptions): span events, log events, or both"),
     ] = "span"
     semconv: Annotated[
         tuple[Literal["esper", "rl"], ...],

@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["ChildRun", "CloseReason", "Delivery", "EventKinds", "Secret", "SinkContext", "SinkMode", "StatusReport"]
+__all__ = [
+    "ChildRun",
+    "CloseReason",
+    "Delivery",
+    "EventForm",
+    "EventKinds",
+    "Secret",
+    "SinkContext",
+    "SinkMode",
+    "StatusReport",
+]
 
 SinkMode: TypeAlias = Literal["live", "replay", "check"]
 """live: a run is training; replay: a journal is replayed; check: ``esper sinks check`` sends a marked event."""
@@ -25,6 +35,10 @@ Delivery: TypeAlias = Literal["inline", "all", "latest"]
 EventKinds: TypeAlias = Literal["all", "recorded"] | Collection[str]
 """The kinds that a sink with the hook ``esper_event`` receives. all: every kind; recorded: every kind that the run
 records (finished episodes only with ``[otel] episodes``); a collection: the kinds in it."""
+
+
+EventForm: TypeAlias = Literal["span", "log", "both"]
+"""The form of an update's events (its KL by epoch, its early stop, exceptions): span events, log events, or both."""
 
 
 class CloseReason(StrEnum):
@@ -99,6 +113,7 @@ class SinkContext:
         rank: the rank of this process.
         mode: live, replay or check.
         episodes: True when every finished episode is recorded (``[otel] episodes``).
+        events: the form of an update's events (``[otel] events``).
         resource: OpenTelemetry resource attributes of the run (``service.name``, ``esper.run.id``, ...).
         logger: writes to ``trainer.log`` and never to the terminal.
         report: reports to the host losses and failures outside hook calls; see :class:`StatusReport`.
@@ -110,6 +125,7 @@ class SinkContext:
     rank: int = 0
     mode: SinkMode = "live"
     episodes: bool = False
+    events: EventForm = "span"
     resource: Mapping[str, str | int | float | bool] = field(default_factory=lambda: MappingProxyType({}))
     logger: logging.Logger = field(default_factory=lambda: logging.getLogger("esper.sink"))
     report: StatusReport = _report_nothing

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pluggy
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk._logs import LogRecordProcessor
     from opentelemetry.sdk.metrics.export import MetricReader
     from opentelemetry.sdk.trace import SpanProcessor
 
@@ -103,6 +104,18 @@ class SinkHooks:
     @hookspec
     def esper_metric_readers(self, context: SinkContext) -> list[MetricReader]:
         """Metric readers to attach to the run's meter provider. Called once, as ``esper_span_processors``."""
+        raise AssertionError  # a specification is never called
+
+    @hookspec
+    def esper_log_record_processors(self, context: SinkContext) -> list[LogRecordProcessor]:
+        """Log record processors to attach to the run's logger provider. Called once, as ``esper_span_processors``.
+
+        Called only with ``[otel] events = "log"`` or ``"both"``: an update's events are then log records. A sink that
+        contributes span processors and no log record processor carries no log events, which the start says.
+        OpenTelemetry Python marks its logs as in development (``opentelemetry.sdk._logs``).
+
+        .. versionadded:: 0.1.0
+        """
         raise AssertionError  # a specification is never called
 
     # --- the terminal -------------------------------------------------------------------------

@@ -194,6 +194,7 @@ class Session:
                     rank=self.rank,
                     mode=self.mode,
                     episodes=self.config.otel.episodes,
+                    events=self.config.otel.events,
                     resource=self.resource,
                 ),
                 self.config.delivery,
@@ -303,7 +304,7 @@ class Session:
             self._heartbeat.progress(updates=updates, env_steps=env_steps)
 
     def statuses(self) -> tuple[SinkAccount, ...]:
-        """Return the current counters of every sink, span processor and metric reader."""
+        """Return the current counters of every sink, processor and metric reader."""
         own = {"session", "instrumentation"}
         sinks = (item for item in self.hub.statuses() if item.name not in own or item.failures)
         return (*sinks, *self.providers.statuses())
@@ -313,14 +314,24 @@ class Session:
         return tuple(SinkLoss(sink=item.name, lost=item.lost) for item in self.statuses() if item.lost)
 
     def deliver(self, event: TelemetryEvent[Payload]) -> None:
-        """Replay a recorded event: call its hook, and pass its rebuilt spans to the sinks' processors."""
+        """Replay a recorded event: call its hook, and pass rebuilt spans and log events to the sinks' processors."""
         getattr(self.hub.hooks, EVENTS[event.kind].hook)(event=event)
-        if self.providers.processors:
+        providers = self.providers
+        if not providers.processors and not providers.log_processors:
+            return
+        resource = self._journaled.of(event) if self._journaled else self.resource
+        if providers.processors:
             from esper_core.host.otel.played import ended_spans  # noqa: PLC0415  # needs the SDK
 
-            for span in ended_spans(event, self._journaled.of(event) if self._journaled else self.resource):
-                for processor in self.providers.processors:
+            for span in ended_spans(event, resource, with_events=self.config.otel.events != "log"):
+                for processor in providers.processors:
                     processor.on_end(span)
+        if providers.log_processors:
+            from esper_core.host.otel.log_records import played_records  # noqa: PLC0415  # needs the SDK
+
+            for record in played_records(event, resource):
+                for log_processor in providers.log_processors:
+                    log_processor.on_emit(record)
 
     def finish(self, state: RunState, reason: str, message: str = "") -> None:
         """Set how the run ended, before leaving the with block. Without this call an ordinary exit means DONE.
@@ -410,7 +421,7 @@ class Session:
         if self.stop.requested:
             return
         self.hub.drain(_REPLAY_STILL_S, should_stop=self.stop)
-        for processor in self.providers.processors:
+        for processor in (*self.providers.processors, *self.providers.log_processors):
             processor.force_flush(int(_REPLAY_STILL_S * 1000))
 
 

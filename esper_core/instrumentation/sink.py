@@ -1,4 +1,4 @@
-"""Turns events into OpenTelemetry metrics, span attributes and span events; uses only the OpenTelemetry API.
+"""Turns events into OpenTelemetry metrics, span attributes, span and log events; uses only the OpenTelemetry API.
 
 An inline sink of the core: its hooks run in the trainer's thread inside the event's span. The attributes set here on
 the span equal those that the journal writes, because both come from ``semconv.attributes``. Only the KL's own
@@ -162,22 +162,12 @@ class Instrumentation:
     # --- inside -------------------------------------------------------------------------------
 
     def _add_events(self, event: TelemetryEvent[Any], span: Span | None) -> None:
-        """Add the span events, to the span, to the log or to both."""
-        found = span_events(event) if span is not None or self._log is not None else ()
-        if not found:
-            return
+        """Add the events: to the span, to the log or to both."""
         if span is not None and self._on_span:
-            for item in found:
+            for item in span_events(event):
                 span.add_event(item.name, item.attributes, item.time_ns)
         if self._log is not None:
-            identity = common_attributes(
-                run_id=event.run_id,
-                attempt=event.attempt,
-                rank=event.rank,
-                update_id=event.payload.update_id if isinstance(event.payload, PPOUpdatePayload) else None,
-            )
-            for item in found:
-                self._log.emit(item, identity)
+            self._log.emit(event)
 
     @staticmethod
     def _complete_span(event: TelemetryEvent[Any]) -> Span | None:

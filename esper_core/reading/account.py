@@ -33,14 +33,14 @@ _RECORD_OF_0_1: Final = "journal"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SinkAccount:
-    """What became of one sink (or of one span processor or metric reader, named ``sink/Class``).
+    """What became of one sink (or of one processor or metric reader that it contributed, named ``sink/Class``).
 
     Attributes:
         name: the sink's name.
         distribution: the distribution it came from; empty for a file or when unknown.
         version: that distribution's version.
-        delivery: inline, all or latest; ``span processor`` or ``metric reader`` for what a sink contributed; empty
-            when unknown.
+        delivery: inline, all or latest; ``span processor``, ``log record processor`` or ``metric reader`` for what a
+            sink contributed; empty when unknown.
         state: ok, failing, recovered, disabled, closed or cut_off.
         delivered: events that its hooks took without raising.
         lost: events that reached it not at all, or that made it raise, or that it reported lost itself.

@@ -1,4 +1,4 @@
-"""The journal's writer: appends one line per event, to files that no other attempt writes to."""
+"""The journal's writer: appends each event to files that no other attempt writes to."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from esper_core.runs.layout import JournalFile, RunDir, journal_files
-from esper_core.semconv.codec import encode
+from esper_core.semconv.codec import encode, encode_log_events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from esper_core.events import Payload, TelemetryEvent
+    from esper_core.hooks import EventForm
     from esper_core.semconv.attributes import AttributeValue
 
 __all__ = ["SEGMENT_BYTES", "JournalWriter"]
@@ -25,8 +26,8 @@ SEGMENT_BYTES: Final = 64 * 1024 * 1024
 class JournalWriter:
     """Appends events to a run's journal.
 
-    Each event is one ``os.write`` on a descriptor opened with ``O_APPEND``: once :meth:`append` has returned, the
-    line is kept even when the process is killed (``kill -9``). It is not forced to the disk (fsync) per event, so a
+    Each event is one ``os.write`` on a descriptor opened with ``O_APPEND``: once :meth:`append` has returned, it
+    is kept even when the process is killed (``kill -9``). It is not forced to the disk (fsync) per event, so a
     power loss may lose the last seconds; segments are forced when they are full and at :meth:`close`.
 
     After a failed write the next append opens the file again. When the failure left a torn line, the next record
@@ -42,6 +43,8 @@ class JournalWriter:
         attempt: counts from 1.
         rank: the rank of this process.
         resource: OpenTelemetry resource attributes, written into each line, so that each line can be read alone.
+        events: the form of an update's events (``[otel] events``): on the span, as log records in a line of their own
+            behind the event's (in the same write), or both. Readers need neither: the span's attributes hold it all.
         segment_bytes: size at which the next file begins; below 4 GiB, which the index relies on.
         on_deleted: called with the file's name and the number of events that were lost with it and with finished
             segments that are gone as well; in the appending or closing thread, under the writer's lock.
@@ -54,6 +57,7 @@ class JournalWriter:
         attempt: int,
         rank: int,
         resource: Mapping[str, AttributeValue],
+        events: EventForm = "span",
         segment_bytes: int = SEGMENT_BYTES,
         on_deleted: Callable[[str, int], object] | None = None,
     ) -> None:
@@ -61,6 +65,7 @@ class JournalWriter:
         self._attempt = attempt
         self._rank = rank
         self._resource = dict(resource)
+        self._events = events
         self._segment_bytes = segment_bytes
         self._on_deleted = on_deleted
         self._lock = threading.Lock()
@@ -68,7 +73,7 @@ class JournalWriter:
         self._fd: int | None = None
         self._file: JournalFile | None = None
         self._size = 0
-        self._lines = 0
+        self._written = 0
         self._finished: dict[Path, int] = {}
         self._torn = False
         self._closed = False
@@ -88,16 +93,22 @@ class JournalWriter:
             OSError: disk full, read-only or run deleted: the event is lost; a later append may succeed.
             ValueError: the writer is closed.
         """
-        line = encode(event, self._resource) + b"\n"
+        lines = self._encode(event)
         with self._lock:
             if self._closed:
                 raise ValueError("the journal is closed")
             try:
                 self._check_file()
-                return self._write(line)
+                return self._write(lines)
             except OSError:
                 self._abandon()
                 raise
+
+    def _encode(self, event: TelemetryEvent[Payload]) -> bytes:
+        """The event's line, and its log events' line if the form asks for it and there are any."""
+        line = encode(event, self._resource, with_events=self._events != "log") + b"\n"
+        records = encode_log_events(event, self._resource) if self._events != "span" else b""
+        return line + records + b"\n" if records else line
 
     def close(self) -> None:
         """Force the last segment to the disk and close it. A second call does nothing."""
@@ -106,11 +117,11 @@ class JournalWriter:
             self._check_file()
             self._finish()
 
-    def _write(self, line: bytes) -> int:
-        if self._fd is not None and self._size and self._size + len(line) > self._segment_bytes:
+    def _write(self, lines: bytes) -> int:
+        if self._fd is not None and self._size and self._size + len(lines) > self._segment_bytes:
             self._finish()
         fd = self._open() if self._fd is None else self._fd
-        record = b"\n" + line if self._torn else line
+        record = b"\n" + lines if self._torn else lines
         rest = memoryview(record)
         while rest:
             # On a full disk the first write may write only a part; the next one raises.
@@ -118,7 +129,7 @@ class JournalWriter:
             self._size += written
             rest = rest[written:]
             self._torn = bool(rest)
-        self._lines += 1
+        self._written += 1
         return len(record)
 
     def _check_file(self) -> None:
@@ -131,11 +142,11 @@ class JournalWriter:
         elif self._file.path.exists():  # a failed write has closed it
             return
         gone = [path for path in self._finished if not path.exists()]
-        lost = self._lines + sum(self._finished.pop(path) for path in gone)
+        lost = self._written + sum(self._finished.pop(path) for path in gone)
         name = self._file.path.name
         self._abandon()
         self._file = None
-        self._lines = 0
+        self._written = 0
         self._torn = False
         if self._on_deleted is not None:
             self._on_deleted(name, lost)
@@ -171,9 +182,9 @@ class JournalWriter:
                 os.fsync(self._fd)
             self._abandon()
         if self._file is not None:
-            self._finished[self._file.path] = self._lines
+            self._finished[self._file.path] = self._written
         self._file = None
-        self._lines = 0
+        self._written = 0
 
     def _abandon(self) -> None:
         """Close the descriptor."""

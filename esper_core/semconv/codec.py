@@ -1,16 +1,18 @@
-"""Encodes events as OTLP and decodes them: one line of OTLP JSON per event, without an OpenTelemetry SDK.
+"""Encodes events as OTLP and decodes them: a line of OTLP JSON per event, without an OpenTelemetry SDK.
 
 ``decode(encode(event, resource)) == [event]`` for every event. A line holds every span of the event, with the ids,
-times, attributes and span events that the SDK exports for it. The decoder accepts OTLP of any origin: spans of other
-programs are skipped, a Collector may have regrouped or split batches (an update whose iteration or rollout span is not
-in the same batch is decoded without it), and numbers are coerced to the field's type.
+times, attributes and span events that the SDK exports for it. A second line may hold its log events; it decodes to no
+event, because the spans' attributes have every value, whatever form ``[otel] events`` gives the events. The decoder
+accepts OTLP of any origin: spans of other programs are skipped, a Collector may have regrouped or split batches (an
+update whose iteration or rollout span is not in the same batch is decoded without it), and numbers are coerced to the
+field's type.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from esper_core.events import EventKind, Payload, PPOUpdatePayload, SpanRef, TelemetryEvent, TraceRef
 from esper_core.semconv._errors import CodecError
@@ -25,10 +27,12 @@ from esper_core.semconv.attributes import (
 )
 from esper_core.semconv.failure import failure
 from esper_core.semconv.identity import ATTEMPT, MARKED, RANK, RUN_ID, SCHEMA_URL, SCOPE_NAME
+from esper_core.semconv.log_events import SAMPLED, log_events
 from esper_core.semconv.otlp_json import (
     SPAN_KIND_INTERNAL,
     STATUS_ERROR,
     EventJson,
+    LogJson,
     SpanJson,
     StatusJson,
     WireSpan,
@@ -47,7 +51,16 @@ if TYPE_CHECKING:
 
     from esper_core.semconv._scalars import AttributeValue
 
-__all__ = ["SCOPE_NAME", "CodecError", "decode", "decode_request", "decode_traces", "encode", "resource_of"]
+__all__ = [
+    "SCOPE_NAME",
+    "CodecError",
+    "decode",
+    "decode_request",
+    "decode_traces",
+    "encode",
+    "encode_log_events",
+    "resource_of",
+]
 
 _WANTED: Final = frozenset({*KINDS_BY_SPAN, ITERATION_SPAN, ROLLOUT_SPAN})
 
@@ -55,37 +68,80 @@ _WANTED: Final = frozenset({*KINDS_BY_SPAN, ITERATION_SPAN, ROLLOUT_SPAN})
 # --- writing ------------------------------------------------------------------------------------
 
 
-def encode(event: TelemetryEvent[Any], resource: Mapping[str, AttributeValue]) -> bytes:
+def encode(event: TelemetryEvent[Any], resource: Mapping[str, AttributeValue], *, with_events: bool = True) -> bytes:
     """Encode one event as one line of OTLP JSON (``TracesData``), without the newline. Any thread.
 
     Args:
         event: the event; all its spans are written, its own last.
         resource: attributes of the process and run; ``esper.run.id`` is added when it is not among them.
+        with_events: write its span events; False with ``[otel] events = "log"``.
     """
-    head = _head(event.run_id, tuple([(key, type(value), value) for key, value in resource.items()]))
-    spans = dump([_span_json(event, span) for span in event.trace.spans])
-    return b"".join((head, spans, b"}]}]}"))
+    spans = dump([_span_json(event, span, with_events=with_events) for span in event.trace.spans])
+    return b"".join((_head(_TRACES, event.run_id, _typed(resource)), spans, b"}]}]}"))
+
+
+def encode_log_events(event: TelemetryEvent[Any], resource: Mapping[str, AttributeValue]) -> bytes:
+    """Encode an event's log events as one line of OTLP JSON (``LogsData``); empty when it has none. Any thread."""
+    found = log_events(event)
+    if not found:
+        return b""
+    trace = event.trace
+    records = dump(
+        [
+            LogJson(
+                time_unix_nano=str(item.time_ns),
+                observed_time_unix_nano=str(item.time_ns),
+                severity_number=item.severity.number,
+                severity_text=item.severity.text,
+                event_name=item.name,
+                attributes=attribute_pairs(item.attributes),
+                trace_id=trace.trace_id,
+                span_id=trace.own.span_id,
+                flags=SAMPLED,
+            )
+            for item in found
+        ]
+    )
+    return b"".join((_head(_LOGS, event.run_id, _typed(resource)), records, b"}]}]}"))
+
+
+class _Signal(NamedTuple):
+    """The names of a signal's lists in OTLP JSON."""
+
+    resources: str
+    scopes: str
+    items: str
+
+
+_TRACES: Final = _Signal("resourceSpans", "scopeSpans", "spans")
+_LOGS: Final = _Signal("resourceLogs", "scopeLogs", "logRecords")
+_Typed: TypeAlias = "tuple[tuple[str, type, AttributeValue], ...]"
+
+
+def _typed(resource: Mapping[str, AttributeValue]) -> _Typed:
+    """The resource as a cache's key. Types are part of it: 1, 1.0 and True are equal, their text is not."""
+    return tuple([(key, type(value), value) for key, value in resource.items()])
 
 
 @lru_cache(maxsize=64)
-def _head(run_id: str, resource: tuple[tuple[str, type, AttributeValue], ...]) -> bytes:
-    """The text before the spans. Types are part of the cache's key: 1, 1.0 and True are equal, their text is not."""
+def _head(signal: _Signal, run_id: str, resource: _Typed) -> bytes:
+    """The text before the spans or log records."""
     attributes: dict[str, AttributeValue] = {RUN_ID: run_id}
     attributes.update({key: int64(value) if type(value) is int else value for key, _, value in resource})
     return b"".join(
         (
-            b'{"resourceSpans":[{"resource":{"attributes":',
+            f'{{"{signal.resources}":[{{"resource":{{"attributes":'.encode(),
             dump(attribute_pairs(attributes)),
-            b'},"scopeSpans":[{"scope":',
+            f'}},"{signal.scopes}":[{{"scope":'.encode(),
             dump({"name": SCOPE_NAME, "version": __version__}),
             b',"schemaUrl":',
             dump(SCHEMA_URL),
-            b',"spans":',
+            f',"{signal.items}":'.encode(),
         )
     )
 
 
-def _span_json(event: TelemetryEvent[Any], span: SpanRef) -> SpanJson:
+def _span_json(event: TelemetryEvent[Any], span: SpanRef, *, with_events: bool) -> SpanJson:
     trace = event.trace
     own = span is trace.spans[-1]
     failed = failure(event.payload) if own else None
@@ -100,7 +156,7 @@ def _span_json(event: TelemetryEvent[Any], span: SpanRef) -> SpanJson:
         attributes=attribute_pairs(span_attributes(event, span.name)),
         events=[
             EventJson(time_unix_nano=str(item.time_ns), name=item.name, attributes=attribute_pairs(item.attributes))
-            for item in (span_events(event) if own else ())
+            for item in (span_events(event) if own and with_events else ())
         ],
         status=StatusJson(message=failed.message, code=STATUS_ERROR) if failed is not None else None,
     )

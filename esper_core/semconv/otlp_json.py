@@ -1,4 +1,4 @@
-"""OTLP JSON of traces: writes values and spans as text, and reads them into plain spans.
+"""OTLP JSON: writes values, spans and log records as text, and reads traces into plain spans.
 
 The form is that of the OTLP specification, not of protobuf's ``MessageToDict``: trace and span ids are hex,
 64-bit integers are decimal strings, NaN and infinities are the strings ``NaN``, ``Infinity`` and ``-Infinity``, enums
@@ -24,6 +24,7 @@ __all__ = [
     "SPAN_KIND_INTERNAL",
     "STATUS_ERROR",
     "EventJson",
+    "LogJson",
     "SpanJson",
     "StatusJson",
     "TracesData",
@@ -116,6 +117,20 @@ class SpanJson(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
     parent_span_id: str | None = None
     events: list[EventJson] = []
     status: StatusJson | None = None
+
+
+class LogJson(msgspec.Struct, rename="camel", gc=False):
+    """One log record in the form of OTLP JSON; times are decimal strings, ids hex."""
+
+    time_unix_nano: str
+    observed_time_unix_nano: str
+    severity_number: int
+    severity_text: str
+    event_name: str
+    attributes: list[_Pair]
+    trace_id: str
+    span_id: str
+    flags: int
 
 
 _EMPTY: Final[dict[str, object]] = {}

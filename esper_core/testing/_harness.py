@@ -134,7 +134,7 @@ class SinkHarness:
         return self._hub.drain(timeout_s)
 
     def contributed(self, hook: str) -> list[Any]:
-        """Call ``esper_span_processors`` or ``esper_metric_readers``; return the sink's result."""
+        """Call a hook that contributes, for example ``esper_span_processors``; return the sink's result."""
         return self._hub.call(self._name, hook)
 
     def statuses(self) -> Iterable[SinkStatusChanged]:

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TESTS = ("test_codec.py", "test_emitter.py", "test_instrumentation.py", "test_instrumentation_rl.py")
+UNITS = (
+    "test_codec.py",
+    "test_emitter.py",
+    "test_instrumentation.py",
+    "test_instrumentation_rl.py",
+    "test_log_events.py",
+)
+TESTS = (*(f"unit/{name}" for name in UNITS), "integration/test_log_events.py")
 
 
 def lowest() -> str:
@@ -56,7 +63,7 @@ def test_codec_emitter_and_instrumentation_hold_with_the_lowest_sdk(tmp_path: Pa
     result = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"),
-            *(str(ROOT / "tests" / "unit" / name) for name in TESTS),
+            *(str(ROOT / "tests" / name) for name in TESTS),
         ],
         capture_output=True,
         text=True,

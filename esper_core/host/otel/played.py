@@ -25,18 +25,22 @@ __all__ = ["ended_spans"]
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
-def ended_spans(event: TelemetryEvent[Payload], resource: Mapping[str, ResourceValue]) -> tuple[ReadableSpan, ...]:
+def ended_spans(
+    event: TelemetryEvent[Payload], resource: Mapping[str, ResourceValue], *, with_events: bool = True
+) -> tuple[ReadableSpan, ...]:
     """Rebuild the spans of an event, parents before children.
 
     Args:
         event: the event, as it was journaled.
         resource: the resource of its run.
+        with_events: with span events; False with ``[otel] events = "log"``.
     """
     described = Resource(dict(resource))
     scope = InstrumentationScope(SCOPE_NAME, __version__, SCHEMA_URL)
     trace_id = int(event.trace.trace_id, 16)
     moments = tuple(
-        Event(item.name, attributes=dict(item.attributes), timestamp=item.time_ns) for item in span_events(event)
+        Event(item.name, attributes=dict(item.attributes), timestamp=item.time_ns)
+        for item in (span_events(event) if with_events else ())
     )
 
     failed = failure(event.payload)

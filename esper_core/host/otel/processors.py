@@ -1,7 +1,7 @@
-"""Guarded wrappers of the span processors and metric readers that sinks contribute. Imported only with the SDK.
+"""Guarded wrappers of the processors and metric readers that sinks contribute. Imported only with the SDK.
 
-``on_end`` goes through a queue and a thread, so that an exporter that is slow or hangs never blocks the trainer.
-``on_start`` runs in the trainer's thread, because a processor may set attributes on the span. It is called only for
+Ended spans and log records go through a queue and a thread, so that an exporter that is slow or hangs never blocks the
+trainer. ``on_start`` runs in the trainer's thread, because a processor may set attributes on the span. It is called for
 processors that implement it; exceptions are caught, and after five failures in a row the processor is disabled.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -25,47 +25,38 @@ if TYPE_CHECKING:
     from esper_core.host.deliver.guard import Guard
     from esper_core.reading.account import SinkAccount
 
-__all__ = ["GuardedProcessor", "GuardedReader"]
+__all__ = ["GuardedReader", "GuardedSpanProcessor", "QueuedProcessor"]
 
-_QUEUE_SIZE = 2048
-_QUIET_STARTS = (SpanProcessor.on_start, BatchSpanProcessor.on_start)
+_QUEUE_SIZE: Final = 2048
+_QUIET_STARTS: Final = (SpanProcessor.on_start, BatchSpanProcessor.on_start)
+_PRIORITY_OF: Final = "esper_ppo_updated"
+"""Spans and log records have an update's priority."""
 
 
-class GuardedProcessor(SpanProcessor, Closable):
-    """One contributed span processor.
+class QueuedProcessor(Closable):
+    """A processor behind a queue and a thread of its own.
 
     Args:
         inner: the processor that the sink contributed.
         guard: catches and counts what it raises; its name is ``sink/Class``.
-        patient: wait for room in the queue instead of dropping spans (replay).
+        method: the method that takes an item; looked up at each call, so that a missing one is the sink's failure.
+        delivery: what it is, for reports.
+        patient: wait for room in the queue instead of dropping items (replay).
     """
 
-    def __init__(self, inner: SpanProcessor, guard: Guard, *, patient: bool = False) -> None:
-        self._inner = inner
+    def __init__(self, inner: Any, guard: Guard, method: str, delivery: str, *, patient: bool) -> None:
         self.guard = guard
-        self._starts = getattr(type(inner), "on_start", None) not in _QUIET_STARTS
+        self._inner = inner
         self._channel = QueueChannel(
             guard,
-            self._deliver,
+            lambda _, item: getattr(inner, method)(item),
             size=_QUEUE_SIZE,
             patience_s=30.0 if patient else 0.05,
             once=not patient,
             closer=lambda _: inner.shutdown(),
         )
-        self._channel.delivery = "span processor"
+        self._channel.delivery = delivery
         self._channel.open()
-
-    def _deliver(self, _: str, span: ReadableSpan) -> None:
-        self._inner.on_end(span)
-
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Call the processor's own ``on_start``; exceptions are caught and counted."""
-        if self._starts and not self.guard.is_disabled():
-            self.guard.call(self._inner.on_start, span, parent_context, counts=False)
-
-    def on_end(self, span: ReadableSpan) -> None:
-        """Queue an ended span."""
-        self._channel.put("esper_ppo_updated", span)
 
     def shutdown(self) -> None:
         """Do nothing: the host closes the processor within its deadline."""
@@ -80,7 +71,7 @@ class GuardedProcessor(SpanProcessor, Closable):
         self._channel.in_child()
 
     def begin_close(self, reason: object) -> None:
-        """Start delivering the queued spans, then shutting the processor down. Returns at once."""
+        """Start delivering the queued items, then shutting the processor down. Returns at once."""
         self._channel.begin_close(reason)
 
     def closed(self, timeout_s: float) -> bool:
@@ -91,13 +82,34 @@ class GuardedProcessor(SpanProcessor, Closable):
         """Give up on it."""
         self._channel.cut_off()
 
+    def put(self, item: Any) -> None:
+        """Queue an item. Any thread; never raises."""
+        self._channel.put(_PRIORITY_OF, item)
+
     def pending(self) -> int:
-        """The number of spans not yet delivered."""
+        """The number of items not yet delivered."""
         return self._channel.pending()
 
     def report(self) -> SinkAccount:
         """Its counters now."""
         return self._channel.report()
+
+
+class GuardedSpanProcessor(QueuedProcessor, SpanProcessor):
+    """One contributed span processor; the arguments are those of every queued one."""
+
+    def __init__(self, inner: SpanProcessor, guard: Guard, *, patient: bool = False) -> None:
+        super().__init__(inner, guard, "on_end", "span processor", patient=patient)
+        self._starts = getattr(type(inner), "on_start", None) not in _QUIET_STARTS
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Call the processor's own ``on_start``; exceptions are caught and counted."""
+        if self._starts and not self.guard.is_disabled():
+            self.guard.call(self._inner.on_start, span, parent_context, counts=False)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Queue an ended span."""
+        self.put(span)
 
 
 class GuardedReader(Closable):

@@ -1,9 +1,9 @@
 """Sets up the OpenTelemetry SDK. Only this module and those beside it import the SDK, and only when it is needed.
 
 Providers are built here and passed explicitly, never set globally. When an application has set its own provider, that
-one is used: it exports the spans and metrics and generates the ids. The processors and readers of sinks are then not
-attached, and a notice at the start says so. Nothing is registered at exit: the host closes every processor and reader
-within its one deadline.
+one is used: it exports the spans, metrics or log events and generates the ids. The processors and readers of sinks are
+then not attached, and a notice at the start says so. Nothing is registered at exit: the host closes every processor and
+reader within its one deadline. Log events have a provider and processors only if ``[otel] events`` asks for them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from opentelemetry import _logs as otel_logs
 from opentelemetry import metrics as otel_metrics
 from opentelemetry import trace as otel_trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -25,13 +26,16 @@ from esper_core.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from opentelemetry._logs import LoggerProvider
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.trace import Link, Tracer, TracerProvider
 
     from esper_core.config.schema import OtelConfig
+    from esper_core.host.deliver.guard import Guard
     from esper_core.host.deliver.hub import ActiveSink, Hub
-    from esper_core.host.otel.processors import GuardedProcessor, GuardedReader
+    from esper_core.host.otel.log_records import GuardedLogProcessor
+    from esper_core.host.otel.processors import GuardedReader, GuardedSpanProcessor
     from esper_core.host.otel.resource import ResourceValue
     from esper_core.reading.account import SinkAccount
 
@@ -39,6 +43,7 @@ __all__ = ["Providers"]
 
 _SPAN_HOOK: Final = "esper_span_processors"
 _METRIC_HOOK: Final = "esper_metric_readers"
+_LOG_HOOK: Final = "esper_log_record_processors"
 
 
 @dataclass
@@ -48,24 +53,26 @@ class Providers:
     Attributes:
         tracer_provider: None when no spans are made.
         meter_provider: None when no metrics are made.
-        logger_provider: the application's own, or None.
+        logger_provider: None when no log events are made.
         processors: the span processors of sinks, each with its guard.
+        log_processors: the log record processors of sinks, each with its guard.
         readers: the metric readers of sinks, each with its guard.
         notices: lines to print at the start.
     """
 
     tracer_provider: TracerProvider | None = None
     meter_provider: MeterProvider | None = None
-    logger_provider: Any = None
-    processors: list[GuardedProcessor] = field(default_factory=list)
+    logger_provider: LoggerProvider | None = None
+    processors: list[GuardedSpanProcessor] = field(default_factory=list)
+    log_processors: list[GuardedLogProcessor] = field(default_factory=list)
     readers: list[GuardedReader] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     _resource: Resource | None = None
 
     @property
     def active(self) -> bool:
-        """True when spans or metrics are received by anyone."""
-        return self.tracer_provider is not None or self.meter_provider is not None
+        """True when spans, metrics or log events are received by anyone."""
+        return any(item is not None for item in (self.tracer_provider, self.meter_provider, self.logger_provider))
 
     @property
     def tracer(self) -> Tracer | None:
@@ -84,12 +91,12 @@ class Providers:
         return (otel_trace.Link(outer),) if outer.is_valid else ()
 
     @property
-    def closables(self) -> tuple[GuardedProcessor | GuardedReader, ...]:
+    def closables(self) -> tuple[GuardedSpanProcessor | GuardedLogProcessor | GuardedReader, ...]:
         """The processors and readers to close within the deadline."""
-        return (*self.processors, *self.readers)
+        return (*self.processors, *self.log_processors, *self.readers)
 
     def in_child(self) -> None:
-        """In a forked child: no span is delivered and nothing is collected."""
+        """In a forked child: no span and no log record is delivered and nothing is collected."""
         for item in self.closables:
             item.in_child()
 
@@ -122,22 +129,26 @@ class Providers:
             SinkError: the SDK is missing, or a sink raised while it created its processors or readers.
         """
         made = cls()
-        wanting = [sink for sink in sinks if sink.loaded.hooks & {_SPAN_HOOK, _METRIC_HOOK}]
-        own_spans = made._adopt() if not patient else False
+        hooks = {_SPAN_HOOK, _METRIC_HOOK} if config.events == "span" else {_SPAN_HOOK, _METRIC_HOOK, _LOG_HOOK}
+        wanting = [sink for sink in sinks if sink.loaded.hooks & hooks]
+        own_spans = made._adopt(config) if not patient else False
         if config.sdk == "never" or (config.sdk == "auto" and not wanting):
+            made._say_what_is_not_carried(sinks, config)
             return made
         if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-            made.notices.append("OTEL_SDK_DISABLED is set: no spans and no metrics leave through OpenTelemetry")
+            what = "no spans and no metrics" if config.events == "span" else "no spans, no metrics and no log events"
+            made.notices.append(f"OTEL_SDK_DISABLED is set: {what} leave through OpenTelemetry")
             return made
         made._require_sdk(wanting, config)
-        made._collect(wanting, hub, spans=not own_spans, close_timeout_s=close_timeout_s, patient=patient)
+        made._collect(wanting, hub, config, spans=not own_spans, close_timeout_s=close_timeout_s, patient=patient)
+        made._say_what_is_not_carried(sinks, config)
         if not patient:
             made._build(resource, always=config.sdk == "always")
         return made
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _adopt(self) -> bool:
+    def _adopt(self, config: OtelConfig) -> bool:
         """Use the providers that the application has set; return True when its tracer provider is one of them."""
         tracers = otel_trace.get_tracer_provider()
         own = not isinstance(tracers, otel_trace.ProxyTracerProvider | otel_trace.NoOpTracerProvider)
@@ -146,6 +157,13 @@ class Providers:
         meters = otel_metrics.get_meter_provider()
         if not isinstance(meters, otel_metrics.NoOpMeterProvider) and type(meters).__name__ != "_ProxyMeterProvider":
             self.meter_provider = meters
+        if config.events != "span":
+            loggers = otel_logs.get_logger_provider()
+            if (
+                not isinstance(loggers, otel_logs.NoOpLoggerProvider)
+                and type(loggers).__name__ != "ProxyLoggerProvider"
+            ):
+                self.logger_provider = loggers
         return own
 
     def _require_sdk(self, wanting: Sequence[ActiveSink], config: OtelConfig) -> None:
@@ -159,9 +177,16 @@ class Providers:
             ) from error
 
     def _collect(
-        self, wanting: Sequence[ActiveSink], hub: Hub, *, spans: bool, close_timeout_s: float, patient: bool
+        self,
+        wanting: Sequence[ActiveSink],
+        hub: Hub,
+        config: OtelConfig,
+        *,
+        spans: bool,
+        close_timeout_s: float,
+        patient: bool,
     ) -> None:
-        from esper_core.host.otel.processors import GuardedProcessor, GuardedReader  # noqa: PLC0415  # needs the SDK
+        from esper_core.host.otel.processors import GuardedReader, GuardedSpanProcessor  # noqa: PLC0415  # needs the SDK
 
         for sink in wanting:
             loaded = sink.loaded
@@ -169,27 +194,58 @@ class Providers:
                 if not spans:
                     self._say_adopted("tracer", "span processors", loaded.name)
                 else:
-                    for processor in self._contributed(sink, hub, _SPAN_HOOK):
-                        guard = hub.guard(
-                            f"{loaded.name}/{type(processor).__name__}",
-                            distribution=loaded.distribution,
-                            version=loaded.version,
-                            owner=loaded.owner,
-                        )
-                        self.processors.append(GuardedProcessor(processor, guard, patient=patient))
+                    self.processors += [
+                        GuardedSpanProcessor(item, guard, patient=patient)
+                        for item, guard in self._contributed(sink, hub, _SPAN_HOOK)
+                    ]
             # A replay makes no measurements: readers would export empty batches.
             if _METRIC_HOOK in loaded.hooks and not patient:
                 if self.meter_provider is not None:
                     self._say_adopted("meter", "metric readers", loaded.name)
                 else:
-                    for reader in self._contributed(sink, hub, _METRIC_HOOK):
-                        guard = hub.guard(
-                            f"{loaded.name}/{type(reader).__name__}",
-                            distribution=loaded.distribution,
-                            version=loaded.version,
-                            owner=loaded.owner,
-                        )
-                        self.readers.append(GuardedReader(reader, guard, timeout_s=close_timeout_s))
+                    self.readers += [
+                        GuardedReader(item, guard, timeout_s=close_timeout_s)
+                        for item, guard in self._contributed(sink, hub, _METRIC_HOOK)
+                    ]
+            if _LOG_HOOK in loaded.hooks and config.events != "span":
+                self._collect_logs(sink, hub, patient=patient)
+
+    def _collect_logs(self, sink: ActiveSink, hub: Hub, *, patient: bool) -> None:
+        from esper_core.host.otel.log_records import GuardedLogProcessor  # noqa: PLC0415  # the SDK's unstable part
+
+        if self.logger_provider is not None:
+            self._say_adopted("logger", "log record processors", sink.loaded.name)
+            return
+        self.log_processors += [
+            GuardedLogProcessor(item, guard, patient=patient) for item, guard in self._contributed(sink, hub, _LOG_HOOK)
+        ]
+
+    def _say_what_is_not_carried(self, sinks: Sequence[ActiveSink], config: OtelConfig) -> None:
+        """Say which sinks bring spans and no log events, or the reverse, and what ``[otel] events`` keeps from them."""
+        key = f'[otel] events = "{config.events}"'
+        if config.events == "span":
+            self.notices += [
+                f'{key} makes no log events, and sink "{sink.loaded.name}" carries no others: '
+                'set otel.events = "log" or "both"'
+                for sink in sinks
+                if _LOG_HOOK in sink.loaded.hooks and _SPAN_HOOK not in sink.loaded.hooks
+            ]
+            return
+        with_spans, with_logs = (
+            {item.guard.name.partition("/")[0] for item in found} for found in (self.processors, self.log_processors)
+        )
+        remedy = 'set otel.events = "span" or "both"' if config.events == "log" else 'set otel.events = "span"'
+        what = "an update's events do not reach it" if config.events == "log" else "its spans alone have the events"
+        self.notices += [
+            f'sink "{sink.loaded.name}" carries no log events ({key}): {what}; {remedy}, or add a sink that does'
+            for sink in sinks
+            if sink.loaded.name in with_spans - with_logs and self.logger_provider is None
+        ]
+        if self.tracer_provider is not None and self.logger_provider is None and not self.log_processors:
+            self.notices.append(
+                f"{key}, but the application's own OpenTelemetry has no logger provider: log events reach nobody; "
+                'set one, or otel.events = "span"'
+            )
 
     def _say_adopted(self, kind: str, what: str, sink: str) -> None:
         self.notices.append(
@@ -197,18 +253,32 @@ class Providers:
         )
 
     @staticmethod
-    def _contributed(sink: ActiveSink, hub: Hub, hook: str) -> list[Any]:
+    def _contributed(sink: ActiveSink, hub: Hub, hook: str) -> list[tuple[Any, Guard]]:
+        """What a sink brings, each with a guard of its own."""
+        loaded = sink.loaded
         try:
-            return hub.call(sink.loaded.name, hook)
+            found = hub.call(loaded.name, hook)
         except EsperError:
             raise  # the sink's own message, already written for the user
         except BaseException as error:  # a sink may raise anything, SystemExit included
             if isinstance(error, KeyboardInterrupt):
                 raise
             raise SinkError(
-                f"sink {sink.loaded.origin} failed in {hook}: {error_text(error)}",
-                hint=f"check [sink.{sink.loaded.name}], or leave it out with `--no-sink {sink.loaded.name}`",
+                f"sink {loaded.origin} failed in {hook}: {error_text(error)}",
+                hint=f"check [sink.{loaded.name}], or leave it out with `--no-sink {loaded.name}`",
             ) from error
+        return [
+            (
+                item,
+                hub.guard(
+                    f"{loaded.name}/{type(item).__name__}",
+                    distribution=loaded.distribution,
+                    version=loaded.version,
+                    owner=loaded.owner,
+                ),
+            )
+            for item in found
+        ]
 
     def _build(self, resource: Mapping[str, ResourceValue], *, always: bool) -> None:
         from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider  # noqa: PLC0415  # optional SDK
@@ -236,3 +306,7 @@ class Providers:
             self.meter_provider = SdkMeterProvider(
                 metric_readers=[reader.inner for reader in self.readers], resource=described, shutdown_on_exit=False
             )
+        if self.logger_provider is None and self.log_processors:
+            from esper_core.host.otel.log_records import build_logger_provider  # noqa: PLC0415  # as above
+
+            self.logger_provider = build_logger_provider(described, self.log_processors)

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
@@ -26,8 +27,32 @@ from esper_core.events import HeadStats, PPOUpdatePayload, SpanRef, TelemetryEve
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
     from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, NumberDataPoint
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--account-table", action="store_true", help="print what became of each fault plan's items")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The account of each fault plan: the journal's count, the receiver's own, and the run's report."""
+    config = terminalreporter.config
+    if not config.getoption("--account-table", default=False):
+        return
+    rows = sorted(
+        dict(report.user_properties)["account"]
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.getreports(outcome)
+        if report.when == "call" and "account" in dict(report.user_properties)
+    )
+    terminalreporter.write_line("| fault plan | signal | emitted | delivered | lost | unaccounted | lost, yet there |")
+    terminalreporter.write_line("|---|---|---|---|---|---|---|")
+    for name, signal, emitted, delivered, lost in rows:
+        over = delivered + lost - emitted
+        cells = (name, signal, emitted, delivered, lost, max(0, -over), max(0, over))
+        terminalreporter.write_line(f"| {' | '.join(map(str, cells))} |")
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +93,7 @@ class Receiver:
     hanging: int = 0
     traces: list[ExportTraceServiceRequest] = field(default_factory=list)
     metrics: list[ExportMetricsServiceRequest] = field(default_factory=list)
+    logs: list[ExportLogsServiceRequest] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
 
     def spans(self) -> list[Span]:
@@ -77,6 +103,15 @@ class Receiver:
             for resource in request.resource_spans
             for scope in resource.scope_spans
             for span in scope.spans
+        ]
+
+    def records(self) -> list[LogRecord]:
+        return [
+            record
+            for request in self.logs
+            for resource in request.resource_logs
+            for scope in resource.scope_logs
+            for record in scope.log_records
         ]
 
     def all_metrics(self) -> list[Metric]:
@@ -94,6 +129,8 @@ class Receiver:
     def take(self, path: str, body: bytes) -> None:
         if path.endswith("traces"):
             self.traces.append(ExportTraceServiceRequest.FromString(body))
+        elif path.endswith("logs"):
+            self.logs.append(ExportLogsServiceRequest.FromString(body))
         else:
             self.metrics.append(ExportMetricsServiceRequest.FromString(body))
 
@@ -103,6 +140,9 @@ def _partial(path: str, receiver: Receiver) -> bytes:
     if path.endswith("traces"):
         made = ExportTraceServiceResponse()
         made.partial_success.rejected_spans = receiver.reject
+    elif path.endswith("logs"):
+        made = ExportLogsServiceResponse()
+        made.partial_success.rejected_log_records = receiver.reject
     else:
         made = ExportMetricsServiceResponse()
         made.partial_success.rejected_data_points = receiver.reject

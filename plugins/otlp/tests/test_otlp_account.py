@@ -1,5 +1,7 @@
 """Whatever the receiver does: delivered + lost == emitted, by the receiver's own count and the journal's.
 
+``--account-table`` prints the figures of each plan.
+
 The rule: an item is delivered when the receiver acknowledged it before the end, and lost otherwise. Where nobody can
 know (a request read and then reset, an answer that comes after the deadline) it counts as lost, so that the receiver
 may have more than the account says, and never less.
@@ -19,6 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
@@ -28,14 +31,14 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from esper_core.config.schema import EsperConfig, RunConfig
+from esper_core.config.schema import EsperConfig, OtelConfig, RunConfig
 from esper_core.events import PPOUpdatePayload, RunStarted
 from esper_core.host.session import Session
 from esper_core.reading import open_run
 from esper_core.runs import create_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 STEPS = ("ok", "hang", "503", "429", "401", "404", "slow", "reset unread", "reset read", "partial")
@@ -64,7 +67,7 @@ class Plan:
 
 @dataclass
 class Faulty:
-    """A real HTTP receiver with a plan. It counts by ids: span ids, and the times of updates' KL points.
+    """A real HTTP receiver with a plan. It counts ids: of spans; times of updates' KL points; span and epoch of logs.
 
     Attributes:
         kept: ids it has.
@@ -102,6 +105,14 @@ def ids_of(path: str, body: bytes) -> list[tuple[str, int]]:
             for scope in resource.scope_spans
             for span in scope.spans
         ]
+    if path.endswith("logs"):
+        logs = ExportLogsServiceRequest.FromString(body)
+        return [
+            ("log", log_id(record.span_id.hex(), epoch_of(record)))
+            for resource in logs.resource_logs
+            for scope in resource.scope_logs
+            for record in scope.log_records
+        ]
     metrics = ExportMetricsServiceRequest.FromString(body)
     return [
         ("update", point.time_unix_nano)
@@ -111,6 +122,16 @@ def ids_of(path: str, body: bytes) -> list[tuple[str, int]]:
         if metric.name == "esper.ppo.last.kl_divergence"
         for point in metric.gauge.data_points
     ]
+
+
+def log_id(span_id: str, epoch: int) -> int:
+    """A log record has no id of its own; an update has one for each epoch."""
+    return int(span_id, 16) * 100 + epoch
+
+
+def epoch_of(record: Any) -> int:
+    assert record.event_name == "esper.ppo.kl"
+    return next(item.value.int_value for item in record.attributes if item.key == "esper.ppo.kl.epoch")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -153,6 +174,10 @@ class Handler(BaseHTTPRequestHandler):
             spans = ExportTraceServiceResponse()
             spans.partial_success.rejected_spans = rejected
             return spans.SerializeToString()
+        if self.path.endswith("logs"):
+            logs = ExportLogsServiceResponse()
+            logs.partial_success.rejected_log_records = rejected
+            return logs.SerializeToString()
         points = ExportMetricsServiceResponse()
         points.partial_success.rejected_data_points = rejected
         return points.SerializeToString()
@@ -247,14 +272,19 @@ def train(base: Path, url: str, plan: Plan, signals: tuple[str, ...]) -> Outcome
         "close_timeout_s": plan.close_s,
     }
     config = EsperConfig(
-        sinks=("journal", "otlp"), sink={"otlp": table}, run=RunConfig(close_timeout_s=plan.close_s + 2.0)
+        sinks=("journal", "otlp"),
+        sink={"otlp": table},
+        run=RunConfig(close_timeout_s=plan.close_s + 2.0),
+        otel=OtelConfig(events="log" if "logs" in signals else "span"),
     )
     with Session(config, run=create_run(base), install_signal_handlers=False) as session:
         session.emitter.emit_run_started(RunStarted(environment="toy"))
         for number in range(1, plan.updates + 1):
             session.emitter.begin_rollout(number)
             session.emitter.begin_update(number)
-            session.emitter.emit_ppo_update(PPOUpdatePayload(update_id=number, kl_divergence=0.01, kl_joint=0.01))
+            session.emitter.emit_ppo_update(
+                PPOUpdatePayload(update_id=number, kl_divergence=0.01, kl_joint=0.01, kl_by_epoch=(0.005, 0.01))
+            )
             time.sleep(0.02)
         closing_at = time.monotonic()
     assert session.run is not None
@@ -266,6 +296,8 @@ def train(base: Path, url: str, plan: Plan, signals: tuple[str, ...]) -> Outcome
             emitted |= {("span", int(span.span_id, 16)) for span in event.trace.spans}
         if "metrics" in signals and event.kind == "ppo_updated":
             emitted.add(("update", event.time_ns))
+        if "logs" in signals and event.kind == "ppo_updated":
+            emitted |= {("log", log_id(event.trace.own.span_id, epoch)) for epoch in (1, 2)}
     return Outcome(emitted, report.lost, closing_at, session.report.close_s, report.message)
 
 
@@ -308,16 +340,20 @@ NAMED = {
 
 
 @pytest.mark.parametrize("name", NAMED)
-@pytest.mark.parametrize("signal", ["traces", "metrics"])
-def test_what_is_emitted_is_delivered_or_lost(serve: Any, tmp_path: Path, name: str, signal: str) -> None:
+@pytest.mark.parametrize("signal", ["traces", "metrics", "logs"])
+def test_what_is_emitted_is_delivered_or_lost(
+    serve: Any, tmp_path: Path, record_property: Callable[[str, object], None], name: str, signal: str
+) -> None:
     plan = NAMED[name]
     faulty, url = serve(plan)
-    check(faulty, plan, train(tmp_path, url, plan, (signal,)))
+    outcome = train(tmp_path, url, plan, (signal,))
+    record_property("account", [name, signal, len(outcome.emitted), len(faulty.kept), outcome.lost])
+    check(faulty, plan, outcome)
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_any_plan_adds_up(serve: Any, tmp_path: Path, seed: int) -> None:
-    """Both signals at once, faults in any order, the deadline anywhere."""
+    """All signals at once, faults in any order, the deadline anywhere."""
     draw = random.Random(seed)
     plan = Plan(
         steps=tuple(draw.choice(STEPS) for _ in range(draw.randrange(12))),
@@ -328,7 +364,7 @@ def test_any_plan_adds_up(serve: Any, tmp_path: Path, seed: int) -> None:
         updates=draw.randrange(5, 40),
     )
     faulty, url = serve(plan)
-    check(faulty, plan, train(tmp_path, url, plan, ("traces", "metrics")))
+    check(faulty, plan, train(tmp_path, url, plan, ("traces", "metrics", "logs")))
 
 
 def test_spans_that_are_being_encoded_when_time_is_over_are_counted(serve: Any, tmp_path: Path) -> None:

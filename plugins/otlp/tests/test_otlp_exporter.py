@@ -12,8 +12,8 @@ from opentelemetry.trace import SpanContext, TraceFlags
 from esper_sink_otlp.config import OtlpConfig
 from esper_sink_otlp.exporter import Exporter, StateChange
 from esper_sink_otlp.sender import Sender
-from esper_sink_otlp.settings import SpanSettings, resolve
-from esper_sink_otlp.spans import SpanSource
+from esper_sink_otlp.settings import QueueSettings, resolve
+from esper_sink_otlp.spans import span_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ class Rig:
     ) -> None:
         self.changes: list[StateChange] = []
         settings = resolve(OtlpConfig(endpoint=receiver.url, timeout_s=table.pop("timeout_s", 20.0)), {}, "traces")
-        self.source = SpanSource(SpanSettings(queue_size=queue, batch_size=batch, delay_s=0.01), **table)
+        self.source = span_source(QueueSettings(queue_size=queue, batch_size=batch, delay_s=0.01), **table)
         self.exporter = Exporter(
             "traces",
             Sender(settings, str),
@@ -135,7 +135,7 @@ def test_a_refused_token_is_an_outage_until_it_is_replaced(
 def test_a_span_that_cannot_be_encoded_costs_itself_alone(receiver: Any) -> None:
     """An encoder's error is permanent: the batch is divided, and the one is counted."""
     rig = Rig(receiver, batch=16)
-    rig.source._settings = SpanSettings(queue_size=1000, batch_size=16, delay_s=60.0)
+    rig.source._settings = QueueSettings(queue_size=1000, batch_size=16, delay_s=60.0)
     rig.put(range(7))
     context = SpanContext(99, 99, is_remote=False, trace_flags=TraceFlags(1))
     rig.source.put(
@@ -208,7 +208,7 @@ def test_a_receiver_that_was_away_before_the_end_costs_a_few_more_tries(
 def test_a_short_outage_at_the_very_end_is_tried_again(receiver: Any) -> None:
     receiver.script = [503]
     rig = Rig(receiver, batch=100)
-    rig.source._settings = SpanSettings(queue_size=1000, batch_size=100, delay_s=60.0)
+    rig.source._settings = QueueSettings(queue_size=1000, batch_size=100, delay_s=60.0)
     rig.put(range(5))
     assert rig.exporter.close(CLOSE_S)
     assert len(receiver.requests) == 2

@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from opentelemetry._logs import LogRecord
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import (
+    LogsServiceServicer,
+    add_LogsServiceServicer_to_server,
+)
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import (
     MetricsServiceServicer,
@@ -20,6 +26,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     TraceServiceServicer,
     add_TraceServiceServicer_to_server,
 )
+from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk.metrics.export import MetricsData
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
@@ -29,8 +36,8 @@ from esper_core.hooks import Secret
 from esper_sink_otlp.config import OtlpConfig
 from esper_sink_otlp.exporter import Exporter
 from esper_sink_otlp.sender import Sender
-from esper_sink_otlp.settings import SpanSettings, resolve
-from esper_sink_otlp.spans import SpanSource
+from esper_sink_otlp.settings import QueueSettings, resolve
+from esper_sink_otlp.spans import span_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,9 +48,13 @@ def span(number: int) -> ReadableSpan:
     return ReadableSpan(name=f"span-{number}", context=context, resource=Resource({}), start_time=1, end_time=2)
 
 
+def record(number: int) -> ReadableLogRecord:
+    return ReadableLogRecord(LogRecord(timestamp=number, event_name="a", attributes={"b": 1}), resource=Resource({}))
+
+
 @dataclass
 class GrpcReceiver:
-    """Answers as ``answer`` says: a status code, ``"ok"``, ``"hang"``; keeps the span ids it took."""
+    """Answers as ``answer`` says: a status code, ``"ok"``, ``"hang"``; keeps span ids and records' times."""
 
     url: str = ""
     answer: Any = "ok"
@@ -65,6 +76,8 @@ class GrpcReceiver:
         self.decide(context)
         if hasattr(request, "resource_metrics"):
             return ExportMetricsServiceResponse()
+        if hasattr(request, "resource_logs"):
+            return self.export_logs(request)
         spans = [
             int.from_bytes(one.span_id, "big")
             for resource in request.resource_spans
@@ -74,6 +87,18 @@ class GrpcReceiver:
         self.kept.update(spans[self.reject :])
         made = ExportTraceServiceResponse()
         made.partial_success.rejected_spans = min(self.reject, len(spans))
+        return made
+
+    def export_logs(self, request: Any) -> Any:
+        times = [
+            one.time_unix_nano
+            for resource in request.resource_logs
+            for scope in resource.scope_logs
+            for one in scope.log_records
+        ]
+        self.kept.update(times[self.reject :])
+        made = ExportLogsServiceResponse()
+        made.partial_success.rejected_log_records = min(self.reject, len(times))
         return made
 
 
@@ -88,9 +113,13 @@ def server() -> Iterator[GrpcReceiver]:
     class Metrics(MetricsServiceServicer):
         Export = staticmethod(found.export)
 
+    class Logs(LogsServiceServicer):
+        Export = staticmethod(found.export)
+
     made = grpc.server(futures.ThreadPoolExecutor(4))
     add_TraceServiceServicer_to_server(Traces(), made)
     add_MetricsServiceServicer_to_server(Metrics(), made)
+    add_LogsServiceServicer_to_server(Logs(), made)
     found.url = f"http://127.0.0.1:{made.add_insecure_port('127.0.0.1:0')}"
     made.start()
     yield found
@@ -102,14 +131,14 @@ def settings(url: str, signal: Any = "traces", **table: Any) -> Any:
     return resolve(OtlpConfig(protocol="grpc", endpoint=url, **{"timeout_s": 2.0, **table}), {}, signal)
 
 
-def test_both_signals_arrive_with_their_headers(server: GrpcReceiver) -> None:
-    for signal, payload in (("traces", [span(1)]), ("metrics", MetricsData([]))):
+def test_all_signals_arrive_with_their_headers(server: GrpcReceiver) -> None:
+    for signal, payload in (("traces", [span(1)]), ("metrics", MetricsData([])), ("logs", [record(5)])):
         sender = Sender(settings(server.url, signal, headers={"X-Token": Secret("t")}), str)
         assert sender.send(payload, 2.0).ok
         sender.close()
         assert server.metadata["x-token"] == "t"
-    assert server.kept == {2}
-    assert server.calls == 2
+    assert server.kept == {2, 5}
+    assert server.calls == 3
 
 
 @pytest.mark.parametrize(
@@ -161,7 +190,7 @@ def test_closing_from_another_thread_ends_a_call(server: GrpcReceiver) -> None:
 @pytest.mark.parametrize("answer", ["hang", grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED, "ok"])
 def test_delivered_and_lost_add_up(server: GrpcReceiver, eventually: Callable[..., Any], answer: Any) -> None:
     server.answer = answer
-    source = SpanSource(SpanSettings(queue_size=1000, batch_size=10, delay_s=0.01))
+    source = span_source(QueueSettings(queue_size=1000, batch_size=10, delay_s=0.01))
     exporter = Exporter(
         "traces",
         Sender(settings(server.url), str),
@@ -181,7 +210,7 @@ def test_delivered_and_lost_add_up(server: GrpcReceiver, eventually: Callable[..
 
 def test_an_outage_costs_nothing(server: GrpcReceiver, eventually: Callable[..., Any]) -> None:
     server.answer = grpc.StatusCode.UNAVAILABLE
-    source = SpanSource(SpanSettings(queue_size=1000, batch_size=10, delay_s=0.01))
+    source = span_source(QueueSettings(queue_size=1000, batch_size=10, delay_s=0.01))
     exporter = Exporter(
         "traces",
         Sender(settings(server.url), str),
@@ -200,10 +229,11 @@ def test_an_outage_costs_nothing(server: GrpcReceiver, eventually: Callable[...,
     assert exporter.account.lost == 0
 
 
-def test_partial_success_is_counted(server: GrpcReceiver) -> None:
+@pytest.mark.parametrize(("signal", "make"), [("traces", span), ("logs", record)])
+def test_partial_success_is_counted(server: GrpcReceiver, signal: str, make: Callable[[int], object]) -> None:
     server.reject = 3
-    sender = Sender(settings(server.url), str)
-    answer = sender.send([span(number) for number in range(10)], 2.0)
+    sender = Sender(settings(server.url, signal), str)
+    answer = sender.send([make(number) for number in range(10)], 2.0)
     sender.close()
     assert answer.ok
     assert answer.rejected == 3

@@ -52,14 +52,20 @@ def places(url: str) -> dict[str, dict[str, str]]:
         "query": {
             "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{url}/v1/traces?key={QUOTED}",
             "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{url}/v1/metrics?key={QUOTED}",
+            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": f"{url}/v1/logs?key={QUOTED}",
         },
         "query in the table": {
             "ESPER_SINK__OTLP__TRACES_ENDPOINT": f"{url}/v1/traces?key={QUOTED}",
             "ESPER_SINK__OTLP__METRICS_ENDPOINT": f"{url}/v1/metrics?key={QUOTED}",
+            "ESPER_SINK__OTLP__LOGS_ENDPOINT": f"{url}/v1/logs?key={QUOTED}",
         },
         "header": {
             "OTEL_EXPORTER_OTLP_ENDPOINT": url,
             "OTEL_EXPORTER_OTLP_HEADERS": f"authorization=Bearer%20{QUOTED}",
+        },
+        "header of logs": {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": url,
+            "OTEL_EXPORTER_OTLP_LOGS_HEADERS": f"authorization=Bearer%20{QUOTED}",
         },
         "proxy": {
             "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.invalid:4318",
@@ -74,7 +80,7 @@ def test_no_command_and_no_file_holds_it(receiver: Any, tmp_path: Path, place: s
     """A receiver that quotes the secret back is the worst case: errors quote the receiver."""
     sent = BASIC if place in {"proxy", "password", "password in the table"} else f"?key={QUOTED} Bearer {CANARY}"
     receiver.answer, receiver.echo = 404, f"no such path, with {sent}"
-    env = places(receiver.url)[place]
+    env = places(receiver.url)[place] | {"ESPER_OTEL__EVENTS": "both"}
     where = ("--no-config", "--env", "CartPole-v1", "--updates", "2", "--sinks", "console,journal,otlp")
     done = [
         esper("ppo", *where, env=env, cwd=tmp_path),
@@ -85,7 +91,7 @@ def test_no_command_and_no_file_holds_it(receiver: Any, tmp_path: Path, place: s
     assert "404" in done[1].stdout
     for item in done:
         assert not leaks(item.stdout + item.stderr), item.args
-    assert receiver.requests
+    assert {path.partition("?")[0].rpartition("/")[2] for path, _ in receiver.requests} == {"traces", "metrics", "logs"}
     files = [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
     assert {"trainer.log", "run.json", "summary.json", "config.toml"} <= {path.name for path in files}
     for path in files:

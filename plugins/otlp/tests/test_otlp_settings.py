@@ -7,10 +7,13 @@ import re
 import msgspec
 import pytest
 
-from esper_core.errors import ConfigError
+from esper_core.config.schema import EsperConfig, OtelConfig
+from esper_core.errors import ConfigError, SinkError
+from esper_core.events import PPOUpdatePayload
 from esper_core.hooks import Secret
+from esper_core.host.session import Session
 from esper_sink_otlp.config import OtlpConfig
-from esper_sink_otlp.settings import metric_settings, resolve, span_settings
+from esper_sink_otlp.settings import metric_settings, queue_settings, resolve
 
 
 @pytest.mark.parametrize(
@@ -76,6 +79,29 @@ def test_headers_of_table_and_variable_join_and_never_show() -> None:
     assert "s3cret" not in repr(found)
 
 
+def test_logs_have_endpoints_headers_and_a_queue_of_their_own() -> None:
+    env = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://base:1",
+        "OTEL_EXPORTER_OTLP_LOGS_HEADERS": "authorization=Bearer%20s3cret",
+        "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT": "3",
+        "OTEL_BSP_MAX_QUEUE_SIZE": "9",
+        "OTEL_BLRP_MAX_QUEUE_SIZE": "100",
+        "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": "7",
+        "OTEL_BLRP_SCHEDULE_DELAY": "250",
+    }
+    found = resolve(OtlpConfig(), env, "logs")
+    assert found.endpoint == "http://base:1/v1/logs"
+    assert dict(found.headers) == {"authorization": "Bearer s3cret"}
+    assert "s3cret" not in repr(found)
+    assert found.timeout_s == 3.0
+    assert dict(resolve(OtlpConfig(), env, "traces").headers) == {}
+    own = {**env, "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://loki:3100/otlp/v1/logs"}
+    assert resolve(OtlpConfig(), own, "logs").endpoint == "http://loki:3100/otlp/v1/logs"
+    assert resolve(OtlpConfig(logs_endpoint="http://l:2/x"), own, "logs").endpoint == "http://l:2/x"
+    queue = queue_settings(OtlpConfig(), env, "logs")
+    assert (queue.queue_size, queue.batch_size, queue.delay_s) == (100, 7, 0.25)
+
+
 def test_numbers_fall_through_with_their_units() -> None:
     env = {
         "OTEL_EXPORTER_OTLP_TIMEOUT": "3",
@@ -86,7 +112,7 @@ def test_numbers_fall_through_with_their_units() -> None:
         "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "DELTA",
     }
     assert resolve(OtlpConfig(), env, "traces").timeout_s == 3.0
-    spans = span_settings(OtlpConfig(), env)
+    spans = queue_settings(OtlpConfig(), env, "traces")
     assert (spans.queue_size, spans.batch_size, spans.delay_s) == (100, 100, 0.25)
     metrics = metric_settings(OtlpConfig(), env)
     assert (metrics.interval_s, metrics.temporality) == (2.5, "delta")
@@ -151,9 +177,50 @@ def test_errors_name_the_key_or_variable(config: dict[str, str], env: dict[str, 
 def test_variables_are_held_to_the_bounds_of_the_table(name: str, value: str, words: str) -> None:
     """``0`` was a loop of 170 requests a second once, and a queue of 0 lost every span."""
     with pytest.raises(ConfigError, match=re.escape(words)) as caught:
-        (span_settings(OtlpConfig(), {name: value}), metric_settings(OtlpConfig(), {name: value}))
+        (queue_settings(OtlpConfig(), {name: value}, "traces"), metric_settings(OtlpConfig(), {name: value}))
     assert name in str(caught.value)
     assert caught.value.exit_code == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://ann:s3cret@:4318", "'http://***@:4318' is not"),
+        ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "a=s3cret%0Ax", "the value of a has"),
+        ("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "nan", "expected float > 0.0"),
+        ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "http/json", "http/protobuf, grpc"),
+        ("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "zstd", "none, gzip, deflate"),
+        ("OTEL_BLRP_MAX_QUEUE_SIZE", "0", "expected int >= 1"),
+        ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "-1", "expected int >= 1"),
+        ("OTEL_BLRP_SCHEDULE_DELAY", "0", "(delay_s = 0): expected float > 0.0"),
+        ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "many", "must be a non-negative integer but got many"),
+    ],
+)
+def test_variables_of_logs_are_refused_by_a_run_with_log_events_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    """They may be meant for another program in the same environment."""
+    monkeypatch.setenv(name, value)
+    with Session(
+        EsperConfig(sinks=("otlp",), sink={"otlp": {"close_timeout_s": 0.01}}), install_signal_handlers=False
+    ) as session:
+        session.emitter.emit_ppo_update(PPOUpdatePayload(update_id=1, kl_by_epoch=(0.01,)))
+    wanting = EsperConfig(sinks=("otlp",), sink={"otlp": {"close_timeout_s": 0.01}}, otel=OtelConfig(events="both"))
+    with pytest.raises(ConfigError) as caught, Session(wanting, install_signal_handlers=False):
+        pass
+    assert caught.value.exit_code == 64
+    assert name in str(caught.value)
+    assert words in f"{caught.value} {caught.value.hint}"
+    assert "s3cret" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_logs_alone_are_refused_where_there_are_no_log_events() -> None:
+    config = EsperConfig(sinks=("otlp",), sink={"otlp": {"signals": ["logs"]}})
+    with (
+        pytest.raises(SinkError, match=r'"logs"\] sends nothing with \[otel\] events = "span": set otel.events'),
+        Session(config, origins={"sinks": "--sinks"}, install_signal_handlers=False),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), 1e300])

@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import zlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 pytest.importorskip("aiohttp", reason="pip install 'esper-sink-tui[listen]'")
 
 from esper_core.errors import UsageError
-from esper_core.semconv.codec import encode
+from esper_core.semconv.codec import encode, encode_log_events
 from esper_sink_tui import intake
 from esper_sink_tui.addresses import is_loopback, parse_address
 from esper_sink_tui.intake import RequestRefusedError, inflate
@@ -104,6 +105,29 @@ def test_traces_become_the_same_events(kit: Kit, receiver: Receiver, watch: Watc
     assert model.snapshot.tamiyo == kit.fed(events).snapshot().tamiyo
     assert model.snapshot.heads == kit.fed(events).snapshot().heads
     assert model.source == "OTLP"
+
+
+@pytest.mark.parametrize("form", ["span", "log", "both"])
+def test_the_screen_is_the_same_whatever_form_the_events_have(
+    kit: Kit, receiver: Receiver, watch: Watch, form: str
+) -> None:
+    """Log events arrive in requests of their own; the spans' attributes have every value."""
+    events = [
+        replace(event, payload=replace(event.payload, kl_by_epoch=(0.01, 0.02)))
+        if event.kind == "ppo_updated"
+        else event
+        for event in kit.drift(12)
+    ]
+    lines = [json.loads(encode(event, {}, with_events=form != "log")) for event in events]
+    logs = [json.loads(line) for event in events if (line := encode_log_events(event, {}))] if form != "span" else []
+    spans = {"resourceSpans": [item for line in lines for item in line["resourceSpans"]]}
+    assert post(receiver, json.dumps(spans).encode(), JSON)[0] == 200
+    for records in logs:
+        assert post(receiver, json.dumps(records).encode(), JSON, "/v1/logs")[:2] == (200, b"{}")
+    assert form == "span" or logs
+    assert receiver.rejected == 0
+    assert read(watch).snapshot.tamiyo == kit.fed(events).snapshot().tamiyo
+    assert read(watch).snapshot.heads == kit.fed(events).snapshot().heads
 
 
 def test_several_runs_at_once(kit: Kit, receiver: Receiver, watch: Watch) -> None:

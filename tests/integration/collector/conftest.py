@@ -435,6 +435,7 @@ def play(
     between: Callable[[int], None] = lambda _: None,
     inside_update: Callable[[int], None] = lambda _: None,
     clock_ns: Callable[[], int] = time.time_ns,
+    events: Any = "span",
 ) -> Played:
     """Emit a run of two heads through a Session with journal and otlp; its KL is ``kl(update)``.
 
@@ -447,15 +448,16 @@ def play(
         between: called before each update.
         inside_update: called between rollout and the update's end.
         clock_ns: the emitter's clock, for runs of long ago.
+        events: ``[otel] events``.
     """
-    from esper_core.config.schema import EsperConfig
+    from esper_core.config.schema import EsperConfig, OtelConfig
     from esper_core.events import HeadStats, PPOUpdatePayload, RunStarted
     from esper_core.health import classify_kl
     from esper_core.host.session import Session
     from esper_core.runs.layout import create_run
 
     table = {"otlp": {"delay_s": 0.1, "update_interval_s": 0.1, "interval_s": 0.5, **otlp}} if otlp is not None else {}
-    config = EsperConfig(sinks=("journal", *table), sink=table)
+    config = EsperConfig(sinks=("journal", *table), sink=table, otel=OtelConfig(events=events))
     run = create_run(base)
     began = time.monotonic()
     with Session(config, run=run, install_signal_handlers=False, environment="toy", heads=("slot", "tempo")) as session:
@@ -532,6 +534,31 @@ def spans_in(path: Path) -> list[dict[str, Any]]:
         for scope in resource["scopeSpans"]
         for span in scope["spans"]
     ]
+
+
+def records_in(*paths: Path) -> list[dict[str, Any]]:
+    """Log records that a Collector's file exporter, or a journal, wrote: what a reader of OTLP gets from them."""
+    return sorted(
+        (
+            {
+                "resource": _plain(resource["resource"]["attributes"])["esper.run.id"],
+                "scope": scope["scope"],
+                "schema": scope.get("schemaUrl"),
+                "attributes": _plain(record["attributes"]),
+                **{key: value for key, value in record.items() if key not in {"attributes", "body"}},
+            }
+            for path in paths
+            for document in _documents(path)
+            for resource in document.get("resourceLogs", [])
+            for scope in resource["scopeLogs"]
+            for record in scope["logRecords"]
+        ),
+        key=repr,
+    )
+
+
+def _plain(pairs: list[dict[str, Any]]) -> dict[str, Any]:
+    return {pair["key"]: next(iter(pair["value"].values())) for pair in pairs}
 
 
 def events_in(path: Path) -> list[Any]:

@@ -30,6 +30,7 @@ service:
   pipelines:
     traces: {exporters: [file]}
     metrics: {exporters: [nop]}
+    logs: {exporters: [file]}
 """
 
 
@@ -305,7 +306,7 @@ def test_local_prints_and_can_be_scraped(stage: Any, helpers: Any, tmp_path: Pat
     collector = stage.collector(
         helpers.CONFIG / "local.yaml", ESPER_PROMETHEUS=f"127.0.0.1:{port}", ESPER_DEBUG_VERBOSITY="detailed"
     )
-    played = helpers.play(tmp_path, {"endpoint": collector.url}, 3, kl=lambda number: 0.001 * number)
+    played = helpers.play(tmp_path, {"endpoint": collector.url}, 3, kl=lambda number: 0.001 * number, events="log")
 
     def page() -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
@@ -316,7 +317,9 @@ def test_local_prints_and_can_be_scraped(stage: Any, helpers: Any, tmp_path: Pat
     (line,) = [item for item in text.splitlines() if item.startswith("esper_ppo_last_kl_divergence{")]
     assert f'esper_run_id="{played.path.name}"' in line
     assert line.endswith(" 0.003")
-    assert "esper.ppo.update" in collector.log.read_text()
+    printed = collector.log.read_text()
+    assert "esper.ppo.update" in printed
+    assert printed.count("EventName: esper.ppo.kl") == 2 * 3
 
 
 def test_compose_collector_brings_both_signals_on(stage: Any, helpers: Any, tmp_path: Path) -> None:
@@ -337,7 +340,7 @@ def test_compose_collector_brings_both_signals_on(stage: Any, helpers: Any, tmp_
 def test_backfill_reads_journals_whole_and_goes_on_where_it_stopped(stage: Any, helpers: Any, tmp_path: Path) -> None:
     """The real otlp_json_file receiver reads what the journal writes."""
     runs = tmp_path / "runs"
-    first = helpers.play(runs, None, 30)
+    first = helpers.play(runs, None, 30, events="log")
     out = tmp_path / "out.jsonl"
     reader = stage.collector(
         helpers.CONFIG / "backfill.yaml",
@@ -355,11 +358,14 @@ def test_backfill_reads_journals_whole_and_goes_on_where_it_stopped(stage: Any, 
     helpers.wait_for(lambda: found().keys() >= wanted(first).keys(), "the journal's spans")
     assert found() == wanted(first)
     reader.stop()
-    second = helpers.play(runs, None, 5)
+    second = helpers.play(runs, None, 5, events="both")
     reader.start()
     helpers.wait_for(lambda: found().keys() >= wanted(second).keys(), "the second run's spans")
     assert found() == {**wanted(first), **wanted(second)}
     assert len(helpers.spans_in(out)) == len({span["spanId"] for span in helpers.spans_in(out)}), "read twice"
+    written = helpers.records_in(*runs.glob("*/telemetry/*"))
+    assert len(written) == 2 * (30 + 5)
+    helpers.wait_for(lambda: helpers.records_in(out) == written, "the journals' log records, once each")
 
 
 def test_two_gateways_behind_a_load_balancer_decide_about_whole_traces(
@@ -399,6 +405,7 @@ def test_two_gateways_behind_a_load_balancer_decide_about_whole_traces(
         30,
         kl=lambda number: 0.02 if number % 2 else 0.001,
         inside_update=lambda _: time.sleep(0.04),
+        events="both",
     )
     assert next(item for item in played.report.sinks if item.name == "otlp").lost == 0
     warnings = [event for event in played.updates() if event.payload.update_id % 2]
@@ -417,3 +424,5 @@ def test_two_gateways_behind_a_load_balancer_decide_about_whole_traces(
     assert first
     assert second
     assert not first.keys() & second.keys(), "a trace was divided"
+    records = helpers.records_in(*played.path.glob("telemetry/*"))
+    helpers.wait_for(lambda: helpers.records_in(*outs) == records, "every log record at one of the gateways")

@@ -66,6 +66,7 @@ class JournalSink:
             attempt=context.attempt,
             rank=context.rank,
             resource=context.resource,
+            events=context.events,
             segment_bytes=self._config.segment_mib * _MIB,
             on_deleted=self._lost_file,
         )

@@ -1,4 +1,4 @@
-"""Esper's ``otlp`` sink: spans and metrics to an OpenTelemetry Collector or any OTLP backend."""
+"""Esper's ``otlp`` sink: spans, metrics and log events to an OpenTelemetry Collector or any OTLP backend."""
 
 from __future__ import annotations
 

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
-__all__ = ["Answer"]
+if TYPE_CHECKING:
+    from esper_sink_otlp.config import Signal
+
+__all__ = ["Answer", "partial_success"]
+
+_REJECTED: Final = {"traces": "rejected_spans", "metrics": "rejected_data_points", "logs": "rejected_log_records"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,3 +40,9 @@ class Answer:
     rejected: int = 0
     latency_s: float = 0.0
     clock_ahead_s: float | None = None
+
+
+def partial_success(signal: Signal, response: Any) -> tuple[int, str]:
+    """Rejected items and the receiver's words, from the OTLP response to a request it took."""
+    found = response.partial_success
+    return max(0, getattr(found, _REJECTED[signal])), found.error_message

@@ -29,6 +29,10 @@ GRPC_PORT_HINT: Final = 'use port 4318 for OTLP/HTTP, or set protocol = "grpc"'
 HTTP_PORT_HINT: Final = 'use port 4317 for gRPC, or set protocol = "http/protobuf"'
 TOO_LARGE_HINT: Final = "lower [sink.otlp] batch_bytes, or raise the receiver's limit"
 
+PATH_HINT: Final = (
+    "the endpoint is a base URL, to which /v1/{signal} is added; a Collector needs a pipeline of {signal}"
+)
+
 PROXY_HINT: Final = "look at HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
 
 _PROBE_S: Final = 0.3
@@ -38,8 +42,8 @@ _STATUS: Final = {
     400: ("the receiver calls the request invalid", "see the receiver's log; is this an OTLP endpoint?"),
     401: ("401: the receiver wants a token, or another one", AUTH_HINT),
     403: ("403: the token is known but may not write here", AUTH_HINT),
-    404: ("404: no OTLP receiver at this path", "the endpoint is a base URL: /v1/traces and /v1/metrics are added"),
-    405: ("405: this path takes no POST", "the endpoint is a base URL: /v1/traces and /v1/metrics are added"),
+    404: ("404: no OTLP receiver at this path", PATH_HINT),
+    405: ("405: this path takes no POST", PATH_HINT),
     407: ("407: the proxy wants a user and a password, or others", PROXY_HINT),
     413: ("413: the request is larger than the receiver takes", TOO_LARGE_HINT),
     415: ("415: the receiver does not take protobuf or this compression", 'try compression = "none"'),
@@ -65,6 +69,8 @@ def of_status(
 ) -> Answer:
     """An HTTP answer that is not a success."""
     cause, hint = _STATUS.get(status, (f"HTTP {status}", "see the receiver's log"))
+    if hint is PATH_HINT:
+        hint = hint.format(signal=settings.signal)
     said = _message(content)
     # The Collector of today answers 400 with these words where 413 is meant.
     too_large = status == 413 or "request body too large" in said

@@ -10,7 +10,7 @@ from esper_core.hooks import Secret  # noqa: TC001  # msgspec resolves the annot
 
 __all__ = ["OtlpConfig", "Signal"]
 
-Signal = Literal["traces", "metrics"]
+Signal = Literal["traces", "metrics", "logs"]
 # A year: a wait that is longer overflows the system's clock.
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 Count = Annotated[int, Meta(ge=1)]
@@ -37,11 +37,14 @@ class OtlpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     metrics_endpoint: Annotated[
         str, _doc("full URL for metrics, used as it is; OTEL_EXPORTER_OTLP_METRICS_ENDPOINT")
     ] = ""
+    logs_endpoint: Annotated[str, _doc("full URL for log events, used as it is; OTEL_EXPORTER_OTLP_LOGS_ENDPOINT")] = ""
     protocol: Annotated[
         Literal["", "http/protobuf", "grpc"],
         _doc("OTEL_EXPORTER_OTLP_PROTOCOL, else http/protobuf"),
     ] = ""
-    signals: Annotated[tuple[Signal, ...], _doc("what is sent")] = ("traces", "metrics")
+    signals: Annotated[
+        tuple[Signal, ...], _doc('what is sent; logs are sent only with [otel] events = "log" or "both"')
+    ] = ("traces", "metrics", "logs")
     headers: Annotated[
         dict[str, Secret], _doc("sent with every request, for example a token; added to OTEL_EXPORTER_OTLP_HEADERS")
     ] = field(default_factory=dict)
@@ -89,10 +92,17 @@ class OtlpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     queue_size: Annotated[
         Count | None,
         _doc(
-            "spans, and updates' gauge points, held while the Collector is away; OTEL_BSP_MAX_QUEUE_SIZE, else 4096",
+            "spans, updates' gauge points, and log events, held while the Collector is away; OTEL_BSP_MAX_QUEUE_SIZE "
+            "(log events: OTEL_BLRP_MAX_QUEUE_SIZE), else 4096",
         ),
     ] = None
-    batch_size: Annotated[Count | None, _doc("spans in one request; OTEL_BSP_MAX_EXPORT_BATCH_SIZE, else 512")] = None
+    batch_size: Annotated[
+        Count | None,
+        _doc(
+            "spans, or log events, in one request; OTEL_BSP_MAX_EXPORT_BATCH_SIZE "
+            "(log events: OTEL_BLRP_MAX_EXPORT_BATCH_SIZE), else 512"
+        ),
+    ] = None
     batch_bytes: Annotated[
         int,
         _doc(
@@ -101,7 +111,11 @@ class OtlpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = 2 * 1024 * 1024
     delay_s: Annotated[
-        Seconds | None, _doc("seconds a span waits for others; OTEL_BSP_SCHEDULE_DELAY (milliseconds), else 1")
+        Seconds | None,
+        _doc(
+            "seconds a span or log event waits for others; OTEL_BSP_SCHEDULE_DELAY "
+            "(log events: OTEL_BLRP_SCHEDULE_DELAY; milliseconds), else 1"
+        ),
     ] = None
     close_timeout_s: Annotated[
         float,

@@ -38,7 +38,7 @@ class Batch(Protocol):
 
     @property
     def items(self) -> int:
-        """Spans or gauge points of events in it: what is counted when it is lost."""
+        """Spans, log records or gauge points of events in it: what is counted when it is lost."""
 
     @property
     def payload(self) -> Any:
@@ -92,7 +92,7 @@ class Exporter:
     """Sends one signal.
 
     Args:
-        signal: traces or metrics.
+        signal: traces, metrics or logs.
         sender: how requests travel.
         source: what is sent, and the account of it.
         timeout_s: of one request.

@@ -17,13 +17,14 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.exporter.otlp.proto.grpc.exporter import OTLPExporterMixin
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 from opentelemetry.sdk.metrics.export import MetricExportResult
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from esper_sink_otlp import causes
-from esper_sink_otlp.answer import Answer
+from esper_sink_otlp.answer import Answer, partial_success
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,6 +77,8 @@ def grpc_exporter(watch: Watch) -> Any:
                 _init(self, stub=_watched(TraceServiceStub, watch), result=SpanExportResult, **options)
 
         return Spans()
+    if settings.signal == "logs":
+        return _log_exporter(options, watch)
     from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # noqa: PLC0415  # as used
 
     class Metrics(OTLPMetricExporter):
@@ -86,6 +89,19 @@ def grpc_exporter(watch: Watch) -> Any:
             _init(self, stub=_watched(MetricsServiceStub, watch), result=MetricExportResult, **options)
 
     return Metrics()
+
+
+def _log_exporter(options: dict[str, Any], watch: Watch) -> Any:
+    from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter  # noqa: PLC0415  # as used
+    from opentelemetry.sdk._logs.export import LogRecordExportResult  # noqa: PLC0415  # as used
+
+    class Logs(OTLPLogExporter):
+        """The SDK's, with a watched stub."""
+
+        def __init__(self) -> None:
+            _init(self, stub=_watched(LogsServiceStub, watch), result=LogRecordExportResult, **options)
+
+    return Logs()
 
 
 def _watched(stub: Callable[[grpc.Channel], Any], watch: Watch) -> Any:
@@ -105,7 +121,7 @@ def _watched(stub: Callable[[grpc.Channel], Any], watch: Watch) -> Any:
             except ValueError as error:  # the channel was closed while the run ended
                 watch.answer = Answer(ok=False, cause=str(error), retryable=True)
                 raise
-            rejected, message = _partial_success(watch.settings.signal, response)
+            rejected, message = partial_success(watch.settings.signal, response)
             latency_s = time.monotonic() - started
             watch.answer = Answer(ok=True, code="OK", rejected=rejected, cause=message, latency_s=latency_s)
             return response
@@ -154,9 +170,3 @@ def _retry_info(error: grpc.RpcError) -> float | None:
                 if detail.Unpack(info):
                     return float(info.retry_delay.seconds + info.retry_delay.nanos / 1e9)
     return None
-
-
-def _partial_success(signal: str, response: Any) -> tuple[int, str]:
-    found = response.partial_success
-    rejected: int = found.rejected_spans if signal == "traces" else found.rejected_data_points
-    return max(0, rejected), found.error_message

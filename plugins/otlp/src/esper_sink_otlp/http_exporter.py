@@ -8,6 +8,7 @@ import math
 import os
 import time
 from dataclasses import replace
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,16 +16,20 @@ import requests
 import urllib3
 from google.protobuf.message import DecodeError
 from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from requests.adapters import BaseAdapter
 
 from esper_core.errors import SinkError
 from esper_sink_otlp import causes
-from esper_sink_otlp.answer import Answer
+from esper_sink_otlp.answer import Answer, partial_success
 from esper_sink_otlp.clock import ahead_s
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from esper_sink_otlp.config import Signal
     from esper_sink_otlp.watch import Watch
 
 __all__ = ["http_exporter"]
@@ -45,17 +50,7 @@ def http_exporter(watch: Watch) -> Any:
         SinkError: the credential provider that the environment names cannot be used.
     """
     settings = watch.settings
-    exporter: Any
-    if settings.signal == "traces":
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415  # as used
-
-        exporter = OTLPSpanExporter
-    else:
-        from opentelemetry.exporter.otlp.proto.http.metric_exporter import (  # noqa: PLC0415  # as used
-            OTLPMetricExporter,
-        )
-
-        exporter = OTLPMetricExporter
+    exporter = _exporter_class(settings.signal)
     session = _session(settings.signal)
     for prefix, adapter in tuple(session.adapters.items()):
         session.mount(prefix, _Watched(adapter, watch))
@@ -69,6 +64,17 @@ def http_exporter(watch: Watch) -> Any:
         compression=_COMPRESSION[settings.compression],
         session=session,
     )
+
+
+def _exporter_class(signal: Signal) -> Any:
+    """Only what is used is imported; the one for logs is marked as in development."""
+    package = "opentelemetry.exporter.otlp.proto.http"
+    module, name = {
+        "traces": ("trace_exporter", "OTLPSpanExporter"),
+        "metrics": ("metric_exporter", "OTLPMetricExporter"),
+        "logs": ("_log_exporter", "OTLPLogExporter"),
+    }[signal]
+    return getattr(import_module(f"{package}.{module}"), name)
 
 
 def _session(signal: str) -> requests.Session:
@@ -186,16 +192,20 @@ def _answer(watch: Watch, response: requests.Response, content: bytes, latency_s
     )
 
 
-def _partial_success(signal: str, content: bytes) -> tuple[int, str]:
+_RESPONSES: Final[Mapping[Signal, Any]] = {
+    "traces": ExportTraceServiceResponse,
+    "metrics": ExportMetricsServiceResponse,
+    "logs": ExportLogsServiceResponse,
+}
+
+
+def _partial_success(signal: Signal, content: bytes) -> tuple[int, str]:
     """Rejected items and the receiver's words, from the answer to a request it took."""
     try:
-        if signal == "traces":
-            spans = ExportTraceServiceResponse.FromString(content).partial_success
-            return max(0, spans.rejected_spans), spans.error_message
-        points = ExportMetricsServiceResponse.FromString(content).partial_success
+        response = _RESPONSES[signal].FromString(content)
     except DecodeError:
         return 0, ""  # some backends answer 200 with JSON or text
-    return max(0, points.rejected_data_points), points.error_message
+    return partial_success(signal, response)
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -28,8 +28,8 @@ __all__ = ["Sender", "check_files"]
 _LOGGERS: Final = tuple(
     f"opentelemetry.exporter.otlp.proto.{name}"
     for name in (
-        *("http.trace_exporter", "http.metric_exporter", "http._common"),
-        *("grpc.exporter", "grpc.trace_exporter", "grpc.metric_exporter"),
+        *("http.trace_exporter", "http.metric_exporter", "http._log_exporter", "http._common"),
+        *("grpc.exporter", "grpc.trace_exporter", "grpc.metric_exporter", "grpc._log_exporter"),
     )
 )
 _here = threading.local()

@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 
     from esper_sink_otlp.config import Signal
 
-__all__ = ["Compression", "MetricSettings", "Protocol", "SignalSettings", "SpanSettings", "resolve"]
+__all__ = [
+    "Compression",
+    "MetricSettings",
+    "Protocol",
+    "QueueSettings",
+    "SignalSettings",
+    "metric_settings",
+    "queue_settings",
+    "resolve",
+]
 
 Protocol = Literal["http/protobuf", "grpc"]
 Compression = Literal["none", "gzip", "deflate"]
@@ -42,7 +51,7 @@ class SignalSettings:
     """How one signal travels.
 
     Attributes:
-        signal: traces or metrics.
+        signal: traces, metrics or logs.
         protocol: http/protobuf or grpc.
         endpoint: HTTP: the full URL, which may hold a password; gRPC: ``host:port``.
         secure: whether TLS is used.
@@ -77,8 +86,8 @@ class SignalSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SpanSettings:
-    """How spans are gathered into requests."""
+class QueueSettings:
+    """How spans, or log records, are gathered into requests."""
 
     queue_size: int
     batch_size: int
@@ -158,12 +167,17 @@ def resolve(config: OtlpConfig, env: Mapping[str, str], signal: Signal) -> Signa
     )
 
 
-def span_settings(config: OtlpConfig, env: Mapping[str, str]) -> SpanSettings:
-    """Queue, batch and delay of spans."""
-    queue = config.queue_size or int(_variable(env, "OTEL_BSP_MAX_QUEUE_SIZE", "queue_size", 4096))
-    batch = config.batch_size or int(_variable(env, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "batch_size", 512))
-    delay = config.delay_s or _variable(env, "OTEL_BSP_SCHEDULE_DELAY", "delay_s", 1.0, scale=1e-3)
-    return SpanSettings(queue_size=queue, batch_size=min(batch, queue), delay_s=delay)
+def queue_settings(config: OtlpConfig, env: Mapping[str, str], signal: Literal["traces", "logs"]) -> QueueSettings:
+    """Queue, batch and delay of spans or log records: the table, then the variables of the SDK's batch processor.
+
+    Raises:
+        ConfigError: a variable cannot be used.
+    """
+    prefix = "OTEL_BSP_" if signal == "traces" else "OTEL_BLRP_"
+    queue = config.queue_size or int(_variable(env, f"{prefix}MAX_QUEUE_SIZE", "queue_size", 4096))
+    batch = config.batch_size or int(_variable(env, f"{prefix}MAX_EXPORT_BATCH_SIZE", "batch_size", 512))
+    delay = config.delay_s or _variable(env, f"{prefix}SCHEDULE_DELAY", "delay_s", 1.0, scale=1e-3)
+    return QueueSettings(queue_size=queue, batch_size=min(batch, queue), delay_s=delay)
 
 
 def metric_settings(config: OtlpConfig, env: Mapping[str, str]) -> MetricSettings:

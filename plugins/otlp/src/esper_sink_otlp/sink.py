@@ -6,8 +6,9 @@ import os
 import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from esper_core.errors import ConfigError, SinkError
 from esper_core.hooks import Delivery, SinkContext, hookimpl
 from esper_core.runs import JournalResources, RunDir
 from esper_core.semconv.gauges import gauge_points
@@ -18,25 +19,30 @@ from esper_sink_otlp.exporter import Exporter, StateChange
 from esper_sink_otlp.metrics import MetricSource, UpdateReader
 from esper_sink_otlp.redaction import Redaction
 from esper_sink_otlp.sender import Sender
-from esper_sink_otlp.settings import metric_settings, resolve, span_settings
-from esper_sink_otlp.spans import SpanQueue, SpanSource
+from esper_sink_otlp.settings import metric_settings, queue_settings, resolve
+from esper_sink_otlp.spans import SpanQueue, span_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from opentelemetry.sdk._logs import LogRecordProcessor
     from opentelemetry.sdk.metrics.export import MetricReader
     from opentelemetry.sdk.trace import SpanProcessor
 
     from esper_core.events import PPOUpdatePayload, TelemetryEvent
     from esper_sink_otlp.answer import Answer
     from esper_sink_otlp.config import Signal
-    from esper_sink_otlp.settings import SignalSettings
+    from esper_sink_otlp.exporter import Source
+    from esper_sink_otlp.settings import QueueSettings, SignalSettings
 
 __all__ = ["OtlpSink"]
 
+_UNITS: Final[Mapping[Signal, str]] = {"traces": "spans", "metrics": "updates' gauge points", "logs": "log events"}
+"""What one item of a signal's account is, for people."""
+
 
 class OtlpSink:
-    """Sends spans and metrics over OTLP.
+    """Sends spans, metrics and log events over OTLP.
 
     Args:
         config: ``[sink.otlp]``; what is unset falls through to ``OTEL_*`` variables, read here, once.
@@ -50,10 +56,9 @@ class OtlpSink:
 
     def __init__(self, config: OtlpConfig) -> None:
         self._config = config
-        self.settings: dict[Signal, SignalSettings] = {
-            signal: resolve(config, os.environ, signal) for signal in config.signals
-        }
-        self._span_settings = span_settings(config, os.environ)
+        self._logs_unusable: ConfigError | None = None
+        self.settings = self._resolved()
+        self._span_settings = queue_settings(config, os.environ, "traces")
         self._metric_settings = metric_settings(config, os.environ)
         self._redact = Redaction(
             (value for settings in self.settings.values() for _, value in settings.headers),
@@ -61,7 +66,6 @@ class OtlpSink:
             os.environ,
         )
         self._context: SinkContext | None = None
-        self._spans: SpanSource | None = None
         self._metrics: MetricSource | None = None
         self._reader: UpdateReader | None = None
         self._exporters: dict[Signal, Exporter] = {}
@@ -69,6 +73,18 @@ class OtlpSink:
         self._failing: set[Signal] = set()
         self._told_lost = 0
         self._told_clock = False
+
+    def _resolved(self) -> dict[Signal, SignalSettings]:
+        """Settings of each signal. What is wrong with those of logs matters only to a run that has log events."""
+        found: dict[Signal, SignalSettings] = {}
+        for signal in self._config.signals:
+            try:
+                found[signal] = resolve(self._config, os.environ, signal)
+            except ConfigError as error:
+                if signal != "logs":
+                    raise
+                self._logs_unusable = error
+        return found
 
     # --- what the host asks for before opening ------------------------------------------------
 
@@ -82,12 +98,9 @@ class OtlpSink:
         if "traces" not in self.settings:
             return []
         self._context = context
-        settings = self._span_settings
-        if context.mode == "check":
-            settings = replace(settings, delay_s=0.0)
-        self._spans = SpanSource(settings, patient=context.mode == "replay")
-        self._exporters["traces"] = exporter = self._exporter("traces", self._spans)
-        return [SpanQueue(self._spans, lambda: exporter.close(self._config.close_timeout_s), self._flush)]
+        source = span_source(_at_once(self._span_settings, context), patient=context.mode == "replay")
+        exporter = self._exporter("traces", source)
+        return [SpanQueue(source, lambda: exporter.close(self._config.close_timeout_s), self._flush)]
 
     @hookimpl
     def esper_metric_readers(self, context: SinkContext) -> list[MetricReader]:
@@ -99,13 +112,42 @@ class OtlpSink:
         self._reader = UpdateReader(self._metric_settings)
         return [self._reader]
 
+    @hookimpl
+    def esper_log_record_processors(self, context: SinkContext) -> list[LogRecordProcessor]:
+        """One processor: it queues log events for the exporter's thread.
+
+        Raises:
+            ConfigError: a value or variable of logs cannot be used.
+            SinkError: a certificate file or the credential provider cannot be used.
+        """
+        if self._logs_unusable is not None:
+            raise self._logs_unusable
+        if "logs" not in self.settings:
+            return []
+        from esper_sink_otlp.logs import LogQueue, log_source  # noqa: PLC0415  # the SDK's unstable part, when needed
+
+        self._context = context
+        settings = queue_settings(self._config, os.environ, "logs")
+        source = log_source(_at_once(settings, context), patient=context.mode == "replay")
+        exporter = self._exporter("logs", source)
+        return [LogQueue(source, lambda: exporter.close(self._config.close_timeout_s), self._flush)]
+
     # --- hooks --------------------------------------------------------------------------------
 
     @hookimpl
     def esper_sink_opened(self, context: SinkContext) -> None:
-        """Start the exporters. Nothing is sent under an application's own SDK, which exports for itself."""
+        """Start the exporters. Nothing is sent under an application's own SDK, which exports for itself.
+
+        Raises:
+            SinkError: what is to be sent is logs alone, and the run has no log events.
+        """
         self._context = context
-        if context.mode == "live" and self._spans is None and self._reader is None:
+        if set(self._config.signals) == {"logs"} and context.events == "span":
+            raise SinkError(
+                '[sink.otlp] signals = ["logs"] sends nothing with [otel] events = "span": set otel.events = "log", '
+                'or signals = ["traces", "metrics"]'
+            )
+        if context.mode == "live" and not self._exporters and self._reader is None:
             context.logger.warning(
                 "otlp sends nothing: the application has set up OpenTelemetry itself, and its own exporters send "
                 "what Esper records"
@@ -122,7 +164,7 @@ class OtlpSink:
                 reader=self._reader,
                 patient=context.mode == "replay",
             )
-            self._exporters["metrics"] = self._exporter("metrics", self._metrics)
+            self._exporter("metrics", self._metrics)
         for exporter in self._exporters.values():
             exporter.start()
             context.logger.info("otlp: %s", self._redact(repr(self.settings[exporter.signal])))
@@ -138,15 +180,16 @@ class OtlpSink:
     def esper_sink_closed(self) -> None:
         """Send what is left, inside ``close_timeout_s``, and report what did not arrive.
 
-        Spans are closed by the host through the processor, which may still hold some; here their end is awaited.
+        Spans and log events are closed by the host through the processors, which may still hold some; here their end is
+        awaited.
         """
         limit_s = self._config.close_timeout_s
         until = time.monotonic() + limit_s
-        metrics, traces = self._exporters.get("metrics"), self._exporters.get("traces")
-        if metrics is not None:
+        if (metrics := self._exporters.get("metrics")) is not None:
             metrics.close(limit_s)
-        if traces is not None:
-            traces.wait_closed(max(0.0, until - time.monotonic()) + 0.1)
+        for signal, exporter in self._exporters.items():
+            if signal != "metrics":
+                exporter.wait_closed(max(0.0, until - time.monotonic()) + 0.1)
         self._tell_losses()
         self._tell_outside()
         if self._context is not None and self._exporters:
@@ -165,9 +208,9 @@ class OtlpSink:
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _exporter(self, signal: Signal, source: SpanSource | MetricSource) -> Exporter:
+    def _exporter(self, signal: Signal, source: Source) -> Exporter:
         settings = self.settings[signal]
-        return Exporter(
+        made = self._exporters[signal] = Exporter(
             signal,
             Sender(settings, self._redact),
             source,
@@ -176,6 +219,7 @@ class OtlpSink:
             on_change=self._changed,
             on_answer=self._hear_clock,
         )
+        return made
 
     def _changed(self, change: StateChange) -> None:
         """An exporter's state changed. In its thread. The sink recovers when its last failing signal does."""
@@ -215,13 +259,13 @@ class OtlpSink:
 
     @property
     def lost(self) -> int:
-        """Spans and updates' gauge points that did not arrive, for their age apart."""
+        """Spans, updates' gauge points and log events that did not arrive; those kept out for their age apart."""
         return sum(exporter.account.lost - exporter.account.outside for exporter in self._exporters.values())
 
     def _loss_words(self) -> str:
         words = []
         for signal, exporter in self._exporters.items():
-            unit = "spans" if signal == "traces" else "updates' gauge points"
+            unit = _UNITS[signal]
             account = exporter.account
             for count, why in (
                 (account.dropped, "the queue was full"),
@@ -272,10 +316,15 @@ class OtlpSink:
     def replay_report(self) -> str:
         """What the replay sent, and what no replay can: named, so that nobody looks for it in vain."""
         sent = ", ".join(
-            f"{exporter.account.delivered} {'spans' if signal == 'traces' else 'updates as gauge points'}"
+            f"{exporter.account.delivered} {'updates as gauge points' if signal == 'metrics' else _UNITS[signal]}"
             for signal, exporter in self._exporters.items()
         )
         return f"sent {sent or 'nothing'}\n{not_rebuilt()}"
+
+
+def _at_once(settings: QueueSettings, context: SinkContext) -> QueueSettings:
+    """A check waits for nothing more to send."""
+    return replace(settings, delay_s=0.0) if context.mode == "check" else settings
 
 
 def _resources(context: SinkContext) -> Callable[[TelemetryEvent[Any]], Mapping[str, str | int | float | bool]]:
