@@ -10,12 +10,16 @@ import msgspec
 
 from esper_core.errors import UsageError
 from esper_core.events import PPOUpdatePayload
-from esper_core.reading.attempts import effective_updates, stream_updates
+from esper_core.reading.attempts import effective_updates
+from esper_core.reading.condition import journal_condition
+from esper_core.reading.index import scan_index
 from esper_core.reading.judged import run_verdict
 from esper_core.reading.limits import run_limits
+from esper_core.reading.stream import disordered, sorted_updates, stream_updates
+from esper_core.runs.files import read_bytes, read_text
 from esper_core.runs.layout import RunDir, find_run, journal_files, path_text
-from esper_core.runs.reader import JournalReader
-from esper_core.runs.state import RunRecord, read_record, run_state
+from esper_core.runs.reader import JournalReader, read_events
+from esper_core.runs.state import RunRecord, read_record, read_state
 
 if TYPE_CHECKING:
     import os
@@ -71,7 +75,7 @@ class Run:
     @property
     def state(self) -> RunState:
         """What the run is doing now; see :func:`esper_core.runs.run_state`."""
-        return run_state(self.record)
+        return read_state(self.directory)[1]
 
     @property
     def config(self) -> dict[str, Any]:
@@ -79,9 +83,11 @@ class Run:
 
         Raises:
             tomllib.TOMLDecodeError: someone edited ``config.toml``.
+            UnicodeDecodeError: it is not UTF-8.
+            OSError: it is there and cannot be read.
         """
         try:
-            return tomllib.loads(self.directory.config_path.read_text(encoding="utf-8"))
+            return tomllib.loads(read_text(self.directory.config_path))
         except FileNotFoundError:
             return {}
 
@@ -96,20 +102,31 @@ class Run:
 
         Raises:
             msgspec.DecodeError: someone edited it.
+            OSError: it is there and cannot be read.
         """
         try:
-            found: dict[str, Any] = msgspec.json.decode(self.directory.summary_path.read_bytes(), type=dict[str, Any])
+            found: dict[str, Any] = msgspec.json.decode(read_bytes(self.directory.summary_path), type=dict[str, Any])
         except FileNotFoundError:
             return None
         return found
 
     def events(self) -> Iterator[TelemetryEvent[Payload]]:
-        """Every event of every attempt, in the order of the journal; damaged lines are passed over."""
-        return JournalReader(self.directory).stream()
+        """Every event of every attempt, in the order of the journal; damaged lines are passed over.
+
+        Raises:
+            JournalError: after the last event, when a file of the journal could not be read.
+        """
+        return read_events(self.directory)
 
     def updates(self) -> Iterator[TelemetryEvent[PPOUpdatePayload]]:
-        """The effective updates by ascending id: no duplicate, and none that a resumed attempt has replaced."""
-        return stream_updates(self.directory)
+        """The effective updates by ascending id: no duplicate, and none that a resumed attempt has replaced.
+
+        Raises:
+            JournalError: after the last update, when a file of the journal could not be read.
+        """
+        reader = JournalReader(self.directory)
+        yield from stream_updates(self.directory, reader)
+        reader.check()
 
     def first_updates(self) -> Iterator[PPOUpdatePayload]:
         """The first update of each attempt, whether it counts or not: it says what heads the attempt has."""
@@ -130,6 +147,8 @@ class Run:
         wanted = count
         while count:
             tail = JournalReader(self.directory).tail(wanted, updates_only=True)
+            if disordered(tail):
+                return list(sorted_updates(scan_index(self.directory), count))
             found = effective_updates(tail)
             everything = sum(event.kind == "ppo_updated" for event in tail) < wanted
             # What replaces an update always stands behind it, so the journal's end decides about its own. A gap may
@@ -158,7 +177,15 @@ class Run:
         Args:
             now_ns: unix nanoseconds; the clock's when None.
         """
-        return run_verdict(self.record, self.last_updates(_VERDICT_UPDATES), limits=self.limits, now_ns=now_ns)
+        record, state = read_state(self.directory, now_ns=now_ns)
+        return run_verdict(
+            record,
+            self.last_updates(_VERDICT_UPDATES),
+            limits=self.limits,
+            now_ns=now_ns,
+            state=state,
+            journal=journal_condition(self.directory, record),
+        )
 
 
 def open_run(spec: str | os.PathLike[str] = "latest", base: str | os.PathLike[str] = "runs") -> Run:

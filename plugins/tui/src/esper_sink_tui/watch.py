@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from esper_core.reading.aggregator import SanctumAggregator
-from esper_core.reading.attempts import stream_updates
 from esper_core.reading.life import Life
 from esper_core.reading.model import Frozen, RunRow, ScreenModel, build, run_row
 from esper_core.reading.snapshot import SanctumSnapshot
 from esper_core.reading.source import JournalSource, MemorySource
+from esper_core.reading.stream import stream_updates
 from esper_core.reading.timeline import Timeline
 from esper_core.runs import find_run, list_runs
 
