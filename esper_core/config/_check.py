@@ -15,7 +15,7 @@ from esper_core.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["Setting", "field_type", "flatten", "known_keys", "strip_annotation"]
+__all__ = ["Setting", "field_type", "flatten", "known_keys", "strip_annotation", "whole"]
 
 _FREE: Final = Any
 
@@ -122,8 +122,16 @@ def unknown_key(path: tuple[str, ...], where: str) -> ConfigError:
     return ConfigError(f'{where}unknown {what} "{key}"{guess}', hint=hint)
 
 
-def check_value(hint: Any, value: Any, place: str) -> None:
-    """Raise a ConfigError that states the expected type or bound."""
+def whole(hint: Any, value: Any) -> Any:
+    """A float without a fraction as an int where the key is one: TOML reads ``1e6`` as a float."""
+    if strip_annotation(hint) is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def check_value(hint: Any, value: Any, place: str) -> Any:
+    """Return the value as the key holds it; raise a ConfigError that states the expected type or bound."""
+    value = whole(hint, value)
     try:
         msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
@@ -134,6 +142,7 @@ def check_value(hint: Any, value: Any, place: str) -> None:
             raise ConfigError(f"{place}: is empty", hint=_choices(hint)) from None
         shown = "" if _FREE is hint else f" (is {value!r})"
         raise ConfigError(f"{place}: {expected}{shown}", hint=_choices(hint) or _bounds(hint)) from None
+    return value
 
 
 def _choices(hint: Any) -> str | None:
@@ -192,5 +201,4 @@ def flatten(
             yield from flatten(value, origin=origin, where=where, path=here, node=hint)
             continue
         place = f"{where(path)}{key}"
-        check_value(hint, value, place)
-        yield Setting(here, value, origin, place)
+        yield Setting(here, check_value(hint, value, place), origin, place)

@@ -23,6 +23,7 @@ from esper_core.config._check import (
     known_keys,
     strip_annotation,
     unknown_key,
+    whole,
 )
 from esper_core.config.environments import default_is_absent
 from esper_core.config.keywords import keyword_settings
@@ -147,7 +148,7 @@ def load_config(
 
 def _parse(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
         # The decoder's message ends in "(at line 3, column 9)".
         raise ConfigError(f"{file}: malformed TOML: {error}") from None
@@ -239,7 +240,7 @@ def _text_settings(path: tuple[str, ...], text: str, *, origin: str, place: str)
             raise ConfigError(f"{place}: is a table", hint=f"set one key of it: {'.'.join(path)}.KEY")
         yield from flatten(value, origin=origin, where=lambda _: f"{place}: ", path=path, node=hint)
         return
-    candidates = [_toml_value(text), text]
+    candidates = [whole(hint, _toml_value(text)), text]
     if get_origin(inner) is tuple:
         candidates.insert(1, [_toml_value(part.strip()) for part in text.split(",") if part.strip()])
     for candidate in candidates:
@@ -266,8 +267,7 @@ def _flag_settings(flags: Mapping[str, Any]) -> Iterator[Setting]:
             continue
         path = tuple(dotted.split("."))
         flag = _FLAG_NAMES.get(dotted, "--" + path[-1].replace("_", "-"))
-        check_value(field_type(path), value, flag)
-        yield Setting(path, value, flag, flag)
+        yield Setting(path, check_value(field_type(path), value, flag), flag, flag)
 
 
 _FLAG_NAMES: Final = {"env.id": "--env", "run.name": "--run-name", "sinks": "--sinks"}

@@ -15,12 +15,10 @@ from esper_core.runs.layout import journal_files
 from esper_core.runs.state import record_fault
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from esper_core.runs.layout import JournalFile, RunDir
     from esper_core.runs.state import RunRecord
 
-__all__ = ["SOUND", "JournalCondition", "journal_condition", "run_faults"]
+__all__ = ["SOUND", "JournalCondition", "has_journal", "journal_condition", "run_faults"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +72,14 @@ def journal_condition(run: RunDir, record: RunRecord | None) -> JournalCondition
     )
 
 
+def has_journal(run: RunDir) -> bool:
+    """Whether the run's journal holds something, readable or not."""
+    try:
+        return _holds_something(journal_files(run))
+    except JournalError:
+        return True
+
+
 def _holds_something(files: list[JournalFile]) -> bool:
     for item in files:
         try:
@@ -115,7 +121,7 @@ def _config_fault(run: RunDir) -> FileFault | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        return _damaged(run.config_path, error)
+        return fault_of(run.config_path, error)
     return None
 
 
@@ -128,11 +134,5 @@ def _summary_fault(run: RunDir) -> FileFault | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        return _damaged(run.summary_path, error)
+        return fault_of(run.summary_path, error)
     return None
-
-
-def _damaged(path: Path, error: OSError | ValueError | RecursionError) -> FileFault:
-    if isinstance(error, RecursionError):
-        return FileFault(path, "is nested too deeply", "put the right file in its place, or remove it")
-    return fault_of(path, error)

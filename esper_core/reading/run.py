@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from esper_core.errors import UsageError
+from esper_core.errors import ConfigError, JournalError, UsageError
 from esper_core.events import PPOUpdatePayload
 from esper_core.reading.attempts import effective_updates
 from esper_core.reading.condition import journal_condition
@@ -16,7 +16,7 @@ from esper_core.reading.index import scan_index
 from esper_core.reading.judged import run_verdict
 from esper_core.reading.limits import run_limits
 from esper_core.reading.stream import disordered, sorted_updates, stream_updates
-from esper_core.runs.files import read_bytes, read_text
+from esper_core.runs.files import fault_of, read_bytes, read_text
 from esper_core.runs.layout import RunDir, find_run, journal_files, path_text
 from esper_core.runs.reader import JournalReader, read_events
 from esper_core.runs.state import RunRecord, read_record, read_state
@@ -82,14 +82,14 @@ class Run:
         """The resolved configuration it ran with, secrets masked; empty when there is none.
 
         Raises:
-            tomllib.TOMLDecodeError: someone edited ``config.toml``.
-            UnicodeDecodeError: it is not UTF-8.
-            OSError: it is there and cannot be read.
+            ConfigError: ``config.toml`` is there and cannot be read, or is no TOML in UTF-8.
         """
         try:
             return tomllib.loads(read_text(self.directory.config_path))
         except FileNotFoundError:
             return {}
+        except (OSError, ValueError, RecursionError) as error:
+            raise ConfigError(str(fault_of(self.directory.config_path, error))) from error
 
     @property
     def limits(self) -> KLLimits:
@@ -101,13 +101,14 @@ class Run:
         """``summary.json``; None until the run has ended in order.
 
         Raises:
-            msgspec.DecodeError: someone edited it.
-            OSError: it is there and cannot be read.
+            JournalError: it is there and cannot be read, or is no JSON object.
         """
         try:
             found: dict[str, Any] = msgspec.json.decode(read_bytes(self.directory.summary_path), type=dict[str, Any])
         except FileNotFoundError:
             return None
+        except (OSError, ValueError, RecursionError) as error:
+            raise JournalError(str(fault_of(self.directory.summary_path, error))) from error
         return found
 
     def events(self) -> Iterator[TelemetryEvent[Payload]]:

@@ -106,8 +106,10 @@ def file_fault(path: Path) -> FileFault | None:
     return None
 
 
-def fault_of(path: Path, error: OSError | EsperError | ValueError) -> FileFault:
+def fault_of(path: Path, error: OSError | EsperError | ValueError | RecursionError) -> FileFault:
     """An error of reading a file, in words with what to do about it."""
+    if isinstance(error, RecursionError):
+        return FileFault(path, "is nested too deeply", "put the right file in its place, or remove it")
     if isinstance(error, OSError):
         remedy = _REMEDIES.get(error.errno or 0, "put the file in its place, or remove it")
         return FileFault(path, error.strerror or str(error), remedy)
