@@ -42,10 +42,12 @@ class ExportCommand:
 
     def run(self, args: argparse.Namespace) -> int:
         """Write the updates."""
-        from esper_core.reading import open_run
+        from esper_core.reading import journal_condition, open_run
 
         base = runs_dir(args)
         runs = [open_run(spec, base) for spec in args.runs]
+        if all(journal_condition(run.directory, run.record).absent for run in runs):
+            refuse_without_journal(runs[0])
         as_lines = args.jsonl or (args.output is not None and args.output.suffix == ".jsonl" and not args.csv)
         write = _write_jsonl if as_lines else _write_csv
         source = _Source(runs)

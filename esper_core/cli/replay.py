@@ -86,8 +86,20 @@ def _print(run: Run, reader: JournalReader, once: Once, args: argparse.Namespace
         print(f"no updates in {run.path}")
         return EXIT_OK
     judged = run.verdict()
-    print(f"{count} updates; {run.state}; verdict {judged.label}: {judged.reason}")
+    print(f"{_counted(run, count)}; {run.state}; verdict {judged.label}: {judged.reason}")
     return EXIT_OK
+
+
+def _counted(run: Run, printed: int) -> str:
+    """How many updates count: those that a resumed attempt replaced were printed, and do not."""
+    from esper_core.reading import scan_index
+
+    found = min(len(scan_index(run.directory)), printed)
+    record = run.record
+    made = record.updates if record is not None and record.state.ended else 0
+    if made > found:
+        return f"{found} of {made} updates, the others are not in its journal"
+    return "1 update" if found == 1 else f"{found} updates"
 
 
 class _Teller:

@@ -45,8 +45,8 @@ class JournalCondition:
             return ""
         first_lost = last_update + 1
         if first_lost == self.recorded:
-            return f"update {first_lost} is in no journal: numbers here end before it"
-        return f"updates {first_lost} to {self.recorded} are in no journal: numbers here end before them"
+            return f"update {first_lost} is not in its journal: numbers here end before it"
+        return f"updates {first_lost} to {self.recorded} are not in its journal: numbers here end before them"
 
 
 SOUND = JournalCondition()

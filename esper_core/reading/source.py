@@ -25,8 +25,10 @@ from esper_core.reading.snapshot import RECENT
 from esper_core.reading.stream import disordered
 from esper_core.reading.tamiyo import RELATIVE_WINDOW
 from esper_core.runs.files import read_text
-from esper_core.runs.reader import JournalReader
+from esper_core.runs.layout import journal_files
+from esper_core.runs.reader import JournalReader, first_resource
 from esper_core.runs.state import read_state
+from esper_core.semconv.identity import RUN_ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,6 +54,10 @@ class Source(Protocol):
     @property
     def run_id(self) -> str:
         """The run."""
+
+    @property
+    def events_id(self) -> str:
+        """The run's id as its events carry it; another one for a copy whose ``run.json`` is damaged."""
 
     @property
     def label(self) -> str:
@@ -99,6 +105,15 @@ class JournalSource:
     def run_id(self) -> str:
         """The run."""
         return self.run.run_id
+
+    @property
+    def events_id(self) -> str:
+        """As the journal has it: a directory gets renamed, and ``run.json`` may be damaged or another run's."""
+        try:
+            found = first_resource(journal_files(self.run)).get(RUN_ID)
+        except JournalError:
+            found = None
+        return found if isinstance(found, str) and found else self.run.run_id
 
     @property
     def label(self) -> str:
@@ -184,6 +199,11 @@ class MemorySource:
     @property
     def run_id(self) -> str:
         """The run."""
+        return self._run_id
+
+    @property
+    def events_id(self) -> str:
+        """The run id."""
         return self._run_id
 
     @property
