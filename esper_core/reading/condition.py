@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -83,7 +84,8 @@ def has_journal(run: RunDir) -> bool:
 def _holds_something(files: list[JournalFile]) -> bool:
     for item in files:
         try:
-            if item.path.stat().st_size:
+            found = item.path.stat()
+            if found.st_size or not stat.S_ISREG(found.st_mode):
                 return True
         except OSError:
             return True  # something is there; it is named as unreadable

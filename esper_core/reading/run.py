@@ -15,7 +15,7 @@ from esper_core.reading.condition import journal_condition
 from esper_core.reading.index import scan_index
 from esper_core.reading.judged import run_verdict
 from esper_core.reading.limits import run_limits
-from esper_core.reading.stream import disordered, sorted_updates, stream_updates
+from esper_core.reading.stream import out_of_order, sorted_updates, stream_updates
 from esper_core.runs.files import fault_of, read_bytes, read_text
 from esper_core.runs.layout import RunDir, find_run, journal_files, path_text
 from esper_core.runs.reader import JournalReader, read_events
@@ -148,7 +148,7 @@ class Run:
         wanted = count
         while count:
             tail = JournalReader(self.directory).tail(wanted, updates_only=True)
-            if disordered(tail):
+            if out_of_order(self.directory, tail):
                 return list(sorted_updates(scan_index(self.directory), count))
             found = effective_updates(tail)
             everything = sum(event.kind == "ppo_updated" for event in tail) < wanted

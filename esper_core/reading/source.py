@@ -22,7 +22,7 @@ from esper_core.reading.condition import journal_condition
 from esper_core.reading.index import UpdateIndex
 from esper_core.reading.life import Life, life_from_events, life_from_record
 from esper_core.reading.snapshot import RECENT
-from esper_core.reading.stream import disordered
+from esper_core.reading.stream import out_of_order
 from esper_core.reading.tamiyo import RELATIVE_WINDOW
 from esper_core.runs.files import read_text
 from esper_core.runs.layout import journal_files
@@ -147,7 +147,7 @@ class JournalSource:
         """The plan of every attempt, and what a resume replaces; then the end of the journal."""
         found = [item for item in first_events(self.run) if isinstance(item.payload, RunStarted)]
         tail = self._reader.tail(self._first, updates_only=True)
-        if disordered(tail):
+        if out_of_order(self.run, tail):
             tail = sorted(JournalReader(self.run).stream(), key=lambda event: (event.attempt, event.time_ns))
         return found + tail
 

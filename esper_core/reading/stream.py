@@ -9,6 +9,7 @@ from esper_core.events import PPOUpdatePayload
 from esper_core.reading.attempts import Attempts, Once, attempt_begins, first_events
 from esper_core.reading.index import scan_index
 from esper_core.runs.reader import JournalReader
+from esper_core.runs.state import read_record
 from esper_core.semconv.codec import CodecError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     Update = TelemetryEvent[PPOUpdatePayload]
 
-__all__ = ["disordered", "sorted_updates", "stream_updates"]
+__all__ = ["out_of_order", "sorted_updates", "stream_updates"]
 
 
 def stream_updates(run: RunDir, reader: JournalReader | None = None) -> Iterator[Update]:
@@ -62,10 +63,21 @@ def sorted_updates(index: UpdateIndex, last: int | None = None) -> Iterator[Upda
             continue
 
 
-def disordered(events: list[TelemetryEvent[Payload]]) -> bool:
-    """Whether an update lies behind a later one of its attempt, as no run writes them."""
-    once = Once()
-    for event in events:
+def out_of_order(run: RunDir, tail: list[TelemetryEvent[Payload]]) -> bool:
+    """Whether a run's journal is out of order, so that its end does not hold its last updates.
+
+    Asked of the end, and of the whole only when ``run.json`` knows of more updates than the end does.
+
+    Args:
+        run: the run.
+        tail: the last events of its journal, as they lie there.
+    """
+    once, last = Once(), 0
+    for event in tail:
         if isinstance(event.payload, PPOUpdatePayload) and not event.marked:
             once.passes(event.attempt, event.payload.update_id)
-    return once.late > 0
+            last = max(last, event.payload.update_id)
+    if once.late:
+        return True
+    record = read_record(run)
+    return record is not None and record.updates > last and scan_index(run).disordered > 0

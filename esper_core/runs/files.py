@@ -98,9 +98,10 @@ def read_text(path: Path) -> str:
 
 
 def file_fault(path: Path) -> FileFault | None:
-    """Why a file cannot be opened for reading; None when it can be, or when there is none."""
+    """Why a file cannot be read; None when its first byte can be, or when there is none."""
     try:
-        open_file(path).close()
+        with open_file(path) as file:
+            file.read(1)
     except OSError as error:
         return None if isinstance(error, FileNotFoundError) and not path.is_symlink() else fault_of(path, error)
     return None

@@ -8,6 +8,7 @@ lines around it are read.
 from __future__ import annotations
 
 from collections import deque
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -165,7 +166,7 @@ class JournalReader:
             file = self._open(item.path)
             if file is None:
                 continue
-            with file:
+            with file, self._noting(item.path):
                 for offset, line in _lines_backwards(file, end):
                     found = self._decoded(item.path, offset, line)
                     newest.appendleft(found)
@@ -184,6 +185,14 @@ class JournalReader:
             return None
         self._faults.pop(path.name, None)
         return file
+
+    @contextmanager
+    def _noting(self, path: Path) -> Iterator[None]:
+        """Note a file that can be opened and not read: a broken disk."""
+        try:
+            yield
+        except OSError as error:
+            self._faults[path.name] = fault_of(path, error)
 
     def _files(self) -> list[JournalFile]:
         files = journal_files(self.run)
@@ -207,7 +216,7 @@ class JournalReader:
         file = self._open(path)
         if file is None:
             return
-        with file:
+        with file, self._noting(path):
             file.seek(0, 2)
             if file.tell() < cursor.offset:
                 cursor.offset = 0  # a shorter copy: read it again; callers recognise updates by their ids
@@ -333,7 +342,7 @@ def _complete_size(path: Path) -> int:
         file = open_file(path)
     except OSError:
         return 0
-    with file:
+    with file, suppress(OSError):  # said when its lines are read
         position = file.seek(0, 2)
         while position > 0:
             start = max(0, position - _BUFFER)
@@ -374,7 +383,7 @@ def _line_number(path: Path, offset: int) -> int:
         file = open_file(path)
     except OSError:
         return number
-    with file:
+    with file, suppress(OSError):
         while offset > 0 and (block := file.read(min(_BUFFER, offset))):
             number += block.count(b"\n")
             offset -= len(block)

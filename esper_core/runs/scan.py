@@ -7,6 +7,7 @@ It searches the bytes of a line for a few keys; only a line that was not written
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from esper_core.errors import JournalError
@@ -95,7 +96,7 @@ class JournalScan:
                 continue
             if file is None:
                 continue
-            with file:
+            with file, suppress(OSError):  # a broken disk: the reader names it as well
                 offset = file.seek(self._read.get(item.path.name, 0))
                 while True:
                     if left is not None and left <= 0:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 WATCHDOG_S: Final = 60.0
+REAL_WATCHDOG_S: Final = 250.0
+"""Of a process of its own, which imports torch on a busy machine."""
 _MAY_READ_ALL: Final = (1, 2)
 """Linux capabilities CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH."""
 _PR_CAPBSET_DROP: Final = 24
@@ -410,7 +412,7 @@ def try_for_real(seed: int, case: int, sources: Sequence[Path], folder: Path) ->
         for words in commands(mutator.run):
             call = [sys.executable, "-m", "esper_core", *words]
             try:
-                done = subprocess.run(call, capture_output=True, text=True, timeout=WATCHDOG_S, check=False)
+                done = subprocess.run(call, capture_output=True, text=True, timeout=REAL_WATCHDOG_S, check=False)
                 code, said = done.returncode, done.stdout + done.stderr
             except subprocess.TimeoutExpired:
                 code, said = None, ""
