@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.cli._parser import EsperParser
-from esper_core.config.show import dump_toml
+from esper_core.config.show import dump_toml, toml_value
 from tables import key_table, parser_lines, sentence, summary, template
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _sink(distribution: str, name: str, sink: Any) -> str:
 def _environment(distribution: str, name: str, plugin: EnvironmentPlugin) -> str:
     module = importlib.import_module(plugin.make.__module__)
     looks = " and ".join(f"`--{look}`" for look in ("show", "plot") if getattr(plugin, look) is not None)
-    settings = ", ".join(f"`{line}`" for line in dump_toml(dict(plugin.evaluation)).splitlines())
+    settings = ", ".join(f"`{key} = {toml_value(value)}`" for key, value in plugin.evaluation.items())
     parts = [f"\n## Environment `{name}`\n\n{summary(module.__doc__).splitlines()[0]}\n\n"]
     parts.append(f"Distribution `{distribution}`; default preset `{plugin.default_preset}`; `esper eval` has {looks}")
     parts.append(f" and evaluates with {settings}.\n" if settings else ".\n")

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, 
 import msgspec
 
 from esper_core.config._check import strip_annotation
-from esper_core.config.show import dump_toml
+from esper_core.config.show import toml_value
 from esper_core.events import about_field
 from esper_core.semconv.names import ATTRIBUTE_GROUPS
 
@@ -51,7 +51,7 @@ def key_table(struct: type[msgspec.Struct], table: str, *, skip_tables: bool = F
 
 
 def _toml(value: Any) -> str:
-    return "{}" if value == {} else dump_toml({"v": value}).removeprefix("v = ").strip()
+    return "{}" if value == {} else toml_value(value)
 
 
 def _meta(hint: Any, name: str) -> str:

@@ -47,7 +47,7 @@ class CoreCommand:
 CORE_COMMANDS: Final = {
     "ppo": CoreCommand("esper_core.cli.ppo", "train a PPO agent"),
     "eval": CoreCommand("esper_core.cli.eval", "load a run's checkpoint and report returns"),
-    "runs": CoreCommand("esper_core.cli.runs", "list runs with state, verdict, KL and return"),
+    "runs": CoreCommand("esper_core.cli.runs", "list runs with state, verdict, KL and return; delete some"),
     "replay": CoreCommand("esper_core.cli.replay", "print a run's updates, or play them into a sink"),
     "compare": CoreCommand(
         "esper_core.cli.compare", "compare runs: grouped by configuration, seeds as mean and spread, what differs"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from esper_core.cli._output import note
 from esper_core.errors import UsageError, nearest
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from esper_core.config.layers import Resolved
     from esper_core.reading import Run
 
-__all__ = ["EsperParser", "add_config_arguments", "add_sink_arguments", "resolve_config", "runs_dir"]
+__all__ = ["EsperParser", "add_config_arguments", "add_sink_arguments", "resolve_config", "runs_dir", "whole_number"]
+
+_DIGITS: Final = 30
+"""Decimal digits of a number that is read at all; its own bounds decide about it then."""
 
 
 class EsperParser(argparse.ArgumentParser):
@@ -124,6 +128,21 @@ def resolve_config(
     if resumed is None:  # resolved before, without the run to resume
         note(*(f"esper: {notice}" for notice in resolved.notices))
     return resolved
+
+
+def whole_number(text: str) -> int:
+    """The number that an argument gives: ``1000000``, ``1_000_000`` or ``1e6``.
+
+    Raises:
+        ArgumentTypeError: it is no whole number.
+    """
+    try:
+        number = Decimal(text)
+        if number.is_finite() and number.adjusted() < _DIGITS and number == number.to_integral_value():
+            return int(number)
+    except InvalidOperation:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is no whole number, such as 1000000 or 1e6")
 
 
 def runs_dir(args: argparse.Namespace) -> Path:

@@ -148,7 +148,7 @@ def start_lines(
 
 
 def next_commands(
-    run: str, *, has_checkpoint: bool, has_journal: bool, commands: Mapping[str, str]
+    run: str, *, has_checkpoint: bool, has_journal: bool, commands: Mapping[str, str], stopped: bool = False
 ) -> list[tuple[str, str]]:
     """The commands to suggest after a run, each with its purpose.
 
@@ -157,9 +157,12 @@ def next_commands(
         has_checkpoint: whether it can be evaluated and resumed.
         has_journal: whether its updates are on disk.
         commands: plugins' commands that read a recorded run: name -> purpose.
+        stopped: whether it was stopped before its limit, so that there is something to go on with.
     """
     esper, where = program(), shlex.quote(run)
     found: list[tuple[str, str]] = []
+    if stopped and has_checkpoint:
+        found.append((f"{esper} ppo --resume {where}", "go on from here"))
     if has_journal:
         found += [(f"{esper} {name} {where}", purpose) for name, purpose in commands.items()]
         found.append((f"{esper} replay {where}", "its updates again"))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.cli._output import say
-from esper_core.cli._parser import runs_dir
-from esper_core.errors import EXIT_OK, ConfigError, UsageError
+from esper_core.cli._parser import runs_dir, whole_number
+from esper_core.errors import EXIT_OK, ConfigError, NonFiniteError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from esper_core.runs.layout import RunDir
 
 __all__ = ["EvalCommand", "command"]
+
+
+_COUNT: Final[dict[str, Any]] = {"type": whole_number, "metavar": "N"}
 
 
 class EvalCommand:
@@ -32,8 +35,8 @@ class EvalCommand:
         parser.add_argument(
             "run", metavar="RUN", nargs="?", default="latest", help="a run's id, its beginning, or path"
         )
-        parser.add_argument("--episodes", type=int, default=20, metavar="N", help="episodes to play (default 20)")
-        parser.add_argument("--seed", type=int, default=10_000, metavar="N", help="of environments and sampling")
+        parser.add_argument("--episodes", default=20, help="episodes to play (default 20)", **_COUNT)
+        parser.add_argument("--seed", default=10_000, help="of environments and sampling", **_COUNT)
         parser.add_argument("--deterministic", action="store_true", help="take the likeliest choice, do not sample")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
         parser.add_argument("--dir", metavar="DIR", help="folder that holds the runs")
@@ -57,6 +60,7 @@ class EvalCommand:
         directory = find_run(args.run, runs_dir(args))
         env = _env_config(directory)
         agent = PPOAgent.load(directory.checkpoint)
+        _refuse_non_finite(agent, directory)
         torch.set_num_threads(1)
         agent.sampling_generator.manual_seed(args.seed)
         if args.show or args.plot is not None:
@@ -129,19 +133,34 @@ class EvalCommand:
 
 def _env_config(directory: RunDir) -> EnvConfig:
     """The ``[env]`` table that the run was trained with."""
-    import tomllib
-
     import msgspec
 
     from esper_core.config.schema import EnvConfig
+    from esper_core.reading import Run
 
+    config = Run(directory).config
+    if not config:
+        raise ConfigError(f"{directory.path} has no config.toml", hint="is it a run's directory?")
     try:
-        table = tomllib.loads(directory.config_path.read_text(encoding="utf-8")).get("env", {})
-        return msgspec.convert(table, EnvConfig)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{directory.path} has no config.toml", hint="is it a run's directory?") from error
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise ConfigError(f"{directory.config_path}: {error}") from error
+        return msgspec.convert(config.get("env", {}), EnvConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{directory.config_path}: {error}", hint="restore what [env] was in the run") from error
+
+
+def _refuse_non_finite(agent: PPOAgent, directory: RunDir) -> None:
+    """Raise for a policy that cannot play: it would choose by NaN."""
+    import torch
+
+    weights = dict(agent.policy.named_parameters())
+    bad = {name: int((~torch.isfinite(weight)).sum()) for name, weight in weights.items()}
+    first = next((name for name, count in bad.items() if count), None)
+    if first is not None:
+        total = sum(weight.numel() for weight in weights.values())
+        raise NonFiniteError(
+            f"{directory.checkpoint}: {sum(bad.values())} of {total} weights are NaN or infinite after update"
+            f" {agent.updates}, the first in {first}: this policy cannot play",
+            hint="train anew with a lower ppo.learning_rate; a run without --keep-going stops before such weights",
+        )
 
 
 def _fits(agent: PPOAgent, heads: tuple[object, ...], obs_shape: tuple[int, ...], name: str) -> None:

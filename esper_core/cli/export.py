@@ -8,15 +8,19 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from esper_core.cli._output import say
+from esper_core.cli._damage import refuse_without_journal, say_lines
+from esper_core.cli._output import note, say
 from esper_core.cli._parser import add_config_arguments, runs_dir
-from esper_core.errors import EXIT_OK, EsperError
+from esper_core.errors import EXIT_FAILED, EXIT_OK, EsperError, JournalError
 from esper_core.terminal import printable
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
+    from esper_core.events import PPOUpdatePayload, TelemetryEvent
     from esper_core.reading import Run
+    from esper_core.runs import JournalReader
 
 __all__ = ["ExportCommand", "command"]
 
@@ -41,15 +45,18 @@ class ExportCommand:
 
     def run(self, args: argparse.Namespace) -> int:
         """Write the updates."""
-        from esper_core.reading import open_run
+        from esper_core.reading import journal_condition, open_run
 
         base = runs_dir(args)
         runs = [open_run(spec, base) for spec in args.runs]
+        if all(journal_condition(run.directory, run.record).absent for run in runs):
+            refuse_without_journal(runs[0])
         as_lines = args.jsonl or (args.output is not None and args.output.suffix == ".jsonl" and not args.csv)
         write = _write_jsonl if as_lines else _write_csv
+        source = _Source(runs)
         try:
             with _opened(args.output) as out:
-                count = write(runs, out)
+                count = write(source, out)
         except OSError as error:
             if args.output is None:
                 raise  # stdout's: the command line says so for every command
@@ -58,7 +65,13 @@ class ExportCommand:
             ) from error
         if args.output is not None:
             say(f"{count} updates of {len(runs)} run{'s' if len(runs) > 1 else ''} written to {args.output}")
-        return EXIT_OK
+        for reader in source.readers:
+            say_lines(reader)
+        if len(source.errors) == 1:
+            raise source.errors[0]
+        for unread in source.errors:
+            note(f"esper: {unread}")
+        return EXIT_FAILED if source.errors else EXIT_OK
 
 
 def _opened(path: Path | None) -> contextlib.AbstractContextManager[TextIO]:
@@ -75,21 +88,51 @@ class _Shown(io.StringIO):
         return sys.stdout.write(printable(text))
 
 
-def _write_csv(runs: list[Run], out: TextIO) -> int:
-    from itertools import chain
+class _Source:
+    """The updates of several runs; what cannot be read of one does not hide the others.
 
+    Attributes:
+        readers: of the runs read so far; they know the damaged lines.
+        errors: what could not be read at all.
+    """
+
+    def __init__(self, runs: list[Run]) -> None:
+        self._runs = runs
+        self.readers: list[JournalReader] = []
+        self.errors: list[JournalError] = []
+
+    def first_updates(self) -> Iterator[PPOUpdatePayload]:
+        """The first update of each attempt of each run."""
+        for run in self._runs:
+            with contextlib.suppress(JournalError):  # said when the run's updates are read
+                yield from run.first_updates()
+
+    def updates(self) -> Iterator[TelemetryEvent[PPOUpdatePayload]]:
+        """The effective updates, run after run."""
+        from esper_core.reading import stream_updates
+        from esper_core.runs import JournalReader
+
+        for run in self._runs:
+            reader = JournalReader(run.directory)
+            self.readers.append(reader)
+            try:
+                refuse_without_journal(run)
+                yield from stream_updates(run.directory, reader)
+                reader.check()
+            except JournalError as error:
+                self.errors.append(error)
+
+
+def _write_csv(source: _Source, out: TextIO) -> int:
     from esper_core.reading.table import heading, write_csv
 
-    names = heading(update for run in runs for update in run.first_updates())
-    return write_csv(chain.from_iterable(run.updates() for run in runs), names, out)
+    return write_csv(source.updates(), heading(source.first_updates()), out)
 
 
-def _write_jsonl(runs: list[Run], out: TextIO) -> int:
-    from itertools import chain
-
+def _write_jsonl(source: _Source, out: TextIO) -> int:
     from esper_core.reading.table import write_jsonl
 
-    return write_jsonl(chain.from_iterable(run.updates() for run in runs), out)
+    return write_jsonl(source.updates(), out)
 
 
 command = ExportCommand()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.cli._command import commands_after_run
 from esper_core.cli._output import bear_lost_readers, note, say, stream_error
-from esper_core.cli._parser import add_config_arguments, add_sink_arguments, resolve_config
+from esper_core.cli._parser import add_config_arguments, add_sink_arguments, resolve_config, whole_number
 from esper_core.cli._words import end_lines, next_commands, program, start_lines
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EsperError, NonFiniteError
 from esper_core.health import RunState
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from esper_core.training import Outcome, Started
 
 __all__ = ["PPOCommand", "command"]
+
+
+_COUNT: Final[dict[str, Any]] = {"type": whole_number, "metavar": "N"}
 
 
 class PPOCommand:
@@ -42,13 +45,13 @@ class PPOCommand:
         task.add_argument(
             "--causal-mask", metavar="MODULE:FUNCTION", help="maps actions (n, heads) to a bool mask (n, heads)"
         )
-        task.add_argument("--seed", type=int, metavar="N", help="seed of environment, policy and minibatch order")
+        task.add_argument("--seed", help="seed of environment, policy and minibatch order", **_COUNT)
         limits = parser.add_argument_group(
             "how long", "The first limit reached ends the run, 0 means none; with no limit given, the preset's holds."
         )
-        limits.add_argument("--episodes", type=int, metavar="N", help="finished episodes over all environments")
-        limits.add_argument("--steps", type=int, metavar="N", help="environment steps")
-        limits.add_argument("--updates", type=int, metavar="N", help="PPO updates")
+        limits.add_argument("--episodes", help="finished episodes over all environments", **_COUNT)
+        limits.add_argument("--steps", help="environment steps, for example 1e6", **_COUNT)
+        limits.add_argument("--updates", help="PPO updates", **_COUNT)
         run = parser.add_argument_group("the run")
         run.add_argument("--run-name", metavar="NAME", help="a name for people; the run id holds it")
         run.add_argument("--dir", metavar="DIR", help="folder that holds the runs")
@@ -138,11 +141,14 @@ def _say_start(resolved: Resolved, started: Started, *, resumed: bool) -> None:
 
 
 def _say_end(outcome: Outcome, *, resumed: bool) -> None:
+    from esper_core.reading.condition import has_journal
+
     run = outcome.run
     commands = next_commands(
         str(run.path),
         has_checkpoint=run.checkpoint.is_file(),
-        has_journal=run.telemetry.is_dir(),
+        has_journal=has_journal(run),
+        stopped=outcome.result.state is RunState.STOPPED,
         commands=commands_after_run(),
     )
     lines = end_lines(

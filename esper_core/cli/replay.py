@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
+from esper_core.cli._damage import refuse_without_journal, say_faults, say_lines
 from esper_core.cli._output import note, say
 from esper_core.cli._parser import add_config_arguments, resolve_config, runs_dir
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, UsageError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from esper_core.config.schema import EsperConfig
     from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
     from esper_core.reading import Run
+    from esper_core.reading.attempts import Once
     from esper_core.runs import JournalReader
 
     Event = TelemetryEvent[Payload]
@@ -29,7 +31,6 @@ __all__ = ["ReplayCommand", "command"]
 _POLL_S: Final = 0.2
 _BATCH: Final = 500
 _LONGEST_NAP_S: Final = 0.2
-_PROBLEMS_SHOWN: Final = 5
 
 
 class ReplayCommand:
@@ -57,7 +58,8 @@ class ReplayCommand:
 
     def run(self, args: argparse.Namespace) -> int:
         """Print or play the run."""
-        from esper_core.reading import open_run
+        from esper_core.reading import open_run, run_faults
+        from esper_core.reading.attempts import Once
         from esper_core.runs import JournalReader
 
         if args.speed is not None and not 0 < args.speed < float("inf"):
@@ -65,16 +67,21 @@ class ReplayCommand:
                 f"esper replay: --speed {args.speed:g} is no pace", hint="1 is the original, 10 ten times it"
             )
         run = open_run(args.run, runs_dir(args))
+        refuse_without_journal(run)
+        say_faults([fault for fault in run_faults(run.directory) if fault.path.parent != run.directory.telemetry])
         reader = JournalReader(run.directory)
-        code = _play(run, reader, args) if args.to else _print(run, reader, args)
-        _say_damage(reader)
+        once = Once()
+        code = _play(run, reader, once, args) if args.to else _print(run, reader, once, args)
+        say_lines(reader)
+        _say_order(once)
+        reader.check()
         return code
 
 
-def _print(run: Run, reader: JournalReader, args: argparse.Namespace) -> int:
+def _print(run: Run, reader: JournalReader, once: Once, args: argparse.Namespace) -> int:
     tell = _Teller()
     count = 0
-    for event in _events(run, reader, args, stopped=lambda: False):
+    for event in _events(run, reader, once, args, stopped=lambda: False):
         line = None if event.marked else tell(event)
         if line is not None:
             say(line, flush=args.follow)
@@ -83,8 +90,20 @@ def _print(run: Run, reader: JournalReader, args: argparse.Namespace) -> int:
         say(f"no updates in {run.path}")
         return EXIT_OK
     judged = run.verdict()
-    say(f"{count} updates; {run.state}; verdict {judged.label}: {judged.reason}")
+    say(f"{_counted(run, count)}; {run.state}; verdict {judged.label}: {judged.reason}")
     return EXIT_OK
+
+
+def _counted(run: Run, printed: int) -> str:
+    """How many updates count: those that a resumed attempt replaced were printed, and do not."""
+    from esper_core.reading import scan_index
+
+    found = min(len(scan_index(run.directory)), printed)
+    record = run.record
+    made = record.updates if record is not None and record.state.ended else 0
+    if made > found:
+        return f"{found} of {made} updates, the others are not in its journal"
+    return "1 update" if found == 1 else f"{found} updates"
 
 
 class _Teller:
@@ -124,7 +143,7 @@ class _Teller:
         return f"{''.join(text for text, _ in pieces)}   {tail}".rstrip()
 
 
-def _play(run: Run, reader: JournalReader, args: argparse.Namespace) -> int:
+def _play(run: Run, reader: JournalReader, once: Once, args: argparse.Namespace) -> int:
     """Play into sinks through the host: same guards, channels and closing as in training, but wait for slow sinks."""
     from esper_core.host.session import Session
     from esper_core.runs import journal_resource
@@ -144,7 +163,7 @@ def _play(run: Run, reader: JournalReader, args: argparse.Namespace) -> int:
     )
     count = 0
     with session:
-        for event in _events(run, reader, args, stopped=lambda: session.stop.requested):
+        for event in _events(run, reader, once, args, stopped=lambda: session.stop.requested):
             session.deliver(event)
             count += 1
     for sink in session.active:
@@ -175,18 +194,26 @@ def _as_live(resolved: Resolved, run: Run) -> EsperConfig:
     return replace(resolved.config, otel=replace(resolved.config.otel, events=form))
 
 
+def _say_order(once: Once) -> None:
+    """Print on stderr what of the journal no run writes: updates twice, updates out of order."""
+    if once.repeated:
+        times = "1 update stands" if once.repeated == 1 else f"{once.repeated} updates stand"
+        note(f"esper: {times} in the journal again; each counts once")
+    if once.late:
+        lines = "1 update stands" if once.late == 1 else f"{once.late} updates stand"
+        note(f"esper: {lines} in the journal behind a later one; other commands sort them")
+
+
 def _whole(value: object) -> int:
     return value if isinstance(value, int) else 1
 
 
 def _events(
-    run: Run, reader: JournalReader, args: argparse.Namespace, *, stopped: Callable[[], bool]
+    run: Run, reader: JournalReader, once: Once, args: argparse.Namespace, *, stopped: Callable[[], bool]
 ) -> Iterator[Event]:
-    """Yield the journal's events in order of time, each update of an attempt once, at the requested pace."""
+    """Yield the journal's events in its order, each update of an attempt once, at the requested pace."""
     from esper_core.events import PPOUpdatePayload
-    from esper_core.reading.attempts import Once
 
-    once = Once()
     pace = _Pace(args.speed) if args.speed is not None else None
     for event in _followed(run, reader, stopped) if args.follow else reader.stream():
         if isinstance(event.payload, PPOUpdatePayload) and not once.passes(event.attempt, event.payload.update_id):
@@ -231,18 +258,6 @@ class _Pace:
         due = self._begun + (time_ns - self._first_ns) / 1e9 / self._speed
         while not stopped() and (left := due - time.monotonic()) > 0:
             time.sleep(min(left, _LONGEST_NAP_S))
-
-
-def _say_damage(reader: JournalReader) -> None:
-    """Print on stderr, apart from the output, how many lines could not be read."""
-    if not reader.corrupt:
-        return
-    lines = "1 damaged line" if reader.corrupt == 1 else f"{reader.corrupt} damaged lines"
-    note(f"esper: {lines} in the journal passed over; everything else was read")
-    for problem in reader.problems[:_PROBLEMS_SHOWN]:
-        note(f"  {problem}")
-    if reader.corrupt > _PROBLEMS_SHOWN:
-        note(f"  and {reader.corrupt - _PROBLEMS_SHOWN} more")
 
 
 command = ReplayCommand()

@@ -1,4 +1,4 @@
-"""``esper runs``: lists every run in a folder with its state, verdict, KL and return."""
+"""``esper runs``: lists every run in a folder with its state, verdict, KL and return; ``rm`` and ``prune`` delete."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from calendar import timegm
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
+from esper_core.cli._damage import say_faults
 from esper_core.cli._output import say, say_text
-from esper_core.cli._parser import add_config_arguments, runs_dir
+from esper_core.cli._parser import add_config_arguments, runs_dir, whole_number
+from esper_core.cli._runs_remove import add_parts, prune_runs, remove_runs
 from esper_core.errors import EXIT_OK, JournalError, UsageError
 
 if TYPE_CHECKING:
@@ -45,25 +47,37 @@ class _Row:
     kl_warning: float
     kl_critical: float
     return_mean: float | None
+    no_journal: bool
     started_ns: int | None
     age_s: float | None
 
 
 class RunsCommand:
-    """Lists runs."""
+    """Lists runs, and deletes them."""
 
     name = "runs"
-    help = "list runs with state, verdict, KL and return"
+    help = "list runs with state, verdict, KL and return; delete some"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare the arguments."""
         parser.add_argument("--dir", metavar="DIR", help="folder that holds the runs; default run.dir, which is runs")
-        parser.add_argument("-n", type=int, default=_SHOWN, metavar="N", help="newest runs to show, 0 for all (20)")
+        parser.add_argument(
+            "-n", type=whole_number, default=_SHOWN, metavar="N", help="newest runs to show, 0 for all (20)"
+        )
         parser.add_argument("--json", action="store_true", help="as JSON: a list, newest first; NaN is null")
         add_config_arguments(parser)
+        add_parts(parser)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Print the runs."""
+        """Print the runs, or delete some."""
+        if args.part == "rm":
+            return remove_runs(args)
+        if args.part == "prune":
+            return prune_runs(args)
+        return self._list(args)
+
+    def _list(self, args: argparse.Namespace) -> int:
+        from esper_core.reading import run_faults
         from esper_core.runs import list_runs
 
         base = runs_dir(args)
@@ -73,38 +87,41 @@ class RunsCommand:
         shown = found[: args.n] if args.n > 0 else found
         now = time.time_ns()
         rows = [_row(run, now) for run in shown]
+        faults = [fault for run in shown for fault in run_faults(run)]
         if args.json:
             say_text(json.dumps([_jsonable(row) for row in rows], indent=2))
+            say_faults(faults)
             return EXIT_OK
         if not rows:
-            say(f"no runs in {base.resolve()}; start one with: esper ppo --episodes 20")
+            say(f"no runs in {base.absolute()}; start one with: esper ppo --episodes 20")
             return EXIT_OK
         say(*_table(rows))
         if len(found) > len(shown):
             say(f"and {len(found) - len(shown)} older; -n 0 shows all")
+        say_faults(faults)
         return EXIT_OK
 
 
 def _row(directory: RunDir, now: int) -> _Row:
     from esper_core.health import DEFAULT_KL_LIMITS
-    from esper_core.reading import Run, run_limits, run_verdict
+    from esper_core.reading import Run, journal_condition, run_limits, run_verdict
     from esper_core.reading.returns import return_to_show
-    from esper_core.runs import read_record, run_state
+    from esper_core.runs import read_state
 
-    record = read_record(directory)
+    record, state = read_state(directory, now_ns=now)
+    journal = journal_condition(directory, record)
     unreadable = ""
     try:
         recent, limits = Run(directory).last_updates(3), run_limits(directory)
-    except JournalError as error:
-        recent, limits, unreadable = (
-            [],
-            DEFAULT_KL_LIMITS,
-            error.message,
-        )  # an error in one run must not hide the others
+    except JournalError as error:  # an error in one run must not hide the others
+        recent, limits, unreadable = [], DEFAULT_KL_LIMITS, error.message
     last = recent[-1] if recent else None
-    judged = run_verdict(record, recent, limits=limits, now_ns=now)
+    if journal.unread and not recent:
+        unreadable = str(journal.unread[0])
+    judged = run_verdict(record, recent, limits=limits, now_ns=now, state=state, journal=journal)
     started = _started_ns(directory, record.started_ns if record is not None else 0)
     payload = last.payload if last is not None else None
+    told = _summary(directory) if journal.absent else {}
     updates, steps = (payload.update_id, payload.env_steps) if payload is not None else (0, 0)
     if record is not None:
         updates, steps = max(updates, record.updates), max(steps, record.env_steps)
@@ -113,21 +130,33 @@ def _row(directory: RunDir, now: int) -> _Row:
         path=str(directory.path),
         name=record.name if record is not None else "",
         environment=record.environment if record is not None else "",
-        state=run_state(record, now_ns=now).value,
+        state=state.value,
         verdict=judged.label if not unreadable else "unreadable",
         reason=unreadable or judged.reason,
         attempt=record.attempt if record is not None else (last.attempt if last is not None else 1),
         updates=updates,
         env_steps=steps,
-        kl_divergence=payload.kl_divergence if payload is not None else None,
-        kl_joint=payload.kl_joint if payload is not None else None,
+        kl_divergence=payload.kl_divergence if payload is not None else told.get("kl_divergence"),
+        kl_joint=payload.kl_joint if payload is not None else told.get("kl_joint"),
         kl_on=limits.on,
         kl_warning=limits.warning,
         kl_critical=limits.critical,
-        return_mean=return_to_show(payload),
+        return_mean=return_to_show(payload) if payload is not None else told.get("return_mean_100"),
+        no_journal=bool(journal.absent),
         started_ns=started,
         age_s=(now - started) / 1e9 if started is not None else None,
     )
+
+
+def _summary(directory: RunDir) -> dict[str, float]:
+    """The numbers that ``summary.json`` holds of the end of a run; empty when there are none."""
+    from esper_core.reading import Run
+
+    try:
+        found = Run(directory).summary or {}
+    except JournalError:
+        return {}
+    return {key: float(value) for key, value in found.items() if type(value) in {int, float}}
 
 
 def _started_ns(directory: RunDir, recorded: int) -> int | None:
@@ -145,7 +174,7 @@ def _table(rows: list[_Row]) -> list[str]:
         (
             row.run,
             row.state,
-            row.verdict,
+            "no journal" if row.no_journal and row.verdict == "unknown" else row.verdict,
             str(row.updates),
             _kl_text(row),
             plain(row.return_mean, 1),

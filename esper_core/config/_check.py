@@ -16,7 +16,7 @@ from esper_core.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["Setting", "check_value", "choices_of", "field_type", "flatten", "known_keys", "strip_annotation"]
+__all__ = ["Setting", "check_value", "choices_of", "field_type", "flatten", "known_keys", "strip_annotation", "whole"]
 
 _FREE: Final = Any
 OTHER_NAMES: Final = {
@@ -146,8 +146,16 @@ def _other_name(key: str, table: tuple[str, ...]) -> str:
     return f', did you mean "{name}"?' if (home,) == table else f', did you mean "{home}.{name}"?'
 
 
-def check_value(hint: Any, value: Any, place: str) -> None:
-    """Raise a ConfigError that states the expected type or bound, or why the value cannot work."""
+def whole(hint: Any, value: Any) -> Any:
+    """A float without a fraction as an int where the key is one: TOML reads ``1e6`` as a float."""
+    if strip_annotation(hint) is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def check_value(hint: Any, value: Any, place: str) -> Any:
+    """Return the value as the key holds it; raise a ConfigError that says what is expected, or why it cannot work."""
+    value = whole(hint, value)
     fault = fault_of(value, place, finite=hint is not _FREE, most=_most(hint))
     if fault is not None:
         raise fault
@@ -161,6 +169,7 @@ def check_value(hint: Any, value: Any, place: str) -> None:
         if value == "":
             raise ConfigError(f"{place}: is empty", hint=choices) from None
         raise ConfigError(f"{place}: {expected} (is {shown_value(value)})", hint=choices or _bounds(hint)) from None
+    return value
 
 
 def choices_of(hint: Any) -> str | None:
@@ -232,5 +241,4 @@ def flatten(
             yield from flatten(value, origin=origin, where=where, path=here, node=hint)
             continue
         place = f"{where(path)}{key}"
-        check_value(hint, value, place)
-        yield Setting(here, value, origin, place)
+        yield Setting(here, check_value(hint, value, place), origin, place)

@@ -154,8 +154,7 @@ def keyword_settings(keywords: Mapping[str, Any], origin: str) -> Iterator[Setti
                 raise ConfigError(
                     f"sinks: expected a list of names (is {shown_value(plain)})", hint=f'sinks=["{plain}"]'
                 )
-            check_value(field_type(path), plain, dotted)
-            yield Setting(path, plain, origin, dotted)
+            yield Setting(path, check_value(field_type(path), plain, dotted), origin, dotted)
 
 
 def _keyword_path(keyword: str, value: Any) -> tuple[str, ...]:

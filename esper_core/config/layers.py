@@ -22,6 +22,7 @@ from esper_core.config._check import (
     flatten,
     strip_annotation,
     unknown_key,
+    whole,
 )
 from esper_core.config._values import fault_of, shown_value
 from esper_core.config.environments import default_is_absent
@@ -160,7 +161,7 @@ _WITHOUT: Final = "--no-config reads no file"
 
 def _parse(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
         # The decoder's message ends in "(at line 3, column 9)".
         raise ConfigError(f"{file}: malformed TOML: {error}", hint=_WITHOUT) from None
@@ -249,7 +250,7 @@ def _text_settings(path: tuple[str, ...], text: str, *, origin: str, place: str)
             raise ConfigError(f"{place}: is a table", hint=f"set one key of it: {'.'.join(path)}.KEY")
         yield from flatten(value, origin=origin, where=lambda _: f"{place}: ", path=path, node=hint)
         return
-    candidates = [_toml_value(text), text]
+    candidates = [whole(hint, _toml_value(text)), text]
     if get_origin(inner) is tuple:
         candidates.insert(1, [_toml_value(part.strip()) for part in text.split(",") if part.strip()])
     for candidate in candidates:
@@ -277,8 +278,7 @@ def _flag_settings(flags: Mapping[str, Any]) -> Iterator[Setting]:
             continue
         path = tuple(dotted.split("."))
         flag = _FLAG_NAMES.get(dotted, "--" + path[-1].replace("_", "-"))
-        check_value(field_type(path), value, flag)
-        yield Setting(path, value, flag, flag)
+        yield Setting(path, check_value(field_type(path), value, flag), flag, flag)
 
 
 _FLAG_NAMES: Final = {"env.id": "--env", "run.name": "--run-name", "sinks": "--sinks"}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
-from datetime import date, datetime, time
 from typing import TYPE_CHECKING, Any, Final
+
+import tomli_w
 
 from esper_core.config.schema import MASK, to_builtins
 from esper_core.hooks import redact_urls
@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 
     from esper_core.config.layers import Resolved
 
-__all__ = ["ConfigLine", "config_lines", "config_toml", "dump_toml", "masked"]
+__all__ = ["ConfigLine", "config_lines", "config_toml", "dump_toml", "masked", "toml_value"]
 
 _SECRET_KEY: Final = re.compile(r"token|passw|pwd|secret|key|header|auth|credential|cookie|dsn", re.IGNORECASE)
-_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def masked(resolved: Resolved, secrets: Mapping[str, frozenset[str]] | None = None) -> dict[str, Any]:
@@ -86,7 +85,7 @@ class ConfigLine:
 def config_lines(resolved: Resolved, secrets: Mapping[str, frozenset[str]] | None = None) -> list[ConfigLine]:
     """Every value in the schema's order, secrets masked."""
     return [
-        ConfigLine(path, value, _value(value), _origin(resolved, path))
+        ConfigLine(path, value, toml_value(value), _origin(resolved, path))
         for path, value in _leaves(masked(resolved, secrets), prefix="")
     ]
 
@@ -109,38 +108,24 @@ def _leaves(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 def dump_toml(tree: Mapping[str, Any]) -> str:
     """Format nested plain values as TOML; None is left out. ``tomllib.loads`` returns the same values."""
-    return "\n".join(_table_lines(tree, ())).strip() + "\n"
+    return tomli_w.dumps(_without_none(tree))
 
 
-def _table_lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
-    plain = {key: value for key, value in table.items() if not isinstance(value, dict) and value is not None}
-    nested = {key: value for key, value in table.items() if isinstance(value, dict)}
-    if path and (plain or not nested):
-        yield ""
-        yield f"[{'.'.join(_key(part) for part in path)}]"
-    for key, value in plain.items():
-        yield f"{_key(key)} = {_value(value)}"
-    for key, value in nested.items():
-        yield from _table_lines(value, (*path, key))
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _key(key: str) -> str:
-    return key if _BARE_KEY.fullmatch(key) else _string(key)
+    """A key as TOML writes it, quoted when it must be."""
+    return tomli_w.dumps({key: 0}).removesuffix(" = 0\n")
 
 
-def _string(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return _string(value)
+def toml_value(value: Any) -> str:
+    """A value as TOML in one line: tomli-w gives every item of a list a line of its own."""
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_value(item) for item in value)}]"
+        return f"[{', '.join(toml_value(item) for item in value)}]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (date, datetime, time)):
-        return value.isoformat()
-    return repr(value)
+        return "{" + ", ".join(f"{_key(key)} = {toml_value(item)}" for key, item in value.items()) + "}"
+    return tomli_w.dumps({"v": value}).removeprefix("v = ").removesuffix("\n")

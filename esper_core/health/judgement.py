@@ -48,6 +48,8 @@ class VerdictInput:
         forced: every step of the judged updates was forced.
         journal_lost: events that the journal lost: the screen itself cannot be trusted.
         sink_lost: events that other sinks lost, by sink name.
+        gap: what of the run's journal cannot be read, as text: the numbers are doubtful as well.
+        absent: why nothing of the run's updates is on disk, as text.
         age_s: seconds since the last sign of life, for the reason's text.
         message: what ended the run, for FAILED and CRASHED.
     """
@@ -64,6 +66,8 @@ class VerdictInput:
     forced: bool = False
     journal_lost: int = 0
     sink_lost: tuple[tuple[str, int], ...] = ()
+    gap: str = ""
+    absent: str = ""
     age_s: float | None = None
     message: str = ""
 
@@ -131,6 +135,8 @@ def _judge_trust(seen: VerdictInput, level: HealthLevel) -> tuple[VerdictKind, s
         return VerdictKind.STALLED, "the trainer's process is alive but makes no progress"
     if seen.journal_lost:
         return VerdictKind.LOSSY, f"the journal lost {seen.journal_lost} events: numbers here have gaps"
+    if seen.gap:
+        return VerdictKind.LOSSY, seen.gap
     return None
 
 
@@ -193,7 +199,7 @@ def _judge_rest(seen: VerdictInput, level: HealthLevel) -> tuple[VerdictKind, st
             return VerdictKind.UNKNOWN, "every step was forced: nothing was decided"
         if seen.updates:
             return VerdictKind.UNKNOWN, f"no KL was measured in the last {HEALTH_WINDOW} updates"
-        return VerdictKind.UNKNOWN, "no PPO update yet"
+        return VerdictKind.UNKNOWN, seen.absent or "no PPO update yet"
     if level is HealthLevel.WARNING:  # only in warm-up; after the losses, which warm-up must not hide
         if verdict_level(seen.levels) is HealthLevel.WARNING or seen.critical_head is None:
             cause = f"{seen.limits.name} >= {seen.limits.warning:g}"

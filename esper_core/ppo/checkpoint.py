@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -13,7 +12,9 @@ from torch import nn
 
 from esper_core.config.schema import PPOConfig
 from esper_core.errors import ConfigError, EsperError
+from esper_core.ppo._plausible import refuse_implausible
 from esper_core.ppo.heads import HeadLayout, HeadSpec
+from esper_core.runs.files import fault_of, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -132,17 +133,22 @@ def save_checkpoint(
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint. Only plain values and tensors are unpickled (``weights_only``), never code."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with open_file(path) as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ConfigError(
             f"no checkpoint at {path}",
             hint="the trainer writes one after its first update; a loop that monitor() watches keeps its policy itself",
         ) from error
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+    except OSError as error:
+        fault = fault_of(path, error)
+        raise ConfigError(f"cannot read {path}: {fault.reason}", hint=fault.remedy) from error
+    except Exception as error:  # torch and pickle raise nearly anything on damaged bytes
         raise ConfigError(f"{path} is not a readable checkpoint", hint="it may be damaged; train anew") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ConfigError(f"{path} is no checkpoint of format {FORMAT}", hint="it was written by another version")
     try:
+        refuse_implausible(content)
         return Checkpoint(
             update_id=content["update_id"],
             env_steps=content["env_steps"],
@@ -156,7 +162,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             seed=content["seed"],
             state=content["state"],
         )
-    except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path} lacks what a checkpoint holds: {error}", hint="it may be damaged") from error
 
 
@@ -172,7 +178,7 @@ def restore(agent: Checkpointed, checkpoint: Checkpoint) -> None:
         agent.optimizer.load_state_dict(state["optimizer"])
         agent.sampling_generator.set_state(state["sampling"])
         agent.order_generator.set_state(state["order"])
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ConfigError(f"the checkpoint does not fit this agent: {first}") from error
     # The file's rate and flags are those of its own run; this agent's configuration decides.

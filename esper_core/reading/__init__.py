@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from esper_core.reading.account import SinkAccount
 from esper_core.reading.aggregator import SanctumAggregator
-from esper_core.reading.attempts import UpdateHistory, effective_updates, stream_updates
+from esper_core.reading.attempts import UpdateHistory, effective_updates
+from esper_core.reading.condition import JournalCondition, journal_condition, run_faults
 from esper_core.reading.index import UpdateIndex, scan_index
 from esper_core.reading.judged import judge, run_verdict
 from esper_core.reading.limits import run_limits
 from esper_core.reading.run import Run, open_run
 from esper_core.reading.snapshot import SanctumSnapshot
+from esper_core.reading.stream import stream_updates
 from esper_core.reading.tamiyo import TamiyoState
 
 __all__ = [
+    "JournalCondition",
     "Run",
     "SanctumAggregator",
     "SanctumSnapshot",
@@ -26,8 +29,10 @@ __all__ = [
     "UpdateHistory",
     "UpdateIndex",
     "effective_updates",
+    "journal_condition",
     "judge",
     "open_run",
+    "run_faults",
     "run_limits",
     "run_verdict",
     "scan_index",

@@ -7,7 +7,9 @@ smallest update id seen of it. Marked test events are left out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from bisect import bisect_right
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final, cast
 
 from esper_core.events import Payload, PPOUpdatePayload, RunStarted, TelemetryEvent
 from esper_core.runs.layout import journal_files
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
 
     Update = TelemetryEvent[PPOUpdatePayload]
 
-__all__ = ["Attempts", "Once", "UpdateHistory", "attempt_begins", "effective_updates", "first_events", "stream_updates"]
+__all__ = ["Attempts", "Once", "UpdateHistory", "attempt_begins", "effective_updates", "first_events"]
+
+_LOOKED_AT: Final = 64
+"""Updates among which an attempt's ``RunStarted`` is looked for, when it is not before them."""
 
 
 class Attempts:
@@ -54,19 +59,45 @@ class Attempts:
 
 
 class Once:
-    """Passes each update of an attempt once. Ids only grow within an attempt, in the order of its journal."""
+    """Passes each update of an attempt once, in whatever order they come.
 
-    __slots__ = ("_last",)
+    Attributes:
+        repeated: updates that came again, and were not passed.
+        late: updates that came behind a later one of their attempt, and were passed.
+    """
+
+    __slots__ = ("_seen", "late", "repeated")
 
     def __init__(self) -> None:
-        self._last: dict[int, int] = {}
+        self.repeated = 0
+        self.late = 0
+        # Per attempt the ids seen, as pairs (first, last) of unbroken ranges, ascending: one pair for a whole run.
+        self._seen: dict[int, list[tuple[int, int]]] = {}
 
     def passes(self, attempt: int, update_id: int) -> bool:
         """Whether this update is a new one."""
-        if update_id <= self._last.get(attempt, 0):
+        ranges = self._seen.setdefault(attempt, [])
+        if ranges and update_id == ranges[-1][1] + 1:
+            ranges[-1] = (ranges[-1][0], update_id)
+            return True
+        place = bisect_right(ranges, update_id, key=itemgetter(0))
+        if place and update_id <= ranges[place - 1][1]:
+            self.repeated += 1
             return False
-        self._last[attempt] = update_id
+        self.late += place < len(ranges)
+        self._insert(ranges, place, update_id)
         return True
+
+    @staticmethod
+    def _insert(ranges: list[tuple[int, int]], place: int, update_id: int) -> None:
+        """Add an id before the range at ``place``, joining what it touches."""
+        first, last = update_id, update_id
+        end = place
+        if place < len(ranges) and ranges[place][0] == update_id + 1:
+            last, end = ranges[place][1], place + 1
+        if place and ranges[place - 1][1] == update_id - 1:
+            first, place = ranges[place - 1][0], place - 1
+        ranges[place:end] = [(first, last)]
 
 
 class UpdateHistory:
@@ -121,23 +152,30 @@ def effective_updates(events: Iterable[TelemetryEvent[Payload]]) -> list[Update]
     return history.updates()
 
 
-def stream_updates(run: RunDir) -> Iterator[Update]:
-    """The effective updates of a run on disk by ascending id, one at a time: memory does not grow with the run."""
-    attempts, once = Attempts(), Once()
-    for event in first_events(run):
-        attempts.begin(event.attempt, cast("int", attempt_begins(event)))
-    for event in JournalReader(run).stream():
-        payload = event.payload
-        if not isinstance(payload, PPOUpdatePayload) or event.marked:
-            continue
-        if once.passes(event.attempt, payload.update_id) and not attempts.replaced(event.attempt, payload.update_id):
-            yield cast("Update", event)
-
-
 def first_events(run: RunDir) -> Iterator[TelemetryEvent[Payload]]:
-    """The event that begins each attempt of a run on disk, ascending: its ``RunStarted``, else its first update."""
+    """The event that begins each attempt of a run on disk, ascending: its ``RunStarted``, else its first update.
+
+    Files that cannot be read are passed over.
+    """
     for attempt in sorted({item.attempt for item in journal_files(run)}):
-        for event in JournalReader(run, attempt=attempt).stream():
-            if attempt_begins(event) is not None:
-                yield event
-                break
+        first = _first_event(JournalReader(run, attempt=attempt))
+        if first is not None:
+            yield first
+
+
+def _first_event(reader: JournalReader) -> TelemetryEvent[Payload] | None:
+    """Where an attempt begins; its ``RunStarted`` may lie a little behind an update in a journal out of order."""
+    found: TelemetryEvent[Payload] | None = None
+    looked = 0
+    for event in reader.stream():
+        first = attempt_begins(event)
+        if first is None:
+            continue
+        if isinstance(event.payload, RunStarted):
+            return event
+        if found is None or first < cast("int", attempt_begins(found)):
+            found = event
+        looked += 1
+        if looked >= _LOOKED_AT:
+            break
+    return found

@@ -7,8 +7,8 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from esper_core.reading.attempts import stream_updates
 from esper_core.reading.returns import return_to_show
+from esper_core.reading.stream import stream_updates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

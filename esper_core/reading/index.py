@@ -1,19 +1,21 @@
-"""An index of a long run's effective updates: where each one lies and what its KL was, at 13 bytes an update."""
+"""An index of a long run's effective updates: where each one lies and what its KL was, at 25 bytes an update."""
 
 from __future__ import annotations
 
 import math
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
+from esper_core.errors import JournalError
 from esper_core.events import PPOUpdatePayload
 from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel, KLLimits
 from esper_core.reading.attempts import Attempts
 from esper_core.reading.limits import run_limits
+from esper_core.runs.reader import decode_line, open_journal
 from esper_core.runs.scan import JournalScan, ScannedBeginning, ScannedUpdate
-from esper_core.semconv.codec import CodecError, decode
+from esper_core.semconv.codec import CodecError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["IndexEntry", "UpdateIndex", "scan_index"]
 
+_INT64: Final = range(-(2**63), 2**63)
 _LEVELS: Final = tuple(HealthLevel)
 _CODES: Final = {level: code for code, level in enumerate(_LEVELS)}
 
@@ -59,15 +62,17 @@ class UpdateIndex:
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
+        self.disordered = 0
+        """Updates that lie in the journal behind a later one of their attempt, which Esper's writer never does."""
         self._scan = JournalScan(run)
         self._attempts = Attempts()
         self._limits: KLLimits | None = None
-        self._ids = array("I")
-        self._offsets = array("I")
+        self._ids = array("q")
+        self._offsets = array("Q")
         self._kls = array("f")
         self._levels = array("B")
+        self._places = array("I")
         self._files: list[JournalFile] = []
-        self._starts: list[int] = []
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -86,7 +91,11 @@ class UpdateIndex:
     @property
     def nbytes(self) -> int:
         """Bytes the index holds for its updates."""
-        return sum(column.itemsize * len(column) for column in (self._ids, self._offsets, self._kls, self._levels))
+        return sum(column.itemsize * len(column) for column in self._columns)
+
+    @property
+    def _columns(self) -> tuple[array[int] | array[float], ...]:
+        return self._ids, self._offsets, self._kls, self._levels, self._places
 
     def kl(self, position: int) -> float | None:
         """The judged KL in nats, to 7 digits; None when not measured."""
@@ -115,16 +124,21 @@ class UpdateIndex:
         """Read and decode one update.
 
         Raises:
-            OSError: the file is gone.
-            CodecError: the file was changed.
+            JournalError: the file is gone or cannot be read.
+            CodecError: the file was changed, or the line is damaged.
         """
-        with self._file(position).path.open("rb") as file:
-            file.seek(self._offsets[position])
-            events = decode(file.readline())
+        path, offset = self._file(position).path, self._offsets[position]
+        file = open_journal(path)
+        if file is None:
+            raise JournalError(f"{path} is gone")
+        with file:
+            file.seek(offset)
+            events = decode_line(file.readline())
         for event in events:
-            if isinstance(event.payload, PPOUpdatePayload):
-                return event
-        raise CodecError(f"no PPO update at {self._file(position).path}, byte {self._offsets[position]}")
+            payload = event.payload
+            if isinstance(payload, PPOUpdatePayload) and payload.update_id == self._ids[position]:
+                return cast("TelemetryEvent[PPOUpdatePayload]", event)
+        raise CodecError(f"no PPO update at {path}, byte {offset}")
 
     def extend(self, max_bytes: int | None = None) -> bool:
         """Take in what was written since the last call.
@@ -145,34 +159,38 @@ class UpdateIndex:
         return self._scan.more
 
     def _take(self, item: ScannedUpdate) -> None:
-        if self._ids and item.update_id <= self._ids[-1] and item.file.attempt <= self._file(-1).attempt:
+        if item.update_id not in _INT64:
+            return
+        place = bisect_left(self._ids, item.update_id)
+        late = place < len(self._ids)
+        if late and item.file.attempt <= self._file(place).attempt and self._ids[place] == item.update_id:
             return  # a duplicate, or an attempt that was resumed while it still ran
         self._begin(item.file.attempt, item.update_id)
         if self._attempts.replaced(item.file.attempt, item.update_id):
             return
+        place = bisect_left(self._ids, item.update_id)
+        self.disordered += place < len(self._ids)
         if not self._files or self._files[-1] != item.file:
             self._files.append(item.file)
-            self._starts.append(len(self._ids))
-        self._ids.append(item.update_id)
-        self._offsets.append(item.offset)
-        self._kls.append(item.kl)
-        self._levels.append(_CODES[item.level])
+        self._ids.insert(place, item.update_id)
+        self._offsets.insert(place, item.offset)
+        self._kls.insert(place, item.kl)
+        self._levels.insert(place, _CODES[item.level])
+        self._places.insert(place, len(self._files) - 1)
 
     def _begin(self, attempt: int, first: int) -> None:
-        """Drop what a higher attempt replaces. Updates lie by id, those of lower attempts before those of higher."""
+        """Drop what a higher attempt replaces."""
         if not self._attempts.begin(attempt, first):
             return
-        keep = bisect_left(self._ids, first)
-        if keep == len(self._ids) or not self._attempts.replaced(self._file(keep).attempt, self._ids[keep]):
-            return
-        for column in (self._ids, self._offsets, self._kls, self._levels):
-            del column[keep:]
-        self._starts = [min(start, keep) for start in self._starts]
+        keep = end = bisect_left(self._ids, first)
+        while end < len(self._ids) and self._attempts.replaced(self._file(end).attempt, self._ids[end]):
+            end += 1
+        if keep < end:
+            for column in self._columns:
+                del column[keep:end]
 
     def _file(self, position: int) -> JournalFile:
-        if position < 0:
-            position += len(self._ids)
-        return self._files[bisect_right(self._starts, position) - 1]
+        return self._files[self._places[position]]
 
 
 def scan_index(run: RunDir) -> UpdateIndex:

@@ -21,6 +21,7 @@ from esper_core.health import (
     verdict,
 )
 from esper_core.reading.account import from_record, losses, merged
+from esper_core.reading.condition import SOUND, JournalCondition
 from esper_core.runs.state import run_state
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def judge(
     accounts: Iterable[SinkAccount] = (),
     age_s: float | None = None,
     message: str = "",
+    journal: JournalCondition = SOUND,
 ) -> Verdict:
     """Judge a run; see :func:`esper_core.health.verdict` for the rule.
 
@@ -55,6 +57,7 @@ def judge(
         accounts: of its sinks: what those that keep the record lost makes every number doubtful.
         age_s: seconds since the last sign of life.
         message: how it ended, in words; said of a run that failed or crashed.
+        journal: what the run's journal lacks.
     """
     last = recent[-1] if recent else None
     leading = last.leading_head if last is not None else None
@@ -74,6 +77,8 @@ def judge(
             forced=policy.forced,
             journal_lost=lost.record,
             sink_lost=lost.others,
+            gap=journal.gap(updates),
+            absent=journal.absent,
             age_s=age_s,
             message=message if state in {RunState.FAILED, RunState.CRASHED} else "",
         )
@@ -86,6 +91,8 @@ def run_verdict(
     *,
     limits: KLLimits = DEFAULT_KL_LIMITS,
     now_ns: int | None = None,
+    state: RunState | None = None,
+    journal: JournalCondition = SOUND,
 ) -> Verdict:
     """The verdict on a run on disk.
 
@@ -94,17 +101,20 @@ def run_verdict(
         recent: the last effective updates, oldest first; three are enough.
         limits: of the run, see :func:`esper_core.reading.run_limits`.
         now_ns: unix nanoseconds; the clock's when None.
+        state: what :func:`esper_core.runs.read_state` said together with the record; None derives it.
+        journal: what the run's journal lacks, see :func:`esper_core.reading.journal_condition`.
     """
     now = time.time_ns() if now_ns is None else now_ns
     last = recent[-1].payload if recent else None
     return judge(
-        run_state(record, now_ns=now),
+        run_state(record, now_ns=now) if state is None else state,
         recent=[event.payload for event in recent],
         updates=last.update_id if last is not None else 0,
         limits=limits,
         accounts=[from_record(item) for item in record.sinks] if record is not None else (),
         age_s=max(0.0, (now - record.heartbeat_ns) / 1e9) if record is not None else None,
         message=record.message if record is not None else "",
+        journal=journal,
     )
 
 
@@ -118,6 +128,7 @@ def judge_snapshot(snapshot: SanctumSnapshot, life: Life, *, age_s: float | None
         accounts=merged(snapshot.sinks, life.sinks),
         age_s=age_s,
         message=life.message,
+        journal=life.journal,
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from esper_core.health import RunState
 from esper_core.reading.account import from_record
+from esper_core.reading.condition import SOUND, JournalCondition
 from esper_core.runs.state import run_state
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Life:
         message: how it ended, in words.
         updates: as the trainer counts them.
         sinks: as the host accounts for them.
+        journal: what its journal lacks.
     """
 
     state: RunState = RunState.UNKNOWN
@@ -41,6 +43,7 @@ class Life:
     message: str = ""
     updates: int = 0
     sinks: tuple[SinkAccount, ...] = ()
+    journal: JournalCondition = SOUND
 
 
 def life_from_events(snapshot: SanctumSnapshot, now_ns: int) -> Life:
@@ -64,14 +67,24 @@ def life_from_events(snapshot: SanctumSnapshot, now_ns: int) -> Life:
     return Life(state=state, sign_ns=snapshot.last_event_ns, updates=snapshot.updates)
 
 
-def life_from_record(record: RunRecord, now_ns: int) -> Life:
-    """A run on disk: what ``run.json`` says, and whether that is still so."""
+def life_from_record(
+    record: RunRecord, now_ns: int, *, state: RunState | None = None, journal: JournalCondition = SOUND
+) -> Life:
+    """A run on disk: what ``run.json`` says, and whether that is still so.
+
+    Args:
+        record: the content of ``run.json``.
+        now_ns: unix nanoseconds.
+        state: what was found together with the record; None derives it.
+        journal: what the run's journal lacks.
+    """
     return Life(
-        state=run_state(record, now_ns=now_ns),
+        state=run_state(record, now_ns=now_ns) if state is None else state,
         sign_ns=record.heartbeat_ns or None,
         pid=record.pid or None,
         host=record.host,
         message=record.message,
         updates=record.updates,
         sinks=tuple(from_record(item) for item in record.sinks),
+        journal=journal,
     )

@@ -11,6 +11,7 @@ from esper_core.config.schema import HealthConfig
 from esper_core.events import RunStarted
 from esper_core.health import DEFAULT_KL_LIMITS, KLLimits
 from esper_core.reading.attempts import first_events
+from esper_core.runs.files import read_text
 
 if TYPE_CHECKING:
     from esper_core.runs.layout import RunDir
@@ -28,8 +29,8 @@ def run_limits(run: RunDir) -> KLLimits:
         newest = max(started, key=lambda event: event.attempt).payload
         return newest.limits if isinstance(newest, RunStarted) else DEFAULT_KL_LIMITS
     try:
-        table = tomllib.loads(run.config_path.read_text(encoding="utf-8")).get("health", {})
+        table = tomllib.loads(read_text(run.config_path)).get("health", {})
         found = msgspec.convert(table, HealthConfig).limits
-    except (OSError, ValueError, msgspec.ValidationError):
+    except (OSError, ValueError, RecursionError, msgspec.ValidationError):
         return DEFAULT_KL_LIMITS
     return DEFAULT_KL_LIMITS if found.fault else found

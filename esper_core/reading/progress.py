@@ -35,7 +35,7 @@ class Progress:
 def progress_of(snapshot: SanctumSnapshot, life: Life) -> Progress:
     """Updates, steps or episodes done of those planned, and the time left at the pace of the last updates."""
     plan, gap = snapshot.plan, snapshot.median_gap_s
-    done = snapshot.updates
+    done = life.updates if life.journal.absent else snapshot.updates
     if plan.updates:
         return _progress(done, plan.updates, "upd", 1.0, gap, life)
     recent = snapshot.recent

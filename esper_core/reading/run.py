@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from esper_core.errors import UsageError
+from esper_core.errors import ConfigError, JournalError, UsageError
 from esper_core.events import PPOUpdatePayload
-from esper_core.reading.attempts import effective_updates, stream_updates
+from esper_core.reading.attempts import effective_updates
+from esper_core.reading.condition import journal_condition
+from esper_core.reading.index import scan_index
 from esper_core.reading.judged import run_verdict
 from esper_core.reading.limits import run_limits
+from esper_core.reading.stream import out_of_order, sorted_updates, stream_updates
+from esper_core.runs.files import fault_of, read_bytes, read_text
 from esper_core.runs.layout import RunDir, find_run, journal_files, path_text
-from esper_core.runs.reader import JournalReader
-from esper_core.runs.state import RunRecord, read_record, run_state
+from esper_core.runs.reader import JournalReader, read_events
+from esper_core.runs.state import RunRecord, read_record, read_state
 
 if TYPE_CHECKING:
     import os
@@ -71,19 +75,21 @@ class Run:
     @property
     def state(self) -> RunState:
         """What the run is doing now; see :func:`esper_core.runs.run_state`."""
-        return run_state(self.record)
+        return read_state(self.directory)[1]
 
     @property
     def config(self) -> dict[str, Any]:
         """The resolved configuration it ran with, secrets masked; empty when there is none.
 
         Raises:
-            tomllib.TOMLDecodeError: someone edited ``config.toml``.
+            ConfigError: ``config.toml`` is there and cannot be read, or is no TOML in UTF-8.
         """
         try:
-            return tomllib.loads(self.directory.config_path.read_text(encoding="utf-8"))
+            return tomllib.loads(read_text(self.directory.config_path))
         except FileNotFoundError:
             return {}
+        except (OSError, ValueError, RecursionError) as error:
+            raise ConfigError(str(fault_of(self.directory.config_path, error))) from error
 
     @property
     def limits(self) -> KLLimits:
@@ -95,21 +101,33 @@ class Run:
         """``summary.json``; None until the run has ended in order.
 
         Raises:
-            msgspec.DecodeError: someone edited it.
+            JournalError: it is there and cannot be read, or is no JSON object.
         """
         try:
-            found: dict[str, Any] = msgspec.json.decode(self.directory.summary_path.read_bytes(), type=dict[str, Any])
+            found: dict[str, Any] = msgspec.json.decode(read_bytes(self.directory.summary_path), type=dict[str, Any])
         except FileNotFoundError:
             return None
+        except (OSError, ValueError, RecursionError) as error:
+            raise JournalError(str(fault_of(self.directory.summary_path, error))) from error
         return found
 
     def events(self) -> Iterator[TelemetryEvent[Payload]]:
-        """Every event of every attempt, in the order of the journal; damaged lines are passed over."""
-        return JournalReader(self.directory).stream()
+        """Every event of every attempt, in the order of the journal; damaged lines are passed over.
+
+        Raises:
+            JournalError: after the last event, when a file of the journal could not be read.
+        """
+        return read_events(self.directory)
 
     def updates(self) -> Iterator[TelemetryEvent[PPOUpdatePayload]]:
-        """The effective updates by ascending id: no duplicate, and none that a resumed attempt has replaced."""
-        return stream_updates(self.directory)
+        """The effective updates by ascending id: no duplicate, and none that a resumed attempt has replaced.
+
+        Raises:
+            JournalError: after the last update, when a file of the journal could not be read.
+        """
+        reader = JournalReader(self.directory)
+        yield from stream_updates(self.directory, reader)
+        reader.check()
 
     def first_updates(self) -> Iterator[PPOUpdatePayload]:
         """The first update of each attempt, whether it counts or not: it says what heads the attempt has."""
@@ -130,6 +148,8 @@ class Run:
         wanted = count
         while count:
             tail = JournalReader(self.directory).tail(wanted, updates_only=True)
+            if out_of_order(self.directory, tail):
+                return list(sorted_updates(scan_index(self.directory), count))
             found = effective_updates(tail)
             everything = sum(event.kind == "ppo_updated" for event in tail) < wanted
             # What replaces an update always stands behind it, so the journal's end decides about its own. A gap may
@@ -158,7 +178,15 @@ class Run:
         Args:
             now_ns: unix nanoseconds; the clock's when None.
         """
-        return run_verdict(self.record, self.last_updates(_VERDICT_UPDATES), limits=self.limits, now_ns=now_ns)
+        record, state = read_state(self.directory, now_ns=now_ns)
+        return run_verdict(
+            record,
+            self.last_updates(_VERDICT_UPDATES),
+            limits=self.limits,
+            now_ns=now_ns,
+            state=state,
+            journal=journal_condition(self.directory, record),
+        )
 
 
 def open_run(spec: str | os.PathLike[str] = "latest", base: str | os.PathLike[str] = "runs") -> Run:

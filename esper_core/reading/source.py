@@ -11,17 +11,24 @@ import re
 import threading
 import tomllib
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from esper_core.errors import JournalError
 from esper_core.events import RunStarted
 from esper_core.health import RunState
 from esper_core.reading.attempts import first_events
+from esper_core.reading.condition import journal_condition
 from esper_core.reading.index import UpdateIndex
 from esper_core.reading.life import Life, life_from_events, life_from_record
 from esper_core.reading.snapshot import RECENT
+from esper_core.reading.stream import out_of_order
 from esper_core.reading.tamiyo import RELATIVE_WINDOW
-from esper_core.runs.reader import JournalReader
-from esper_core.runs.state import read_record
+from esper_core.runs.files import read_text
+from esper_core.runs.layout import journal_files
+from esper_core.runs.reader import JournalReader, first_resource
+from esper_core.runs.state import read_state
+from esper_core.semconv.identity import RUN_ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,6 +54,10 @@ class Source(Protocol):
     @property
     def run_id(self) -> str:
         """The run."""
+
+    @property
+    def events_id(self) -> str:
+        """The run's id as its events carry it; another one for a copy whose ``run.json`` is damaged."""
 
     @property
     def label(self) -> str:
@@ -96,6 +107,15 @@ class JournalSource:
         return self.run.run_id
 
     @property
+    def events_id(self) -> str:
+        """As the journal has it: a directory gets renamed, and ``run.json`` may be damaged or another run's."""
+        try:
+            found = first_resource(journal_files(self.run)).get(RUN_ID)
+        except JournalError:
+            found = None
+        return found if isinstance(found, str) and found else self.run.run_id
+
+    @property
     def label(self) -> str:
         """The directory's name without its time."""
         name = self.run.path.name or self.run_id
@@ -112,41 +132,48 @@ class JournalSource:
         return self._reader.corrupt
 
     def poll(self, limit: int) -> list[Event]:
-        """The next events. Files that vanish or cannot be opened count as having nothing new."""
-        if not self._opened:
-            self._opened = True
-            # The plan of every attempt, and what a resume replaces.
-            self._pending.extend(item for item in first_events(self.run) if isinstance(item.payload, RunStarted))
-            self._pending.extend(self._reader.tail(self._first, updates_only=True))
-        if self._pending:
-            return [self._pending.popleft() for _ in range(min(limit, len(self._pending)))]
+        """The next events. Files that vanish or cannot be read count as having nothing new."""
         try:
+            if not self._opened:
+                self._opened = True
+                self._pending.extend(self._beginning())
+            if self._pending:
+                return [self._pending.popleft() for _ in range(min(limit, len(self._pending)))]
             return self._reader.poll(limit)
-        except OSError:
+        except (OSError, JournalError):
             return []
+
+    def _beginning(self) -> list[Event]:
+        """The plan of every attempt, and what a resume replaces; then the end of the journal."""
+        found = [item for item in first_events(self.run) if isinstance(item.payload, RunStarted)]
+        tail = self._reader.tail(self._first, updates_only=True)
+        if out_of_order(self.run, tail):
+            tail = sorted(JournalReader(self.run).stream(), key=lambda event: (event.attempt, event.time_ns))
+        return found + tail
 
     def life(self, snapshot: SanctumSnapshot, now_ns: int) -> Life:
         """From ``run.json``; without one, from the events. A deleted run is stale and says so."""
-        record = read_record(self.run)
+        state: RunState | None
+        record, state = read_state(self.run, now_ns=now_ns)
         if record is None:
             if self._reader.deleted:
                 gone = "the run's directory is gone"
                 return Life(state=RunState.STALE, sign_ns=snapshot.last_event_ns, message=gone)
             # Replaced while it was read, or never written: the last one read still tells more than none.
-            record = self._record
+            record, state = self._record, None
         self._record = record
+        journal = journal_condition(self.run, record)
         if record is None:
-            return life_from_events(snapshot, now_ns)
-        return life_from_record(record, now_ns)
+            return replace(life_from_events(snapshot, now_ns), journal=journal)
+        return life_from_record(record, now_ns, state=state, journal=journal)
 
     def group(self, snapshot: SanctumSnapshot) -> str:
         """The resolved configuration without seed, name and place: equal for seeds of one experiment."""
         if self._group is None:
             try:
-                config = tomllib.loads(self.run.config_path.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
+                self._group = _group_of(tomllib.loads(read_text(self.run.config_path)))
+            except (OSError, ValueError, RecursionError):
                 return snapshot.plan.environment
-            self._group = _group_of(config)
         return self._group
 
     def index(self) -> UpdateIndex:
@@ -172,6 +199,11 @@ class MemorySource:
     @property
     def run_id(self) -> str:
         """The run."""
+        return self._run_id
+
+    @property
+    def events_id(self) -> str:
+        """The run id."""
         return self._run_id
 
     @property
@@ -223,8 +255,14 @@ class MemorySource:
 
 def _group_of(config: dict[str, Any]) -> str:
     """A short readable key: environment and what of [ppo] differs between experiments, hashed."""
-    run = {key: value for key, value in config.get("run", {}).items() if key not in {"seed", "name", "dir"}}
+    run = {key: value for key, value in _table(config, "run").items() if key not in {"seed", "name", "dir"}}
     rest = {key: value for key, value in config.items() if key in {"ppo", "env", "preset"}}
     digest = hashlib.sha256(json.dumps([rest, run], sort_keys=True, default=str).encode()).hexdigest()
-    environment = str(config.get("env", {}).get("id", "run"))
+    environment = str(_table(config, "env").get("id", "run"))
     return f"{environment}#{digest[:4]}"
+
+
+def _table(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """A table of a configuration; empty when someone put a single value there."""
+    found = config.get(name)
+    return found if isinstance(found, dict) else {}

@@ -50,8 +50,15 @@ def update_line(
     speed = draw(rate(update.steps_per_s)) + ("/s" if compact else " steps/s")
     return (
         (f"update {update.update_id:>4}{gap}", "dim"),
-        (f"return {draw(plain(update.return_mean, 1)):>7}{gap}{number}", ""),
+        (f"return {draw(_return(update)):>7}{gap}{number}", ""),
         (state, sign.role if sign.role in {"warn", "crit", "bad"} else ""),
         (f"{blanks}{gap}{ended:<{10 if compact else 16}}", "warn" if ended else ""),
         (f"{gap}{speed:>{7 if compact else 13}}", "dim"),
     )
+
+
+def _return(update: PPOUpdatePayload) -> str:
+    """The return of the rollout's episodes; where none ended in it, ``~`` and the mean of the last 100."""
+    if update.return_mean is not None or update.return_mean_100 is None:
+        return plain(update.return_mean, 1)
+    return f"~{plain(update.return_mean_100, 1)}"

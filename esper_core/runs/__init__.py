@@ -5,14 +5,16 @@ Needs neither torch nor the OpenTelemetry SDK.
 
 from __future__ import annotations
 
+from esper_core.runs.files import FileFault
 from esper_core.runs.layout import RunDir, create_run, find_run, list_runs
 from esper_core.runs.process import ProcessIdentity, ProcessPresence, probe_process, process_identity
 from esper_core.runs.reader import JournalProblem, JournalReader, journal_resource, read_events, tail_events
 from esper_core.runs.resources import JournalResources
-from esper_core.runs.state import RunRecord, SinkRecord, read_record, run_state, write_record
+from esper_core.runs.state import RunRecord, SinkRecord, read_record, read_state, run_state, write_record
 from esper_core.runs.writer import JournalWriter
 
 __all__ = [
+    "FileFault",
     "JournalProblem",
     "JournalReader",
     "JournalResources",
@@ -30,6 +32,7 @@ __all__ = [
     "process_identity",
     "read_events",
     "read_record",
+    "read_state",
     "run_state",
     "tail_events",
     "write_record",

@@ -13,14 +13,27 @@ import msgspec
 
 from esper_core import ids
 from esper_core.errors import JournalError, RunNotFoundError, UsageError, nearest
+from esper_core.runs.files import read_bytes
 
-__all__ = ["A_RUN", "JournalFile", "RunDir", "create_run", "find_run", "journal_files", "list_runs", "path_text"]
+__all__ = [
+    "A_RUN",
+    "JournalFile",
+    "RunDir",
+    "create_run",
+    "find_run",
+    "is_run",
+    "journal_files",
+    "list_runs",
+    "named_as_run",
+    "path_text",
+]
 
 A_RUN: Final = 'a run, its path, its id, a part of its id, or "latest"'
 """What names a run in Python, as errors say it."""
 
 JOURNAL_SUFFIX: Final = ".otlp.jsonl"
 _JOURNAL_NAME: Final = re.compile(r"(\d+)-(\d+)-(\d+)\.otlp\.jsonl")
+_RUN_NAME: Final = re.compile(r"\d{8}T\d{6}Z-(.+)-[0-9a-z]{6}")
 _NAME_LIMIT: Final = 64
 _CREATE_TRIES: Final = 8
 
@@ -48,7 +61,9 @@ class RunDir:
 
     def __post_init__(self) -> None:
         if not self.run_id:
-            object.__setattr__(self, "run_id", self.path.resolve().name)
+            object.__setattr__(
+                self, "run_id", Path(os.path.realpath(self.path)).name
+            )  # resolve() refuses a loop of links
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -120,11 +135,11 @@ def journal_files(run: RunDir) -> list[JournalFile]:
     """The run's journal files in order; none when the folder is missing or was deleted.
 
     Raises:
-        JournalError: the folder cannot be read.
+        JournalError: the folder cannot be read, or is no folder.
     """
     try:
         found = [JournalFile.parse(path) for path in run.telemetry.iterdir()]
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return []
     except OSError as error:
         raise JournalError(f"cannot read {run.telemetry}: {error.strerror or error}") from error
@@ -144,7 +159,7 @@ def create_run(base: Path, *, name: str = "") -> RunDir:
     Raises:
         UsageError: the folder cannot be written.
     """
-    readable = re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")[:_NAME_LIMIT] or "ppo"
+    readable = _readable(name) or "ppo"
     for _ in range(_CREATE_TRIES):
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         path = base / f"{stamp}-{readable}-{ids.new_run_id()}"
@@ -167,6 +182,11 @@ def create_run(base: Path, *, name: str = "") -> RunDir:
     raise UsageError(f"cannot make a run in {base}: every id drawn was taken", hint="choose another run.dir")
 
 
+def _readable(name: str) -> str:
+    """A name as the folders of runs hold it."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")[:_NAME_LIMIT]
+
+
 def path_text(argument: str, value: object, expected: str = A_RUN) -> str:
     """The text of an argument that is a string or a path.
 
@@ -184,29 +204,56 @@ def path_text(argument: str, value: object, expected: str = A_RUN) -> str:
     return given
 
 
-def _is_run(path: Path) -> bool:
-    """True when the directory holds a record or a journal; False also when it may not be read."""
+def is_run(path: Path) -> bool:
+    """Whether a directory holds a run: something named ``run.json`` or ``telemetry``, be it damaged.
+
+    A directory that may not be entered is one when it is named as runs are.
+    """
     try:
-        return (path / "run.json").is_file() or (path / "telemetry").is_dir()
+        if not path.is_dir():
+            return False
+        return any(_there(path / name) for name in ("run.json", "telemetry"))
     except OSError:
+        return named_as_run(path.name)
+
+
+def named_as_run(name: str) -> bool:
+    """Whether a directory's name is one that :func:`create_run` gives."""
+    return _RUN_NAME.fullmatch(name) is not None
+
+
+def _there(path: Path) -> bool:
+    """Whether there is anything of that name, be it a link to nothing."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    return True
 
 
 def _run_at(path: Path) -> RunDir:
     """The run in a directory; its id comes from ``run.json``, since directories get copied and renamed."""
     try:
-        identity = _identity.decode((path / "run.json").read_bytes())
-    except (OSError, msgspec.MsgspecError):
+        identity = _identity.decode(read_bytes(path / "run.json"))
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         identity = _Identity()
     return RunDir(path, identity.run_id)
 
 
 def list_runs(base: Path) -> list[RunDir]:
-    """The runs in a folder, newest first; none when the folder is missing."""
+    """The runs in a folder, newest first; none when the folder is missing. Hidden directories are left out.
+
+    Raises:
+        UsageError: it is no folder, or cannot be read.
+    """
     try:
-        found = [path for path in base.iterdir() if _is_run(path)]
-    except (FileNotFoundError, NotADirectoryError):
+        found = [path for path in base.iterdir() if not path.name.startswith(".") and is_run(path)]
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        raise UsageError(
+            f"cannot read the folder of runs {base}: {error.strerror or error}", hint="name another one with --dir"
+        ) from error
     return [RunDir(path) for path in sorted(found, key=_age_key, reverse=True)]
 
 
@@ -226,7 +273,8 @@ def find_run(spec: str, base: Path) -> RunDir:
     """Find a run by the text that the user typed.
 
     Args:
-        spec: a path of a run or of a file in it, a run id, a unique part of one (its beginning first), or ``latest``.
+        spec: a path of a run or of a file in it, a run id, the exact name of one run (``--run-name``), a unique part of
+            an id (its beginning first), or ``latest``.
         base: folder that holds the runs.
 
     Raises:
@@ -234,7 +282,7 @@ def find_run(spec: str, base: Path) -> RunDir:
     """
     as_path = Path(spec)
     for place in (as_path, *_folders_of(as_path)) if spec else ():
-        if place.is_dir() and _is_run(place):
+        if is_run(place):
             return _run_at(place)
     runs = list_runs(base)
     names = [run.path.name for run in runs]
@@ -242,7 +290,7 @@ def find_run(spec: str, base: Path) -> RunDir:
         return _run_at(runs[0].path)
     if spec in names:
         return _run_at(base / spec)
-    for fits in (str.startswith, str.__contains__):
+    for fits in (_is_named, str.startswith, str.__contains__):
         matches = [name for name in names if spec and fits(name, spec)]
         if len(matches) == 1:
             return _run_at(base / matches[0])
@@ -256,13 +304,19 @@ def find_run(spec: str, base: Path) -> RunDir:
         raise RunNotFoundError(f"{spec} holds no run", hint=hint)
     if not runs:
         raise RunNotFoundError(
-            f'no run "{spec}": there are no runs in {base.resolve()}',
+            f'no run "{spec}": there are no runs in {Path(os.path.realpath(base))}',
             hint="start one with: esper ppo --episodes 20; or name a folder with --dir, in Python with base=",
         )
     raise RunNotFoundError(
-        f'no run "{spec}" in {base.resolve()}{nearest(spec, names)}',
+        f'no run "{spec}" in {Path(os.path.realpath(base))}{nearest(spec, names)}',
         hint="list them with: esper runs; another folder is named with --dir, in Python with base=",
     )
+
+
+def _is_named(folder: str, spec: str) -> bool:
+    """Whether a run's folder holds exactly this name, and not one that contains it."""
+    found = _RUN_NAME.fullmatch(folder)
+    return found is not None and found.group(1) == _readable(spec)
 
 
 def _folders_of(path: Path) -> list[Path]:

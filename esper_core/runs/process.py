@@ -1,4 +1,7 @@
-"""The identity of a process: distinguishes it from one with the same pid in another container or after a reboot."""
+"""The identity of a process: distinguishes it from one with the same pid in another container or after a reboot.
+
+psutil looks for processes, on Linux and macOS alike; it is imported with the first question.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ import socket
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 __all__ = ["ProcessIdentity", "ProcessPresence", "probe_process", "process_identity"]
 
-_START_FIELD = 19  # field 22 of /proc/PID/stat, counted from the first one after the command's ")"
+_SAME_START_S: Final = 2.0
+"""Seconds by which two measurements of one process's start may differ; nobody reuses a pid that fast."""
 
 
 class ProcessPresence(StrEnum):
@@ -19,6 +23,9 @@ class ProcessPresence(StrEnum):
 
     ALIVE = "alive"
     GONE = "gone"
+    """Looked for and not found, where it ran."""
+    BOOTED = "booted"
+    """A host of that name has booted since; another machine may have the same name."""
     UNKNOWABLE = "unknowable"
 
 
@@ -31,21 +38,20 @@ class ProcessIdentity:
     boot_id: str
     pid_namespace: str
     process_start: int
+    process_start_ns: int
 
 
 def process_identity() -> ProcessIdentity:
-    """The calling process. Fields that the system does not have (macOS: boot id, namespace, start) are empty."""
+    """The calling process. Fields that the system does not have (macOS: boot id and namespace) are empty."""
     pid = os.getpid()
-    try:
-        start = _process_start(pid) or 0
-    except OSError:
-        start = 0
+    start = _start(pid)
     return ProcessIdentity(
         pid=pid,
         host=socket.gethostname(),
         boot_id=_boot_id(),
         pid_namespace=_pid_namespace(),
-        process_start=start,
+        process_start=start.ticks if start is not None else 0,
+        process_start_ns=start.unix_ns if start is not None else 0,
     )
 
 
@@ -57,33 +63,84 @@ class RecordedProcess(Protocol):
     boot_id: str
     pid_namespace: str
     process_start: int
+    process_start_ns: int
 
 
 def probe_process(record: RecordedProcess) -> ProcessPresence:
     """Look for the process that wrote the record.
 
-    Boot id and pid namespace decide, not the host name: containers of one machine have different host names, and two
-    machines may have the same one.
+    Host name, boot id and pid namespace must be those of this process: else a pid means nothing here, because
+    containers of one machine have different namespaces, and clones of a virtual machine share a boot id.
     """
+    if record.host != socket.gethostname():
+        return ProcessPresence.UNKNOWABLE
     boot = _boot_id()
-    if not boot or not record.boot_id:
-        return _signalled(record.pid) if record.host == socket.gethostname() else ProcessPresence.UNKNOWABLE
-    if record.boot_id != boot:
-        booted_since = record.host == socket.gethostname()
-        return ProcessPresence.GONE if booted_since else ProcessPresence.UNKNOWABLE
-    if not record.pid_namespace or record.pid_namespace != _pid_namespace():
+    if boot and record.boot_id and record.boot_id != boot:
+        return ProcessPresence.BOOTED
+    if bool(boot) != bool(record.boot_id) or record.pid_namespace != _pid_namespace():
+        return ProcessPresence.UNKNOWABLE
+    return _look_for(record)
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """When a process began: in clock ticks since boot, and in unix nanoseconds."""
+
+    ticks: int
+    unix_ns: int
+
+    def fits(self, record: RecordedProcess) -> bool:
+        """Whether it is the recorded start. A step of the system's clock moves one of the two, never both."""
+        near = _SAME_START_S * os.sysconf("SC_CLK_TCK")
+        by_boot = bool(record.process_start) and abs(self.ticks - record.process_start) <= near
+        by_clock = bool(record.process_start_ns) and abs(self.unix_ns - record.process_start_ns) <= _SAME_START_S * 1e9
+        return by_boot or by_clock or not (record.process_start or record.process_start_ns)
+
+
+def _look_for(record: RecordedProcess) -> ProcessPresence:
+    """Look for a process of this machine by pid and start."""
+    import psutil  # noqa: PLC0415  # 16 ms, which only this question costs
+
+    if record.pid <= 0:
         return ProcessPresence.UNKNOWABLE
     try:
-        start = _process_start(record.pid)
-    except OSError:  # no such process, or a process of another user that the system hides (hidepid)
-        hidden = _signalled(record.pid) is not ProcessPresence.GONE
-        return ProcessPresence.UNKNOWABLE if hidden else ProcessPresence.GONE
-    if start is None or (record.process_start and start != record.process_start):
-        return ProcessPresence.GONE
-    return ProcessPresence.ALIVE
+        start = _start(record.pid)
+    except psutil.AccessDenied:
+        return ProcessPresence.ALIVE
+    if start is not None:
+        return ProcessPresence.ALIVE if start.fits(record) else ProcessPresence.GONE
+    # No such process, a zombie (not yet reaped), or one of another user that the system hides (hidepid).
+    try:
+        os.kill(record.pid, 0)
+        hidden = not psutil.pid_exists(record.pid)
+    except PermissionError:
+        hidden = True
+    except (ProcessLookupError, OverflowError):
+        hidden = False
+    return ProcessPresence.UNKNOWABLE if hidden else ProcessPresence.GONE
+
+
+def _start(pid: int) -> _Start | None:
+    """When a process began; None when there is none, or when it has ended and is not yet reaped.
+
+    Raises:
+        psutil.AccessDenied: it exists, and the system tells this user nothing of it.
+    """
+    import psutil  # noqa: PLC0415  # as above
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}:
+            return None
+        booted = psutil.boot_time()  # before the start: psutil computes that from the same boot time
+        began = process.create_time()
+    except (psutil.NoSuchProcess, OverflowError, ValueError):
+        return None
+    return _Start(round((began - booted) * os.sysconf("SC_CLK_TCK")), round(began * 1e9))
 
 
 def _boot_id() -> str:
+    """What no library tells: a new one each boot. Empty on systems without it."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -91,33 +148,8 @@ def _boot_id() -> str:
 
 
 def _pid_namespace() -> str:
+    """What no library tells either: the container in which pids count. Empty on systems without it."""
     try:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return ""
-
-
-def _process_start(pid: int) -> int | None:
-    """Clock ticks from boot to the start of a process; None when it has ended and is a zombie (not yet reaped).
-
-    Raises:
-        OSError: no such process here, or no /proc.
-    """
-    stat = Path(f"/proc/{pid}/stat").read_bytes()
-    after_name = stat.rpartition(b")")[2].split()
-    if not after_name or after_name[0] in {b"Z", b"X"}:
-        return None
-    return int(after_name[_START_FIELD])
-
-
-def _signalled(pid: int) -> ProcessPresence:
-    """Without /proc (macOS): whether a signal could be sent. A reused pid cannot be detected."""
-    if pid <= 0:
-        return ProcessPresence.UNKNOWABLE
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return ProcessPresence.GONE
-    except PermissionError:
-        return ProcessPresence.ALIVE
-    return ProcessPresence.ALIVE

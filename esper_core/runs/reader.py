@@ -8,11 +8,13 @@ lines around it are read.
 from __future__ import annotations
 
 from collections import deque
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from esper_core.errors import JournalError
 from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
+from esper_core.runs.files import BOM, FileFault, fault_of, open_file
 from esper_core.runs.layout import JournalFile, RunDir, journal_files
 from esper_core.semconv.codec import CodecError, decode, resource_of
 from esper_core.semconv.identity import FORMER_NAMES
@@ -21,7 +23,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["JournalProblem", "JournalReader", "journal_resource", "read_events", "tail_events"]
+__all__ = [
+    "JournalProblem",
+    "JournalReader",
+    "decode_line",
+    "first_resource",
+    "journal_resource",
+    "open_journal",
+    "read_events",
+    "tail_events",
+]
 
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 """Bytes. A longer line is damage (a hole left by a power loss), not an event."""
@@ -65,8 +76,11 @@ class JournalReader:
         run: the run; it may have no journal yet, and may be deleted while it is read.
         attempt: read this attempt only; None for all.
 
+    A file that exists and cannot be read (a pipe, a directory, no right to) does not hide the others: it is passed over
+    and noted in ``unreadable``; :meth:`check` raises for it.
+
     Raises:
-        JournalError: a file exists and cannot be read at all (permissions, a broken disk).
+        JournalError: the folder of the journal cannot be read.
 
     Attributes:
         corrupt: the number of lines without an event so far.
@@ -79,6 +93,27 @@ class JournalReader:
         self.corrupt = 0
         self.problems: list[JournalProblem] = []
         self._cursors: dict[str, _Cursor] = {}
+        self._faults: dict[str, FileFault] = {}
+
+    @property
+    def unreadable(self) -> list[FileFault]:
+        """The files that could not be read when they were last tried, in order of their names."""
+        return [self._faults[name] for name in sorted(self._faults)]
+
+    def check(self) -> None:
+        """Raise for files that could not be read; everything else has been read.
+
+        Raises:
+            JournalError: it names the first of them, and how many more there are.
+        """
+        faults = self.unreadable
+        if not faults:
+            return
+        first, more = faults[0], len(faults) - 1
+        others = f", and {more} more {'file' if more == 1 else 'files'} of the journal" if more else ""
+        raise JournalError(
+            f"cannot read {first.path}: {first.reason}{others}", hint=f"{first.remedy}; everything else was read"
+        )
 
     @property
     def deleted(self) -> bool:
@@ -128,10 +163,10 @@ class JournalReader:
             if left <= 0:
                 break
             end = self._cursors[item.path.name].offset
-            file = open_journal(item.path)
+            file = self._open(item.path)
             if file is None:
                 continue
-            with file:
+            with file, self._noting(item.path):
                 for offset, line in _lines_backwards(file, end):
                     found = self._decoded(item.path, offset, line)
                     newest.appendleft(found)
@@ -139,6 +174,25 @@ class JournalReader:
                     if left <= 0:
                         break
         return [event for found in newest for event in found]
+
+    def _open(self, path: Path) -> BinaryIO | None:
+        """Open a journal file; None when it is gone, and when it cannot be read, which is noted."""
+        try:
+            file = open_file(path)
+        except OSError as error:
+            if not _gone(path, error):
+                self._faults[path.name] = fault_of(path, error)
+            return None
+        self._faults.pop(path.name, None)
+        return file
+
+    @contextmanager
+    def _noting(self, path: Path) -> Iterator[None]:
+        """Note a file that can be opened and not read: a broken disk."""
+        try:
+            yield
+        except OSError as error:
+            self._faults[path.name] = fault_of(path, error)
 
     def _files(self) -> list[JournalFile]:
         files = journal_files(self.run)
@@ -159,10 +213,10 @@ class JournalReader:
 
     def _new_in(self, cursor: _Cursor, *, final: bool) -> Iterator[list[TelemetryEvent[Payload]]]:
         path = cursor.file.path
-        file = open_journal(path)
+        file = self._open(path)
         if file is None:
             return
-        with file:
+        with file, self._noting(path):
             file.seek(0, 2)
             if file.tell() < cursor.offset:
                 cursor.offset = 0  # a shorter copy: read it again; callers recognise updates by their ids
@@ -185,7 +239,7 @@ class JournalReader:
         if not line.strip():
             return []
         try:
-            return decode(line)
+            return decode_line(line)
         except CodecError as error:
             self._note(path, offset, "torn: the write was cut short" if torn else error.message)
             return []
@@ -200,13 +254,25 @@ def read_events(run: RunDir) -> Iterator[TelemetryEvent[Payload]]:
     """Yield every event that a run's files hold now, in the order of the files; damaged lines are skipped.
 
     Use :class:`JournalReader` to count the damaged lines, or to follow a run.
+
+    Raises:
+        JournalError: after the last event, when a file could not be read.
     """
-    return JournalReader(run).stream()
+    reader = JournalReader(run)
+    yield from reader.stream()
+    reader.check()
 
 
 def tail_events(run: RunDir, count: int, *, updates_only: bool = False) -> list[TelemetryEvent[Payload]]:
-    """The last events of a run, oldest first, without reading the rest; see :meth:`JournalReader.tail`."""
-    return JournalReader(run).tail(count, updates_only=updates_only)
+    """The last events of a run, oldest first, without reading the rest; see :meth:`JournalReader.tail`.
+
+    Raises:
+        JournalError: a file that was needed for it could not be read.
+    """
+    reader = JournalReader(run)
+    found = reader.tail(count, updates_only=updates_only)
+    reader.check()
+    return found
 
 
 def journal_resource(run: RunDir) -> dict[str, str | int | float | bool]:
@@ -221,31 +287,45 @@ def journal_resource(run: RunDir) -> dict[str, str | int | float | bool]:
 def first_resource(files: Iterable[JournalFile]) -> dict[str, str | int | float | bool]:
     """The resource of the first file whose first line can be read; scalars only, older names as they are today."""
     for item in files:
-        file = open_journal(item.path)
-        if file is None:
-            continue
-        with file:
-            try:
-                found = resource_of(file.readline(MAX_LINE_BYTES))
-            except CodecError:
+        try:
+            file = open_journal(item.path)
+            if file is None:
                 continue
+            with file:
+                found = resource_of(file.readline(MAX_LINE_BYTES).removeprefix(BOM))
+        except (JournalError, CodecError, ValueError, OSError):
+            continue
         scalars = {key: value for key, value in found.items() if isinstance(value, str | int | float | bool)}
         return {FORMER_NAMES.get(key, key): value for key, value in scalars.items()}
     return {}
+
+
+def decode_line(line: bytes) -> list[TelemetryEvent[Payload]]:
+    """The events in one line of a journal; a byte-order mark before it is passed over.
+
+    Raises:
+        CodecError: the line is damaged.
+    """
+    return decode(line.removeprefix(BOM))
 
 
 def open_journal(path: Path) -> BinaryIO | None:
     """Open a journal file for reading; None when it is gone.
 
     Raises:
-        JournalError: it exists and cannot be read.
+        JournalError: it exists and cannot be read, or is no file.
     """
     try:
-        return path.open("rb", buffering=_BUFFER)
-    except FileNotFoundError:
-        return None
+        return open_file(path)
     except OSError as error:
+        if _gone(path, error):
+            return None
         raise JournalError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _gone(path: Path, error: OSError) -> bool:
+    """Whether a file is not there; a link to nothing is there and cannot be read."""
+    return isinstance(error, FileNotFoundError) and not path.is_symlink()
 
 
 def _skip_line(file: BinaryIO) -> int:
@@ -257,11 +337,12 @@ def _skip_line(file: BinaryIO) -> int:
 
 
 def _complete_size(path: Path) -> int:
-    """Size of the file up to and with its last newline."""
-    file = open_journal(path)
-    if file is None:
+    """Size of the file up to and with its last newline; 0 when it cannot be read."""
+    try:
+        file = open_file(path)
+    except OSError:
         return 0
-    with file:
+    with file, suppress(OSError):  # said when its lines are read
         position = file.seek(0, 2)
         while position > 0:
             start = max(0, position - _BUFFER)
@@ -298,10 +379,11 @@ def _lines_backwards(file: BinaryIO, end: int) -> Iterator[tuple[int, bytes]]:
 def _line_number(path: Path, offset: int) -> int:
     """Count the lines before an offset. Called only for a damaged line, because it reads the file from its start."""
     number = 1
-    file = open_journal(path)
-    if file is None:
+    try:
+        file = open_file(path)
+    except OSError:
         return number
-    with file:
+    with file, suppress(OSError):
         while offset > 0 and (block := file.read(min(_BUFFER, offset))):
             number += block.count(b"\n")
             offset -= len(block)

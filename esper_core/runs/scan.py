@@ -7,13 +7,15 @@ It searches the bytes of a line for a few keys; only a line that was not written
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from esper_core.errors import JournalError
 from esper_core.events import Payload, PPOUpdatePayload, RunStarted, TelemetryEvent
 from esper_core.health import HealthLevel, KLOn
 from esper_core.runs.layout import JournalFile, RunDir, journal_files
-from esper_core.runs.reader import open_journal
-from esper_core.semconv.codec import CodecError, decode
+from esper_core.runs.reader import MAX_LINE_BYTES, decode_line, open_journal
+from esper_core.semconv.codec import CodecError
 from esper_core.semconv.identity import MARKED
 
 if TYPE_CHECKING:
@@ -79,6 +81,8 @@ class JournalScan:
     ) -> Iterator[ScannedUpdate | ScannedBeginning]:
         """Scan what was written since the last call, in the order of the journal; marked events are left out.
 
+        A file that cannot be read is passed over: the reader names it.
+
         Args:
             max_bytes: stop after about this many, so that a background thread yields to others; None reads everything.
             on: the KL to read.
@@ -86,17 +90,20 @@ class JournalScan:
         self.more = False
         left = max_bytes
         for item in journal_files(self.run):
-            file = open_journal(item.path)
+            try:
+                file = open_journal(item.path)
+            except JournalError:
+                continue
             if file is None:
                 continue
-            with file:
+            with file, suppress(OSError):  # a broken disk: the reader names it as well
                 offset = file.seek(self._read.get(item.path.name, 0))
                 while True:
                     if left is not None and left <= 0:
                         self.more = True
                         return
-                    line = file.readline()
-                    if not line.endswith(b"\n"):
+                    line = file.readline(MAX_LINE_BYTES)
+                    if not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES:
                         break
                     self._read[item.path.name] = offset + len(line)
                     yield from _scanned(item, offset, line, on)
@@ -110,6 +117,18 @@ def _scanned(item: JournalFile, offset: int, line: bytes, on: KLOn) -> tuple[Sca
     name = line.find(_UPDATE)
     if name < 0 or not line.endswith(_END, 0, -1):
         return _decoded(item, offset, line, on) if _UPDATE_LOOSE in line or _STARTED_LOOSE in line else ()
+    try:
+        return _searched(item, offset, line, name, on)
+    except ValueError:  # damaged beside a key
+        return _decoded(item, offset, line, on)
+
+
+def _searched(item: JournalFile, offset: int, line: bytes, name: int, on: KLOn) -> tuple[ScannedUpdate, ...]:
+    """Search one line of Esper's own writer.
+
+    Raises:
+        ValueError: what lies beside a key is no number.
+    """
     start = line.find(_UPDATE_ID, name)
     if start < 0 or line.find(_MARKED, name, start) >= 0:
         return ()
@@ -131,7 +150,7 @@ def _scanned(item: JournalFile, offset: int, line: bytes, on: KLOn) -> tuple[Sca
 def _decoded(item: JournalFile, offset: int, line: bytes, on: KLOn) -> tuple[ScannedUpdate | ScannedBeginning, ...]:
     """Decode one line with the codec: for lines that Esper's writer did not write."""
     try:
-        events: list[TelemetryEvent[Payload]] = decode(line)
+        events: list[TelemetryEvent[Payload]] = decode_line(line)
     except CodecError:
         return ()
     found: list[ScannedUpdate | ScannedBeginning] = []

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import Struct, field
 
+from esper_core.errors import JournalError
 from esper_core.events import SinkState  # noqa: TC001  # msgspec reads it at run time
 from esper_core.health import RunState
+from esper_core.runs.files import FileFault, fault_of, file_fault, read_bytes
 from esper_core.runs.process import ProcessPresence, probe_process
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ __all__ = [
     "RunRecord",
     "SinkRecord",
     "read_record",
+    "read_state",
+    "record_fault",
     "run_state",
     "write_record",
 ]
@@ -92,6 +96,8 @@ class RunRecord(Struct, kw_only=True):
         boot_id: identifies one boot of the host; empty when the system has none.
         pid_namespace: distinguishes containers; empty when the system has none.
         process_start: when the process began, in clock ticks since boot: detects a reused pid; 0 when unknown.
+        process_start_ns: the same moment in unix nanoseconds, for systems whose boot time moves with the clock; 0 when
+            unknown.
         started_ns: when this attempt began.
         heartbeat_ns: the last heartbeat of the host's heartbeat thread.
         heartbeat_interval_s: the seconds between two heartbeats.
@@ -113,6 +119,7 @@ class RunRecord(Struct, kw_only=True):
     boot_id: str = ""
     pid_namespace: str = ""
     process_start: int = 0
+    process_start_ns: int = 0
     started_ns: int = 0
     heartbeat_ns: int = 0
     heartbeat_interval_s: float = 5.0
@@ -130,9 +137,54 @@ _decoder: Final = msgspec.json.Decoder(RunRecord)
 def read_record(run: RunDir) -> RunRecord | None:
     """Read ``run.json``; None when it is missing or no valid record (for example truncated by a power loss)."""
     try:
-        return _decoder.decode(run.record_path.read_bytes())
-    except (OSError, msgspec.MsgspecError):
+        return _decode(run)
+    except (OSError, JournalError):
         return None
+
+
+def record_fault(run: RunDir) -> FileFault | None:
+    """Why ``run.json`` cannot be read; None when it can be, or when there is none."""
+    fault = file_fault(run.record_path)
+    if fault is not None:
+        return fault
+    try:
+        _decode(run)
+    except FileNotFoundError:
+        return None
+    except (OSError, JournalError) as error:
+        return fault_of(run.record_path, error)
+    return None
+
+
+def _decode(run: RunDir) -> RunRecord:
+    """Read ``run.json``.
+
+    Raises:
+        OSError: it is missing or cannot be read.
+        JournalError: it holds no record.
+    """
+    content = read_bytes(run.record_path)
+    try:
+        return _decoder.decode(content)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise JournalError(f"is no record of a run ({error})" if content else "is empty") from None
+
+
+def read_state(run: RunDir, *, now_ns: int | None = None) -> tuple[RunRecord | None, RunState]:
+    """Read ``run.json`` and say what the run does, so that the two belong together.
+
+    A process that is gone may have written its end just after the file was read: then it is read again.
+
+    Args:
+        run: the run.
+        now_ns: unix nanoseconds; None reads the clock.
+    """
+    record = read_record(run)
+    state = run_state(record, now_ns=now_ns)
+    if state is RunState.CRASHED:
+        record = read_record(run) or record
+        state = run_state(record, now_ns=now_ns)
+    return record, state
 
 
 def write_record(run: RunDir, record: RunRecord, *, durable: bool = True) -> None:
@@ -168,31 +220,36 @@ def run_state(
     now_ns: int | None = None,
     probe: Callable[[RunRecord], ProcessPresence] = probe_process,
 ) -> RunState:
-    """The state of the run, for all code that shows it.
+    """The state of the run, for all code that shows it; :func:`read_state` reads the record and asks this.
 
     * An end that the host wrote (done, stopped, failed) is final.
-    * A heartbeat within three intervals of now takes precedence over everything else: the run is live, or stalled
-      when it made no progress for ``max(60 s, 10 x its mean time between two counts)``, or for 120 s before its first
-      count. So a pid that is not visible from here never makes a live run appear crashed. Clocks of hosts that share
-      runs must agree within those three intervals; a heartbeat from further in the future counts as late.
-    * A late heartbeat: crashed when the process is gone, checked from the same pid namespace and boot, or when the
-      host was booted since; stale when the process exists (suspended, or its disk hangs) or cannot be checked
-      (another host, another container).
+    * A process that is gone has crashed, at once: gone is said only of a process of this machine, looked for in the pid
+      namespace and the boot in which it ran. The record must have been read after the process was gone, else its end
+      may have been missed.
+    * Otherwise the heartbeat decides. Within three intervals of now the run is live, or stalled when it made no
+      progress for ``max(60 s, 10 x its mean time between two counts)``, or for 120 s before its first count. So a pid
+      that cannot be looked for from here (another host, another container) never makes a live run appear crashed.
+      Clocks of hosts that share runs must agree within those three intervals; a heartbeat from further in the future
+      counts as late. A late heartbeat is crashed when the host has booted since, else stale: the process exists
+      (suspended, or its disk hangs), or nobody here can tell.
 
     Args:
         record: the content of ``run.json``; None gives UNKNOWN.
         now_ns: unix nanoseconds; None reads the clock.
-        probe: looks for the process; called only when the heartbeat is late.
+        probe: looks for the process.
     """
     if record is None:
         return RunState.UNKNOWN
     if record.state.ended:
         return record.state
+    presence = probe(record)
+    if presence is ProcessPresence.GONE:
+        return RunState.CRASHED
     now = time.time_ns() if now_ns is None else now_ns
     late_ns = LATE_FACTOR * record.heartbeat_interval_s * 1e9
     if abs(now - record.heartbeat_ns) <= late_ns:
         return RunState.STALLED if _stalled(record, now) else RunState.LIVE
-    return RunState.CRASHED if probe(record) is ProcessPresence.GONE else RunState.STALE
+    return RunState.CRASHED if presence is ProcessPresence.BOOTED else RunState.STALE
 
 
 def _stalled(record: RunRecord, now: int) -> bool:

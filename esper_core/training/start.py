@@ -9,7 +9,7 @@ from esper_core.errors import UsageError, error_text
 from esper_core.health import RunState
 from esper_core.host.load.selection import select_sinks
 from esper_core.host.process.memory import memory_bytes
-from esper_core.runs import run_state
+from esper_core.runs import read_state
 from esper_core.runs.process import ProcessPresence, probe_process
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ def _refuse_running(run: Run) -> None:
 
     A run whose process is gone may be resumed at once.
     """
-    record = run.record
-    state = run_state(record)
+    record, state = read_state(run.directory)
     if record is None or probe_process(record) is ProcessPresence.GONE:
         return
     if state in {RunState.LIVE, RunState.STALLED}:

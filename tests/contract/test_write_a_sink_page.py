@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from esper_core.cli.main import main
 from esper_core.config.schema import DeliveryConfig, RunConfig
 from esper_core.host.deliver.channel import FULL_WAIT_S
 from esper_core.host.deliver.guard import FIRST_BACKOFF_S, LONGEST_BACKOFF_S
@@ -27,6 +29,20 @@ def test_the_first_sink_prints_an_update(tmp_path: Path, capfd: pytest.CaptureFi
     with SinkHarness(f"{file}:MySink") as harness:
         harness.send(make_update(1, kl=0.02))
     assert capfd.readouterr().out == "update 1: KL 0.0200, warning\n"
+
+
+def test_the_first_two_commands_work_together_as_written(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_sink.py").write_text(_blocks("python")[0])
+    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("esper ")]
+    train, play = (shlex.split(line)[1:] for line in lines[:2])
+    assert main(train) == 0
+    made = [line for line in capfd.readouterr().out.splitlines() if line.startswith("update ") and ": KL " in line]
+    assert len(made) == 3
+    assert main(play) == 0
+    assert capfd.readouterr().out.splitlines() == made
 
 
 def test_the_second_sink_takes_its_options_and_passes_the_tests_of_the_page(tmp_path: Path) -> None:

@@ -253,3 +253,28 @@ def test_full_disk_while_training_is_logged_and_tried_again(tmp_path: Path, capl
     broken = False
     checkpointer.completed(save, final=True)
     assert path.read_text(encoding="utf-8") == "whole"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("update_id", -7),
+        ("episodes", True),
+        ("recent_returns", ["a"]),
+        ("seed", -1),
+        ("obs_shape", [10**9]),
+        ("heads", [("a", 10**9)]),
+    ],
+)
+def test_numbers_that_no_agent_has_are_refused_before_anything_is_built(
+    key: str, value: object, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, PPOAgent([HeadSpec("a", 2)], (4,), PPOConfig(hidden=(8,))))
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, key: value}, path)
+    with pytest.raises(ConfigError, match="lacks what a checkpoint holds"):
+        load_checkpoint(path)
+    torch.save({**content, "config": {**content["config"], "hidden": [10_000_000, 10_000_000]}}, path)
+    with pytest.raises(ConfigError, match="weights is claimed"):
+        load_checkpoint(path)

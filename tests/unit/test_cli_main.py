@@ -9,12 +9,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from esper_core.cli._command import CORE_COMMANDS, Command, load_core
-from esper_core.cli._parser import EsperParser
+from esper_core.cli._parser import EsperParser, whole_number
 from esper_core.cli._words import limits_text, next_commands, program, start_lines, stop_text
 from esper_core.cli.main import main
 from esper_core.config.layers import load_config
@@ -446,3 +446,27 @@ def test_the_class_of_a_new_sink_is_called_sink_once(
     assert main(["sinks", "new", name, "--dir", str(tmp_path / "new")]) == EXIT_OK
     assert f"class {camel} in" in capsys.readouterr().out
     assert f"class {camel}:" in (tmp_path / "new" / "src" / f"esper_sink_{name}" / "__init__.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("1000000", 10**6), ("1_000_000", 10**6), ("1e6", 10**6), ("2.5e3", 2500), ("0", 0), ("-3", -3)],
+)
+def test_a_count_may_be_written_in_any_way(text: str, number: int) -> None:
+    assert whole_number(text) == number
+
+
+@pytest.mark.parametrize("text", ["1.5", "1e-3", "inf", "nan", "1e999999", "", "six", "1M"])
+def test_what_is_no_whole_number_is_said(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ppo", f"--steps={text}"]) == 64
+    assert f"argument --steps: {text!r} is no whole number, such as 1000000 or 1e6" in capsys.readouterr().err
+
+
+def test_the_way_back_is_the_first_next_command_of_a_stopped_run() -> None:
+    kept: dict[str, Any] = {"has_checkpoint": True, "has_journal": True, "commands": {}}
+    stopped = next_commands("runs/x", stopped=True, **kept)
+    assert stopped[0][0].endswith("ppo --resume runs/x")
+    assert stopped[1:] == next_commands("runs/x", **kept)
+    assert [
+        words.split()[-2:] for words, _ in next_commands("x", has_checkpoint=True, has_journal=False, commands={})
+    ] == [["eval", "x"]]

@@ -280,3 +280,17 @@ for thread in threads:
 """
     for _ in range(10):  # without the priming one process in five ended with SIGSEGV
         subprocess.run([sys.executable, "-c", code], check=True, timeout=250)
+
+
+def test_a_whole_number_may_be_written_as_1e6_everywhere(tmp_path: Path) -> None:
+    (tmp_path / "esper.toml").write_text("[run]\nsteps = 1e6\n")
+    for resolved in (
+        load_config(cwd=tmp_path),
+        load_config(cwd=tmp_path, no_file=True, sets=["run.steps=1e6"]),
+        load_config(cwd=tmp_path, no_file=True, env={"ESPER_RUN__STEPS": "1e6"}),
+        load_config(cwd=tmp_path, no_file=True, keywords={"steps": 1e6}),
+    ):
+        assert resolved.config.run.steps == 10**6
+        assert type(resolved.config.run.steps) is int
+    with pytest.raises(ConfigError, match="expected"):
+        load_config(cwd=tmp_path, no_file=True, sets=["run.steps=1.5"])

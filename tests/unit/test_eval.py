@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 from esper_core.cli.main import main
 from esper_core.config.schema import EnvConfig, PPOConfig
@@ -80,3 +81,18 @@ def test_run_without_checkpoint(run: RunDir, capsys: pytest.CaptureFixture[str])
 def test_at_least_one_episode(run: RunDir, episodes: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", str(run.path), "--episodes", episodes]) == 64
     assert "at least 1" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_finite_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task = make_task(ENV, seed=0)
+    agent = PPOAgent(task.heads, task.obs_shape, PPOConfig(hidden=(8,)))
+    task.close()
+    with torch.no_grad():
+        next(agent.policy.parameters()).view(-1)[0] = float("nan")
+    run = make_run(tmp_path, agent)
+    assert main(["eval", str(run.path)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "1 of " in said.err
+    assert "weights are NaN or infinite after update 0" in said.err
+    assert "this policy cannot play" in said.err

@@ -132,7 +132,7 @@ def test_the_index_knows_kl_level_and_place_of_each_update(tmp_path: Path) -> No
         assert index.position(at + 1) == at
     assert index[-1].update_id == len(kls)
     assert index.position(99) is None
-    assert index.nbytes == 13 * len(kls)
+    assert index.nbytes == 25 * len(kls)
 
 
 def test_the_index_grows_with_the_run_in_slices(tmp_path: Path) -> None:

@@ -39,7 +39,9 @@ from esper_core.reading.attempts import Attempts, Once
 from esper_core.reading.glyphs import LEVELS, STATES, VERDICTS, encodable, to_ascii
 from esper_core.reading.returns import return_to_show
 from esper_core.reading.sentences import early_stop_text, outcome, sentence, sink_status, update_text
+from esper_core.reading.updateline import update_line
 from esper_core.runs import RunRecord, SinkRecord
+from esper_core.testing import make_update
 
 # --- attempts -----------------------------------------------------------------------------------
 
@@ -294,3 +296,12 @@ def test_the_head_that_carries_a_high_kl_is_in_the_log() -> None:
 def test_the_return_to_show(hundred: float | None, mean: float | None, shown: float | None) -> None:
     assert return_to_show(PPOUpdatePayload(update_id=1, return_mean_100=hundred, return_mean=mean)) == shown
     assert return_to_show(None) is None
+
+
+def test_the_return_column_has_the_last_100_episodes_where_a_rollout_ends_none() -> None:
+    def column(**fields: float | None) -> str:
+        return update_line(make_update(1, **fields), "")[1][0].split()[1]
+
+    assert column(return_mean=21.0, return_mean_100=20.0) == "21.0"
+    assert column(return_mean=None, return_mean_100=20.0) == "~20.0"
+    assert column(return_mean=None, return_mean_100=None) == "—"

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -26,12 +26,21 @@ from esper_core.events import (
 )
 from esper_core.health import RunState
 from esper_core.reading import scan_index
-from esper_core.runs import JournalReader, JournalWriter, RunDir, create_run, read_events, tail_events
+from esper_core.runs import (
+    JournalReader,
+    JournalWriter,
+    RunDir,
+    create_run,
+    journal_resource,
+    read_events,
+    tail_events,
+)
+from esper_core.runs.layout import journal_files
 from esper_core.runs.reader import MAX_LINE_BYTES
 from esper_core.semconv.codec import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 RESOURCE = {"service.name": "esper", "esper.run.attempt": 1}
 BASE_NS = 1_700_000_000_000_000_000
@@ -271,11 +280,49 @@ def test_a_deleted_run_is_the_end_of_it(run: RunDir) -> None:
     assert reader.tail(5) == []
 
 
-def test_a_journal_that_cannot_be_read_is_one_clear_error(run: RunDir) -> None:
-    (run.telemetry / "1-0-0001.otlp.jsonl").mkdir()
-    for read in (JournalReader(run).poll, lambda: tail_events(run, 3), lambda: scan_index(run)):
-        with pytest.raises(JournalError, match=r"cannot read .*1-0-0001.otlp.jsonl: Is a directory"):
-            read()
+@pytest.mark.parametrize("kind", ["fifo", "directory", "loop", "link to nothing"])
+def test_a_file_that_cannot_be_read_hides_no_other_and_is_named(kind: str, run: RunDir) -> None:
+    path = run.telemetry / "1-0-0001.otlp.jsonl"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to(path if kind == "loop" else "nothing")
+    other = JournalWriter(run, attempt=2, rank=0, resource={})
+    for number in (1, 2):
+        other.append(update(number, attempt=2))
+    other.close()
+    reads: dict[str, Callable[[JournalReader], list[Any]]] = {
+        "poll": lambda reader: reader.poll(),
+        "finish": lambda reader: reader.finish(),
+        "tail": lambda reader: reader.tail(3),
+    }
+    for name, read in reads.items():
+        reader = JournalReader(run)
+        assert ids(read(reader)) == [1, 2], name
+        with pytest.raises(
+            JournalError, match=r"cannot read .*1-0-0001.otlp.jsonl: .*\n  .*; everything else was read"
+        ):
+            reader.check()
+    assert len(scan_index(run)) == 2
+    for script in (lambda: list(read_events(run)), lambda: tail_events(run, 3)):
+        with pytest.raises(JournalError):
+            script()
+    reader = JournalReader(run)
+    assert ids(reader.tail(2)) == [1, 2]
+    reader.check()  # what lies before the tail was not asked for
+
+
+def test_a_byte_order_mark_before_a_line_is_passed_over(run: RunDir) -> None:
+    opened(run).append(update(1))
+    path = journal_files(run)[0].path
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    reader = JournalReader(run)
+    assert ids(reader.finish()) == [1]
+    assert reader.corrupt == 0
+    assert scan_index(run).event(0).payload.update_id == 1
+    assert journal_resource(run)
 
 
 # --- the tail -----------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,9 +24,11 @@ from esper_core.runs import (
     probe_process,
     process_identity,
     read_record,
+    read_state,
     run_state,
     write_record,
 )
+from esper_core.runs.state import record_fault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 S = 1_000_000_000
 NOW = 2_000_000 * S
 ALIVE, GONE, UNKNOWABLE = ProcessPresence.ALIVE, ProcessPresence.GONE, ProcessPresence.UNKNOWABLE
+BOOTED = ProcessPresence.BOOTED
 
 
 def record(**changes: Any) -> RunRecord:
@@ -44,19 +49,22 @@ def record(**changes: Any) -> RunRecord:
     ("changes", "presence", "expected"),
     [
         pytest.param({}, ALIVE, RunState.LIVE, id="well"),
-        pytest.param({}, GONE, RunState.LIVE, id="a fresh heartbeat wins over a pid that cannot be seen"),
-        pytest.param({"heartbeat_ns": NOW - 15 * S}, GONE, RunState.LIVE, id="three intervals are not late"),
+        pytest.param({}, GONE, RunState.CRASHED, id="gone at once, however fresh the heartbeat"),
+        pytest.param({}, UNKNOWABLE, RunState.LIVE, id="a fresh heartbeat wins over a pid that cannot be looked for"),
+        pytest.param({}, BOOTED, RunState.LIVE, id="a fresh heartbeat of another machine of that name"),
+        pytest.param({"heartbeat_ns": NOW - 15 * S}, UNKNOWABLE, RunState.LIVE, id="three intervals are not late"),
         pytest.param({"heartbeat_ns": NOW - 16 * S}, ALIVE, RunState.STALE, id="late, process there"),
         pytest.param({"heartbeat_ns": NOW - 16 * S}, UNKNOWABLE, RunState.STALE, id="late, process unknowable"),
         pytest.param({"heartbeat_ns": NOW - 16 * S}, GONE, RunState.CRASHED, id="late, process gone"),
+        pytest.param({"heartbeat_ns": NOW - 16 * S}, BOOTED, RunState.CRASHED, id="late, host booted since"),
         pytest.param(
-            {"heartbeat_ns": NOW - 16 * S, "heartbeat_interval_s": 10.0}, GONE, RunState.LIVE, id="slower promise"
+            {"heartbeat_ns": NOW - 16 * S, "heartbeat_interval_s": 10.0}, UNKNOWABLE, RunState.LIVE, id="slower promise"
         ),
-        pytest.param({"heartbeat_ns": NOW + 14 * S}, GONE, RunState.LIVE, id="clock a little ahead"),
-        pytest.param({"heartbeat_ns": NOW + 3600 * S}, GONE, RunState.CRASHED, id="heartbeat from the future"),
+        pytest.param({"heartbeat_ns": NOW + 14 * S}, UNKNOWABLE, RunState.LIVE, id="clock a little ahead"),
+        pytest.param({"heartbeat_ns": NOW + 3600 * S}, UNKNOWABLE, RunState.STALE, id="heartbeat from the future"),
         pytest.param({"progress_ns": NOW - 59 * S}, ALIVE, RunState.LIVE, id="a minute may pass"),
         pytest.param({"progress_ns": NOW - 61 * S}, ALIVE, RunState.STALLED, id="no progress"),
-        pytest.param({"progress_ns": NOW - 61 * S}, GONE, RunState.STALLED, id="no progress, pid unseen"),
+        pytest.param({"progress_ns": NOW - 61 * S}, UNKNOWABLE, RunState.STALLED, id="no progress, pid unseen"),
         pytest.param(
             {"progress": 10, "progress_ns": NOW - 500 * S}, ALIVE, RunState.LIVE, id="slow ticks may take longer"
         ),
@@ -83,11 +91,29 @@ def test_run_state(changes: dict[str, Any], presence: ProcessPresence, expected:
     assert run_state(record(**changes), now_ns=NOW, probe=lambda _: presence) is expected
 
 
-def test_a_fresh_heartbeat_asks_for_no_process() -> None:
+def test_an_ended_run_asks_for_no_process() -> None:
     def fail(_: RunRecord) -> ProcessPresence:
         raise AssertionError
 
-    assert run_state(record(), now_ns=NOW, probe=fail) is RunState.LIVE
+    assert run_state(record(state=RunState.DONE), now_ns=NOW, probe=fail) is RunState.DONE
+
+
+def test_an_end_written_just_before_the_process_went_is_not_taken_for_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record is read, the trainer writes its end and exits, and only then its process is looked for."""
+    run = RunDir(tmp_path)
+    write_record(run, own(heartbeat_ns=time.time_ns()))
+
+    def ends_meanwhile(_: object) -> ProcessPresence:
+        write_record(run, own(state=RunState.DONE))
+        return GONE
+
+    monkeypatch.setattr(run_state, "__kwdefaults__", {**run_state.__kwdefaults__, "probe": ends_meanwhile})
+    found, state = read_state(run)
+    assert state is RunState.DONE
+    assert found is not None
+    assert found.state is RunState.DONE
 
 
 def test_no_record_is_unknown() -> None:
@@ -104,6 +130,7 @@ def own(**changes: Any) -> RunRecord:
         boot_id=me.boot_id,
         pid_namespace=me.pid_namespace,
         process_start=me.process_start,
+        process_start_ns=me.process_start_ns,
     )
     return msgspec.structs.replace(base, **changes)
 
@@ -113,19 +140,35 @@ def own(**changes: Any) -> RunRecord:
     ("changes", "expected"),
     [
         pytest.param({}, ALIVE, id="this process"),
-        pytest.param({"host": "pod-7"}, ALIVE, id="another host name of this very machine"),
-        pytest.param({"process_start": 1}, GONE, id="the pid was reused"),
-        pytest.param({"process_start": 0}, ALIVE, id="start unknown"),
+        pytest.param({"host": "pod-7"}, UNKNOWABLE, id="another host name"),
+        pytest.param({"process_start": 1, "process_start_ns": 1}, GONE, id="the pid was reused"),
+        pytest.param({"process_start": 1, "process_start_ns": 0}, GONE, id="the pid was reused, a run of 0.1"),
+        pytest.param({"process_start": 1}, ALIVE, id="the boot time moved with the clock"),
+        pytest.param({"process_start_ns": 1}, ALIVE, id="the clock was set"),
+        pytest.param({"process_start": 0, "process_start_ns": 0}, ALIVE, id="start unknown"),
+        pytest.param({"pid": 2**22 + 1}, GONE, id="no such process"),
+        pytest.param({"pid": 2**70}, GONE, id="no pid at all"),
+        pytest.param({"pid": 0}, UNKNOWABLE, id="no pid"),
         pytest.param({"pid_namespace": "pid:[1]"}, UNKNOWABLE, id="another container"),
         pytest.param({"pid_namespace": ""}, UNKNOWABLE, id="namespace unknown"),
-        pytest.param({"boot_id": "another"}, GONE, id="booted since"),
+        pytest.param({"boot_id": "another"}, BOOTED, id="booted since"),
         pytest.param({"boot_id": "another", "host": "elsewhere"}, UNKNOWABLE, id="another machine"),
-        pytest.param({"boot_id": ""}, ALIVE, id="no boot id: a signal tells"),
-        pytest.param({"boot_id": "", "pid": 2**22 + 1}, GONE, id="no boot id, no such process"),
-        pytest.param({"boot_id": "", "pid": 0}, UNKNOWABLE, id="no boot id, no pid"),
+        pytest.param({"boot_id": ""}, UNKNOWABLE, id="boot unknown"),
     ],
 )
 def test_probe_process(changes: dict[str, Any], expected: ProcessPresence) -> None:
+    assert probe_process(own(**changes)) is expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"), [({}, ALIVE), ({"pid": 2**22 + 1}, GONE), ({"host": "b"}, UNKNOWABLE)]
+)
+def test_a_system_without_boot_id_and_namespaces_knows_its_processes_too(
+    changes: dict[str, Any], expected: ProcessPresence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS."""
+    monkeypatch.setattr("esper_core.runs.process._boot_id", str)
+    monkeypatch.setattr("esper_core.runs.process._pid_namespace", str)
     assert probe_process(own(**changes)) is expected
 
 
@@ -161,6 +204,46 @@ def test_a_record_comes_back_as_written(tmp_path: Path) -> None:
 def test_fields_of_a_newer_version_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"run_id": "r", "later": [1]}')
     assert read_record(RunDir(tmp_path)) == RunRecord(run_id="r")
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes(b'\xef\xbb\xbf{"run_id": "r"}')
+    assert read_record(RunDir(tmp_path)) == RunRecord(run_id="r")
+    assert record_fault(RunDir(tmp_path)) is None
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "socket", "loop", "empty", "damaged"])
+def test_what_lies_in_the_place_of_the_record_is_named(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    words = put(kind, path)
+    assert read_record(RunDir(tmp_path)) is None
+    fault = record_fault(RunDir(tmp_path))
+    assert fault is not None
+    assert words in fault.reason
+    assert fault.remedy
+
+
+def put(kind: str, path: Path) -> str:
+    """Put something else in the place of a file; return what it should be called."""
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+            return "a FIFO"
+        case "directory":
+            path.mkdir()
+            return "a directory"
+        case "socket":
+            with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as listening:
+                listening.bind(path.name)
+            return "a socket"
+        case "loop":
+            path.symlink_to(path)
+            return "symbolic links"
+        case "empty":
+            path.touch()
+            return "is empty"
+    path.write_bytes(b'{"run_id": 3}')
+    return "no record of a run"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"run_id": 3}', b"\0" * 64])

@@ -47,6 +47,7 @@ class Heartbeat:
         now = time.time_ns()
         record.pid, record.host, record.boot_id = who.pid, who.host, who.boot_id
         record.pid_namespace, record.process_start = who.pid_namespace, who.process_start
+        record.process_start_ns = who.process_start_ns
         record.started_ns = record.heartbeat_ns = record.progress_ns = now
         record.heartbeat_interval_s = interval_s
         self._run = run

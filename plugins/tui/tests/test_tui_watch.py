@@ -163,7 +163,7 @@ def test_a_long_run_opens_with_its_end_and_its_plan(kit: Kit, tmp_path: Path, re
         pass
     assert watched.timeline.index is not None
     assert len(watched.timeline.index) == 600
-    assert watched.timeline.index.nbytes <= 16 * 600
+    assert watched.timeline.index.nbytes <= 25 * 600
 
 
 def test_stepping_reaches_every_update_of_a_long_run(kit: Kit, tmp_path: Path, read_through: Any) -> None:

@@ -11,12 +11,13 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from esper_core.errors import UsageError
 from esper_core.reading.aggregator import SanctumAggregator
-from esper_core.reading.attempts import stream_updates
 from esper_core.reading.life import Life
 from esper_core.reading.model import Frozen, RunRow, ScreenModel, build, run_row
 from esper_core.reading.snapshot import SanctumSnapshot
 from esper_core.reading.source import JournalSource, MemorySource
+from esper_core.reading.stream import stream_updates
 from esper_core.reading.timeline import Timeline
 from esper_core.runs import find_run, list_runs
 
@@ -107,7 +108,7 @@ class Watch:
         with self._lock:
             watched = self._runs.get(source.run_id)
             if watched is None:
-                watched = Watched(source, SanctumAggregator(source.run_id), Timeline(source.index()), marked=marked)
+                watched = Watched(source, SanctumAggregator(source.events_id), Timeline(source.index()), marked=marked)
                 self._runs[source.run_id] = watched
             if select or not self._selected:
                 self.select(source.run_id)
@@ -291,7 +292,12 @@ class Watch:
         if self.base is None or now - self._discovered < _DISCOVER_S:
             return
         self._discovered = now
-        for run in list_runs(self.base)[: self._listed]:
+        try:
+            found = list_runs(self.base)
+        except UsageError as error:
+            self.notice = error.message
+            return
+        for run in found[: self._listed]:
             self.add_run(run)
 
     # --- the view -----------------------------------------------------------------------------

@@ -93,7 +93,8 @@ def _check(args: argparse.Namespace) -> None:
 
 def _attach(args: argparse.Namespace) -> int:
     """View runs on disk."""
-    from esper_core.runs import find_run  # noqa: PLC0415  # not for --help
+    from esper_core.reading import run_faults  # noqa: PLC0415  # not for --help
+    from esper_core.runs import find_run  # noqa: PLC0415  # as above
     from esper_sink_tui.watch import Watch  # noqa: PLC0415  # as above
 
     base = Path(args.dir)
@@ -111,6 +112,8 @@ def _attach(args: argparse.Namespace) -> int:
 
         if greeting:
             print(one_line(greeting), file=sys.stderr)
+        for fault in run_faults(runs[0]):
+            print(one_line(f"esper: {fault}"), file=sys.stderr)
         return print_once(watch, as_json=args.json, width=args.width, height=args.height, ascii_only=_ascii(args))
     return _show(watch, args, greeting=greeting, back=f"esper sanctum {runs[0].path}")
 
@@ -118,10 +121,10 @@ def _attach(args: argparse.Namespace) -> int:
 def _newest(base: Path) -> tuple[RunDir, str]:
     """The newest live run, else the newest run; and a line that states the choice."""
     from esper_core.health import RunState  # noqa: PLC0415  # not for --help
-    from esper_core.runs import find_run, list_runs, read_record, run_state  # noqa: PLC0415  # as above
+    from esper_core.runs import find_run, list_runs, read_state  # noqa: PLC0415  # as above
 
     for run in list_runs(base):
-        if run_state(read_record(run)) in {RunState.LIVE, RunState.STALLED}:
+        if read_state(run)[1] in {RunState.LIVE, RunState.STALLED}:
             return find_run(str(run.path), base), f"showing {run.path.name}, the newest live run"
     run = find_run("latest", base)
     return run, f"showing {run.path.name}, the newest run; none is live"

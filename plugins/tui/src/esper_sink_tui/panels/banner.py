@@ -172,6 +172,8 @@ def _limit_text(model: ScreenModel) -> str:
     target = last.target_kl if last is not None else plan.target_kl
     on = last.stop_on if last is not None else plan.stop_on
     if threshold is None or target is None or not target:
+        if model.life.journal.absent:
+            return "its limit is in no journal"
         return "early stop is off (target_kl = 0)" if last is not None or plan.started_ns is not None else "no run yet"
     # As many digits as they have: four decimals would show a small one as 0.
     return f"stops if {on} KL > {limit_text(threshold)} ({STOP_FACTOR} x target_kl {limit_text(target)})"

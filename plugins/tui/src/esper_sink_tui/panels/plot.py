@@ -36,7 +36,8 @@ def plot_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
     room = width - 4 - axis - 1
     recent = model.snapshot.recent
     if rows < 1 or room < 1 or not recent:
-        return frame("KL BY UPDATE", "h history", [line(("no update yet", "dim"))], width, height)
+        missing = "no journal to draw it from" if model.life.journal.absent else "no update yet"
+        return frame("KL BY UPDATE", "h history", [line((missing, "dim"))], width, height)
     drawn = columns([item.judged_kl(limits.on) for item in recent], lo, hi, room, rows)
     named = {_row_of(value, hi, rows) for value in (limits.warning, limits.critical)}
     body = []
