@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.cli._columns import aligned
+from esper_core.cli._output import say, say_text
 from esper_core.cli._parser import add_config_arguments, runs_dir
 from esper_core.errors import EXIT_OK, EsperError, UsageError
 
@@ -47,13 +48,13 @@ class CompareCommand:
         base = runs_dir(args)
         found = compare([open_run(spec, base) for spec in args.runs])
         if args.json:
-            print(json.dumps(_document(found), indent=2))
+            say_text(json.dumps(_document(found), indent=2))
         else:
-            print("\n".join(_lines(found)))
+            say(*_lines(found))
         if args.plot is not None:
             _draw(found, args.plot)
             if not args.json:
-                print(f"plot written to {args.plot}")
+                say(f"plot written to {args.plot}")
         return EXIT_OK
 
 

@@ -13,7 +13,7 @@ from esper_core.cli._damage import say_faults
 from esper_core.cli._output import say, say_text
 from esper_core.cli._parser import add_config_arguments, runs_dir, whole_number
 from esper_core.cli._runs_remove import add_parts, prune_runs, remove_runs
-from esper_core.errors import EXIT_OK, JournalError, UsageError
+from esper_core.errors import EXIT_OK, JournalError
 
 if TYPE_CHECKING:
     import argparse
@@ -81,8 +81,6 @@ class RunsCommand:
         from esper_core.runs import list_runs
 
         base = runs_dir(args)
-        if base.exists() and not base.is_dir():
-            raise UsageError(f"runs: {base} is no folder", hint="--dir names the folder that holds the runs")
         found = list_runs(base)
         shown = found[: args.n] if args.n > 0 else found
         now = time.time_ns()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from esper_core.errors import ConfigError
 from esper_core.reading.returns import return_to_show
 from esper_core.reading.stream import stream_updates
 
@@ -153,8 +153,8 @@ def _config(run: Run) -> tuple[dict[str, Any], str]:
     """What says how the run learns, by dotted key; and why it cannot be read."""
     try:
         whole = run.config
-    except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
-        return {}, f"its config.toml cannot be read ({error})"
+    except ConfigError as error:
+        return {}, error.message
     if not whole:
         return {}, "it has no config.toml"
     kept: dict[str, Any] = {name: whole[name] for name in _TABLES if name in whole}
@@ -197,7 +197,7 @@ def _read(run: Run) -> ComparedRun:
 def _seed(run: Run) -> int | None:
     try:
         found = run.config.get("run", {}).get("seed")
-    except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError):
+    except ConfigError:
         return None
     return found if isinstance(found, int) else None
 

@@ -88,7 +88,8 @@ def hostile(does: str, *says: str, code: int = 1, state: str = "failed", own_pro
     """Register an environment and put it on the list."""
 
     def add(kind: type[Calm]) -> type[Calm]:
-        gym.register(f"hostile/{kind.__name__}-v0", kind, max_episode_steps=1000)
+        if f"hostile/{kind.__name__}-v0" not in gym.registry:  # the generator of the page loads this file too
+            gym.register(f"hostile/{kind.__name__}-v0", kind, max_episode_steps=1000)
         name = kind.__name__
         SUITE.append(Hostile(name=name, does=does, says=says, code=code, state=state, own_process=own_process))
         return kind

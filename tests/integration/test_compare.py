@@ -115,7 +115,7 @@ def test_what_cannot_be_compared_is_said(four_runs: list[str], tmp_path: Path) -
     (lost / "config.toml").write_text("not = = toml")
     found = compare([open_run(four_runs[0]), open_run(weighted), open_run(lost)])
     assert len(found.groups) == 3
-    assert any("its config.toml cannot be read" in note for note in found.notes)
+    assert any("config.toml: Invalid value" in note for note in found.notes)
     assert any("different KLs, weighted and joint" in note for note in found.notes)
 
 
