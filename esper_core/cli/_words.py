@@ -47,9 +47,14 @@ def program() -> str:
     return f"{shlex.quote(shown_path(Path(sys.executable)))} -m esper_core"
 
 
-def shown_path(path: Path) -> str:
-    """The path, relative inside the current folder, else absolute. Links are kept: a venv's python is a link."""
-    inside = os.path.relpath(path)
+def shown_path(path: Path, start: Path | None = None) -> str:
+    """The path, relative inside the current folder, else absolute. Links are kept: a venv's python is a link.
+
+    Args:
+        path: what is shown.
+        start: the folder of the reader's shell; None is the current one, which an environment may have changed.
+    """
+    inside = os.path.relpath(path, start)
     return str(path) if inside.startswith("..") else inside
 
 

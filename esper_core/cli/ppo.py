@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.cli._command import commands_after_run
 from esper_core.cli._output import bear_lost_readers, note, say, stream_error
 from esper_core.cli._parser import add_config_arguments, add_sink_arguments, resolve_config, whole_number
-from esper_core.cli._words import end_lines, next_commands, program, start_lines
+from esper_core.cli._words import end_lines, next_commands, program, shown_path, start_lines
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EsperError, NonFiniteError
 from esper_core.health import RunState
+from esper_core.runs.layout import working_directory
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from esper_core.config.layers import Resolved
     from esper_core.host.load.selection import Selection
@@ -65,6 +66,7 @@ class PPOCommand:
 
     def run(self, args: argparse.Namespace) -> int:
         """Train, and return the exit code."""
+        here = working_directory()
         flags = {
             "preset": args.preset,
             "env.id": args.env,
@@ -92,22 +94,21 @@ class PPOCommand:
             from esper_core.cli._foreground import train_behind
 
             return train_behind(resolved, selection, args.words)
-        return _train(resolved, selection, resumed)
+        return _train(resolved, selection, resumed, here)
 
 
-def _train(resolved: Resolved, selection: Selection, resumed: Run | None) -> int:
+def _train(resolved: Resolved, selection: Selection, resumed: Run | None, here: Path) -> int:
     """Train in this process, and print the start and end of the run."""
     from esper_core.training import train_attempt
 
     bear_lost_readers()
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)  # a module of the user's own: --env my_env:MyEnv-v0, --causal-mask my_masks:mask
+    if str(here) not in sys.path:
+        sys.path.append(str(here))  # a module of the user's own: --env my_env:MyEnv-v0, --causal-mask my_masks:mask
     begun: list[Started] = []
 
     def started(start: Started) -> None:
         begun.append(start)
-        _say_start(resolved, start, resumed=resumed is not None)
+        _say_start(resolved, start, here, resumed=resumed is not None)
 
     try:
         outcome = train_attempt(
@@ -116,6 +117,7 @@ def _train(resolved: Resolved, selection: Selection, resumed: Run | None) -> int
             selection=selection,
             on_started=started,
             on_notice=lambda line: note(f"esper: {line}"),
+            base=here,
         )
     except EsperError as error:
         if begun:
@@ -123,16 +125,16 @@ def _train(resolved: Resolved, selection: Selection, resumed: Run | None) -> int
         raise
     if outcome.unwritten:
         note(f"esper: {outcome.unwritten}")
-    _say_end(outcome, resumed=resumed is not None)
-    return _exit_code(outcome)
+    _say_end(outcome, here, resumed=resumed is not None)
+    return _exit_code(outcome, here)
 
 
-def _say_start(resolved: Resolved, started: Started, *, resumed: bool) -> None:
+def _say_start(resolved: Resolved, started: Started, here: Path, *, resumed: bool) -> None:
     # In a child of a foreground sink these lines are printed after the redirection: they go to trainer.log.
     lines = start_lines(
         resolved,
         heads=started.heads,
-        run=str(started.run.path),
+        run=shown_path(started.run.path, here),
         sinks=started.sinks,
         resumed=(started.attempt, started.first_update) if resumed else None,
         active=started.active_heads,
@@ -140,12 +142,13 @@ def _say_start(resolved: Resolved, started: Started, *, resumed: bool) -> None:
     note(*lines)
 
 
-def _say_end(outcome: Outcome, *, resumed: bool) -> None:
+def _say_end(outcome: Outcome, here: Path, *, resumed: bool) -> None:
     from esper_core.reading.condition import has_journal
 
     run = outcome.run
+    shown = shown_path(run.path, here)
     commands = next_commands(
-        str(run.path),
+        shown,
         has_checkpoint=run.checkpoint.is_file(),
         has_journal=has_journal(run),
         stopped=outcome.result.state is RunState.STOPPED,
@@ -155,7 +158,7 @@ def _say_end(outcome: Outcome, *, resumed: bool) -> None:
         outcome.result,
         verdict=outcome.verdict,
         report=outcome.report,
-        run=str(run.path),
+        run=shown,
         duration_s=outcome.duration_s,
         resumed=resumed,
         commands=commands,
@@ -169,7 +172,7 @@ def _say_end(outcome: Outcome, *, resumed: bool) -> None:
         note(f"esper: cannot write to stdout: {lost.strerror or lost}; how the run ended is in {run.summary_path}")
 
 
-def _exit_code(outcome: Outcome) -> int:
+def _exit_code(outcome: Outcome, here: Path) -> int:
     """Return the exit code.
 
     Raises:
@@ -179,7 +182,8 @@ def _exit_code(outcome: Outcome) -> int:
     if isinstance(failure, NonFiniteError):
         run, again = outcome.run, ""
         if run.checkpoint.is_file():
-            again = f"; the last good weights: {program()} ppo --resume {run.path} --set ppo.learning_rate=..."
+            shown = shown_path(run.path, here)
+            again = f"; the last good weights: {program()} ppo --resume {shown} --set ppo.learning_rate=..."
         raise NonFiniteError(failure.message, hint=f"--keep-going goes on in spite of it{again}")
     if failure is not None:
         raise failure

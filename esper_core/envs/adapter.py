@@ -25,6 +25,7 @@ from esper_core.envs.contract import (
 )
 from esper_core.envs.faults import DEAD_PROCESS, own_fault
 from esper_core.envs.masks import CausalMask, CausalTable, MaskReader, load_causal_mask
+from esper_core.envs.space_text import space_text
 from esper_core.envs.spaces import ObservationRows, heads_of, starts_of
 from esper_core.errors import EnvironmentContractError, EnvironmentUnsupportedError
 from esper_core.ppo.task import BoolArray, FloatArray, IntArray, Observation, StepResult, Task
@@ -142,6 +143,11 @@ class GymTask:
     def causal_table(self) -> BoolArray | None:
         """The heads that each choice of the conditioning head gives an effect: bool (choices, heads); None without."""
         return self._table.table if self._table is not None else None
+
+    @property
+    def spaces(self) -> tuple[str, str]:
+        """Observation and action space of one environment, as text."""
+        return space_text(self._env.single_observation_space), space_text(self._env.single_action_space)
 
     @property
     def env(self) -> gym.vector.VectorEnv[Any, Any, Any]:

@@ -108,7 +108,7 @@ class SinkContext:
 
     Attributes:
         run_id: the run.
-        run_dir: its directory, or None when nothing is written to disk.
+        run_dir: its directory at the start, an absolute path; None when nothing is written to disk.
         attempt: counts from 1.
         rank: the rank of this process.
         mode: live, replay or check.

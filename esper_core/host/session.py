@@ -33,6 +33,7 @@ from esper_core.host.process.heartbeat import Heartbeat
 from esper_core.host.process.logs import log_to
 from esper_core.host.process.signals import StopFlag, install_signals
 from esper_core.instrumentation.rl import rl_resource
+from esper_core.runs.held import HeldRun
 from esper_core.runs.resources import JournalResources
 from esper_core.runs.state import RunRecord
 from esper_core.terminal import one_line
@@ -97,12 +98,15 @@ class Session:
         updates: PPO updates of earlier attempts, for the record.
         env_steps: environment steps of earlier attempts, for the record.
         earlier: the last effective updates of earlier attempts, oldest first: the policy's level goes on from theirs.
-        on_notice: called with each notice of the start; the default prints them on stderr.
+        on_notice: called with each notice, most of them at the start; the default prints them on stderr.
+        held: the run, held open and locked by the caller. None: a live session holds its run within the with block,
+            and entering it raises UsageError while another trainer holds it.
 
     Attributes:
         emitter: emits this attempt's events; valid inside the with block.
         stop: callable; returns True once a signal asked the run to end.
         report: the final counters of every sink; valid after the with block.
+        held: the run, held open; None without a directory, and before the with block of a session that holds it itself.
         active: the sinks and their instances, in the order of the configuration.
     """
 
@@ -128,6 +132,7 @@ class Session:
         env_steps: int = 0,
         earlier: Iterable[PPOUpdatePayload] = (),
         on_notice: Callable[[str], None] | None = None,
+        held: HeldRun | None = None,
     ) -> None:
         self.config = config
         self.run = run
@@ -171,6 +176,7 @@ class Session:
         self._forked = forks.Place(f"environment {environment}")
         self._came_back_before = self._forked.came_back
         self._stack = contextlib.ExitStack()
+        self.held = held
         self._heartbeat: Heartbeat | None = None
         self._observed = _Observed()
         self._journaled = JournalResources(run, self.resource) if run is not None and mode == "replay" else None
@@ -180,8 +186,8 @@ class Session:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            log = self.run.log_path if self.run is not None and self.mode == "live" else None
-            stack.enter_context(log_to(log, redact=self.redact))
+            self._hold(stack)
+            stack.enter_context(log_to(self.held.folder if self.held is not None else None, redact=self.redact))
             if self._signals:
                 stack.enter_context(install_signals(self.stop))
             self._begun = time.monotonic()
@@ -227,13 +233,24 @@ class Session:
             opened = self.hub.open(strict=self.mode != "check")
             if self.mode == "check":
                 opened = []  # each sink's own line reports it
-            for notice in (*self._selection.notices, *self.providers.notices, *opened):
+            unlocked = self.held.unlocked if self.held is not None else ""
+            for notice in (*self._selection.notices, *self.providers.notices, *opened, *filter(None, (unlocked,))):
                 self.notice(notice)
             self._start_heartbeat()
             if self.run is not None and self.mode == "live":
                 announce_run(self.run)
             self._stack = stack.pop_all()
         return self
+
+    def _hold(self, stack: contextlib.ExitStack) -> None:
+        """Hold the directory of a live run from here to the end of the with block, unless the caller holds it."""
+        if self.run is None or self.mode != "live":
+            return
+        if self.held is None:
+            self.held = stack.enter_context(HeldRun(self.run, lock=self.rank == 0))
+        self.held.begin()
+        self.held.on_notice = self.notice
+        self.run = self.held.run
 
     def _observe(self) -> None:
         """Register the core's own observers, which receive each event before the sinks do."""
@@ -256,7 +273,7 @@ class Session:
             self.hub.add_first("instrumentation", self._instrumentation)
 
     def _start_heartbeat(self) -> None:
-        writes = self.run is not None and self.rank == 0
+        writes = self.held is not None and self.rank == 0
         if self.mode != "live" or not (writes or self._instrumentation):
             return
         record = RunRecord(
@@ -269,7 +286,7 @@ class Session:
         )
         instrumentation = self._instrumentation
         self._heartbeat = Heartbeat(
-            self.run if writes else None,
+            self.held.folder if self.held is not None and writes else None,
             record,
             self.statuses,
             tell=instrumentation.set_run_status if instrumentation is not None else None,
@@ -298,7 +315,9 @@ class Session:
     # --- while it runs ------------------------------------------------------------------------
 
     def progress(self, *, updates: int, env_steps: int) -> None:
-        """Record progress (totals over all attempts). Writes no file; the heartbeat thread writes ``run.json``."""
+        """Record progress (totals over all attempts). The heartbeat thread writes it into ``run.json``."""
+        if self.held is not None and updates != self._totals[0]:
+            self.held.check()
         self._totals = (updates, env_steps)
         if self._heartbeat is not None:
             self._heartbeat.progress(updates=updates, env_steps=env_steps)
@@ -371,8 +390,8 @@ class Session:
             message = self.redact(error_text(error))
             self.finish(RunState.FAILED, message)
             logging.getLogger("esper.host").error("the run ended with an error", exc_info=error)
-            if self.run is not None and self.mode == "live":
-                self._on_notice(f"the run failed; what it left is in {self.run.path}")
+            if self.held is not None:
+                self._on_notice(f"the run failed; what it left is in {self.held.run.path}")
 
     def _close(self) -> None:
         state = self._state or RunState.DONE

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from esper_core.emitter import TelemetryEmitter
     from esper_core.host.session import Session
     from esper_core.monitoring.counts import Counts
+    from esper_core.runs.held import HeldRun
 
 __all__ = ["Closing"]
 
@@ -70,16 +71,16 @@ class Closing:
             session.finish(state, session.redact(reason))
         finally:
             session.__exit__(type(error) if error is not None else None, error, None)
-        self._summarise(counts, state, session.redact(reason))
+        if session.held is not None:
+            with session.held:
+                self._summarise(session.held, counts, state, session.redact(reason))
 
     @property
     def _stops(self) -> bool:
         return bool(self._resolved.config.ppo.target_kl)
 
-    def _summarise(self, counts: Counts, state: RunState, reason: str) -> None:
+    def _summarise(self, held: HeldRun, counts: Counts, state: RunState, reason: str) -> None:
         session = self._session
-        if session.run is None:
-            return
         verdict = judge(
             state,
             recent=session.emitter.window.updates,
@@ -100,7 +101,7 @@ class Closing:
             state=state,
             reason=reason,
         )
-        unwritten = write_summary(session.run, session.attempt, content)
+        unwritten = write_summary(held, session.attempt, content)
         if unwritten:
             raise OSError(unwritten)
 

@@ -26,6 +26,7 @@ from esper_core.monitoring.misuse import MisuseError
 from esper_core.monitoring.ranks import Ranks, Reduce, ranks_of
 from esper_core.monitoring.registry import close_at_exit, interactive, open_monitor
 from esper_core.runs import create_run
+from esper_core.runs.held import HeldRun
 from esper_core.updates import UpdateSettings
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from esper_core.config.layers import Resolved
     from esper_core.events import Granularity, HeadKind
     from esper_core.kl import StopOn, StopRule
-    from esper_core.runs import RunDir
 
 __all__ = ["monitor"]
 
@@ -270,11 +270,12 @@ def _open_session(resolved: Resolved, started: RunStarted, *, signals: bool) -> 
         select_sinks(resolved.config, origins=resolved.origins), origin=resolved.origin("sinks"), caller=ORIGIN
     )
     selection = replace(selection, notices=(*resolved.notices, *selection.notices))
-    run = create_run(Path(resolved.config.run.dir), name=resolved.config.run.name)
+    held = HeldRun(create_run(Path(resolved.config.run.dir), name=resolved.config.run.name))
     try:
         session = Session(
             resolved.config,
-            run=run,
+            run=held.run,
+            held=held,
             environment=started.environment,
             heads=started.heads,
             install_signal_handlers=signals,
@@ -282,18 +283,19 @@ def _open_session(resolved: Resolved, started: RunStarted, *, signals: bool) -> 
             selection=selection,
         )
         session.__enter__()
-        _write_config(resolved, run)
+        _write_config(resolved, held)
     except BaseException:
-        shutil.rmtree(run.path, ignore_errors=True)
+        shutil.rmtree(held.run.path, ignore_errors=True)
+        held.close()
         raise
     return session
 
 
-def _write_config(resolved: Resolved, run: RunDir) -> None:
+def _write_config(resolved: Resolved, held: HeldRun) -> None:
     text = config_toml(resolved, secret_keys(resolved.config))
     try:
-        run.config_path.write_text(text, encoding="utf-8")
+        held.write("config.toml", text.encode())
     except OSError as error:
         raise EsperError(
-            f"cannot write {run.config_path}: {error.strerror}", hint="free some space, or name another run.dir"
+            f"cannot write {held.run.config_path}: {error.strerror}", hint="free some space, or name another run.dir"
         ) from error

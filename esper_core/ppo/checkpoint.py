@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import msgspec
 import torch
@@ -15,12 +14,16 @@ from esper_core.errors import ConfigError, EsperError
 from esper_core.ppo._plausible import refuse_implausible
 from esper_core.ppo.heads import HeadLayout, HeadSpec
 from esper_core.runs.files import fault_of, open_file
+from esper_core.runs.folder import Folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+    from typing import IO
 
-__all__ = ["Checkpoint", "Checkpointed", "load_checkpoint", "restore", "save_checkpoint"]
+    from esper_core.ppo.task import Task
+
+__all__ = ["Checkpoint", "Checkpointed", "check_environment", "load_checkpoint", "restore", "save_checkpoint"]
 
 FORMAT: Final = 1
 
@@ -41,6 +44,8 @@ class Checkpoint:
         config_digest: of the whole configuration, see :func:`esper_core.config.digest.config_digest`.
         seed: the run's.
         state: weights, optimizer and generators.
+        environment: the environment's id; empty in files that were written without it.
+        spaces: its observation and action space as text; None as above.
     """
 
     update_id: int
@@ -54,6 +59,8 @@ class Checkpoint:
     config_digest: str
     seed: int
     state: dict[str, Any]
+    environment: str = ""
+    spaces: tuple[str, str] | None = None
 
 
 class Checkpointed(Protocol):
@@ -86,11 +93,28 @@ def save_checkpoint(
     episodes: int = 0,
     recent_returns: Sequence[float] = (),
     config_digest: str = "",
+    environment: str = "",
+    spaces: tuple[str, str] | None = None,
+    folder: Folder | None = None,
 ) -> None:
     """Write a checkpoint beside the old one, make it durable, then put it in its place.
 
-    A reader, or a crash at any moment, finds the old file or the new one, never a part. ``update_id`` is that of the
-    last update that changed the weights; the agent's own counter by default.
+    A reader, or a crash at any moment, finds the old file or the new one, never a part.
+
+    Args:
+        path: the file.
+        agent: what is kept.
+        update_id: id of the last update that changed the weights; the agent's own counter by default.
+        env_steps: environment steps taken by then.
+        episodes: episodes finished by then.
+        recent_returns: returns of the last 100 of them, oldest first.
+        config_digest: of the whole configuration.
+        environment: the environment's id.
+        spaces: its observation and action space as text.
+        folder: the file's folder, held open: the file is written there, wherever that is by now.
+
+    Raises:
+        EsperError: it cannot be written. The old file is still there, and nothing is left beside it.
     """
     content = {
         "format": FORMAT,
@@ -104,6 +128,8 @@ def save_checkpoint(
         "config": msgspec.to_builtins(agent.config),
         "config_digest": config_digest,
         "seed": agent.seed,
+        "environment": environment,
+        "spaces": None if spaces is None else list(spaces),
         "state": {
             "policy": agent.policy.state_dict(),
             "optimizer": agent.optimizer.state_dict(),
@@ -111,23 +137,51 @@ def save_checkpoint(
             "order": agent.order_generator.get_state(),
         },
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
+        if folder is not None:
+            folder.replace(path.name, lambda file: _write(content, file))
+        else:
+            with Folder(path.parent) as own:
+                own.replace(path.name, lambda file: _write(content, file))
+    except Exception as error:
         raise EsperError(
-            f"cannot write checkpoint {path}: {error.strerror}", hint="free some space, or check rights"
+            f"cannot write checkpoint {path}: {_reason(error)}", hint="free some space, or check rights"
         ) from error
-    folder = os.open(path.parent, os.O_RDONLY)
+
+
+def _write(content: dict[str, Any], file: IO[bytes]) -> None:
+    """Write a checkpoint's content; an error of the file is raised as itself, and not as torch words it."""
+    kept = _Kept(file)
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        torch.save(content, cast("IO[bytes]", kept))  # write and flush are all that torch calls
+    except RuntimeError:
+        if kept.error is not None:
+            raise kept.error from None
+        raise
+
+
+class _Kept:
+    """A file for torch, which turns every error of it into a RuntimeError about itself: the first one is kept."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -161,9 +215,34 @@ def load_checkpoint(path: Path) -> Checkpoint:
             config_digest=content["config_digest"],
             seed=content["seed"],
             state=content["state"],
+            environment=content.get("environment", ""),
+            spaces=_pair(content.get("spaces")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path} lacks what a checkpoint holds: {error}", hint="it may be damaged") from error
+
+
+def check_environment(checkpoint: Checkpoint, task: Task) -> None:
+    """Refuse a task that is not the one the checkpoint learned, though its shapes may be the same.
+
+    A checkpoint without an environment (of 0.1) fits every task. The module before an id's colon is not compared: code
+    moves.
+
+    Raises:
+        ConfigError: the task is another environment, or the environment's spaces have changed.
+    """
+    stored = checkpoint.environment
+    if stored and stored.rpartition(":")[2] != task.name.rpartition(":")[2]:
+        raise ConfigError(
+            f"the checkpoint is of environment {stored}, and this run would train {task.name}",
+            hint=f"resume it in {stored}, or begin a new run in {task.name}",
+        )
+    for what, before, now in zip(("observation", "action"), checkpoint.spaces or (), task.spaces, strict=False):
+        if before != now:
+            raise ConfigError(
+                f"{stored or task.name} had {what} space {before} when the checkpoint was written, and has {now} now",
+                hint="undo what changed it (env.kwargs, a wrapper, the environment's code), or begin a new run",
+            )
 
 
 def restore(agent: Checkpointed, checkpoint: Checkpoint) -> None:
@@ -185,6 +264,13 @@ def restore(agent: Checkpointed, checkpoint: Checkpoint) -> None:
     for group in agent.optimizer.param_groups:
         group["lr"] = agent.config.learning_rate
     agent.updates = checkpoint.update_id
+
+
+def _pair(spaces: object) -> tuple[str, str] | None:
+    if spaces is None:
+        return None
+    observation, action = msgspec.convert(spaces, tuple[str, str])
+    return observation, action
 
 
 def _heads(heads: Sequence[HeadSpec]) -> str:

@@ -76,6 +76,11 @@ class Task(Protocol):
         ...
 
     @property
+    def spaces(self) -> tuple[str, str]:
+        """Observation and action space of one environment, as text that differs when a space does."""
+        ...
+
+    @property
     def n_envs(self) -> int:
         """Environments stepped side by side."""
         ...

@@ -17,7 +17,7 @@ from esper_core.events import PPOUpdatePayload, RunStarted
 from esper_core.health import RunState
 from esper_core.installed import CORE, versions_of
 from esper_core.kl import stop_threshold
-from esper_core.ppo.checkpoint import restore, save_checkpoint
+from esper_core.ppo.checkpoint import check_environment, restore, save_checkpoint
 from esper_core.ppo.collector import Collector
 from esper_core.ppo.episodes import EpisodeTracker
 from esper_core.ppo.rollout import Rollout
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from esper_core.ppo.agent import PPOAgent
     from esper_core.ppo.checkpoint import Checkpoint
     from esper_core.ppo.task import StepResult, Task
+    from esper_core.runs.folder import Folder
 
 __all__ = ["Checkpointer", "TrainResult", "Trainer"]
 
@@ -72,18 +73,23 @@ class TrainResult:
 class Checkpointer:
     """Decides when a checkpoint is due.
 
-    A checkpoint that cannot be written while training goes on (a full disk) is logged and tried again after the next
-    interval; one at the end raises, since nothing would be left of the run.
+    A checkpoint that cannot be written while training goes on (a full disk) is tried again after the next interval; it
+    is said once, until one has been written again. One at the end raises, since nothing would be left of the run.
 
     Attributes:
         path: the file.
         interval_s: least seconds between two; the one at the end is always written.
+        folder: the file's folder, held open; None reaches it by its path.
+        on_failure: called with a line of text beside the log's.
     """
 
     path: Path
     interval_s: float = 10.0
+    folder: Folder | None = None
+    on_failure: Callable[[str], object] | None = None
     _written_at: float | None = field(default=None, repr=False)
     _pending: bool = field(default=False, repr=False)
+    _failing: bool = field(default=False, repr=False)
 
     def completed(self, save: Callable[[Path], None], *, final: bool = False) -> None:
         """An update was completed (or, ``final``, the run ends): write if it is time."""
@@ -97,9 +103,16 @@ class Checkpointer:
         except EsperError as error:
             if final:
                 raise
-            _log.warning("training goes on without a new checkpoint: %s", error.message)
+            self._failed(f"training goes on without a new checkpoint: {error.message}")
         else:
-            self._pending = False
+            self._pending = self._failing = False
+
+    def _failed(self, line: str) -> None:
+        first, self._failing = not self._failing, True
+        if first:
+            _log.warning("%s", line)
+            if self.on_failure is not None:
+                self.on_failure(line)
 
 
 def _never() -> bool:
@@ -160,6 +173,7 @@ class Trainer:
         self._early_stops = self._joint_stops = 0
         self._good_update = agent.updates
         if resume is not None:
+            check_environment(resume, task)
             restore(agent, resume)
             self._env_steps = resume.env_steps
             self._good_update = resume.update_id
@@ -298,6 +312,9 @@ class Trainer:
             episodes=self._episodes.episodes,
             recent_returns=tuple(self._episodes.recent),
             config_digest=self._digest,
+            environment=self.task.name,
+            spaces=self.task.spaces,
+            folder=self._checkpointer.folder if self._checkpointer is not None else None,
         )
 
     def _run_started(self) -> RunStarted:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from esper_core.runs.files import FileFault
 from esper_core.runs.layout import RunDir, create_run, find_run, list_runs
+from esper_core.runs.lock import LockOwner, is_locked, lock_owner
 from esper_core.runs.process import ProcessIdentity, ProcessPresence, probe_process, process_identity
 from esper_core.runs.reader import JournalProblem, JournalReader, journal_resource, read_events, tail_events
 from esper_core.runs.resources import JournalResources
@@ -19,6 +20,7 @@ __all__ = [
     "JournalReader",
     "JournalResources",
     "JournalWriter",
+    "LockOwner",
     "ProcessIdentity",
     "ProcessPresence",
     "RunDir",
@@ -26,8 +28,10 @@ __all__ = [
     "SinkRecord",
     "create_run",
     "find_run",
+    "is_locked",
     "journal_resource",
     "list_runs",
+    "lock_owner",
     "probe_process",
     "process_identity",
     "read_events",

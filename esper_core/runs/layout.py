@@ -17,6 +17,7 @@ from esper_core.runs.files import read_bytes
 
 __all__ = [
     "A_RUN",
+    "JOURNAL_FOLDER",
     "JournalFile",
     "RunDir",
     "create_run",
@@ -26,11 +27,13 @@ __all__ = [
     "list_runs",
     "named_as_run",
     "path_text",
+    "working_directory",
 ]
 
 A_RUN: Final = 'a run, its path, its id, a part of its id, or "latest"'
 """What names a run in Python, as errors say it."""
 
+JOURNAL_FOLDER: Final = "telemetry"
 JOURNAL_SUFFIX: Final = ".otlp.jsonl"
 _JOURNAL_NAME: Final = re.compile(r"(\d+)-(\d+)-(\d+)\.otlp\.jsonl")
 _RUN_NAME: Final = re.compile(r"\d{8}T\d{6}Z-(.+)-[0-9a-z]{6}")
@@ -76,7 +79,7 @@ class RunDir:
     @property
     def telemetry(self) -> Path:
         """Folder of the journal's files."""
-        return self.path / "telemetry"
+        return self.path / JOURNAL_FOLDER
 
     @property
     def config_path(self) -> Path:
@@ -154,7 +157,7 @@ def create_run(base: Path, *, name: str = "") -> RunDir:
         name: a readable name; characters that file names must not contain become ``-``.
 
     Returns:
-        The run, whose id is ``<UTC time>-<name or ppo>-<six random characters>``.
+        The run, at an absolute path; its id is ``<UTC time>-<name or ppo>-<six random characters>``.
 
     Raises:
         UsageError: the folder cannot be written.
@@ -162,8 +165,8 @@ def create_run(base: Path, *, name: str = "") -> RunDir:
     readable = _readable(name) or "ppo"
     for _ in range(_CREATE_TRIES):
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        path = base / f"{stamp}-{readable}-{ids.new_run_id()}"
         try:
+            path = base.absolute() / f"{stamp}-{readable}-{ids.new_run_id()}"
             base.mkdir(parents=True, exist_ok=True)
             path.mkdir()
             (path / "telemetry").mkdir()
@@ -185,6 +188,18 @@ def create_run(base: Path, *, name: str = "") -> RunDir:
 def _readable(name: str) -> str:
     """A name as the folders of runs hold it."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")[:_NAME_LIMIT]
+
+
+def working_directory() -> Path:
+    """The working directory, to which relative paths are joined before code of others may change it.
+
+    Raises:
+        UsageError: it was deleted.
+    """
+    try:
+        return Path.cwd()
+    except OSError:
+        raise UsageError("the working directory was deleted", hint="change to a folder that exists") from None
 
 
 def path_text(argument: str, value: object, expected: str = A_RUN) -> str:

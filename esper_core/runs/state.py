@@ -6,9 +6,6 @@ the trainer counts ``progress``. All code that shows a run's state calls :func:`
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +16,9 @@ from esper_core.errors import JournalError
 from esper_core.events import SinkState  # noqa: TC001  # msgspec reads it at run time
 from esper_core.health import RunState
 from esper_core.runs.files import FileFault, fault_of, file_fault, read_bytes
+from esper_core.runs.folder import Folder
 from esper_core.runs.process import ProcessPresence, probe_process
+from esper_core.runs.reserve import replace_reserved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,11 +186,11 @@ def read_state(run: RunDir, *, now_ns: int | None = None) -> tuple[RunRecord | N
     return record, state
 
 
-def write_record(run: RunDir, record: RunRecord, *, durable: bool = True) -> None:
+def write_record(run: RunDir | Folder, record: RunRecord, *, durable: bool = True) -> None:
     """Replace ``run.json`` atomically: a reader reads the old record or the new one, never a part of one.
 
     Args:
-        run: the run.
+        run: the run, or its directory held open.
         record: what to write. It is encoded at once; one thread at a time may change it.
         durable: also force it to the disk (fsync), for changes of state. A heartbeat passes False: it has no use
             after a power loss.
@@ -200,18 +199,11 @@ def write_record(run: RunDir, record: RunRecord, *, durable: bool = True) -> Non
         OSError: disk full, read-only, run deleted. The old record is still there.
     """
     content = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
-    temporary = run.path / f".run.json.{os.getpid()}.{threading.get_ident()}.tmp"
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(run.record_path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    if isinstance(run, Folder):
+        replace_reserved(run, "run.json", content, durable=durable)
+        return
+    with Folder(run.path) as folder:
+        folder.replace("run.json", content, durable=durable)
 
 
 def run_state(

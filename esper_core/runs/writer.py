@@ -7,12 +7,12 @@ import os
 import threading
 from typing import TYPE_CHECKING, Final
 
-from esper_core.runs.layout import JournalFile, RunDir, journal_files
+from esper_core.runs.folder import Folder
+from esper_core.runs.layout import JOURNAL_FOLDER, JournalFile, RunDir
 from esper_core.semconv.codec import encode, encode_log_events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from esper_core.events import Payload, TelemetryEvent
     from esper_core.hooks import EventForm
@@ -33,10 +33,11 @@ class JournalWriter:
     After a failed write the next append opens the file again. When the failure left a torn line, the next record
     begins on a new line: readers count the torn line as corrupt and read everything else.
 
-    Each append first checks that the file was not deleted (0.7 microseconds), because lines that are written to a
-    deleted file are lost without an error. If it was, ``on_deleted`` receives the number of events that it held, and
-    the next segment begins. If the directory is gone too, appends raise until it is back. A file that was moved is
-    not lost, and the writer goes on with it.
+    The run's directory is held open: its files land there wherever it is moved to, and whatever the working directory
+    is. Each append first checks that the file still lies there under its name (2 microseconds), because lines that are
+    written to a deleted file are lost without an error, and lines in a file that was moved out are no part of the run.
+    If it is gone, ``on_vanished`` receives the number of events that it held, and the next segment begins, in
+    directories that are made again when they were deleted too. Of the finished segments each append checks one.
 
     Args:
         run: the run; its directory exists.
@@ -46,8 +47,11 @@ class JournalWriter:
         events: the form of an update's events (``[otel] events``): on the span, as log records in a line of their own
             behind the event's (in the same write), or both. Readers need neither: the span's attributes hold it all.
         segment_bytes: size at which the next file begins; below 4 GiB, which the index relies on.
-        on_deleted: called with the file's name and the number of events that were lost with it and with finished
-            segments that are gone as well; in the appending or closing thread, under the writer's lock.
+        on_vanished: called with a text that names the file, and the number of events that were lost with it and with
+            finished segments that are gone as well; in the appending or closing thread, under the writer's lock.
+
+    Raises:
+        OSError: there is no such directory.
     """
 
     def __init__(
@@ -59,22 +63,26 @@ class JournalWriter:
         resource: Mapping[str, AttributeValue],
         events: EventForm = "span",
         segment_bytes: int = SEGMENT_BYTES,
-        on_deleted: Callable[[str, int], object] | None = None,
+        on_vanished: Callable[[str, int], object] | None = None,
     ) -> None:
-        self._run = run
+        self._folder = Folder(run.path)
+        self._telemetry = run.telemetry
         self._attempt = attempt
         self._rank = rank
         self._resource = dict(resource)
         self._events = events
         self._segment_bytes = segment_bytes
-        self._on_deleted = on_deleted
+        self._on_vanished = on_vanished
         self._lock = threading.Lock()
         self._segment = 0
         self._fd: int | None = None
+        self._inode = (0, 0)
+        self._inodes_tell = True
         self._file: JournalFile | None = None
         self._size = 0
         self._written = 0
-        self._finished: dict[Path, int] = {}
+        self._finished: dict[str, int] = {}
+        self._looked_at = 0
         self._torn = False
         self._closed = False
 
@@ -113,9 +121,16 @@ class JournalWriter:
     def close(self) -> None:
         """Force the last segment to the disk and close it. A second call does nothing."""
         with self._lock:
+            if self._closed:
+                return
             self._closed = True
-            self._check_file()
-            self._finish()
+            try:
+                self._check_file()
+                self._vanished([name for name in self._finished if self._is_gone(name)])
+                self._finish()
+            finally:
+                self._abandon()
+                self._folder.close()
 
     def _write(self, lines: bytes) -> int:
         if self._fd is not None and self._size and self._size + len(lines) > self._segment_bytes:
@@ -133,47 +148,78 @@ class JournalWriter:
         return len(record)
 
     def _check_file(self) -> None:
-        """Give up a file that was deleted: nobody can read what is written there."""
+        """Give up a file that is not in the run any more: nobody will read there what is written into it."""
         if self._file is None:
             return
-        if self._fd is not None:
-            if os.fstat(self._fd).st_nlink:
-                return
-        elif self._file.path.exists():  # a failed write has closed it
-            return
-        gone = [path for path in self._finished if not path.exists()]
-        lost = self._written + sum(self._finished.pop(path) for path in gone)
-        name = self._file.path.name
-        self._abandon()
-        self._file = None
-        self._written = 0
-        self._torn = False
-        if self._on_deleted is not None:
-            self._on_deleted(name, lost)
+        if self._fd is not None and not self._is_ours(self._fd):
+            self._fd = None  # someone closed it (closerange), and the number may be another file's: open it again
+        name = _name(self._file)
+        if self._is_gone(name, self._fd):
+            gone = [other for other in self._finished if self._is_gone(other)]
+            self._finished[name] = self._written
+            moved = self._fd is not None and os.fstat(self._fd).st_nlink
+            self._abandon()
+            self._file = None
+            self._written = 0
+            self._torn = False
+            self._vanished([name, *gone], "moved out of the run" if moved else "deleted")
+        elif self._finished:
+            self._looked_at += 1
+            one = list(self._finished)[self._looked_at % len(self._finished)]
+            self._vanished([one] if self._is_gone(one) else [])
+
+    def _is_gone(self, name: str, fd: int | None = None) -> bool:
+        """Whether no file has this name, or another one than the open one."""
+        found = self._folder.stat(name)
+        if found is None or fd is None or not self._inodes_tell:
+            return found is None
+        return (found.st_dev, found.st_ino) != self._inode
+
+    def _is_ours(self, fd: int) -> bool:
+        try:
+            found = os.fstat(fd)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._inode
+
+    def _vanished(self, names: list[str], how: str = "deleted") -> None:
+        """Count what was in files that are gone."""
+        lost = sum(self._finished.pop(name) for name in names)
+        if names and self._on_vanished is not None:
+            self._on_vanished(f"{names[0].rpartition('/')[2]} was {how}", lost)
 
     def _open(self) -> int:
         """Open the next segment, or after a failure the same one again."""
         if self._file is not None:
-            self._fd = os.open(self._file.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            self._size = os.fstat(self._fd).st_size
-            return self._fd
+            return self._opened(os.O_CREAT)
         if self._segment == 0:
             own = (self._attempt, self._rank)
-            taken = [item.segment for item in journal_files(self._run) if (item.attempt, item.rank) == own]
+            found = [JournalFile.parse(self._telemetry / name) for name in self._folder.names(JOURNAL_FOLDER)]
+            taken = [item.segment for item in found if item is not None and (item.attempt, item.rank) == own]
             self._segment = max(taken, default=0)
         while True:
-            item = JournalFile.named(self._run.telemetry, self._attempt, self._rank, self._segment + 1)
+            self._segment += 1
+            self._file = JournalFile.named(self._telemetry, self._attempt, self._rank, self._segment)
+            self._torn = False
             try:
                 # O_EXCL: never append to a file that another process created, even under the same name.
-                self._fd = os.open(item.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+                return self._opened(os.O_CREAT | os.O_EXCL)
             except FileExistsError:
-                self._segment += 1
                 continue
-            self._segment += 1
-            self._file = item
-            self._size = 0
-            self._torn = False
-            return self._fd
+            except OSError:
+                self._file = None
+                self._segment -= 1
+                raise
+
+    def _opened(self, flags: int) -> int:
+        assert self._file is not None  # the caller has chosen it  # noqa: S101
+        self._fd = self._folder.open(_name(self._file), os.O_WRONLY | os.O_APPEND | flags, 0o644)
+        found = os.fstat(self._fd)
+        self._inode, self._size = (found.st_dev, found.st_ino), found.st_size
+        # Some file systems in user space number a file anew whenever they are asked.
+        self._inodes_tell = True
+        self._inodes_tell = not self._is_gone(_name(self._file), self._fd)
+        return self._fd
 
     def _finish(self) -> None:
         """Force a segment to the disk and close it; the next append begins another one."""
@@ -182,13 +228,18 @@ class JournalWriter:
                 os.fsync(self._fd)
             self._abandon()
         if self._file is not None:
-            self._finished[self._file.path] = self._written
+            self._finished[_name(self._file)] = self._written
         self._file = None
         self._written = 0
 
     def _abandon(self) -> None:
-        """Close the descriptor."""
-        if self._fd is not None:
+        """Close the descriptor, unless someone has, and its number is another file's by now."""
+        if self._fd is not None and self._is_ours(self._fd):
             with contextlib.suppress(OSError):
                 os.close(self._fd)
-            self._fd = None
+        self._fd = None
+
+
+def _name(file: JournalFile) -> str:
+    """The file's name in the run's directory."""
+    return f"{JOURNAL_FOLDER}/{file.path.name}"

@@ -7,7 +7,6 @@ import os
 import shutil
 import time
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,12 +21,14 @@ from esper_core.host.session import Session
 from esper_core.ppo.trainer import Checkpointer, Trainer
 from esper_core.reading.judged import judge
 from esper_core.runs import create_run
+from esper_core.runs.held import HeldRun
 from esper_core.runs.layout import journal_files
 from esper_core.training.outcome import Outcome, Started
 from esper_core.training.summary import summary_of, write_summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from esper_core.config.layers import Resolved
     from esper_core.events import PPOUpdatePayload
@@ -49,7 +50,7 @@ class Attempt:
     """Joins a task and an agent with a session. Call :meth:`run` once, in the thread that trains.
 
     Attributes are those of :func:`esper_core.training.train_attempt`; ``checkpoint`` is what the agent was restored
-    from.
+    from, and ``held`` the run to resume, held open; a new one is made in ``base``.
     """
 
     resolved: Resolved
@@ -58,6 +59,8 @@ class Attempt:
     agent: PPOAgent
     checkpoint: Checkpoint | None
     resumed: Run | None
+    held: HeldRun | None
+    base: Path
     on_started: Callable[[Started], None]
     on_notice: Callable[[str], None]
     exit_on_second_interrupt: bool
@@ -66,18 +69,22 @@ class Attempt:
 
     def run(self) -> Outcome:
         """Train, write ``config.toml`` and ``summary.json``, and return how the attempt ended."""
-        run, attempt = self._directory()
+        held, attempt = self._directory()
+        with held:
+            return self._trained(held, attempt)
+
+    def _trained(self, held: HeldRun, attempt: int) -> Outcome:
         session = None
         try:
-            session = self._session(run, attempt)
+            session = self._session(held, attempt)
             with install_signals(session.stop, exit_on_second=self.exit_on_second_interrupt), _torch_threads(), session:
-                self._write_config(run)
-                self.on_started(self._started(run, attempt))
-                result = _named(self._train(session, run), session.stop.name)
+                self._write_config(held)
+                self.on_started(self._started(held.run, attempt))
+                result = _named(self._train(session, held), session.stop.name)
                 self._finish(session, result)
         except BaseException as error:
             if os.getpid() == self._pid:  # a forked child left by an exception: the run belongs to the parent process
-                self._leave(run, attempt, session, error)
+                self._leave(held, attempt, session, error)
             raise
         judged = judge(
             result.state,
@@ -87,9 +94,9 @@ class Attempt:
             accounts=session.report.sinks,
             message=result.reason,
         )
-        unwritten = self._summarise(run, attempt, session.report, result=result, judged=judged)
+        unwritten = self._summarise(held, attempt, session.report, result=result, judged=judged)
         return Outcome(
-            run=run,
+            run=held.run,
             attempt=attempt,
             result=result,
             verdict=judged,
@@ -103,19 +110,20 @@ class Attempt:
 
     # --- before -------------------------------------------------------------------------------
 
-    def _directory(self) -> tuple[RunDir, int]:
-        if self.resumed is None:
+    def _directory(self) -> tuple[HeldRun, int]:
+        if self.resumed is None or self.held is None:
             settings = self.resolved.config.run
-            return create_run(Path(settings.dir), name=settings.name), 1
-        record, directory = self.resumed.record, self.resumed.directory
+            return HeldRun(create_run(self.base / settings.dir, name=settings.name)), 1
+        record = self.resumed.record
         # run.json may be missing or old; a new attempt's number must be above every one in the journal.
-        attempts = [item.attempt for item in journal_files(directory)]
-        return directory, max([1 if record is None else record.attempt, *attempts]) + 1
+        attempts = [item.attempt for item in journal_files(self.held.run)]
+        return self.held, max([1 if record is None else record.attempt, *attempts]) + 1
 
-    def _session(self, run: RunDir, attempt: int) -> Session:
+    def _session(self, held: HeldRun, attempt: int) -> Session:
         return Session(
             self.resolved.config,
-            run=run,
+            run=held.run,
+            held=held,
             attempt=attempt,
             environment=self.task.name,
             heads=self.agent.layout.names,
@@ -138,13 +146,13 @@ class Attempt:
             return []
         return [event.payload for event in events]
 
-    def _write_config(self, run: RunDir) -> None:
+    def _write_config(self, held: HeldRun) -> None:
         text = config_toml(self.resolved, secret_keys(self.resolved.config))
         try:
-            run.config_path.write_text(text, encoding="utf-8")
+            held.write("config.toml", text.encode())
         except OSError as error:
             raise EsperError(
-                f"cannot write {run.config_path}: {error.strerror}", hint="free some space, or name another --dir"
+                f"cannot write {held.run.config_path}: {error.strerror}", hint="free some space, or name another --dir"
             ) from error
 
     def _started(self, run: RunDir, attempt: int) -> Started:
@@ -159,7 +167,7 @@ class Attempt:
 
     # --- training -----------------------------------------------------------------------------
 
-    def _train(self, session: Session, run: RunDir) -> TrainResult:
+    def _train(self, session: Session, held: HeldRun) -> TrainResult:
         settings = self.resolved.config.run
         trainer = Trainer(
             self.agent,
@@ -168,7 +176,9 @@ class Attempt:
             emitter=session.emitter,
             should_stop=session.stop,
             on_progress=session.progress,
-            checkpointer=Checkpointer(run.checkpoint, settings.checkpoint_interval_s),
+            checkpointer=Checkpointer(
+                held.run.checkpoint, settings.checkpoint_interval_s, folder=held.folder, on_failure=self.on_notice
+            ),
             resume=self.checkpoint,
             resumed_from=session.attempt - 1 if self.resumed is not None else None,
             run_name=settings.name,
@@ -196,16 +206,16 @@ class Attempt:
 
     # --- after --------------------------------------------------------------------------------
 
-    def _leave(self, run: RunDir, attempt: int, session: Session | None, error: BaseException) -> None:
+    def _leave(self, held: HeldRun, attempt: int, session: Session | None, error: BaseException) -> None:
         """Handle an exception that ended the attempt: write a summary, or delete the directory of a run not begun."""
-        if session is not None and run.record_path.exists():
-            self._summarise(run, attempt, session.report, error=error)
+        if session is not None and held.folder.stat("run.json") is not None:
+            self._summarise(held, attempt, session.report, error=error)
         elif self.resumed is None:
-            shutil.rmtree(run.path, ignore_errors=True)
+            shutil.rmtree(held.run.path, ignore_errors=True)
 
     def _summarise(
         self,
-        run: RunDir,
+        held: HeldRun,
         attempt: int,
         report: SessionReport,
         *,
@@ -232,7 +242,7 @@ class Attempt:
             state=state,
             reason=reason,
         )
-        return write_summary(run, attempt, content)
+        return write_summary(held, attempt, content)
 
 
 @contextlib.contextmanager

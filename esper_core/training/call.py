@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from esper_core.config.layers import KEYWORD_ORIGIN, LIMITS, load_config
 from esper_core.host.load.selection import select_sinks, without_screen
 from esper_core.reading import Run, open_run
-from esper_core.runs.layout import A_RUN, path_text
+from esper_core.runs.layout import A_RUN, path_text, working_directory
 from esper_core.training.start import train_attempt
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def train(
         >>> run = esper_core.train(env="CartPole-v1", updates=5, sinks=["journal"])  # doctest: +SKIP
         >>> [update.payload.kl_divergence for update in run.updates()]  # doctest: +SKIP
     """
+    base = working_directory()
     resolved, resumed = _resolve(dict(settings), resume, config, no_config=no_config)
     selection = without_screen(
         select_sinks(resolved.config, origins=resolved.origins, dropped=resolved.dropped_sinks),
@@ -89,7 +90,8 @@ def train(
         said = len(notices)
         where.append(begun.run.path)
         for notice in notices:
-            warnings.warn(notice, stacklevel=5)  # the line that calls train
+            warnings.warn(notice, stacklevel=6)  # the line that calls train
+        notices.clear()  # what follows is said at the end: as an error, a warning would end the training
 
     with _naming(where):
         outcome = train_attempt(
@@ -99,14 +101,15 @@ def train(
             on_started=started,
             on_notice=notices.append,
             exit_on_second_interrupt=False,
+            base=base,
         )
         for notice in notices[said:]:
             warnings.warn(notice, stacklevel=2)
         failure = outcome.failure()
         if failure is not None:
             raise failure
-    if outcome.unwritten:
-        warnings.warn(outcome.unwritten, stacklevel=2)
+    for notice in (*notices, *filter(None, (outcome.unwritten,))):
+        warnings.warn(notice, stacklevel=2)
     if outcome.signal in _PASSED_ON:
         signal.raise_signal(outcome.signal)  # the signal asks the program to end, not only the run
     return open_run(outcome.run.path.resolve())

@@ -73,7 +73,8 @@ class Outcome:
         """The error of a failed attempt; None for a run that is done, or that was stopped in order."""
         result = self.result
         if result.unsaved:
-            return EsperError(result.unsaved, hint="the training itself was done; its policy was not kept")
+            older = ", and the checkpoint is of an earlier update" if self.run.checkpoint.is_file() else ""
+            return EsperError(result.unsaved, hint=f"the training itself was done; its policy was not kept{older}")
         if result.state is RunState.STOPPED and self.signal is not None:
             return None
         if result.state is RunState.FAILED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from esper_core import forks
@@ -9,18 +10,21 @@ from esper_core.errors import UsageError, error_text
 from esper_core.health import RunState
 from esper_core.host.load.selection import select_sinks
 from esper_core.host.process.memory import memory_bytes
-from esper_core.runs import read_state
+from esper_core.reading import Run
+from esper_core.runs import RunDir, read_state
+from esper_core.runs.held import HeldRun
+from esper_core.runs.layout import working_directory
 from esper_core.runs.process import ProcessPresence, probe_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from esper_core.config.layers import Resolved
     from esper_core.host.load.selection import Selection
     from esper_core.ppo.agent import PPOAgent
     from esper_core.ppo.checkpoint import Checkpoint
     from esper_core.ppo.task import Task
-    from esper_core.reading import Run
     from esper_core.training.outcome import Outcome, Started
 
 __all__ = ["train_attempt"]
@@ -36,6 +40,7 @@ def train_attempt(
     on_started: Callable[[Started], None],
     on_notice: Callable[[str], None],
     exit_on_second_interrupt: bool = True,
+    base: Path | None = None,
 ) -> Outcome:
     """Train one attempt of a run, in this thread, until a limit, a signal or NaN ends it.
 
@@ -46,6 +51,7 @@ def train_attempt(
         on_started: called once everything is open, before the first step.
         on_notice: called with lines for the user: notices of the start, and where a failed run's directory is.
         exit_on_second_interrupt: a second Ctrl-C leaves the process at once; False raises KeyboardInterrupt.
+        base: the folder that relative paths start from; None is the working directory at this moment.
 
     Returns:
         How it ended; ``Outcome.failure()`` is the error of a run that failed.
@@ -54,29 +60,46 @@ def train_attempt(
         UsageError: configuration, environment, sinks or the run to resume cannot be used; nothing was written.
         EsperError: the run's directory cannot be written.
     """
-    if resumed is not None:
-        _refuse_running(resumed)
-    if selection is None:
-        selection = select_sinks(resolved.config, origins=resolved.origins, dropped=resolved.dropped_sinks)
-    task, agent, checkpoint = _assemble(resolved, resumed)
-    from esper_core.training.attempt import Attempt  # noqa: PLC0415  # needs torch
+    base = base if base is not None else working_directory()
+    with contextlib.ExitStack() as stack:
+        held = None
+        if resumed is not None:
+            held = stack.enter_context(_hold(resumed, base, on_notice))
+            resumed = Run(held.run)
+        if selection is None:
+            selection = select_sinks(resolved.config, origins=resolved.origins, dropped=resolved.dropped_sinks)
+        task, agent, checkpoint = _assemble(resolved, resumed, on_notice)
+        from esper_core.training.attempt import Attempt  # noqa: PLC0415  # needs torch
 
-    attempt = Attempt(
-        resolved=resolved,
-        selection=selection,
-        task=task,
-        agent=agent,
-        checkpoint=checkpoint,
-        resumed=resumed,
-        on_started=on_started,
-        on_notice=on_notice,
-        exit_on_second_interrupt=exit_on_second_interrupt,
-    )
+        attempt = Attempt(
+            resolved=resolved,
+            selection=selection,
+            task=task,
+            agent=agent,
+            checkpoint=checkpoint,
+            resumed=resumed,
+            held=held,
+            base=base,
+            on_started=on_started,
+            on_notice=on_notice,
+            exit_on_second_interrupt=exit_on_second_interrupt,
+        )
+        try:
+            with forks.Place(f"environment {task.name}"):
+                return attempt.run()
+        finally:
+            _close(task, on_notice)
+
+
+def _hold(resumed: Run, base: Path, on_notice: Callable[[str], None]) -> HeldRun:
+    """Lock a run before anything of it is read, and refuse it when it trains nevertheless."""
+    held = HeldRun(RunDir(base / resumed.path, resumed.run_id), on_notice=on_notice)
     try:
-        with forks.Place(f"environment {task.name}"):
-            return attempt.run()
-    finally:
-        _close(task, on_notice)
+        _refuse_running(Run(held.run), held)
+    except BaseException:
+        held.close()
+        raise
+    return held
 
 
 def _close(task: Task, on_notice: Callable[[str], None]) -> None:
@@ -88,13 +111,13 @@ def _close(task: Task, on_notice: Callable[[str], None]) -> None:
         on_notice(f"environment {task.name}: closing it failed: {said}")
 
 
-def _refuse_running(run: Run) -> None:
-    """Raise when the run still trains: two trainers would overwrite each other's files.
+def _refuse_running(run: Run, held: HeldRun) -> None:
+    """Raise when the run still trains though its lock could be taken: its trainer has none, or we do not see it.
 
     A run whose process is gone may be resumed at once.
     """
     record, state = read_state(run.directory)
-    if record is None or probe_process(record) is ProcessPresence.GONE:
+    if record is None or probe_process(record) is ProcessPresence.GONE or held.outlived(record):
         return
     if state in {RunState.LIVE, RunState.STALLED}:
         raise UsageError(
@@ -103,12 +126,14 @@ def _refuse_running(run: Run) -> None:
         )
 
 
-def _assemble(resolved: Resolved, resumed: Run | None) -> tuple[Task, PPOAgent, Checkpoint | None]:
+def _assemble(
+    resolved: Resolved, resumed: Run | None, on_notice: Callable[[str], None]
+) -> tuple[Task, PPOAgent, Checkpoint | None]:
     """Create the task and the agent, and load the checkpoint."""
     try:
         from esper_core.envs.adapter import make_task  # noqa: PLC0415  # dependencies that only training needs
         from esper_core.ppo.agent import PPOAgent, resolve_device  # noqa: PLC0415  # as above
-        from esper_core.ppo.checkpoint import load_checkpoint, restore  # noqa: PLC0415  # as above
+        from esper_core.ppo.checkpoint import check_environment, load_checkpoint, restore  # noqa: PLC0415  # as above
         from esper_core.ppo.memory import memory_need, refuse_beyond  # noqa: PLC0415  # as above
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _TRAINING_NEEDS:
@@ -125,6 +150,10 @@ def _assemble(resolved: Resolved, resumed: Run | None) -> tuple[Task, PPOAgent, 
     # Once before there is an environment, whose number alone may be too large, and once with its spaces.
     refuse_beyond(memory_need(config.ppo, n_envs=config.env.n_envs), memory_bytes())
     task = make_task(config.env, seed=config.run.seed)
+    if checkpoint is not None and resumed is not None:
+        check_environment(checkpoint, task)
+        if not checkpoint.environment:
+            _compare_record(resumed, task.name, on_notice)
     heads = [head.size for head in task.heads]
     refuse_beyond(memory_need(config.ppo, n_envs=task.n_envs, obs_shape=task.obs_shape, heads=heads), memory_bytes())
     agent = PPOAgent(
@@ -137,6 +166,20 @@ def _assemble(resolved: Resolved, resumed: Run | None) -> tuple[Task, PPOAgent, 
     if checkpoint is not None:
         restore(agent, checkpoint)
     return task, agent, checkpoint
+
+
+def _compare_record(run: Run, environment: str, on_notice: Callable[[str], None]) -> None:
+    """A checkpoint of 0.1 does not name its environment: the record does, and the spaces stay unknown."""
+    recorded = run.record.environment if run.record is not None else ""
+    if recorded and recorded.rpartition(":")[2] != environment.rpartition(":")[2]:
+        raise UsageError(
+            f"run {run.run_id} was trained in environment {recorded}, and would go on in {environment}",
+            hint=f"resume it in {recorded}, or begin a new run in {environment}",
+        )
+    on_notice(
+        "the checkpoint was written by an earlier version and does not name its environment: "
+        f"resumed in {environment} unchecked"
+    )
 
 
 def _refuse_finished(resolved: Resolved, checkpoint: Checkpoint, run: Run) -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from esper_core.reading.account import to_summary
+from esper_core.runs.reserve import replace_reserved
 
 if TYPE_CHECKING:
     from esper_core.config.layers import Resolved
     from esper_core.events import PPOUpdatePayload
     from esper_core.health import RunState, Verdict
     from esper_core.host.session import SessionReport
-    from esper_core.runs import RunDir
+    from esper_core.runs.held import HeldRun
 
 __all__ = ["summary_of", "write_summary"]
 
@@ -96,15 +96,13 @@ def summary_of(
     }
 
 
-def write_summary(run: RunDir, attempt: int, content: dict[str, Any]) -> str:
-    """Write the file atomically. Return why it could not be written, or an empty string."""
+def write_summary(held: HeldRun, attempt: int, content: dict[str, Any]) -> str:
+    """Write the file atomically, also on a full disk. Return why it could not be written, or an empty string."""
+    run = held.run
     # msgspec writes NaN as null, which every JSON reader accepts; "health" distinguishes it from "not measured".
     text = msgspec.json.format(msgspec.json.encode({"run_id": run.run_id, "attempt": attempt, **content}), indent=2)
-    partial = run.summary_path.with_name(f".summary.{os.getpid()}.partial")
     try:
-        partial.write_bytes(text + b"\n")
-        partial.replace(run.summary_path)
+        replace_reserved(held.folder, "summary.json", text + b"\n", durable=True)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         return f"cannot write {run.summary_path}: {error.strerror}"
     return ""

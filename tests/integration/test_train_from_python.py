@@ -396,6 +396,9 @@ def test_sigterm_ends_the_run_in_order_and_then_the_program(here: Path) -> None:
 def test_a_second_interrupt_raises_and_the_run_is_still_told_as_stopped(here: Path) -> None:
     done, run = _asked(here, "SIGINT,SIGINT")
     assert done.stdout == ""
-    assert done.stderr.splitlines()[-2:] == ["KeyboardInterrupt", f"the run's directory is runs/{run.run_id}"]
+    assert done.stderr.splitlines()[-2:] == [
+        "KeyboardInterrupt",
+        f"the run's directory is {here / 'runs' / run.run_id}",
+    ]
     assert run.summary is not None
     assert (run.summary["state"], run.summary["reason"], run.state) == ("stopped", "SIGINT", RunState.STOPPED)

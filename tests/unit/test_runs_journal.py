@@ -484,13 +484,23 @@ def test_after_a_torn_write_the_next_record_begins_on_a_fresh_line(run: RunDir) 
     assert reader.corrupt == 1
 
 
-def test_a_run_deleted_under_the_writer_is_an_error_each_time(run: RunDir) -> None:
+def test_a_run_deleted_under_the_writer_is_made_again(run: RunDir) -> None:
     writer = opened(run)
     shutil.rmtree(run.path)
+    for number in (1, 2):
+        writer.append(update(number))
+    writer.close()
+    assert ids(list(read_events(run))) == [1, 2]
+
+
+def test_a_run_that_cannot_be_made_again_is_an_error_each_time(run: RunDir) -> None:
+    writer = opened(run)
+    shutil.rmtree(run.path)
+    run.path.write_text("a file in its place")
     for _ in range(2):
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(NotADirectoryError):
             writer.append(update(1))
-    run.telemetry.mkdir(parents=True)
+    run.path.unlink()
     writer.append(update(2))
     writer.close()
     assert ids(list(read_events(run))) == [2]
@@ -499,19 +509,19 @@ def test_a_run_deleted_under_the_writer_is_an_error_each_time(run: RunDir) -> No
 def test_a_deleted_file_is_noticed_at_once_and_another_one_begins(run: RunDir) -> None:
     told: list[tuple[str, int]] = []
     writer = JournalWriter(
-        run, attempt=1, rank=0, resource=RESOURCE, on_deleted=lambda name, lost: told.append((name, lost))
+        run, attempt=1, rank=0, resource=RESOURCE, on_vanished=lambda name, lost: told.append((name, lost))
     )
     writer.append(update(1))
     writer.append(update(2))
     Path(writer.path).unlink()
     assert not told
     writer.append(update(3))
-    assert told == [("1-0-0001.otlp.jsonl", 2)]
+    assert told == [("1-0-0001.otlp.jsonl was deleted", 2)]
     writer.append(update(4))
     assert ids(list(read_events(run))) == [3, 4]
     Path(writer.path).unlink()
     writer.close()
-    assert told[1:] == [("1-0-0002.otlp.jsonl", 2)]
+    assert told[1:] == [("1-0-0002.otlp.jsonl was deleted", 2)]
 
 
 def test_what_a_deleted_run_had_in_finished_files_counts_too(run: RunDir) -> None:
@@ -522,27 +532,91 @@ def test_what_a_deleted_run_had_in_finished_files_counts_too(run: RunDir) -> Non
         rank=0,
         resource=RESOURCE,
         segment_bytes=1,
-        on_deleted=lambda _, lost: told.append(lost),
+        on_vanished=lambda _, lost: told.append(lost),
     )
     for number in range(1, 4):
         writer.append(update(number))
     shutil.rmtree(run.path)
     for number in (4, 5):
-        with pytest.raises(FileNotFoundError):
-            writer.append(update(number))
+        writer.append(update(number))
+    writer.close()
     assert told == [3]
+    assert ids(list(read_events(run))) == [4, 5]
 
 
-def test_a_file_that_was_moved_is_written_on(run: RunDir, tmp_path: Path) -> None:
-    told: list[int] = []
-    writer = JournalWriter(run, attempt=1, rank=0, resource=RESOURCE, on_deleted=lambda _, lost: told.append(lost))
+def test_a_finished_file_that_is_deleted_counts_although_nobody_writes_there(run: RunDir) -> None:
+    told: list[tuple[str, int]] = []
+    writer = JournalWriter(
+        run,
+        attempt=1,
+        rank=0,
+        resource=RESOURCE,
+        segment_bytes=1,
+        on_vanished=lambda what, lost: told.append((what, lost)),
+    )
+    for number in range(1, 4):
+        writer.append(update(number))
+    first, second, _ = sorted(run.telemetry.iterdir())
+    first.unlink()
+    for number in range(4, 8):
+        writer.append(update(number))
+    assert told == [(f"{first.name} was deleted", 1)]
+    second.unlink()
+    writer.close()
+    assert told[1:] == [(f"{second.name} was deleted", 1)]
+
+
+def test_a_file_that_was_moved_out_of_the_run_is_no_part_of_it(run: RunDir, tmp_path: Path) -> None:
+    told: list[tuple[str, int]] = []
+    writer = JournalWriter(
+        run, attempt=1, rank=0, resource=RESOURCE, on_vanished=lambda what, lost: told.append((what, lost))
+    )
     writer.append(update(1))
     moved = tmp_path / "moved.jsonl"
     Path(writer.path).rename(moved)
     writer.append(update(2))
     writer.close()
-    assert len(moved.read_bytes().splitlines()) == 2
+    assert len(moved.read_bytes().splitlines()) == 1
+    assert told == [("1-0-0001.otlp.jsonl was moved out of the run", 1)]
+    assert ids(list(read_events(run))) == [2]
+
+
+def test_a_run_that_was_renamed_keeps_its_journal(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    monkeypatch.chdir(run.path.parent)
+    writer = JournalWriter(
+        RunDir(Path(run.path.name)),
+        attempt=1,
+        rank=0,
+        resource=RESOURCE,
+        segment_bytes=1,
+        on_vanished=lambda _, lost: told.append(lost),
+    )
+    writer.append(update(1))
+    moved = run.path.rename(tmp_path / "renamed")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    writer.append(update(2))
+    writer.append(update(3))
+    writer.close()
+    assert ids(list(read_events(RunDir(moved)))) == [1, 2, 3]
     assert not told
+    assert not run.path.exists()
+    assert not list(Path().iterdir())
+
+
+def test_a_descriptor_closed_by_someone_else_loses_nothing(run: RunDir, tmp_path: Path) -> None:
+    writer = opened(run)
+    writer.append(update(1))
+    assert writer._fd is not None
+    os.close(writer._fd)
+    other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
+    assert other == writer._fd, "the number is another file's now"
+    writer.append(update(2))
+    writer.close()
+    assert os.fstat(other).st_size == 0
+    os.close(other)
+    assert ids(list(read_events(run))) == [1, 2]
 
 
 def test_an_append_costs_little_more_than_encoding(run: RunDir) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from esper_core.health import RunState
     from esper_core.reading.account import SinkAccount
+    from esper_core.runs.folder import Folder
     from esper_core.runs.layout import RunDir
 
 __all__ = ["HEARTBEAT_S", "Heartbeat"]
@@ -27,7 +28,7 @@ class Heartbeat:
     """Keeps a run's record ``run.json`` up to date.
 
     Args:
-        run: the run whose ``run.json`` is written; None writes nothing.
+        run: the run whose ``run.json`` is written, or its directory held open; None writes nothing.
         record: its first record; process identity and times are filled in here.
         reports: returns the sinks' counters.
         tell: called with heartbeat and progress (unix seconds) and the state, for metrics.
@@ -36,7 +37,7 @@ class Heartbeat:
 
     def __init__(
         self,
-        run: RunDir | None,
+        run: RunDir | Folder | None,
         record: RunRecord,
         reports: Callable[[], Iterable[SinkAccount]],
         *,

@@ -10,23 +10,37 @@ from esper_core import forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from io import TextIOWrapper
+
+    from esper_core.runs.folder import Folder
 
 __all__ = ["log_to"]
 
+LOG_NAME = "trainer.log"
 _FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
 _TIME = "%Y-%m-%dT%H:%M:%S"
 
 
 class _QuietFileHandler(logging.FileHandler):
-    """A file handler that prints nothing on the terminal when writing fails, for example on a full disk."""
+    """Writes ``trainer.log``, and prints nothing on the terminal when that fails, for example on a full disk."""
+
+    def __init__(self, folder: Folder) -> None:
+        super().__init__(folder.path / LOG_NAME, encoding="utf-8", delay=True)
+        self._folder = folder
+
+    def _open(self) -> TextIOWrapper:
+        """Open the file in the folder, wherever that is by now: the first message may come late."""
+        return open(LOG_NAME, "a", encoding="utf-8", opener=self._folder.opener)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's own name
         """Drop the line without a message."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a line, or drop it: opening the file may fail as well."""
+        """Write a line, or drop it: opening the file may fail as well. A file that was deleted is begun anew."""
         with contextlib.suppress(OSError):
+            if self.stream is not None and self._folder.stat(LOG_NAME) is None:
+                self.stream.close()
+                self.stream = None
             super().emit(record)
 
 
@@ -43,17 +57,17 @@ class _RedactingFormatter(logging.Formatter):
 
 
 @contextlib.contextmanager
-def log_to(path: Path | None, *, redact: Callable[[str], str] = str) -> Iterator[None]:
-    """Write the loggers ``esper`` and ``opentelemetry`` to a file inside the with block; without a path, drop them.
+def log_to(folder: Folder | None, *, redact: Callable[[str], str] = str) -> Iterator[None]:
+    """Write the loggers ``esper`` and ``opentelemetry`` to ``trainer.log`` in a folder; without a folder, drop them.
 
     Without a handler Python prints warnings on stderr, which would break a progress bar: the SDK logs one for each
     failed export. The application's own handlers for ``opentelemetry`` stay in effect.
     """
     handler: logging.Handler
-    if path is None:
+    if folder is None:
         handler = logging.NullHandler()
     else:
-        handler = _QuietFileHandler(path, encoding="utf-8", delay=True)
+        handler = _QuietFileHandler(folder)
         handler.setFormatter(_RedactingFormatter(redact))
     ours, theirs = logging.getLogger("esper"), logging.getLogger("opentelemetry")
     before = (ours.propagate, ours.level)

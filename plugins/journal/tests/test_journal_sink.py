@@ -171,19 +171,23 @@ def test_a_full_disk_costs_counted_events_and_the_run_goes_on(small_disk: Path) 
 def test_a_directory_that_vanishes_costs_counted_events(tmp_path: Path) -> None:
     with session_in(tmp_path) as session:
         assert session.run is not None
-        session.run.telemetry.rename(tmp_path / "moved")
         emit(session, 1)
+        (first,) = session.run.telemetry.iterdir()
+        session.run.telemetry.rename(tmp_path / "moved")
+        session.run.telemetry.write_text("a file in its place")
+        emit(session, 2)
         assert journal(session).state == "failing"
-        assert "No such file" in journal(session).message
-        (tmp_path / "moved").rename(session.run.telemetry)
+        assert journal(session).lost >= 2, "the update that was written, and the one that could not be"
+        assert f"{first.name} was moved out of the run with 1 event" in journal(session).message
+        session.run.telemetry.unlink()
         deadline = time.monotonic() + 60
-        number = 1
+        number = 2
         while journal(session).state != "recovered" and time.monotonic() < deadline:
             time.sleep(0.05)
             number += 1
             emit(session, number)
     assert updates(session.run)[-1] == number
-    assert session.report.lost_total >= 1
+    assert session.report.lost_total >= 2
 
 
 def test_a_deleted_journal_is_said_once_counted_and_followed_by_another(tmp_path: Path) -> None:
@@ -206,14 +210,21 @@ def test_a_deleted_journal_is_said_once_counted_and_followed_by_another(tmp_path
     assert session.report.lost_total == 2
 
 
-def test_a_deleted_run_directory_never_reads_as_nothing_lost(tmp_path: Path) -> None:
-    with session_in(tmp_path) as session:
+@pytest.mark.parametrize("which", ["telemetry", "path"])
+def test_a_deleted_directory_is_counted_said_once_and_made_again(tmp_path: Path, which: str) -> None:
+    said: list[str] = []
+    config = EsperConfig(sinks=("journal",))
+    with Session(config, run=create_run(tmp_path), install_signal_handlers=False, on_notice=said.append) as session:
         assert session.run is not None
         emit(session, 1)
-        shutil.rmtree(session.run.telemetry)
-        for number in (2, 3):
-            emit(session, number)
-        assert journal(session).state == "failing"
-        assert journal(session).lost >= 3
-    report = next(item for item in session.report.sinks if item.name == "journal")
-    assert report.lost >= 4, "the update that was written, two that could not be, and the run's end"
+        shutil.rmtree(getattr(session.run, which))
+        emit(session, 2)
+        assert journal(session).lost == 1
+        emit(session, 3)
+        assert (journal(session).state, journal(session).lost) == ("recovered", 1)
+    assert updates(session.run) == [2, 3]
+    assert session.report.lost_total == 1
+    assert said == ([f"{session.run.path} was deleted, and has been made again"] if which == "path" else [])
+    record = open_run(session.run.path).record
+    assert record is not None
+    assert record.state is RunState.DONE

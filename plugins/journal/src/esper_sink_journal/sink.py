@@ -46,7 +46,7 @@ class JournalSink:
         self._config = config if config is not None else JournalConfig()
         self._writer: JournalWriter | None = None
         self._context: SinkContext | None = None
-        self._deleted = ""
+        self._vanished = ""
 
     @hookimpl
     def esper_sink_opened(self, context: SinkContext) -> None:
@@ -68,7 +68,7 @@ class JournalSink:
             resource=context.resource,
             events=context.events,
             segment_bytes=self._config.segment_mib * _MIB,
-            on_deleted=self._lost_file,
+            on_vanished=self._lost_file,
         )
 
     @hookimpl
@@ -76,20 +76,20 @@ class JournalSink:
         """Append the event. Finished episodes only with ``[otel] episodes``: an update carries their statistics."""
         if self._writer is None:
             return
-        told, self._deleted = self._deleted, ""
+        told, self._vanished = self._vanished, ""
         try:
             self._writer.append(event)
         except OSError:
-            self._deleted = self._deleted or told
+            self._vanished = self._vanished or told
             raise
         if told and self._context is not None:
             self._context.report("recovered", f"writes to {Path(self._writer.path).name}; {told}")
 
-    def _lost_file(self, name: str, lost: int) -> None:
-        """The file was deleted under the writer: said with the next update, and until one has been written again."""
-        self._deleted = f"{name} was deleted with {lost} {'event' if lost == 1 else 'events'}"
+    def _lost_file(self, what: str, lost: int) -> None:
+        """A file was deleted under the writer: said with the next update, and until one has been written again."""
+        self._vanished = f"{what} with {lost} {'event' if lost == 1 else 'events'}"
         if self._context is not None:
-            self._context.report("failing", self._deleted, lost=lost)
+            self._context.report("failing", self._vanished, lost=lost)
 
     @hookimpl
     def esper_sink_closed(self, reason: CloseReason) -> None:  # noqa: ARG002  # the hook's signature
