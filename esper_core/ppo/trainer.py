@@ -212,6 +212,8 @@ class Trainer:
         try:
             collected = self._collector.collect(self._on_step, self._should_stop)
         except (Exception, KeyboardInterrupt) as error:
+            if isinstance(error, KeyboardInterrupt) and getattr(self._should_stop, "insisted", False):
+                raise  # a second Ctrl-C: the user's own program is to get it
             if self._should_stop():
                 # The signal (Ctrl-C, a service manager's, a batch system's) goes to the environment's worker processes
                 # too, and ends them: the environment failed because the run was to stop.

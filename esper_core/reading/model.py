@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from esper_core.health import (
@@ -17,6 +17,7 @@ from esper_core.health import (
     verdict,
 )
 from esper_core.reading.account import merged
+from esper_core.reading.condition import SOUND
 from esper_core.reading.judged import judge_snapshot, judged_policy, update_advice
 from esper_core.reading.life import Life
 from esper_core.reading.progress import Progress, progress_of
@@ -142,7 +143,9 @@ def build(
     sign_ns = max((item for item in (life.sign_ns, snapshot.last_event_ns) if item is not None), default=None)
     since = None if sign_ns is None else max((now_ns - sign_ns) / 1e9, 0.0)
     age_s = None if life.state.ended else since
-    judged = judge_snapshot(snapshot, life, age_s=age_s)
+    now_shown = frozen is None or not frozen.behind
+    # A frozen view ends early by itself: what lies behind its last update is no gap of the journal.
+    judged = judge_snapshot(snapshot, life if now_shown else replace(life, journal=SOUND), age_s=age_s)
     return ScreenModel(
         snapshot=snapshot,
         life=life,

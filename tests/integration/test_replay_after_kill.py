@@ -42,7 +42,7 @@ def test_every_finished_update_of_a_killed_training_is_replayed(
     assert shown >= 20
     run = open_run("doomed")
     record = json.loads((run.path / "run.json").read_text())
-    assert run.state is RunState.LIVE  # its last heartbeat is fresh, and that wins over the pid
+    assert run.state is RunState.CRASHED  # its process is gone, and that wins over a fresh heartbeat
     record["heartbeat_ns"] -= 60_000_000_000  # instead of waiting until the promise is broken
     (run.path / "run.json").write_text(json.dumps(record))
     assert run.state is RunState.CRASHED

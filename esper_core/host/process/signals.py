@@ -37,11 +37,13 @@ class StopFlag:
     Attributes:
         requested: True from the first signal on.
         signal: the number of the first signal, or None.
+        insisted: True from a second Ctrl-C on, which raises KeyboardInterrupt.
     """
 
     def __init__(self) -> None:
         self.requested = False
         self.signal: int | None = None
+        self.insisted = False
 
     def __call__(self) -> bool:
         """True when the loop should end at the next step."""
@@ -124,6 +126,7 @@ class _Handlers:
 
     def _second_interrupt(self) -> None:
         if not self._exit_on_second:
+            self._flag.insisted = True
             raise KeyboardInterrupt
         _restore_terminal(self._terminal)
         os._exit(128 + signal.SIGINT)
