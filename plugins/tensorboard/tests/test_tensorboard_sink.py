@@ -251,5 +251,6 @@ def test_tensorboard_reads_them_and_shows_a_resumed_run_as_one_curve(tmp_path: P
     curve = [(item.step, round(item.value, 6)) for item in found.Scalars("ppo/kl_divergence")]
     assert curve == [(1, 0.01), (2, 0.02), (3, 0.003), (4, 0.004), (5, 0.005)]
     assert {f"head/{head.name}/kl" for head in make_heads()} <= set(found.Tags()["scalars"])
-    (text,) = found.Tensors("esper/run/text_summary")
-    assert b"| environment | toy |" in text.tensor_proto.string_val[0]
+    texts_read = found.Tensors("esper/run/text_summary")
+    assert [item.step for item in texts_read] == [1, 3]
+    assert b"| environment | toy |" in texts_read[-1].tensor_proto.string_val[0]
