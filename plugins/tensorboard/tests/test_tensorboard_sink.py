@@ -151,6 +151,8 @@ def test_the_check_says_where_it_wrote(tmp_path: Path) -> None:
         harness.send(make_event(make_update(1), marked=True))
         harness.drain()
         assert harness.sink.check_report() == f"wrote the marked update to {tmp_path / 'tensorboard'}"
+        assert points(tmp_path / "tensorboard")
+    assert not (tmp_path / "tensorboard").exists(), "a check leaves nothing"
 
 
 _TRAINER = """

@@ -26,6 +26,7 @@ from esper_sink_webhook.levels import LevelNews
 from esper_sink_webhook.post import Target, url_fault
 from esper_sink_webhook.shapes import rendered
 from esper_sink_webhook.sink import WebhookSink
+from esper_sink_webhook.watcher import crash_message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -282,8 +283,8 @@ def test_a_replay_is_refused_and_other_ranks_are_silent(receiver: Any, tmp_path:
 
 
 def test_the_check_sends_one_message_and_tells_the_answer(receiver: Any) -> None:
-    receiver.answers += [200, 404]
-    for words in ("took the message: HTTP 200", "answered 404"):
+    receiver.answers += [200, 404, 503]
+    for words in ("took the message: HTTP 200", "answered 404", "answered 503"):
         with SinkHarness(WebhookSink, {"url": receiver.url}, mode="check") as running:
             running.send(make_event(make_update(1), marked=True))
             running.drain()
@@ -294,7 +295,9 @@ def test_the_check_sends_one_message_and_tells_the_answer(receiver: Any) -> None
             assert words in answer
             assert "SECRET" not in answer
             assert running.sink.watcher_pid is None
+        assert running.report.lost == 0, "the report says it, once"
     assert json.loads(receiver.got[0].body)["event"] == "check"
+    assert len(receiver.got) == 3, "a check tries once"
 
 
 # --- the watcher --------------------------------------------------------------------------------
@@ -306,6 +309,7 @@ from esper_core.events import RunFinished, RunStarted
 from esper_core.health import RunState
 from esper_core.testing import SinkHarness
 from esper_sink_webhook.sink import WebhookSink
+from esper_sink_webhook.watcher import crash_message
 
 url, run_dir, how = sys.argv[1:]
 table = {"url": url, "on": ["finished", "crashed"]}
@@ -329,7 +333,7 @@ with running:
 
 def train(receiver: Any, run_dir: Path, how: str) -> int:
     """Run a trainer to its end; returns the watcher's pid."""
-    (run_dir / "run.json").write_text('{"run_id": "test-run", "updates": 41}')
+    (run_dir / "run.json").write_text('{"run_id": "test-run", "updates": 41, "name": "mine"}')
     command = [sys.executable, "-W", "ignore", "-c", _TRAINER, receiver.url, str(run_dir), how]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as trainer:
         assert trainer.stdout is not None
@@ -369,8 +373,8 @@ def test_a_trainer_that_cannot_tell_is_told_of(receiver: Any, tmp_path: Path, ho
     message = json.loads(item.body)
     assert message["event"] == "crashed"
     assert message["run_id"] == "test-run"
-    assert message["updates"] == 41
-    assert message["text"].endswith("ended without a word. It had made 41 updates.")
+    assert (message["updates"], message["name"]) == (41, "mine")
+    assert message["text"].endswith("ended without a word. Its last record has 41 updates.")
     assert len(receiver.got) == (2 if how == "killed" else 1)
 
 
@@ -379,6 +383,15 @@ def test_a_run_that_ends_takes_its_watcher_along_and_nothing_is_told_of_a_crash(
     watcher = train(receiver, tmp_path, "finishes")
     assert gone(watcher)
     assert [json.loads(item.body)["event"] for item in receiver.got] == ["finished"]
+
+
+def test_a_crash_message_needs_no_record(tmp_path: Path) -> None:
+    message: dict[str, Any] = {"run_id": "r", "pid": 7, "host": "h"}
+    (tmp_path / "run.json").write_text("[torn")
+    for record in ("", str(tmp_path / "absent.json"), str(tmp_path / "run.json")):
+        found = crash_message(message, record)
+        assert found["text"] == "run r: the trainer (pid 7 on h) ended without a word."
+        assert (found["updates"], found["name"]) == (None, "r")
 
 
 def test_a_watcher_that_does_not_start_is_told_and_harms_nothing(

@@ -100,3 +100,9 @@ class EventFile:
         if not self._kept:
             with contextlib.suppress(OSError):
                 self._path.unlink()
+
+    def remove(self) -> None:
+        """Remove the closed file, and its folder when nothing else is there."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+            self._path.parent.rmdir()

@@ -126,8 +126,11 @@ class TensorboardSink:
 
     @hookimpl
     def esper_sink_closed(self) -> None:
-        """Force everything to the disk and close the file."""
+        """Force everything to the disk and close the file. What a check wrote is removed."""
+        file = self._file
         self._end_file()
+        if file is not None and self._context.mode == "check":
+            file.remove()
 
     def check_report(self) -> str:
         """Say where the marked update went.

@@ -26,11 +26,11 @@ class Outbox:
 
     Args:
         target: where to.
-        retry_s: how long one message is tried.
+        retry_s: how long one message is tried; None tries it once.
         on_outcome: told what became of each message, in the outbox's thread; None when it had no place.
     """
 
-    def __init__(self, target: Target, retry_s: float, on_outcome: Callable[[Outcome | None], object]) -> None:
+    def __init__(self, target: Target, retry_s: float | None, on_outcome: Callable[[Outcome | None], object]) -> None:
         self._target = target
         self._retry_s = retry_s
         self._on_outcome = on_outcome
@@ -84,8 +84,15 @@ class Outbox:
 
     def _deliver(self, message: Message) -> Outcome:
         """Try until the message's limit, or the end's, when that comes meanwhile."""
-        own = time.monotonic() + self._retry_s
-        return deliver(self._target, message, lambda: own if self._end is None else min(own, self._end), self._wait)
+        begun, retry_s = time.monotonic(), self._retry_s
+        own = begun + (self._target.timeout_s if retry_s is None else retry_s)
+        return deliver(
+            self._target,
+            message,
+            lambda: own if self._end is None else min(own, self._end),
+            self._wait,
+            once=retry_s is None,
+        )
 
     def _wait(self, seconds: float) -> None:
         """Wait; the beginning of the end is a reason to try at once."""

@@ -90,7 +90,12 @@ def url_fault(url: str) -> str:
 
 
 def deliver(
-    target: Target, message: Message, until: Callable[[], float], wait: Callable[[float], object] = time.sleep
+    target: Target,
+    message: Message,
+    until: Callable[[], float],
+    wait: Callable[[float], object] = time.sleep,
+    *,
+    once: bool = False,
 ) -> Outcome:
     """Send a message, and again until it is taken, is refused for good, or the time is over.
 
@@ -99,11 +104,12 @@ def deliver(
         message: what.
         until: returns the monotonic time after which no further try begins; it may come nearer meanwhile.
         wait: waits for so many seconds, or less when the end has come nearer.
+        once: do not try again.
     """
     pause = _FIRST_WAIT_S
     while True:
         outcome = _send(target, message, max(0.05, min(target.timeout_s, until() - time.monotonic())))
-        if outcome.ok or not outcome.retryable:
+        if once or outcome.ok or not outcome.retryable:
             return outcome
         left = until() - time.monotonic()
         wanted = max(pause, outcome.wait_s)

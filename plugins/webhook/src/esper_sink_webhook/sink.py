@@ -91,7 +91,8 @@ class WebhookSink:
             )
         if context.rank != 0:
             return
-        self._outbox = Outbox(self._target, self._config.retry_s, self._outcome)
+        checking = context.mode == "check"
+        self._outbox = Outbox(self._target, None if checking else self._config.retry_s, self._outcome)
         if context.mode == "live" and "crashed" in self._config.on:
             self._start_watch()
 
@@ -214,6 +215,8 @@ class WebhookSink:
             self._context.report("failing", "too many messages wait; the oldest was dropped", lost=1)
             return
         self._last = outcome
+        if self._context.mode == "check":
+            return  # check_report says it
         if not outcome.ok:
             self._failing = True
             self._context.report("failing", f"a message was lost: {outcome.words}", lost=1)

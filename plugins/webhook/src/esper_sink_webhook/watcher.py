@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import select
-import socket
+import signal
 import sys
 import time
 from pathlib import Path
@@ -42,7 +42,10 @@ def main() -> int:
     if _run_ended(rest, int(order["parent"])):
         return 0
     target = Target(**order["target"])
-    until = time.monotonic() + float(order["retry_s"])
+    limit_s = float(order["retry_s"])
+    # A receiver that answers a byte now and then keeps every timeout; this ends the process all the same.
+    signal.setitimer(signal.ITIMER_REAL, limit_s + target.timeout_s)
+    until = time.monotonic() + limit_s
     return 0 if deliver(target, crash_message(order["message"], order["run_json"]), lambda: until).ok else 1
 
 
@@ -66,15 +69,16 @@ def _run_ended(received: bytes, parent: int) -> bool:
 
 
 def crash_message(message: dict[str, Any], run_json: str) -> dict[str, Any]:
-    """The message with what the trainer recorded last: how many updates it had made."""
+    """The message with what ``run.json`` knows, which is a heartbeat old at most: the name and how many updates."""
     try:
-        updates = json.loads(Path(run_json).read_text(encoding="utf-8"))["updates"] if run_json else None
-    except (OSError, ValueError, KeyError, TypeError):
-        updates = None
-    known = f" It had made {updates} updates." if isinstance(updates, int) else ""
-    where = f"pid {message['pid']} on {socket.gethostname()}"
+        record = json.loads(Path(run_json).read_text(encoding="utf-8")) if run_json else {}
+        updates, name = record.get("updates"), record.get("name")
+    except (OSError, ValueError, AttributeError):
+        updates = name = None
+    known = f" Its last record has {updates} updates." if isinstance(updates, int) else ""
+    where = f"pid {message['pid']} on {message['host']}"
     text = f"run {message['run_id']}: the trainer ({where}) ended without a word.{known}"
-    return {**message, "text": text, "updates": updates, "time": time.time()}
+    return {**message, "text": text, "name": name or message["run_id"], "updates": updates, "time": time.time()}
 
 
 if __name__ == "__main__":
