@@ -16,7 +16,7 @@ JOBS ?= 2
 PIP_FLAGS := --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 SOURCES := $(wildcard pyproject.toml requirements-dev.txt plugins/*/pyproject.toml)
 
-.PHONY: help run test test-portable check bench docs tools wheels system-deps venv clean
+.PHONY: help run test test-portable test-loops check bench docs tools wheels system-deps venv clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -29,6 +29,11 @@ test: venv ## set up .venv and run every test
 
 test-portable: venv ## run what computes again, as on a processor without vector instructions
 	@ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "numeric and not slow" $(ARGS)
+
+# One line a library. They stay installed in .venv.
+test-loops: venv ## install the large libraries that some plugins stand on or are read by, and run their tests
+	@$(BIN)/python -m pip install $(PIP_FLAGS) "tensorboard>=2.16,<3"
+	@$(BIN)/python -m pytest -m loops $(ARGS)
 
 check: venv ## ruff, mypy, and generated files up to date
 	@$(BIN)/ruff check .

@@ -16,6 +16,7 @@ import msgspec
 from esper_core.config._check import strip_annotation
 from esper_core.config.show import toml_value
 from esper_core.events import about_field
+from esper_core.hooks import Secret
 from esper_core.semconv.names import ATTRIBUTE_GROUPS
 
 _DOUBLE: Final = re.compile(r"(?<!`)``(?!`)")
@@ -81,7 +82,9 @@ def _plain_type(inner: Any) -> str:
         return "table"
     if origin in {Union, types.UnionType}:
         return " or ".join(_type_text(item) for item in args if item is not types.NoneType)
-    return {bool: "true or false", int: "int", float: "float", str: "string"}.get(inner, str(inner))
+    return {bool: "true or false", int: "int", float: "float", str: "string", Secret: "secret string"}.get(
+        inner, str(inner)
+    )
 
 
 # --- a command's arguments ----------------------------------------------------------------------
