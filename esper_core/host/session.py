@@ -262,6 +262,7 @@ class Session:
             self._instrumentation = Instrumentation(
                 self.providers.meter_provider,
                 sdk_logger_provider=self.providers.logger_provider,
+                tracer_provider=self.providers.tracer_provider,
                 config=self.config.otel,
                 window=self._window,
                 sink_status=self.statuses,
