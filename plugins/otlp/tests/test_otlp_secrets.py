@@ -38,7 +38,7 @@ def esper(*words: str, env: dict[str, str], cwd: Path) -> subprocess.CompletedPr
         text=True,
         env={**clean, "NO_COLOR": "1", "ESPER_RUN__DIR": str(cwd / "runs"), **env},
         cwd=cwd,
-        timeout=100,
+        timeout=250,
         check=False,
     )
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CONFIG = Path(__file__).parents[3] / "collector-config"
-READY_S = 20.0
+READY_S = 60.0
 _NOT_YET = (OSError, http.client.HTTPException)
 """What a server may do that has not begun, or is ending: refuse, reset, or answer half a line."""
 
@@ -515,7 +515,7 @@ def play(
     return Played(path=run.path, report=session.report, seconds=time.monotonic() - began)
 
 
-def esper(*arguments: str, cwd: Path, timeout_s: float = 60.0, check: bool = True) -> subprocess.CompletedProcess[str]:
+def esper(*arguments: str, cwd: Path, timeout_s: float = 250.0, check: bool = True) -> subprocess.CompletedProcess[str]:
     """The command line, in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "esper_core", *arguments],
