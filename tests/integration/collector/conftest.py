@@ -536,9 +536,11 @@ def _documents(path: Path) -> list[dict[str, Any]]:
         return []
     found = []
     for line in path.read_text().splitlines(keepends=True):
-        # A killed Collector leaves a torn line, and the next one appends to it: what stood there counts as lost.
+        # A killed Collector leaves a torn line, and the next one appends to it: what was torn counts as lost, and what
+        # was appended does not.
+        whole = line[max(0, *map(line.rfind, ('{"resourceSpans"', '{"resourceMetrics"'))) :]
         with contextlib.suppress(json.JSONDecodeError):
-            found.append(json.loads(line if line.endswith("\n") else "torn"))
+            found.append(json.loads(whole if line.endswith("\n") else "torn"))
     return found
 
 
