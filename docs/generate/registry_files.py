@@ -9,6 +9,7 @@ import yaml
 
 from esper_core.events import EVENTS
 from esper_core.semconv.attributes import UPDATE_ID
+from esper_core.semconv.failure import ERROR_TYPE, EXCEPTION, EXCEPTION_MESSAGE, EXCEPTION_TYPE, FAILING
 from esper_core.semconv.identity import (
     ALGORITHM,
     ATTEMPT,
@@ -20,6 +21,7 @@ from esper_core.semconv.identity import (
     SCHEMA_URL,
 )
 from esper_core.semconv.names import ATTRIBUTE_GROUPS, GAUGES, METRICS
+from esper_core.semconv.rl import RL_ATTRIBUTES, RL_METRICS, RL_SPANS
 from esper_core.semconv.span_events import SPAN_EVENTS
 from registry import Registry, registry_of
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from esper_core.events import EventSpec
     from esper_core.semconv.attributes import AttributeSpec
+    from esper_core.semconv.names import AttributeGroup
     from registry import Group
 
 FOLDER: Final = "esper_core/semconv/registry"
@@ -86,16 +89,17 @@ _UPDATE_KEYS: Final = {
 
 def attribute_groups() -> list[Group]:
     """Every attribute, by the span that carries it."""
-    return [
-        {
-            "id": f"attributes.{group.id}",
-            "type": "attribute_group",
-            "stability": _STABILITY,
-            "brief": group.brief,
-            "attributes": _attributes(group.attributes, group.id),
-        }
-        for group in ATTRIBUTE_GROUPS
-    ]
+    return [_attribute_group(group) for group in ATTRIBUTE_GROUPS]
+
+
+def _attribute_group(group: AttributeGroup) -> Group:
+    return {
+        "id": f"attributes.{group.id}",
+        "type": "attribute_group",
+        "stability": _STABILITY,
+        "brief": group.brief,
+        "attributes": _attributes(group.attributes, group.id),
+    }
 
 
 def _required(*keys: str) -> list[Group]:
@@ -108,6 +112,9 @@ def _own_span(spec: EventSpec) -> Group:
     if spec.on_request:
         first = f"{first.removesuffix('.')}; only with `[otel] episodes = true`."
     events = [f"event.{item.name}" for item in SPAN_EVENTS if item.name.startswith(f"{spec.namespace}.")]
+    when = FAILING.get(spec.payload)
+    failed = [{"ref": ERROR_TYPE, "requirement_level": {"conditionally_required": when}}] if when else []
+    events += [f"event.{EXCEPTION}"] if when else []
     return {
         "id": f"span.{spec.span}",
         "type": "span",
@@ -115,6 +122,7 @@ def _own_span(spec: EventSpec) -> Group:
         "stability": _STABILITY,
         "extends": f"attributes.{spec.span}",
         "brief": f"`{spec.span}`: {first}",
+        **({"attributes": failed} if failed else {}),
         **({"events": events} if events else {}),
     }
 
@@ -146,7 +154,15 @@ def span_groups() -> list[Group]:
         }
         for item in SPAN_EVENTS
     ]
-    return [*outer, *map(_own_span, EVENTS.values()), *moments]
+    exception = {
+        "id": f"event.{EXCEPTION}",
+        "type": "event",
+        "name": EXCEPTION,
+        "stability": _STABILITY,
+        "brief": "What failed, on a span with status ERROR; the name is OpenTelemetry's own.",
+        "attributes": _required(EXCEPTION_TYPE, EXCEPTION_MESSAGE),
+    }
+    return [*outer, *map(_own_span, EVENTS.values()), *moments, exception]
 
 
 def _metric(name: str, instrument: str, unit: str, brief: str, attributes: Iterable[str], cardinality: object) -> Group:
@@ -196,6 +212,22 @@ def entity_groups() -> list[Group]:
     ]
 
 
+def rl_groups() -> list[Group]:
+    """The second set of names, opt-in."""
+    spans = [
+        {
+            "id": f"span.{span.name}",
+            "type": "span",
+            "span_kind": "internal",
+            "stability": _STABILITY,
+            "brief": f'`{span.name}`: with `[otel] semconv = ["esper", "rl"]`: {span.brief}',
+            "attributes": _required(RUN_ID, ATTEMPT, RANK, *span.attributes),
+        }
+        for span in RL_SPANS
+    ]
+    return [_attribute_group(RL_ATTRIBUTES), *spans, *(_metric(*metric) for metric in RL_METRICS.values())]
+
+
 def _entity(name: str, brief: str, attributes: Sequence[Group]) -> Group:
     return {
         "id": f"entity.{name}",
@@ -222,6 +254,7 @@ def registry_files() -> tuple[Registry, dict[str, str]]:
         "entities": entity_groups(),
         "gauges": gauge_groups(),
         "metrics": metric_groups(),
+        "rl": rl_groups(),
         "spans": span_groups(),
     }
     manifest = {

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
+from esper_core.masking import redact
 from esper_core.terminal import escaped, one_line, printable
 
 if TYPE_CHECKING:
@@ -47,15 +48,15 @@ def say_text(text: str) -> None:
 
 
 def note(*lines: str) -> None:
-    """Print messages on stderr: each argument as one line."""
+    """Print messages on stderr, without secrets: each argument as one line."""
     for line in lines:
-        print(one_line(line), file=sys.stderr)
+        print(one_line(redact(line)), file=sys.stderr)
     sys.stderr.flush()
 
 
 def note_text(text: str) -> None:
-    """Print a text of several lines on stderr, for example a traceback."""
-    print(printable(text), file=sys.stderr, flush=True)
+    """Print a text of several lines on stderr, without secrets: for example a traceback."""
+    print(printable(redact(text)), file=sys.stderr, flush=True)
 
 
 # --- the streams ----------------------------------------------------------------------------------

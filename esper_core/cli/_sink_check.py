@@ -15,6 +15,7 @@ from esper_core.events import PPOUpdatePayload
 from esper_core.health import HealthLevel, RunState
 from esper_core.host.load.selection import select_sinks
 from esper_core.host.session import Session
+from esper_core.masking import redact
 from esper_core.runs.layout import RunDir
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def check_sinks(resolved: Resolved) -> int:
             )
             session.hub.drain(DELIVERY_S)
             for sink in session.active:
-                answers[sink.loaded.name] = _ask(sink.instance, session.redact)
+                answers[sink.loaded.name] = _ask(sink.instance)
             spent = time.monotonic() - begun
             session.finish(RunState.DONE, "check")
         hooks = {sink.loaded.name: sink.loaded.hooks for sink in session.active}
@@ -91,7 +92,7 @@ def _folder(runs: str) -> str | None:
     return runs if Path(runs).is_dir() else None
 
 
-def _ask(sink: Any, redact: Callable[[str], str]) -> _Answer:
+def _ask(sink: Any) -> _Answer:
     """Call the sink's ``check_report`` in a thread: it may wait for a network."""
     report: Callable[[], str] | None = getattr(sink, "check_report", None)
     if report is None:

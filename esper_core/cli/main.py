@@ -15,6 +15,7 @@ from esper_core.cli._output import note, note_text, own_streams, say, say_text, 
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EsperError, UsageError, error_text, nearest
 from esper_core.host.process.ending import end_in_time
 from esper_core.host.process.started import recorded
+from esper_core.masking import learn_arguments, learn_environment
 from esper_core.version import __version__
 
 if TYPE_CHECKING:
@@ -57,8 +58,14 @@ def _main(argv: Sequence[str]) -> int:
         end = arguments.index("--") if "--" in arguments else len(arguments)
         debug = debug or "--debug" in arguments[:end]
         arguments = [word for index, word in enumerate(arguments) if word != "--debug" or index > end]
-    with own_streams():
-        return _guarded(arguments, debug=debug)
+    learn_environment(os.environ)
+    learn_arguments(arguments)
+    hook, threading.excepthook = threading.excepthook, _print_thread_error
+    try:
+        with own_streams():
+            return _guarded(arguments, debug=debug)
+    finally:
+        threading.excepthook = hook
 
 
 def _guarded(arguments: Sequence[str], *, debug: bool) -> int:
@@ -103,6 +110,14 @@ def _traceback(error: BaseException) -> str:
     import traceback
 
     return "".join(traceback.format_exception(error)).rstrip("\n")
+
+
+def _print_thread_error(error: threading.ExceptHookArgs) -> None:
+    """As Python prints what ends a thread, a sink's own for example, without secrets."""
+    if error.exc_value is None or isinstance(error.exc_value, SystemExit) or sys.stderr is None:
+        return
+    name = error.thread.name if error.thread is not None else "?"
+    note_text(f"Exception in thread {name}:\n{_traceback(error.exc_value)}")
 
 
 def _unforeseen(error: BaseException) -> tuple[str, str]:

@@ -8,6 +8,7 @@ Imports no torch and no sink: a sink's own table is validated by the sink's ``Co
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,10 +29,11 @@ from esper_core.config._values import fault_of, shown_value
 from esper_core.config.environments import default_is_absent
 from esper_core.config.keywords import keyword_settings
 from esper_core.config.presets import preset_for, presets_of
-from esper_core.config.schema import MASK, EnvConfig, EsperConfig
+from esper_core.config.schema import EnvConfig, EsperConfig
 from esper_core.config.variables import stray_variables, variable_path
 from esper_core.errors import ConfigError, nearest
 from esper_core.health import DEFAULT_KL_LIMITS
+from esper_core.masking import MASK, learn_setting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -138,6 +140,7 @@ def load_config(
     middle = _base_settings(base or {}, base_label, upper)
     lower = [*_preset_settings([*middle, *upper]), *middle]
     settings = {item.path: item for item in (*lower, *upper)}
+    _learn_secrets(upper)
     _select_sinks(settings, add_sinks, drop_sinks)
     tree: dict[str, Any] = {}
     for item in settings.values():
@@ -233,8 +236,14 @@ def _set_settings(text: str) -> Iterator[Setting]:
     key, equals, value = text.partition("=")
     path = tuple(part.strip() for part in key.split("."))
     if not equals or not all(path):
-        raise ConfigError(f"--set {text}: expected KEY=VALUE", hint="for example --set ppo.target_kl=0.01")
+        raise ConfigError(f"--set {_key_of(text)}: expected KEY=VALUE", hint="for example --set ppo.target_kl=0.01")
     return _text_settings(path, value.strip(), origin="--set", place=f"--set {key.strip()}")
+
+
+def _key_of(text: str) -> str:
+    """The part that can be a key: the rest may be a secret."""
+    key = re.match(r"[\w.-]*", text)
+    return f"{key[0]}..." if key and key[0] != text else text
 
 
 def _text_settings(path: tuple[str, ...], text: str, *, origin: str, place: str) -> Iterator[Setting]:
@@ -296,7 +305,7 @@ def _base_settings(base: Mapping[str, Any], label: str, upper: Iterable[Setting]
         for item in flatten(kept, origin=label, where=lambda table: f"{label}: [{'.'.join(table)}] ")
         if (item.path[0] != "run" or item.path[1] in _RESUMED_KEYS)
         and not (limited and item.path in _LIMIT_PATHS)
-        and item.value != MASK
+        and not (isinstance(item.value, str) and MASK in item.value)
     ]
 
 
@@ -368,6 +377,13 @@ def _select_sinks(
         origins.append("--no-sink")
     if origins:
         settings[key] = Setting(key, names, ", ".join(origins), origins[-1])
+
+
+def _learn_secrets(settings: Iterable[Setting]) -> None:
+    """Tell the masking what no text may hold: passwords of URLs, and what the free tables have under secrets' names."""
+    for item in settings:
+        if item.path[0] in {"sink", "env"}:
+            learn_setting(item.path[2:], item.value, guess=item.path[0] == "env")
 
 
 def _check_limits(config: EsperConfig, settings: Mapping[tuple[str, ...], Setting]) -> None:

@@ -16,7 +16,6 @@ from esper_core.health import DEFAULT_KL_LIMITS, KLLimits
 from esper_core.hooks import EventForm  # noqa: TC001  # msgspec resolves the annotation at run time
 
 __all__ = [
-    "MASK",
     "DeliveryConfig",
     "EnvConfig",
     "EsperConfig",
@@ -25,9 +24,6 @@ __all__ = [
     "PPOConfig",
     "RunConfig",
 ]
-
-MASK: Final = "***"
-"""The text that replaces a secret."""
 
 MOST: Final = 1e6
 """The largest value of a rate, a coefficient or a KL: far above any that trains, far below where float32 overflows."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from esper_core.config.schema import MASK, to_builtins
-from esper_core.hooks import redact_urls
+from esper_core.config.schema import to_builtins
+from esper_core.masking import MASK, is_secret_name, may_be_secret_name, redact_urls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,17 +17,16 @@ if TYPE_CHECKING:
 
 __all__ = ["ConfigLine", "config_lines", "config_toml", "dump_toml", "masked", "toml_value"]
 
-_SECRET_KEY: Final = re.compile(r"token|passw|pwd|secret|key|header|auth|credential|cookie|dsn", re.IGNORECASE)
-
 
 def masked(resolved: Resolved, secrets: Mapping[str, frozenset[str]] | None = None) -> dict[str, Any]:
     """The configuration as plain values without secrets.
 
     Args:
         resolved: the result of ``load_config``.
-        secrets: sink name -> keys of its ``Config`` that hold a ``Secret``, for the sinks that were loaded. In every
-            other free table (sinks not loaded, ``env.kwargs``) a value is masked when its key looks like a secret.
-            User, password and query of a URL are masked everywhere.
+        secrets: sink name -> keys of its ``Config`` that hold a ``Secret``, for the sinks that were loaded; a text
+            whose key has a secret's name (``api_token``) is masked too. In every other free table (sinks not loaded,
+            ``env.kwargs``) a value is masked when its key may be a secret's (``keyboard`` too). User, password and
+            query of a URL are masked everywhere.
     """
     known = secrets or {}
     plain = to_builtins(resolved.config)
@@ -41,11 +39,12 @@ def masked(resolved: Resolved, secrets: Mapping[str, frozenset[str]] | None = No
 def _mask_table(table: Mapping[str, Any], secret_keys: frozenset[str] | None) -> dict[str, Any]:
     cleaned: dict[str, Any] = {}
     for key, value in table.items():
-        secret = bool(_SECRET_KEY.search(key)) if secret_keys is None else key in secret_keys
-        if secret:
+        if (may_be_secret_name(key) if secret_keys is None else key in secret_keys) or (
+            secret_keys is not None and isinstance(value, str) and is_secret_name(key)
+        ):
             cleaned[key] = _mask_value(value)
-        elif isinstance(value, dict) and secret_keys is None:
-            cleaned[key] = _mask_table(value, None)
+        elif isinstance(value, dict):
+            cleaned[key] = _mask_table(value, None if secret_keys is None else frozenset())
         else:
             cleaned[key] = value
     return cleaned

@@ -49,7 +49,7 @@ from esper_core.hooks._context import (
 )
 from esper_core.hooks._environments import EnvironmentPlugin, PlotEpisode, ShowEpisode, TrainedPolicy
 from esper_core.hooks._specs import HOOK_API, HOOK_NAMES, PROJECT, SinkHooks, hookimpl, hookspec
-from esper_core.hooks._urls import redact_urls
+from esper_core.masking import redact
 
 __all__ = [
     "HOOK_API",
@@ -71,5 +71,5 @@ __all__ = [
     "TrainedPolicy",
     "hookimpl",
     "hookspec",
-    "redact_urls",
+    "redact",
 ]

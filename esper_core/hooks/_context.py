@@ -9,6 +9,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
+from esper_core.masking import learn
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -53,6 +55,7 @@ class CloseReason(StrEnum):
 class Secret:
     """A secret string: ``str()`` and ``repr()`` return a mask, ``reveal()`` returns the string.
 
+    From then on no text that Esper prints, logs, stores or sends holds it: a sink wraps what it reads from a file too.
     Use it as the type of a field in a sink's ``Config``; the host fills it from the configuration, and
     ``esper config show`` and ``config.toml`` write ``***``.
     """
@@ -61,6 +64,7 @@ class Secret:
 
     def __init__(self, value: str) -> None:
         self._value = value
+        learn((value,))
 
     def reveal(self) -> str:
         """Return the secret itself. Never print, log or store it."""

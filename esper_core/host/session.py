@@ -23,7 +23,6 @@ from esper_core.hooks import CloseReason, SinkContext, hookimpl
 from esper_core.host.deliver.hub import ActiveSink, Hub
 from esper_core.host.deliver.report import SessionReport
 from esper_core.host.load.options import create_sink
-from esper_core.host.load.redaction import Redaction
 from esper_core.host.load.selection import Selection, select_sinks
 from esper_core.host.otel.providers import Providers
 from esper_core.host.otel.resource import run_resource
@@ -33,6 +32,7 @@ from esper_core.host.process.heartbeat import Heartbeat
 from esper_core.host.process.logs import log_to
 from esper_core.host.process.signals import StopFlag, install_signals
 from esper_core.instrumentation.rl import rl_resource
+from esper_core.masking import learn_environment, redact
 from esper_core.runs.held import HeldRun
 from esper_core.runs.resources import JournalResources
 from esper_core.runs.state import RunRecord
@@ -148,11 +148,11 @@ class Session:
         self._signals = install_signal_handlers
         self._on_notice = on_notice or _print_notice
         self._selection = selection if selection is not None else select_sinks(config, origins=origins)
-        self.redact = Redaction()
+        learn_environment(os.environ)
         self.active = [
             ActiveSink(
                 loaded=loaded,
-                instance=create_sink(loaded, config.sink.get(loaded.name), origins=origins, redact=self.redact),
+                instance=create_sink(loaded, config.sink.get(loaded.name), origins=origins),
             )
             for loaded in self._selection.sinks
         ]
@@ -187,7 +187,7 @@ class Session:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             self._hold(stack)
-            stack.enter_context(log_to(self.held.folder if self.held is not None else None, redact=self.redact))
+            stack.enter_context(log_to(self.held.folder if self.held is not None else None))
             if self._signals:
                 stack.enter_context(install_signals(self.stop))
             self._begun = time.monotonic()
@@ -205,7 +205,6 @@ class Session:
                 ),
                 self.config.delivery,
                 on_interrupt=self._interrupted,
-                redact=self.redact,
             )
             self.providers = Providers.set_up(
                 self.active,
@@ -263,6 +262,7 @@ class Session:
             self._instrumentation = Instrumentation(
                 self.providers.meter_provider,
                 sdk_logger_provider=self.providers.logger_provider,
+                tracer_provider=self.providers.tracer_provider,
                 config=self.config.otel,
                 window=self._window,
                 sink_status=self.statuses,
@@ -295,6 +295,7 @@ class Session:
 
     def notice(self, line: str) -> None:
         """Tell the user, and ``trainer.log``."""
+        line = redact(line)
         self.notices.append(line)
         logging.getLogger("esper.host").info("%s", line)
         self._on_notice(line)
@@ -387,7 +388,7 @@ class Session:
         elif isinstance(error, SystemExit) and not error.code:
             self.finish(self._state or RunState.DONE, self._reason)
         else:
-            message = self.redact(error_text(error))
+            message = redact(error_text(error))
             self.finish(RunState.FAILED, message)
             logging.getLogger("esper.host").error("the run ended with an error", exc_info=error)
             if self.held is not None:

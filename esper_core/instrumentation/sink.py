@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from opentelemetry._logs import LoggerProvider
     from opentelemetry.metrics import MeterProvider
-    from opentelemetry.trace import Span
+    from opentelemetry.trace import Span, TracerProvider
 
     from esper_core.config.schema import OtelConfig
     from esper_core.events import TelemetryEvent
@@ -52,6 +52,7 @@ class Instrumentation:
     Args:
         meter_provider: creates the instruments; the default is the application's global one, a no-op without an SDK.
         sdk_logger_provider: receives log events when ``config.events`` selects them; the default is the global one.
+        tracer_provider: makes the spans ``rl.*`` when ``config.semconv`` asks for them; the default is the global one.
         config: ``[otel]``.
         window: the updates that the policy is judged over, with the limits of the run until ``RunStarted`` tells them:
             the emitter's. The default is one of its own, with the default limits.
@@ -68,6 +69,7 @@ class Instrumentation:
         meter_provider: MeterProvider | None = None,
         *,
         sdk_logger_provider: LoggerProvider | None = None,
+        tracer_provider: TracerProvider | None = None,
         config: OtelConfig,
         window: PolicyWindow[PPOUpdatePayload] | None = None,
         sink_status: Callable[[], Iterable[SinkCounts]] | None = None,
@@ -95,7 +97,7 @@ class Instrumentation:
         if "rl" in config.semconv:
             from esper_core.instrumentation.rl import RLInstrumentation  # noqa: PLC0415  # opt-in
 
-            self._rl = RLInstrumentation(provider, runs, identity)
+            self._rl = RLInstrumentation(provider, runs, identity, tracer_provider)
 
     def set_run_status(
         self,

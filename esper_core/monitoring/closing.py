@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from esper_core.events import RunFinished
 from esper_core.health import RunState
+from esper_core.masking import redact
 from esper_core.reading.judged import judge
 from esper_core.training.summary import summary_of, write_summary
 
@@ -56,7 +57,7 @@ class Closing:
             emitter.emit_run_finished(
                 RunFinished(
                     state=state,
-                    reason=session.redact(reason),
+                    reason=redact(reason),
                     updates=counts.updates,
                     env_steps=counts.env_steps,
                     episodes=counts.episodes,
@@ -68,12 +69,12 @@ class Closing:
                     lost=session.losses(),
                 )
             )
-            session.finish(state, session.redact(reason))
+            session.finish(state, redact(reason))
         finally:
             session.__exit__(type(error) if error is not None else None, error, None)
         if session.held is not None:
             with session.held:
-                self._summarise(session.held, counts, state, session.redact(reason))
+                self._summarise(session.held, counts, state, redact(reason))
 
     @property
     def _stops(self) -> bool:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from esper_core.events import PPOUpdatePayload, RunFinished
+from esper_core.events import Payload, PPOUpdatePayload, RunFinished
 from esper_core.health import HealthLevel, RunState
 
-if TYPE_CHECKING:
-    from esper_core.events import Payload
-
-__all__ = ["ERROR_TYPE", "EXCEPTION", "EXCEPTION_MESSAGE", "EXCEPTION_TYPE", "Failure", "failure"]
+__all__ = [
+    "ERROR_TYPE",
+    "EXCEPTION",
+    "EXCEPTION_MESSAGE",
+    "EXCEPTION_TYPE",
+    "FAILING",
+    "NON_FINITE",
+    "OTHER",
+    "Failure",
+    "failure",
+]
 
 ERROR_TYPE: Final = "error.type"
 EXCEPTION: Final = "exception"
@@ -22,6 +29,11 @@ NON_FINITE: Final = "non_finite"
 """``error.type`` of an update, or of a run, that ended with NaN or Inf."""
 OTHER: Final = "_OTHER"
 """``error.type`` when no type is known: the conventions' fallback."""
+FAILING: Final[dict[type[Payload], str]] = {
+    PPOUpdatePayload: "If NaN or Inf appeared during the update.",
+    RunFinished: "If the run failed.",
+}
+"""Payloads whose spans may have failed, and when they have."""
 _RAISED: Final = re.compile(r"([A-Z]\w*)(?:: (.*))?", re.DOTALL)
 """How a session writes the exception that ended a run: its class, and its text if it has one."""
 

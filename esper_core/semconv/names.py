@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from esper_core.events import EVENTS, About, PPOUpdatePayload, TelemetryEvent
 from esper_core.semconv._plan import AttributeSpec, PayloadPlan, plan_of
+from esper_core.semconv.failure import ERROR_TYPE, EXCEPTION_MESSAGE, EXCEPTION_TYPE, NON_FINITE, OTHER
 from esper_core.semconv.identity import IDENTITY, SCHEMA_URL
 from esper_core.semconv.span_events import EpochKL
 
@@ -35,6 +36,10 @@ class AttributeGroup(NamedTuple):
     id: str
     brief: str
     attributes: tuple[AttributeSpec, ...]
+
+
+def _text(key: str, brief: str, *examples: str) -> AttributeSpec:
+    return AttributeSpec(key=key, field="", type="string", optional=True, about=About(brief=brief, examples=examples))
 
 
 _SCOPE: Final = AttributeSpec(
@@ -71,6 +76,15 @@ ATTRIBUTE_GROUPS: Final = (
         "esper.ppo.kl",
         "Attributes of the span event `esper.ppo.kl`, and of metrics of the KL.",
         (_SCOPE, *PayloadPlan(EpochKL, "esper.ppo.kl").specs),
+    ),
+    AttributeGroup(
+        "error",
+        "OpenTelemetry's own names, of a span that has failed and of its span event `exception`.",
+        (
+            _text(ERROR_TYPE, "What failed: an exception's class, `non_finite` or `_OTHER`.", NON_FINITE, OTHER),
+            _text(EXCEPTION_TYPE, "The same, of the span event.", "RuntimeError", NON_FINITE),
+            _text(EXCEPTION_MESSAGE, "What happened, as text.", "the simulator fell over"),
+        ),
     ),
     AttributeGroup("esper.metrics", "Attributes that only metrics carry.", (_FIELD, _LIMIT_LEVEL)),
     *(

@@ -18,6 +18,7 @@ from esper_core.health import HEALTH_WINDOW, RunState
 from esper_core.host.load.secrets import secret_keys
 from esper_core.host.process.signals import install_signals
 from esper_core.host.session import Session
+from esper_core.masking import redact
 from esper_core.ppo.trainer import Checkpointer, Trainer
 from esper_core.reading.judged import judge
 from esper_core.runs import create_run
@@ -229,7 +230,7 @@ class Attempt:
         elif isinstance(error, KeyboardInterrupt):
             state, reason = RunState.STOPPED, "SIGINT"
         else:
-            state, reason = RunState.FAILED, error_text(error) if error is not None else ""
+            state, reason = RunState.FAILED, redact(error_text(error)) if error is not None else ""
         content = summary_of(
             self.resolved,
             environment=self.task.name,

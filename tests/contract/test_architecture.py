@@ -16,10 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "esper_core"
 PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
 
-# room -> rooms it may import; `errors`, `config.schema` and the package itself are open to all.
+# room -> rooms it may import; `errors`, `masking`, `config.schema` and the package itself are open to all.
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "terminal": set(),
+    "masking": set(),
     "version": set(),
     "forks": set(),
     "ids": set(),
@@ -65,7 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "testing": {"host", "emitter", "instrumentation", "reading", "runs", "semconv", "hooks", "events", "health", "ids"},
 }
-OPEN_TO_ALL = {"errors", "config.schema", "forks", "terminal", "version"}
+OPEN_TO_ALL = {"errors", "masking", "config.schema", "forks", "terminal", "version"}
 PLUGIN_MAY_IMPORT = {
     "errors",
     "events",
@@ -93,6 +94,7 @@ LIGHT_ROOMS = {
     "config",
     "errors",
     "forks",
+    "masking",
     "ids",
     "installed",
     "terminal",

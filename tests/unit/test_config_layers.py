@@ -201,7 +201,7 @@ def test_variables_of_others_are_left_alone(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ("ppo.target_kl", "--set ppo.target_kl: expected KEY=VALUE\n  for example --set ppo.target_kl=0.01"),
-        ("=3", "--set =3: expected KEY=VALUE"),
+        ("=3", "--set ...: expected KEY=VALUE"),
         ("ppo=3", "--set ppo: is a table\n  set one key of it: ppo.KEY"),
         ("ppo.epochs.x=3", '--set ppo.epochs.x: unknown key "x"\n  [ppo.epochs] is a single value, not a table'),
         ("ppo.epochs=many", "--set ppo.epochs: expected int, got str (is 'many')"),

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esper_core.config.layers import load_config
-from esper_core.config.schema import MASK, EsperConfig, to_builtins
+from esper_core.config.schema import EsperConfig, to_builtins
 from esper_core.config.show import config_lines, config_toml, dump_toml
 from esper_core.hooks import Secret  # noqa: TC001  # msgspec reads the annotation at run time
 from esper_core.host.load.secrets import secret_fields
+from esper_core.masking import MASK
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -28,12 +28,14 @@ from esper_core.semconv.attributes import (
     common_attributes,
     span_events,
 )
-from esper_core.semconv.failure import EXCEPTION
+from esper_core.semconv.failure import ERROR_TYPE, EXCEPTION, EXCEPTION_MESSAGE, EXCEPTION_TYPE
+from esper_core.semconv.rl import RL_SPANS
 from registry import annotation, load_registry
 
 REGISTRY = load_registry()
 GROUPS = {group["id"]: group for group in REGISTRY.groups}
-NAME = re.compile(r"esper(\.[a-z][a-z0-9]*(_[a-z0-9]+)*)+")
+NAME = re.compile(r"(esper|rl)(\.[a-z][a-z0-9]*(_[a-z0-9]+)*)+")
+FOREIGN = {ERROR_TYPE, EXCEPTION_TYPE, EXCEPTION_MESSAGE}
 # UCUM units in use, or an annotation in braces, or a rate of one.
 UNIT = re.compile(r"1|s|\{[a-z]+\}(/s)?")
 
@@ -55,14 +57,14 @@ def test_an_attribute_defined_twice_or_referred_to_in_vain_is_refused(tmp_path: 
 
 
 def test_names_follow_the_conventions() -> None:
-    for name in (*REGISTRY.attributes, *names.METRICS, *(gauge.name for gauge in names.GAUGES)):
+    for name in ({*REGISTRY.attributes} - FOREIGN) | {*names.METRICS, *(gauge.name for gauge in names.GAUGES)}:
         assert NAME.fullmatch(name), name
         assert not name.endswith("_total"), name
 
 
 def test_no_attribute_is_also_a_namespace_of_others() -> None:
     shared = {name for name in REGISTRY.attributes for other in REGISTRY.attributes if other.startswith(f"{name}.")}
-    assert shared == set()
+    assert shared == {"rl.system"}  # the proposal's own: rl.system.version
 
 
 def test_every_entry_says_what_it_means_in_a_sentence() -> None:
@@ -93,6 +95,7 @@ def test_every_payload_field_is_an_attribute_of_its_type_and_the_reverse() -> No
     others = {
         *common_attributes(run_id="r", attempt=1, rank=0),
         "esper.marked",
+        *FOREIGN,
         "esper.ppo.field",
         "esper.run.kl_limit.level",
         *(f"esper.ppo.kl.{part}" for part in ("scope", "epoch", "value")),
@@ -104,13 +107,14 @@ def test_every_payload_field_is_an_attribute_of_its_type_and_the_reverse() -> No
 @pytest.mark.parametrize("kind", list(PAYLOADS))
 def test_every_span_carries_the_attributes_that_the_registry_lists_in_their_order(kind: str) -> None:
     group = GROUPS[f"span.{SPAN_NAMES[kind]}"]
-    assert REGISTRY.attributes_of(group) == [spec.key for spec in attribute_specs(kind)]
+    fails = [ERROR_TYPE] if kind in {"ppo_updated", "run_finished"} else []
+    assert REGISTRY.attributes_of(group) == [spec.key for spec in attribute_specs(kind)] + fails
     assert group["span_kind"] == "internal"
 
 
 def test_every_span_is_in_the_registry_and_the_reverse() -> None:
     spans = {group["id"].removeprefix("span.") for group in REGISTRY.of_type("span")}
-    assert spans == {*SPAN_NAMES.values(), ITERATION_SPAN, ROLLOUT_SPAN}
+    assert spans == {*SPAN_NAMES.values(), ITERATION_SPAN, ROLLOUT_SPAN, *(span.name for span in RL_SPANS)}
 
 
 def test_every_span_event_is_in_the_registry_with_its_attributes_and_the_reverse() -> None:
@@ -123,7 +127,8 @@ def test_every_span_event_is_in_the_registry_with_its_attributes_and_the_reverse
     )
     event = TelemetryEvent(time_ns=1, run_id="r", trace=TraceRef(trace_id="1" * 32, spans=(own,)), payload=payload)
     types = {int: "int", float: "double", str: "string"}
-    found = [item for item in span_events(event) if item.name != EXCEPTION]  # OpenTelemetry's own, defined there
+    found = span_events(event)
+    assert EXCEPTION in {item.name for item in found}
     emitted = {item.name: list(item.attributes) for item in found}
     listed = {group["name"]: REGISTRY.attributes_of(group) for group in REGISTRY.of_type("event")}
     assert emitted == listed

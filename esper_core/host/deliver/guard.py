@@ -16,6 +16,7 @@ from esper_core.errors import error_text
 from esper_core.events import EVENTS, PPOUpdatePayload, SinkState, SinkStatusChanged
 from esper_core.host.deliver.sink_report import wrong_report
 from esper_core.host.process.started import running
+from esper_core.masking import redact
 from esper_core.reading.account import SinkAccount
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ class Guard:
         logger: writes to ``trainer.log``.
         on_change: receives every change of state; called under no lock, from any thread.
         on_interrupt: called after a KeyboardInterrupt was caught in the sink's code: it may be the user's Ctrl-C.
-        redact: replaces secrets in the sink's messages.
         clock: monotonic seconds; the sink's channel uses it too.
     """
 
@@ -62,7 +62,6 @@ class Guard:
         logger: logging.Logger | None = None,
         on_change: Callable[[SinkStatusChanged], None] | None = None,
         on_interrupt: Callable[[], None] | None = None,
-        redact: Callable[[str], str] = str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
@@ -74,7 +73,6 @@ class Guard:
         self._logger = logger
         self._on_change = on_change
         self._on_interrupt = on_interrupt
-        self._redact = redact
         self.clock = clock
         self._lock = threading.Lock()
         self._state: SinkState = "ok"
@@ -144,7 +142,7 @@ class Guard:
         self._tell(change)
 
     def _failed(self, error: BaseException, begun: float, hook: str) -> CallResult:
-        message = self._redact(error_text(error))
+        message = redact(error_text(error))
         retry = isinstance(error, OSError)
         change = None
         with self._lock:
@@ -229,11 +227,11 @@ class Guard:
                 return
             self._told, self._misreporting = state == "failing", False
             if state != self._state and (state != "recovered" or self._state == "failing"):
-                change = self._change(state, self._redact(message))
+                change = self._change(state, redact(message))
         self._tell(change)
 
     def _misreported(self, wrong: str) -> None:
-        words = self._redact(f"context.report: {wrong}")
+        words = redact(f"context.report: {wrong}")
         change = None
         with self._lock:
             if self._final:

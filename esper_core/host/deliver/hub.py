@@ -23,6 +23,7 @@ from esper_core.host.deliver.guard import Guard
 from esper_core.host.load.discovery import LoadedSink
 from esper_core.host.load.inspection import inspect_sink, new_manager
 from esper_core.host.process.started import owned_by
+from esper_core.masking import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -73,7 +74,6 @@ class Hub:
         context: passed to every sink, with a logger and a ``report`` of the sink's own.
         delivery: ``[delivery.NAME]`` tables.
         on_interrupt: called when a KeyboardInterrupt was raised in a sink's code.
-        redact: replaces secrets in the sinks' messages.
         clock: monotonic seconds, for back-off, waits, lag and deadlines.
 
     Attributes:
@@ -88,13 +88,11 @@ class Hub:
         delivery: Mapping[str, DeliveryConfig] | None = None,
         *,
         on_interrupt: Callable[[], None] | None = None,
-        redact: Callable[[str], str] = str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._context = context
         self._delivery = dict(delivery or {})
         self._on_interrupt = on_interrupt
-        self._redact = redact
         self._clock = clock
         self._lock = threading.Lock()
         self._changes: dict[str, SinkStatusChanged] = {}
@@ -126,7 +124,6 @@ class Hub:
             logger=logging.getLogger("esper.host"),
             on_change=self._changed,
             on_interrupt=self._on_interrupt,
-            redact=self._redact,
             clock=self._clock,
         )
 
@@ -221,7 +218,7 @@ class Hub:
             error = channel.opened(max(0.0, end - self._clock()))
             if error is None:
                 continue
-            message = self._redact(error_text(error))
+            message = redact(error_text(error))
             channel.guard.disable(f"did not open: {message}")
             origin = f"{channel.guard.distribution} {channel.guard.version}".strip()
             what = f'sink "{name}"{f" ({origin})" if origin else ""} did not open: {message}'

@@ -14,8 +14,8 @@ import msgspec
 from esper_core import forks
 from esper_core.errors import ConfigError, EsperError, SinkError, error_text, nearest
 from esper_core.hooks import Secret
-from esper_core.host.load.redaction import Redaction
 from esper_core.host.process.started import owned_by
+from esper_core.masking import learn_setting, redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +34,6 @@ def create_sink(
     table: Mapping[str, Any] | None = None,
     *,
     origins: Mapping[str, str] | None = None,
-    redact: Redaction | None = None,
 ) -> Any:
     """Create one sink from its table.
 
@@ -42,15 +41,13 @@ def create_sink(
         loaded: the sink's class.
         table: its ``[sink.NAME]``.
         origins: where each key came from, as ``sink.NAME.key``; for error messages.
-        redact: receives the secrets among the options.
 
     Raises:
         ConfigError: the table does not fit the sink's Config.
         SinkError: its constructor raised.
     """
+    learn_setting((), dict(table or {}))
     config = sink_options(loaded, table or {}, origins=origins)
-    redact = redact if redact is not None else Redaction()
-    redact.learn(config)
     try:
         with forks.Place(f"sink {loaded.name}"), owned_by(loaded.owner):
             if config is None and not _takes_argument(loaded.factory):

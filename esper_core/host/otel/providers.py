@@ -20,6 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from esper_core import ids
 from esper_core.errors import EsperError, SinkError, error_text
 from esper_core.host.otel.resource import traceparent
+from esper_core.masking import redact
 from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
 from esper_core.version import __version__
 
@@ -264,7 +265,7 @@ class Providers:
             if isinstance(error, KeyboardInterrupt):
                 raise
             raise SinkError(
-                f"sink {loaded.origin} failed in {hook}: {error_text(error)}",
+                f"sink {loaded.origin} failed in {hook}: {redact(error_text(error))}",
                 hint=f"check [sink.{loaded.name}], or leave it out with `--no-sink {loaded.name}`",
             ) from error
         return [

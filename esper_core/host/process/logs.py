@@ -7,9 +7,10 @@ import logging
 from typing import TYPE_CHECKING
 
 from esper_core import forks
+from esper_core.masking import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from io import TextIOWrapper
 
     from esper_core.runs.folder import Folder
@@ -47,17 +48,13 @@ class _QuietFileHandler(logging.FileHandler):
 class _RedactingFormatter(logging.Formatter):
     """Formats messages and tracebacks with their secrets replaced."""
 
-    def __init__(self, redact: Callable[[str], str]) -> None:
-        super().__init__(_FORMAT, _TIME)
-        self._redact = redact
-
     def format(self, record: logging.LogRecord) -> str:
         """Format one line and its traceback."""
-        return self._redact(super().format(record))
+        return redact(super().format(record))
 
 
 @contextlib.contextmanager
-def log_to(folder: Folder | None, *, redact: Callable[[str], str] = str) -> Iterator[None]:
+def log_to(folder: Folder | None) -> Iterator[None]:
     """Write the loggers ``esper`` and ``opentelemetry`` to ``trainer.log`` in a folder; without a folder, drop them.
 
     Without a handler Python prints warnings on stderr, which would break a progress bar: the SDK logs one for each
@@ -68,7 +65,7 @@ def log_to(folder: Folder | None, *, redact: Callable[[str], str] = str) -> Iter
         handler = logging.NullHandler()
     else:
         handler = _QuietFileHandler(folder)
-        handler.setFormatter(_RedactingFormatter(redact))
+        handler.setFormatter(_RedactingFormatter(_FORMAT, _TIME))
     ours, theirs = logging.getLogger("esper"), logging.getLogger("opentelemetry")
     before = (ours.propagate, ours.level)
     ours.propagate = False

@@ -7,9 +7,11 @@ stop testing what it promises. Nothing here knows where programs come from.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import importlib.util
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CONFIG = Path(__file__).parents[3] / "collector-config"
-READY_S = 20.0
+READY_S = 60.0
+_NOT_YET = (OSError, http.client.HTTPException)
+"""What a server may do that has not begun, or is ending: refuse, reset, or answer half a line."""
 
 
 def require(program: str) -> str:
@@ -44,10 +48,23 @@ def require(program: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Free loopback ports; all are bound while they are chosen, so that they differ."""
+    """Free loopback ports; all are bound while they are chosen, so that they differ.
+
+    By chance from those that no system gives out by itself: a port from the ephemeral range may be some client's, or
+    some other test's port 0, before the program that is told of it listens.
+    """
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [item.getsockname()[1] for item in sockets]
+        while len(found) < count:
+            port = _chance.randrange(*_NOT_EPHEMERAL)
+            with contextlib.suppress(OSError):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+                found.append(port)
+    return found
+
+
+_NOT_EPHEMERAL = (12_000, 32_000)
+_chance = random.SystemRandom()
 
 
 def get_json(url: str, timeout_s: float = 5.0) -> Any:
@@ -66,7 +83,7 @@ def wait_for(check: Callable[[], Any], what: str, timeout_s: float = READY_S, ev
     while time.monotonic() < until:
         try:
             last = check()
-        except (OSError, AssertionError) as error:
+        except (*_NOT_YET, AssertionError) as error:
             last = error
         else:
             if last:
@@ -105,7 +122,7 @@ class Program:
         while time.monotonic() < until:
             if self.process.poll() is not None:
                 pytest.fail(f"{self.name} ended with {self.process.returncode}:\n{self.tail()}", pytrace=False)
-            with contextlib.suppress(OSError), urllib.request.urlopen(self.ready_url, timeout=1) as answer:
+            with contextlib.suppress(*_NOT_YET), urllib.request.urlopen(self.ready_url, timeout=1) as answer:
                 if answer.status == 200:
                     return
             time.sleep(0.05)
@@ -498,7 +515,7 @@ def play(
     return Played(path=run.path, report=session.report, seconds=time.monotonic() - began)
 
 
-def esper(*arguments: str, cwd: Path, timeout_s: float = 60.0, check: bool = True) -> subprocess.CompletedProcess[str]:
+def esper(*arguments: str, cwd: Path, timeout_s: float = 250.0, check: bool = True) -> subprocess.CompletedProcess[str]:
     """The command line, in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "esper_core", *arguments],
@@ -519,9 +536,11 @@ def _documents(path: Path) -> list[dict[str, Any]]:
         return []
     found = []
     for line in path.read_text().splitlines(keepends=True):
-        # A killed Collector leaves a torn line, and the next one appends to it: what stood there counts as lost.
+        # A killed Collector leaves a torn line, and the next one appends to it: what was torn counts as lost, and what
+        # was appended does not.
+        whole = line[max(0, *map(line.rfind, ('{"resourceSpans"', '{"resourceMetrics"'))) :]
         with contextlib.suppress(json.JSONDecodeError):
-            found.append(json.loads(line if line.endswith("\n") else "torn"))
+            found.append(json.loads(whole if line.endswith("\n") else "torn"))
     return found
 
 

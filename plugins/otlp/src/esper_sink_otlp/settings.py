@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from esper_core.errors import ConfigError, nearest
-from esper_core.hooks import redact_urls
+from esper_core.hooks import redact
 from esper_sink_otlp.config import OtlpConfig
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class SignalSettings:
     def shown(self) -> str:
         """The endpoint without its secrets, with a scheme, for people."""
         scheme = ("grpcs" if self.secure else "grpc") + "://" if self.protocol == "grpc" else ""
-        return f"{scheme}{redact_urls(self.endpoint)}"
+        return f"{scheme}{redact(self.endpoint)}"
 
     def __repr__(self) -> str:
         names = ", ".join(name for name, _ in self.headers)
@@ -250,7 +250,7 @@ def _checked(origin: str, url: str, *, known: tuple[str, ...], example: str) -> 
     if not usable or _UNUSABLE_IN_URL.search(url):
         words = "an http:// or https:// URL with a host" if "" not in known else "host:port or a URL"
         raise ConfigError(
-            f"{origin}: {redact_urls(url).removeprefix('//')!r} is not {words}",
+            f"{origin}: {redact(url).removeprefix('//')!r} is not {words}",
             hint=f'for example [sink.otlp] endpoint = "{example}"',
         )
     return parts.scheme
@@ -295,7 +295,7 @@ def _parsed(name: str, text: str) -> list[tuple[str, str]]:
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> str:
     if value.lower() not in known:
         raise ConfigError(
-            f"{name}={redact_urls(value)}: the otlp sink does not know it{nearest(value, known)}",
+            f"{name}={redact(value)}: the otlp sink does not know it{nearest(value, known)}",
             hint=f"known: {', '.join(known)}",
         )
     return value.lower()

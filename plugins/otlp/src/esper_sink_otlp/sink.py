@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from esper_core.errors import ConfigError, SinkError
-from esper_core.hooks import Delivery, SinkContext, hookimpl
+from esper_core.hooks import Delivery, SinkContext, hookimpl, redact
 from esper_core.runs import JournalResources, RunDir
 from esper_core.semconv.gauges import gauge_points
 from esper_sink_otlp.check import check_words, not_rebuilt
@@ -17,7 +17,6 @@ from esper_sink_otlp.clock import clock_words
 from esper_sink_otlp.config import OtlpConfig
 from esper_sink_otlp.exporter import Exporter, StateChange
 from esper_sink_otlp.metrics import MetricSource, UpdateReader
-from esper_sink_otlp.redaction import Redaction
 from esper_sink_otlp.sender import Sender
 from esper_sink_otlp.settings import metric_settings, queue_settings, resolve
 from esper_sink_otlp.spans import SpanQueue, span_source
@@ -60,11 +59,6 @@ class OtlpSink:
         self.settings = self._resolved()
         self._span_settings = queue_settings(config, os.environ, "traces")
         self._metric_settings = metric_settings(config, os.environ)
-        self._redact = Redaction(
-            (value for settings in self.settings.values() for _, value in settings.headers),
-            (settings.endpoint for settings in self.settings.values()),
-            os.environ,
-        )
         self._context: SinkContext | None = None
         self._metrics: MetricSource | None = None
         self._reader: UpdateReader | None = None
@@ -167,7 +161,7 @@ class OtlpSink:
             self._exporter("metrics", self._metrics)
         for exporter in self._exporters.values():
             exporter.start()
-            context.logger.info("otlp: %s", self._redact(repr(self.settings[exporter.signal])))
+            context.logger.info("otlp: %s", redact(repr(self.settings[exporter.signal])))
 
     @hookimpl
     def esper_ppo_updated(self, event: TelemetryEvent[PPOUpdatePayload]) -> None:
@@ -212,7 +206,7 @@ class OtlpSink:
         settings = self.settings[signal]
         made = self._exporters[signal] = Exporter(
             signal,
-            Sender(settings, self._redact),
+            Sender(settings, redact),
             source,
             timeout_s=settings.timeout_s,
             batch_bytes=self._config.batch_bytes,
@@ -233,7 +227,7 @@ class OtlpSink:
             else:
                 self._failing.discard(change.signal)
             after = bool(self._failing)
-        message = self._redact(change.message)
+        message = redact(change.message)
         context.logger.warning("otlp: %s", message)
         if after != before and context.mode != "check":  # check_report says it
             context.report(change.state, message)
