@@ -120,8 +120,10 @@ class Report:
                 self._means[name] = self._means.get(name, 0.0) + value.detach().double().mean()
 
     def _emit(self, run: Monitor, samples: Samples) -> None:
-        means = {_MEANS[name]: float(total) / self._steps for name, total in self._means.items()}
+        known: dict[str, Any] = {_MEANS[name]: float(total) / self._steps for name, total in self._means.items()}
         epochs = getattr(self._trainer, "num_epochs", None)
+        if isinstance(epochs, int):
+            known["epochs"] = epochs
         self.last = run.ppo_update(
             old=samples.old,
             new=samples.new,
@@ -133,8 +135,7 @@ class Report:
             env_steps=self._frames,
             rollout_steps=samples.frames,
             minibatches=self._steps,
-            **({"epochs": epochs} if isinstance(epochs, int) else {}),
-            **means,
+            **known,
         )
 
     def _episodes(self, run: Monitor, samples: Samples) -> None:
