@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pytest
 
 from esper_core.cli.main import main
 from esper_core.config.schema import DeliveryConfig, RunConfig
 from esper_core.host.deliver.channel import FULL_WAIT_S
 from esper_core.host.deliver.guard import FIRST_BACKOFF_S, LONGEST_BACKOFF_S
 from esper_core.testing import SinkHarness, make_update
-
-if TYPE_CHECKING:
-    import pytest
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "write-a-sink.md"
 
