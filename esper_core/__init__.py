@@ -45,7 +45,7 @@ else:  # hidden from type checkers, so that they report names that do not exist
             found = getattr(import_module(_HOMES[name]), name)
         except ModuleNotFoundError as error:
             if error.name is not None and not error.name.startswith(__name__):
-                error.add_note(f"{__name__}.{name} needs {error.name}: pip install 'esper-core[train]'")
+                error.add_note(f"{__name__}.{name} needs {error.name}: pip install 'esper-core[default]'")
             raise
         globals()[name] = found
         return found

@@ -55,6 +55,7 @@ class SinksCommand:
 def _table(resolved: Resolved) -> list[str]:
     from esper_core.config.schema import EsperConfig
     from esper_core.host.load.discovery import duplicate_sinks, installed_sinks
+    from esper_core.host.load.selection import to_install_sinks
 
     installed = installed_sinks()
     selected = list(resolved.config.sinks)
@@ -79,8 +80,7 @@ def _table(resolved: Resolved) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if not installed:
-        wanted = " ".join(f"esper-sink-{name}" for name in EsperConfig().sinks)
-        lines.append(f"no sink is installed; for a start: pip install {wanted}")
+        lines.append(f"no sink is installed; for a start: {to_install_sinks(EsperConfig().sinks)}")
     origin = resolved.origins.get("sinks", "default")
     return [*lines, "", f"selected: {', '.join(selected) or 'none'}  ({origin})"]
 

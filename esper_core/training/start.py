@@ -139,7 +139,8 @@ def _assemble(
         if error.name is None or error.name.partition(".")[0] not in _TRAINING_NEEDS:
             raise
         raise UsageError(
-            f"training needs {error.name}, which is not installed", hint="pip install 'esper-core[train]'"
+            f"training needs {error.name}, which is not installed",
+            hint="pip install 'esper-core[default]' (with sinks and the default task; [train] is training alone)",
         ) from error
     config = resolved.config
     checkpoint = None

@@ -31,15 +31,6 @@ def _run(*words: str | Path, cwd: Path, check: bool = True) -> subprocess.Comple
 
 
 @pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Wheels of the core, of every plugin of this repository and of the example sink."""
-    target = tmp_path_factory.mktemp("wheels")
-    _run(sys.executable, "-m", "pip", "wheel", *_QUIET, "--no-deps", "--no-build-isolation", "--no-index", "-w", target,
-         ROOT, *PLUGINS, STATSD, cwd=target)  # fmt: skip
-    return target
-
-
-@pytest.fixture(scope="module")
 def environment(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A virtual environment with the core's wheel and no plugin."""
     home = tmp_path_factory.mktemp("environment")
@@ -93,8 +84,12 @@ def test_the_core_alone_lists_no_sink_and_trains(environment: Path, tmp_path: Pa
     assert "no sink is installed" in listed.stdout
     trained = _esper(environment, tmp_path, "ppo", "--env", "CartPole-v1", "--updates", "2")
     assert trained.returncode == 0, trained.stderr
-    assert 'esper: default sink "console" is not installed, going on without it' in trained.stderr
-    assert 'esper: default sink "journal" is not installed, going on without it' in trained.stderr
+    assert 'esper: default sinks "console" and "journal" are not installed, going on without them' in trained.stderr
+    assert "pip install 'esper-core[default]'" in trained.stderr
+    assert "pip install 'esper-core[default]'" in listed.stdout
+    watch = "import esper_core\nwith esper_core.monitor('mine') as run:\n    run.ppo_update(old=[-1.0], new=[-1.1])"
+    watched = _run(environment / "bin" / "python", "-c", watch, cwd=tmp_path)
+    assert "pip install esper-sink-console esper-sink-journal" in watched.stderr
     assert "done: 2 of 2 updates" in trained.stdout
 
 

@@ -20,6 +20,8 @@ from esper_core.reading.attempts import Once
 from esper_core.runs import JournalWriter, RunDir, RunRecord, SinkRecord, read_record, write_record
 from esper_core.testing import make_event, make_update
 
+pytest.importorskip("esper_sink_console", reason="replays runs onto the terminal; the sinks are plugins")
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -11,6 +11,7 @@ from esper_core.errors import ConfigError, SinkError, nearest
 from esper_core.host.load.discovery import LoadedSink, installed_sinks, is_file_spec, load_sink
 from esper_core.host.load.options import sink_options
 from esper_core.host.process.ending import sinks_load
+from esper_core.installed import CORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +23,7 @@ __all__ = [
     "refuse_tables",
     "select_sinks",
     "table_notices",
+    "to_install_sinks",
     "without_screen",
 ]
 
@@ -62,17 +64,16 @@ def select_sinks(
     """
     sinks_load(config.run.close_timeout_s)
     loaded: dict[str, LoadedSink] = {}
-    notices: list[str] = []
+    missing: list[str] = []
     for spec in dict.fromkeys(config.sinks):
         named = _is_named(spec, origins)
         if not named and spec not in installed_sinks():
-            notices.append(
-                f'default sink "{spec}" is not installed, going on without it (pip install esper-sink-{spec})'
-            )
+            missing.append(spec)
             continue
         sink = load_sink(spec, named=named)
         _refuse_clash(sink, loaded)
         loaded[sink.name] = sink
+    notices = [_going_without(missing)] if missing else []
     _add_required(loaded, notices, frozenset(dropped))
     _refuse_misspelt(config)
     notices += table_notices(config)
@@ -82,6 +83,22 @@ def select_sinks(
         # The parent process owns the terminal: its screen is running already.
         chosen = tuple(sink for sink in chosen if "esper_foreground" not in sink.hooks)
     return Selection(sinks=chosen, notices=tuple(notices))
+
+
+def _going_without(missing: list[str]) -> str:
+    """The line about default sinks that are not installed, with the command that brings them."""
+    names = " and ".join(f'"{name}"' for name in missing)
+    several = len(missing) > 1
+    return (
+        f"default sink{'s' if several else ''} {names} {'are' if several else 'is'} not installed, "
+        f"going on without {'them' if several else 'it'} ({to_install_sinks(missing)})"
+    )
+
+
+def to_install_sinks(names: Iterable[str]) -> str:
+    """The pip command for sinks of these names, and the one for everything that a bare ``esper ppo`` uses."""
+    wanted = " ".join(f"esper-sink-{name}" for name in names)
+    return f"pip install {wanted}; pip install '{CORE}[default]' brings training and the default task too"
 
 
 def _is_named(spec: str, origins: Mapping[str, str] | None) -> bool:
