@@ -17,8 +17,8 @@ __all__ = [
     "ENVIRONMENT_GROUP",
     "SINK_GROUP",
     "Installed",
+    "command_extras",
     "duplicates",
-    "extras",
     "installed",
     "versions_of",
 ]
@@ -84,10 +84,14 @@ def duplicates(group: str) -> dict[str, tuple[str, ...]]:
     return {name: tuple(sorted(who)) for name, who in claims.items() if len(who) > 1}
 
 
-def extras() -> frozenset[str]:
-    """Names of the core's extras: an extra with the name of a command installs the plugin of that command."""
+COMMAND_EXTRAS: Final = frozenset({"sanctum", "verify"})
+"""Extras that are called like the command that their plugin brings; the others are called like sinks."""
+
+
+def command_extras() -> frozenset[str]:
+    """Extras of the core that install the plugin of the command with the same name."""
     try:
-        return frozenset(metadata(CORE).get_all("Provides-Extra") or ())
+        return COMMAND_EXTRAS & frozenset(metadata(CORE).get_all("Provides-Extra") or ())
     except PackageNotFoundError:  # run from a source tree that is not installed
         return frozenset()
 

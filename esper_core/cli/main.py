@@ -193,10 +193,10 @@ def _find(name: str) -> Command:
     if name in CORE_COMMANDS:
         return load_core(name)
     from esper_core.host.load.discovery import installed_commands, load_command
-    from esper_core.installed import extras
+    from esper_core.installed import command_extras
 
     installed = installed_commands()
-    if name in installed or name in extras():
+    if name in installed or name in command_extras():
         return cast("Command", load_command(name))
     known = [*CORE_COMMANDS, *installed]
     raise UsageError(f'unknown command "{name}"{nearest(name, known)}', hint="see: esper --help")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from esper_core import forks
 from esper_core.errors import SinkError, UsageError, error_text, nearest
 from esper_core.host.process.started import owned_by
-from esper_core.installed import COMMAND_GROUP, CORE, SINK_GROUP, Installed, duplicates, extras, installed
+from esper_core.installed import COMMAND_GROUP, CORE, SINK_GROUP, Installed, command_extras, duplicates, installed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -214,7 +214,7 @@ def load_command(name: str) -> Any:
     commands = installed_commands()
     found = commands.get(name)
     if found is None:
-        if name in extras():
+        if name in command_extras():
             raise UsageError(
                 f'command "{name}" comes with a plugin that is not installed',
                 hint=f"install it with `pip install '{CORE}[{name}]'`",
