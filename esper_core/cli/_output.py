@@ -51,7 +51,8 @@ def note(*lines: str) -> None:
     """Print messages on stderr, without secrets: each argument as one line."""
     for line in lines:
         print(one_line(redact(line)), file=sys.stderr)
-    sys.stderr.flush()
+    if sys.stderr is not None:
+        sys.stderr.flush()
 
 
 def note_text(text: str) -> None:
@@ -154,8 +155,10 @@ def bear_lost_readers() -> None:
         sys.stdout.descriptor.bears = True
 
 
-def stream_error(stream: TextIO) -> OSError | None:
+def stream_error(stream: TextIO | None) -> OSError | None:
     """Why a stream took nothing more; None when it took everything so far."""
+    if stream is None:
+        return None
     with contextlib.suppress(OSError, ValueError):
         stream.flush()
     return stream.descriptor.error if isinstance(stream, _Stream) else None

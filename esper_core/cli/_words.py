@@ -54,7 +54,10 @@ def shown_path(path: Path, start: Path | None = None) -> str:
         path: what is shown.
         start: the folder of the reader's shell; None is the current one, which an environment may have changed.
     """
-    inside = os.path.relpath(path, start)
+    try:
+        inside = os.path.relpath(path, start)
+    except FileNotFoundError:  # the current folder was deleted
+        return str(path)
     return str(path) if inside.startswith("..") else inside
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from esper_core import forks
 from esper_core.cli._command import CORE_COMMANDS, load_core
@@ -27,6 +28,13 @@ __all__ = ["main"]
 
 _SIGINT = 2
 _OWN = Path(__file__).parents[1]
+_EXHAUSTED: Final = {
+    errno.EMFILE: "this process has as many files open as it may: what leaks them? `ulimit -n` shows the limit",
+    errno.ENFILE: "this machine has as many files open as it may; end what holds them",
+    errno.ENOSPC: "make room on this file system, then try again",
+    errno.EDQUOT: "this user's share of the file system is full; make room, then try again",
+}
+"""What to do when a file cannot be opened for a reason that lies not in the file; by error number."""
 _SIGPIPE = 13
 _USAGE = "usage: esper [--version] [--debug] COMMAND ..."
 
@@ -73,7 +81,8 @@ def _guarded(arguments: Sequence[str], *, debug: bool) -> int:
     try:
         with forks.Place("the command"):
             code = _dispatch(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # an environment or a sink may have set it to None: print() then drops its text
+            sys.stdout.flush()
     except KeyboardInterrupt:
         # From here a second Ctrl-C ends the process; Python's own handler would raise an exception during the clean-up.
         if threading.current_thread() is threading.main_thread():  # signal handlers can be set only in the main thread
@@ -146,14 +155,23 @@ def _of_the_system(error: BaseException) -> tuple[str, str] | None:
     said = _said(error)
     if isinstance(error, OSError) and error.filename is not None:
         name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
-        return (
-            f"esper: {name}: {error.strerror or error}",
-            "  it must be there, of the right kind, and permitted to this user",
-        )
+        hint = _EXHAUSTED.get(error.errno or 0, "it must be there, of the right kind, and permitted to this user")
+        return (f"esper: {name}: {error.strerror or error}", f"  {hint}")
+    if isinstance(error, FileNotFoundError) and _homeless():
+        return "esper: the folder that this shell is in was deleted", "  cd to another, then try again"
     if isinstance(error, MemoryError) or "can't allocate memory" in said or "out of memory" in said:
         keys = "ppo.hidden, ppo.minibatch_size, ppo.rollout_steps or env.n_envs"
         return f"esper: out of memory: {said}", f"  lower {keys}, or end what else takes memory"
     return None
+
+
+def _homeless() -> bool:
+    """Whether the current folder was deleted."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _said(error: BaseException) -> str:

@@ -7,6 +7,7 @@ steps, which Gymnasium's batching in arrays does not survive.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 import gymnasium as gym
@@ -24,9 +25,11 @@ from esper_core.envs.contract import (
     step_of,
 )
 from esper_core.envs.spaces import head_sizes, heads_of
-from esper_core.errors import EnvironmentUnsupportedError
+from esper_core.errors import EnvironmentContractError, EnvironmentUnsupportedError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from esper_core.ppo.task import BoolArray
 
 __all__ = ["Gate", "gated"]
@@ -73,13 +76,32 @@ class _Counted(gym.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, Any]:
         """Step, and count."""
-        result = step_of(self.env.step(action), self._place)
+        with _taken(f"step(action) of {self._place}", "step(self, action)"):
+            returned = self.env.step(action)
+        result = step_of(returned, self._place)
         self._outer.env = self.env
         return result
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
         """Reset, and count."""
-        return reset_of(self.env.reset(seed=seed, options=options), self._place)
+        with _taken(f"reset(seed=..., options=...) of {self._place}", "reset(self, *, seed=None, options=None)"):
+            returned = self.env.reset(seed=seed, options=options)
+        return reset_of(returned, self._place)
+
+
+@contextlib.contextmanager
+def _taken(call: str, signature: str) -> Iterator[None]:
+    """Tell a call that the environment's own method does not take from a TypeError within the method."""
+    try:
+        yield
+    except TypeError as error:
+        trace = error.__traceback__
+        within = trace.tb_next if trace is not None else None  # this frame, then that of the caller
+        if within is None or within.tb_next is not None:
+            raise
+        raise EnvironmentContractError(
+            f"{call} cannot be called: {error}", hint=f"write it as {signature}, as gymnasium.Env declares it"
+        ) from error
 
 
 class Gate(gym.Wrapper[Any, Any, Any, Any]):

@@ -277,6 +277,8 @@ def link(m: Mutator, path: Path) -> None:
 
 
 def forbid(m: Mutator, path: Path) -> None:
+    if path.is_symlink():  # an earlier mutation's: it may lead to a device of the machine
+        raise FileNotFoundError(path)
     path.chmod(m.random.choice((0, 0o200, 0o111)))
 
 

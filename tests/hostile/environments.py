@@ -9,8 +9,10 @@ from __future__ import annotations
 import _thread
 import os
 import sys
+import tempfile
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -130,6 +132,18 @@ class ResetWithoutInfo(Calm):
 class LateReset(Calm):
     def reset(self, **options: Any) -> Any:
         return None if self.late else super().reset(**options)
+
+
+@hostile("reset() takes no seed", "unexpected keyword argument 'seed'", "reset(self, *, seed=None, options=None)")
+class ResetWithoutSeed(Calm):
+    def reset(self) -> Any:  # type: ignore[override]  # the breach
+        return super().reset()
+
+
+@hostile("step() takes no action", "NoAction.step() takes 1 positional argument", "write it as step(self, action)")
+class NoAction(Calm):
+    def step(self) -> Any:  # type: ignore[override]  # the breach
+        return super().step(0)
 
 
 @hostile("info is None", "info is None, not a dict", "{} when empty")
@@ -464,6 +478,22 @@ class Forks(Calm):
                 sys.exit(code)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
         return 1.0
+
+
+@hostile("the folder it runs in is deleted", state="done", code=0, own_process=True)
+class DeletesFolder(Calm):
+    def step(self, action: Any) -> Any:
+        if self.total == AFTER:
+            os.chdir(folder := tempfile.mkdtemp())
+            Path(folder).rmdir()
+        return super().step(action)
+
+
+@hostile("stdout and stderr are set to None", state="done", code=0, own_process=True)
+class NoStreams(Calm):
+    def step(self, action: Any) -> Any:
+        sys.stdout = sys.stderr = None  # type: ignore[assignment]  # as a program without a console has them
+        return super().step(action)
 
 
 @hostile("gradients are switched off for the whole process", code=0, state="done")

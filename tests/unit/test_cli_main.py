@@ -470,3 +470,17 @@ def test_the_way_back_is_the_first_next_command_of_a_stopped_run() -> None:
     assert [
         words.split()[-2:] for words, _ in next_commands("x", has_checkpoint=True, has_journal=False, commands={})
     ] == [["eval", "x"]]
+
+
+def test_command_in_a_deleted_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main(["runs"]) == EXIT_FAILED
+    assert capsys.readouterr().err.splitlines() == [
+        "esper: the folder that this shell is in was deleted",
+        "  cd to another, then try again",
+    ]
