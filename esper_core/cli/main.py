@@ -88,7 +88,7 @@ def _guarded(arguments: Sequence[str], *, debug: bool) -> int:
         if threading.current_thread() is threading.main_thread():  # signal handlers can be set only in the main thread
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         return EXIT_SIGNAL + _SIGINT
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # outermost; commands return codes: an exit() is a fault
+    except BaseException as error:  # noqa: BLE001  # outermost; an environment may raise CancelledError or exit()
         lost = stream_error(sys.stdout)
         if lost is not None and lost is error:
             return _say_unwritten(lost)

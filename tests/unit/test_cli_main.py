@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -484,3 +485,26 @@ def test_command_in_a_deleted_folder(
         "esper: the folder that this shell is in was deleted",
         "  cd to another, then try again",
     ]
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [asyncio.CancelledError("late"), GeneratorExit(), BaseExceptionGroup("two", [KeyboardInterrupt()])],
+    ids=type,
+)
+def test_what_is_no_exception_ends_as_a_message_too(
+    raised: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Raising:
+        name = "runs"
+        help = "raises"
+
+        def add_arguments(self, _: object) -> None:
+            return
+
+        def run(self, _: object) -> int:
+            raise raised
+
+    monkeypatch.setattr("esper_core.cli.main.load_core", lambda _: Raising())
+    assert main(["runs"]) == EXIT_FAILED
+    assert capsys.readouterr().err.startswith("esper: ")
