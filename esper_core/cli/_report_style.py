@@ -26,7 +26,8 @@ outline-offset:2px}.quiet,figcaption,caption{color:var(--quiet)}caption{text-ali
 .scroll{overflow-x:auto}table{border-collapse:collapse;min-width:50%}th,td{padding:.2rem .7rem .2rem 0;text-align:left;
 vertical-align:top;border-bottom:1px solid var(--line);font-weight:normal}thead th{font-weight:600}
 .numbers td,.numbers thead th:not(:first-child){text-align:right;font-variant-numeric:tabular-nums}
-th,td{overflow-wrap:normal}td:last-child{overflow-wrap:anywhere}figure{margin:.8rem 0}svg{width:100%;height:auto;display:block}summary{cursor:pointer}
+th,td{overflow-wrap:normal}td:last-child{overflow-wrap:anywhere}
+figure{margin:.8rem 0}svg{width:100%;height:auto;display:block}summary{cursor:pointer}
 .label{font:12px system-ui,sans-serif;fill:var(--quiet)}.grid{stroke:var(--line)}.curve{fill:none;stroke:var(--curve);
 stroke-width:1.6;stroke-linejoin:round;stroke-linecap:round}.limit{stroke-width:1.4}.l0{stroke:var(--warn);
 stroke-dasharray:6 4}.l1{stroke:var(--crit)}.l2{stroke:var(--quiet);stroke-dasharray:2 3}.stop{fill:var(--warn)}
