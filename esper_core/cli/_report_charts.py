@@ -19,7 +19,7 @@ __all__ = ["curve", "heat_map"]
 _WIDTH: Final = 760
 _HEIGHT: Final = 230
 _LEFT: Final = 64
-_RIGHT: Final = 96
+_RIGHT: Final = 132
 _TOP: Final = 12
 _BOTTOM: Final = 34
 _BEYOND: Final = 6.0
@@ -189,7 +189,7 @@ def _number(value: float, digits: int) -> str:
 
 
 def heat_map(ids: Sequence[int], heads: Mapping[str, Sequence[float]], limits: KLLimits) -> Markup:
-    """KL of each head over the updates, a row a head, darker where larger; and its table."""
+    """KL of each head over the updates, a row a head, stronger colours where larger; and its table."""
     if not heads:
         return element("p", "No head was measured.", class_="quiet")
     shown = dict(list(heads.items())[:_HEADS])
@@ -218,7 +218,9 @@ def heat_map(ids: Sequence[int], heads: Mapping[str, Sequence[float]], limits: K
     drawing = element("svg", *parts, viewBox=size, role="img", xmlns="http://www.w3.org/2000/svg")
     bounds = ", ".join(f"{part * limits.critical:.3g}" for part in _LEVELS)
     more = f" The first {_HEADS} of {len(heads)} heads." if len(heads) > _HEADS else ""
-    caption = f"KL by head, nats, first to last update; darker from {bounds} on; hatched: not finite.{more}"
+    caption = (
+        f"KL by head, nats, first to last update; stronger colours from {bounds} on; dashed frame: not finite.{more}"
+    )
     return joined((element("figure", drawing, element("figcaption", caption)), _heads_table(ids, heads)))
 
 
