@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.errors import ConfigError
+from esper_core.health import HealthLevel
 from esper_core.reading.returns import return_to_show
 from esper_core.reading.stream import stream_updates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from esper_core.health import KLLimits
     from esper_core.reading.run import Run
 
 __all__ = ["ComparedRun", "Comparison", "Group", "Stat", "compare"]
@@ -66,6 +68,13 @@ class ComparedRun:
         kl: the judged KL of each update, nats; NaN where it was not measured.
         returns: the mean of the last 100 episodes at each update, or of its rollout; NaN before the first.
         early_stops: updates that the KL ended.
+        source: the run itself.
+        limits: of its KL.
+        stop_threshold: the last update's limit of early stopping, nats; None when it is off or on the other KL.
+        update_ids: of the updates, ascending.
+        stopped: ids of the updates that the KL ended.
+        non_finite: ids of the updates whose level is non-finite.
+        heads: name -> KL of each update, nats; NaN where it was not measured.
     """
 
     run_id: str
@@ -78,6 +87,13 @@ class ComparedRun:
     kl: tuple[float, ...]
     returns: tuple[float, ...]
     early_stops: int
+    source: Run
+    limits: KLLimits
+    stop_threshold: float | None
+    update_ids: tuple[int, ...]
+    stopped: tuple[int, ...]
+    non_finite: tuple[int, ...]
+    heads: Mapping[str, tuple[float, ...]]
 
     @property
     def last_return(self) -> float | None:
@@ -172,13 +188,29 @@ def _leaves(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 def _read(run: Run) -> ComparedRun:
     limits = run.limits
-    steps, kls, returns, stops = [], [], [], 0
+    ids: list[int] = []
+    stopped: list[int] = []
+    non_finite: list[int] = []
+    steps: list[int] = []
+    kls: list[float] = []
+    returns: list[float] = []
+    heads: dict[str, list[float]] = {}
+    threshold = None
     for event in stream_updates(run.directory):
         update = event.payload
+        for head in update.heads:
+            known = heads.setdefault(head.name, [])
+            known.extend([math.nan] * (len(ids) - len(known)))
+            known[len(ids) :] = [_number(head.kl)]  # a name given twice has one row: the last
+        ids.append(update.update_id)
         steps.append(update.env_steps)
         kls.append(_number(update.judged_kl(limits.on)))
         returns.append(_number(return_to_show(update)))
-        stops += update.outcome == "early_stopped"
+        if update.outcome == "early_stopped":
+            stopped.append(update.update_id)
+        if update.health is HealthLevel.NON_FINITE:
+            non_finite.append(update.update_id)
+        threshold = update.stop_threshold if update.stop_on == limits.on else None
     record = run.record
     return ComparedRun(
         run_id=run.run_id,
@@ -190,7 +222,14 @@ def _read(run: Run) -> ComparedRun:
         env_steps=tuple(steps),
         kl=tuple(kls),
         returns=tuple(returns),
-        early_stops=stops,
+        early_stops=len(stopped),
+        source=run,
+        limits=limits,
+        stop_threshold=threshold,
+        update_ids=tuple(ids),
+        stopped=tuple(stopped),
+        non_finite=tuple(non_finite),
+        heads={name: (*values, *([math.nan] * (len(ids) - len(values)))) for name, values in heads.items()},
     )
 
 
