@@ -1,4 +1,4 @@
-"""The style sheet of a report: light, dark and print; every colour of text has a contrast of 4.5 or more."""
+"""The style sheet of a report: light, dark and print."""
 
 from __future__ import annotations
 
