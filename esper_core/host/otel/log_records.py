@@ -15,8 +15,8 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-from esper_core.errors import ConfigError
 from esper_core.host.otel.processors import QueuedProcessor
+from esper_core.host.otel.variables import refusing_variables
 from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
 from esper_core.semconv.log_events import SAMPLED, log_events
 from esper_core.version import __version__
@@ -51,10 +51,8 @@ def build_logger_provider(resource: Resource, processors: Iterable[LogRecordProc
     Raises:
         ConfigError: a variable that limits log records is no number; the SDK names it.
     """
-    try:
+    with refusing_variables("a limit of log records (OTEL_*_LIMIT) is a whole number"):
         provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
-    except ValueError as error:
-        raise ConfigError(str(error), hint="unset the variable, or give it a whole number") from None
     for processor in processors:
         provider.add_log_record_processor(processor)
     return provider

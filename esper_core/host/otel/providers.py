@@ -20,6 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from esper_core import ids
 from esper_core.errors import EsperError, SinkError, error_text
 from esper_core.host.otel.resource import traceparent
+from esper_core.host.otel.variables import refusing_variables
 from esper_core.masking import redact
 from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
 from esper_core.version import __version__
@@ -128,6 +129,7 @@ class Providers:
 
         Raises:
             SinkError: the SDK is missing, or a sink raised while it created its processors or readers.
+            ConfigError: the SDK cannot use one of its variables.
         """
         made = cls()
         hooks = {_SPAN_HOOK, _METRIC_HOOK} if config.events == "span" else {_SPAN_HOOK, _METRIC_HOOK, _LOG_HOOK}
@@ -299,14 +301,16 @@ class Providers:
         described = Resource.create(dict(resource))
         self._resource = described
         if self.tracer_provider is None and (self.processors or always):
-            tracers = SdkTracerProvider(resource=described, id_generator=OwnIds(), shutdown_on_exit=False)
+            with refusing_variables("a limit of spans (OTEL_*_LIMIT) is a whole number"):
+                tracers = SdkTracerProvider(resource=described, id_generator=OwnIds(), shutdown_on_exit=False)
             for processor in self.processors:
                 tracers.add_span_processor(processor)
             self.tracer_provider = tracers
         if self.meter_provider is None and (self.readers or always):
-            self.meter_provider = SdkMeterProvider(
-                metric_readers=[reader.inner for reader in self.readers], resource=described, shutdown_on_exit=False
-            )
+            with refusing_variables("OTEL_METRICS_EXEMPLAR_FILTER is trace_based, always_on or always_off"):
+                self.meter_provider = SdkMeterProvider(
+                    metric_readers=[reader.inner for reader in self.readers], resource=described, shutdown_on_exit=False
+                )
         if self.logger_provider is None and self.log_processors:
             from esper_core.host.otel.log_records import build_logger_provider  # noqa: PLC0415  # as above
 

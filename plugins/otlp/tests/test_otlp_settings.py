@@ -236,3 +236,25 @@ def test_the_readme_lists_every_option() -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     for item in msgspec.structs.fields(OtlpConfig):
         assert f"`{item.name}`" in readme
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("OTEL_ATTRIBUTE_COUNT_LIMIT", "-4", "must be a non-negative integer but got -4"),
+        ("OTEL_SPAN_EVENT_COUNT_LIMIT", "x", "must be a non-negative integer but got x"),
+        ("OTEL_METRICS_EXEMPLAR_FILTER", "bogus", "Unknown exemplar filter 'bogus'"),
+    ],
+)
+def test_a_variable_that_the_sdk_cannot_use_is_an_error_of_the_configuration(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    config = EsperConfig(sinks=("otlp",), sink={"otlp": {"close_timeout_s": 0.01}})
+    with (
+        pytest.raises(ConfigError, match=re.escape(words)) as caught,
+        Session(config, install_signal_handlers=False),
+    ):
+        pass
+    assert caught.value.exit_code == 64
+    assert "unset the variable: " in caught.value.hint
