@@ -52,6 +52,7 @@ ONE_OF = {
     "requirement_level": {"required", "recommended", "opt_in"},
     "role": {"identifying", "descriptive"},
 }
+CONDITIONAL = {"conditionally_required", "recommended", "opt_in"}
 SCALARS = {"string", "int", "double", "boolean"}
 TYPES = SCALARS | {f"{name}[]" for name in SCALARS}
 COMMON = {"brief", "note", "examples", "requirement_level", "role", "deprecated", "stability", "annotations"}
@@ -71,7 +72,21 @@ def faults(group: dict[str, Any]) -> list[str]:
 
 
 def _values(item: dict[str, Any]) -> list[str]:
-    return [f"{key} {item[key]!r}" for key, allowed in ONE_OF.items() if key in item and item[key] not in allowed]
+    found = [
+        f"{key} {item[key]!r}" for key, allowed in ONE_OF.items() if key in item and not _known(item[key], allowed)
+    ]
+    return found
+
+
+def _known(value: Any, allowed: set[str]) -> bool:
+    """Whether a value is one of those allowed; a level of requirement may come with its condition in words."""
+    if isinstance(value, dict):
+        return "recommended" in allowed and value.keys() <= CONDITIONAL and all(map(_is_text, value.values()))
+    return value in allowed
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
 
 
 def _attribute(item: dict[str, Any]) -> list[str]:
@@ -106,6 +121,8 @@ def test_ids_are_there_once_and_what_is_extended_exists() -> None:
         {"instrument": "meter"},
         {"unit": None},
         {"attributes": [{"ref": "esper.run.id", "requirement_level": "always"}]},
+        {"attributes": [{"ref": "esper.run.id", "requirement_level": {"sometimes": "on Mondays"}}]},
+        {"attributes": [{"ref": "esper.run.id", "requirement_level": {"conditionally_required": ""}}]},
         {"attributes": [{"id": "esper.new", "type": "float", "stability": "development", "brief": "New."}]},
         {"summary": "more"},
     ],

@@ -242,7 +242,13 @@ def test_the_variables_of_the_dashboard_find_run_rank_and_host(story: Story, hel
 
 def test_every_recording_rule_and_alert_evaluates_and_none_fires_for_a_normal_end(story: Story) -> None:
     groups = story.prometheus.api("rules")["groups"]
-    assert {group["name"] for group in groups} == {"esper-recorded", "esper-policy", "esper-run", "esper-telemetry"}
+    assert {group["name"] for group in groups} == {
+        "esper-recorded",
+        "esper-collectors",
+        "esper-policy",
+        "esper-run",
+        "esper-telemetry",
+    }
     for group in groups:
         for rule in group["rules"]:
             assert rule.get("lastError", "") == ""
