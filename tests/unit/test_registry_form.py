@@ -72,10 +72,8 @@ def faults(group: dict[str, Any]) -> list[str]:
 
 
 def _values(item: dict[str, Any]) -> list[str]:
-    found = [
-        f"{key} {item[key]!r}" for key, allowed in ONE_OF.items() if key in item and not _known(item[key], allowed)
-    ]
-    return found
+    named = ((key, item[key], allowed) for key, allowed in ONE_OF.items() if key in item)
+    return [f"{key} {value!r}" for key, value, allowed in named if not _known(value, allowed)]
 
 
 def _known(value: Any, allowed: set[str]) -> bool:
