@@ -223,16 +223,10 @@ def test_an_accumulation_that_hides_the_behaviour_policy_is_refused(model: str, 
             EsperCallback().attach(trainer)
 
 
-def test_what_it_cannot_watch_is_refused_in_one_sentence(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_it_cannot_watch_is_refused_in_one_sentence(model: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="int is no GRPOTrainer and no RLOOTrainer"):
         EsperCallback().attach(3)
     trainer = made(model, tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr("esper_core.monitoring.adapter.version", lambda _: "1.15.0")
-        with pytest.raises(UsageError, match=r"trl 1\.15\.0 is outside the tested versions"):
-            EsperCallback().attach(trainer)
     with pytest.raises(UsageError, match="every: expected a whole number from 1"):
         EsperCallback(every=0)
     with pytest.raises(UsageError, match="max_tokens: expected a whole number from 1"):

@@ -18,7 +18,6 @@ from trl import GRPOTrainer, RLOOTrainer
 from esper_core.errors import UsageError
 from esper_core.events import Divergence
 from esper_core.monitoring import monitor
-from esper_trl.adapter import adapter
 from esper_trl.generation import Generation, Judged, buffered, generate_every, micro_steps, require_private
 
 if TYPE_CHECKING:
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EsperCallback"]
 
+LIBRARY = "trl"
+"""The distribution; `esper_trl` itself refuses a version outside the tested range before this module is imported."""
 _LOGGED = {"learning_rate": "learning_rate", "grad_norm": "grad_norm", "clip_ratio/region_mean": "clip_fraction"}
 """What TRL logs under its names, and the payload's."""
 
@@ -90,9 +91,8 @@ class EsperCallback(TrainerCallback):
             This callback.
 
         Raises:
-            UsageError: another trainer or another TRL, or a gradient accumulation that hides the behaviour policy.
+            UsageError: another trainer, or a gradient accumulation that hides the behaviour policy.
         """
-        adapter.require(exactly=True)
         _watchable(trainer)
         if self._max_tokens is not None and not trainer.args.max_completion_length:
             raise UsageError("max_tokens needs max_completion_length, which tells how many sequences have room")
@@ -116,7 +116,7 @@ class EsperCallback(TrainerCallback):
             heads=("token",),
             granularity="token",
             algorithm="rloo" if isinstance(self._trainer, RLOOTrainer) else "grpo",
-            library=adapter.library,
+            library=LIBRARY,
             clip_range=float(args.epsilon),
             seed=args.seed,
             updates_planned=math.ceil((state.max_steps - state.global_step) / steps / self._every) or None,
