@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -61,6 +62,21 @@ class CausalTable:
         return rows
 
 
+def _refuse_signature(spec: str, function: Any) -> None:
+    """Raise when the function does not take the one argument that it gets; one without a signature is tried."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise ConfigError(
+            f'env.causal_mask "{spec}" takes {signature}, not one argument: {error}',
+            hint="it is called with the actions, an int array (n, heads), and returns a bool array (n, heads)",
+        ) from None
+
+
 def load_causal_mask(spec: str) -> CausalMask:
     """Import ``module:function``."""
     module_name, _, attribute = spec.partition(":")
@@ -76,6 +92,7 @@ def load_causal_mask(spec: str) -> CausalMask:
         raise ConfigError(f'env.causal_mask "{spec}": {module_name} has no {attribute}') from error
     if not callable(found):
         raise ConfigError(f'env.causal_mask "{spec}" cannot be called')
+    _refuse_signature(spec, found)
     return found
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from esper_core import forks
 from esper_core.errors import UsageError, error_text
 from esper_core.health import RunState
 from esper_core.host.load.selection import select_sinks
+from esper_core.host.process.deadline import within
 from esper_core.host.process.memory import memory_bytes
 from esper_core.reading import Run
 from esper_core.runs import RunDir, read_state
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["train_attempt"]
 
+_CLOSE_LEAST_S: Final = 10.0
+"""Seconds that environments have to close at least: simulators end processes of their own."""
 _TRAINING_NEEDS = frozenset({"torch", "gymnasium", "numpy"})
 
 
@@ -88,7 +91,7 @@ def train_attempt(
             with forks.Place(f"environment {task.name}"):
                 return attempt.run()
         finally:
-            _close(task, on_notice)
+            _close(task, on_notice, max(resolved.config.run.close_timeout_s, _CLOSE_LEAST_S))
 
 
 def _hold(resumed: Run, base: Path, on_notice: Callable[[str], None]) -> HeldRun:
@@ -102,10 +105,11 @@ def _hold(resumed: Run, base: Path, on_notice: Callable[[str], None]) -> HeldRun
     return held
 
 
-def _close(task: Task, on_notice: Callable[[str], None]) -> None:
+def _close(task: Task, on_notice: Callable[[str], None], seconds: float) -> None:
     """Close the environments. The run has ended and is written: an error in closing them is only told."""
     try:
-        task.close()
+        with within(seconds):
+            task.close()
     except (Exception, SystemExit) as error:  # noqa: BLE001  # code of the environment's author
         said = f"exit({error.code!r}) was called" if isinstance(error, SystemExit) else error_text(error)
         on_notice(f"environment {task.name}: closing it failed: {said}")

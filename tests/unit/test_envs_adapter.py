@@ -209,6 +209,7 @@ def test_users_causal_mask(monkeypatch: pytest.MonkeyPatch, toys: Any) -> None:
         ("my_masks", "not of the form"),
         ("my_masks:absent", "has no absent"),
         ("my_masks:number", "cannot be called"),
+        ("os:getcwd", r"takes \(\), not one argument"),
         ("no_such_module:f", "no_such_module"),
     ]:
         with pytest.raises(ConfigError, match=message):

@@ -20,7 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from esper_core import ids
 from esper_core.errors import EsperError, SinkError, error_text
 from esper_core.host.otel.resource import traceparent
-from esper_core.host.otel.variables import refusing_variables
+from esper_core.host.otel.variables import limit_notices, refusing_variables
 from esper_core.masking import redact
 from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
 from esper_core.version import __version__
@@ -300,6 +300,7 @@ class Providers:
 
         described = Resource.create(dict(resource))
         self._resource = described
+        self.notices.extend(limit_notices(os.environ))
         if self.tracer_provider is None and (self.processors or always):
             with refusing_variables("a limit of spans (OTEL_*_LIMIT) is a whole number"):
                 tracers = SdkTracerProvider(resource=described, id_generator=OwnIds(), shutdown_on_exit=False)
