@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
@@ -124,7 +125,7 @@ class Monitor:
         """
         if minibatches is not None:
             self._planned = minibatches * (epochs or 1)
-        self._begin(epochs=epochs or 1, minibatches=minibatches)
+        self._begin(epochs=epochs or 1)
 
     @never_harms(None)
     def begin_epoch(self) -> None:
@@ -272,8 +273,9 @@ class Monitor:
             env_steps: environment steps taken in the run so far.
             **given: as for :meth:`ppo_update`.
         """
+        numbers = _numbers(given, GIVEN_FIELDS, "skipped")
         recorder = self._running()
-        recorder.measured(_numbers(given, GIVEN_FIELDS, "skipped"))
+        recorder.measured(numbers)
         recorder.skip(str(reason))
         self._progress(env_steps)
         return self._finish(recorder, None, rollout_steps=0)
@@ -403,15 +405,15 @@ class Monitor:
         """The open update; begins one when the loop did not say so."""
         return self._recorder if self._recorder is not None else self._begin()
 
-    def _begin(self, *, epochs: int = 1, minibatches: int | None = None) -> UpdateRecorder:
-        planned = minibatches if minibatches is not None else (self._planned or self._most_minibatches)
+    def _begin(self, *, epochs: int = 1) -> UpdateRecorder:
+        planned = self._planned or self._most_minibatches  # of the whole update
         self._in_loop = 0
         self._recorder = UpdateRecorder.begin(
             self._emitter,
             self._settings,
             update_id=self.counts.updates + 1,
             epochs=epochs,
-            minibatches=planned,
+            minibatches=math.ceil(planned / epochs),
         )
         return self._recorder
 

@@ -255,10 +255,12 @@ def _resolve(
     def load() -> Resolved:
         return load_config(file=file, env=os.environ, keywords=whole, keyword_origin=ORIGIN)
 
-    given = load().origins
-    if "health.kl_on" not in given:
-        tables["health"]["kl_on"] = "joint"
-    on = tables["health"].get("kl_on")
+    found = load()
+    given = found.origins
+    if "health.kl_on" in given:
+        on = found.config.health.kl_on
+    else:
+        on = tables["health"]["kl_on"] = "joint"
     if started.target_kl and on == started.stop_on and not {"health.kl_warning", "health.kl_critical"} & set(given):
         tables["health"] |= {"kl_warning": started.target_kl, "kl_critical": STOP_FACTOR * started.target_kl}
     return load()
@@ -283,7 +285,11 @@ def _open_session(resolved: Resolved, started: RunStarted, *, signals: bool) -> 
             selection=selection,
         )
         session.__enter__()
-        _write_config(resolved, held)
+        try:
+            _write_config(resolved, held)
+        except EsperError as error:
+            session.__exit__(EsperError, error, error.__traceback__)
+            raise
     except BaseException:
         shutil.rmtree(held.run.path, ignore_errors=True)
         held.close()

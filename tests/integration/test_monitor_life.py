@@ -83,6 +83,31 @@ def test_the_configuration_may_set_other_limits(tmp_path: Path, monkeypatch: pyt
     assert run.counts.last.health.value == "critical", "the call is nearer than a variable"
 
 
+def test_a_target_sets_the_levels_also_where_a_variable_says_which_kl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ESPER_HEALTH__KL_ON", "joint")
+    with opened(tmp_path, target_kl=0.1) as run:
+        run.ppo_update(kl=[0.05])
+    started = next(open_run(run.path).events()).payload
+    assert (started.kl_warning, started.kl_critical) == (0.1, pytest.approx(0.15))
+    monkeypatch.setenv("ESPER_HEALTH__KL_ON", "weighted")
+    with opened(tmp_path, target_kl=0.1) as run:
+        run.ppo_update(kl=[0.05])
+    started = next(open_run(run.path).events()).payload
+    assert (started.kl_on, started.kl_warning) == ("weighted", 0.015), "the target is on the joint KL"
+
+
+def test_what_is_planned_is_of_the_whole_update_however_it_is_told(tmp_path: Path) -> None:
+    planned = []
+    with opened(tmp_path) as run:
+        for told in ({"epochs": 4, "minibatches": 8}, {"epochs": 4}, {}, {"epochs": 2}):
+            run.begin_update(**told)
+            payload = run.ppo_update([0.1])
+            planned.append((payload.epochs_planned, payload.minibatches_planned))
+    assert planned == [(4, 32), (4, 32), (1, 32), (2, 32)]
+
+
 def test_an_exception_is_a_failed_run_with_its_words(tmp_path: Path) -> None:
     run = opened(tmp_path)
     run.ppo_update([0.1])
