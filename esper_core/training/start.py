@@ -194,10 +194,13 @@ def _refuse_finished(resolved: Resolved, checkpoint: Checkpoint, run: Run) -> No
         ("steps", checkpoint.env_steps, limits.steps),
         ("episodes", checkpoint.episodes, limits.episodes),
     )
+    made = run.record.updates if run.record is not None else 0
+    # A run that was killed has made more than its last checkpoint holds.
+    who = f"run {run.run_id}" if made <= checkpoint.update_id else f"the last checkpoint of run {run.run_id}"
     for name, count, limit in done:
         if limit and count >= limit:
             more = count + limit
             raise UsageError(
-                f"run {run.run_id} has done {count} {name if count != 1 else name[:-1]}; the limit is {limit}",
+                f"{who} has done {count} {name if count != 1 else name[:-1]}; the limit is {limit}",
                 hint=f"limits count all attempts; to go on, for example: --{name} {more}, in Python {name}={more}",
             )

@@ -216,6 +216,13 @@ def test_resuming_goes_on_in_the_same_run(
     refused = capsys.readouterr().err
     assert f"run {name} has done 3 updates; the limit is 3" in refused
     assert "--updates 6" in refused
+    # A killed run has made more than its last checkpoint holds, and is not said to have made less.
+    record = only_run(folder) / "run.json"
+    content = record.read_text()
+    record.write_text(json.dumps(json.loads(content) | {"updates": 40}))
+    assert main(["ppo", "--resume", "latest"]) == EXIT_USAGE
+    assert f"the last checkpoint of run {name} has done 3 updates" in capsys.readouterr().err
+    record.write_text(content)
 
     # Seed and name come from the run; environment and sizes too, even without the file.
     assert main(["ppo", "--no-config", "--resume", name, "--updates", "5"]) == EXIT_OK
