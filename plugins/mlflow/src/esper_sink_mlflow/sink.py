@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from esper_core.errors import SinkError
@@ -17,12 +19,15 @@ from esper_sink_mlflow.library import in_words, load, passing, quiet, require_se
 from esper_sink_mlflow.names import flat, metric_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import ModuleType
 
     from esper_core.events import PolicyHealthChanged, PPOUpdatePayload, RunFinished, RunStarted, TelemetryEvent
 
 __all__ = ["MlflowSink"]
 
+_OPEN_S: Final = 8
+"""Seconds for the run to begin before training does: the host gives all sinks 10 to open."""
 _METRICS: Final = 1000
 _PARAMS: Final = 100
 """The most that one request may hold."""
@@ -51,6 +56,8 @@ class MlflowSink:
         self._client: Any = None
         self._uri = ""
         self._id = ""
+        self._fault: SinkError | None = None
+        self._beginning = threading.Thread()
         self._ended: RunState | None = None
         self._updates = 0
 
@@ -64,15 +71,12 @@ class MlflowSink:
         self._context = context
         self._uri = self._config.tracking_uri or str(self._mlflow.get_tracking_uri())
         require_server(self._uri)
-        try:
-            with quiet():
-                self._client = self._mlflow.tracking.MlflowClient(tracking_uri=self._uri)
-                self._id = self._begun()
-        except SinkError:
-            raise
-        except Exception as error:  # noqa: BLE001  # MLflow passes on what its store's library raises
-            raise SinkError(f"MLflow did not begin the run at {shown(self._uri)}: {in_words(error)}") from None
-        context.logger.info("mlflow: %s", self._place())
+        self._beginning = threading.Thread(target=self._begin, name="esper-mlflow-begin", daemon=True)
+        self._beginning.start()
+        # Tables made for the first time may take longer on a busy machine: then the first event waits for them.
+        self._beginning.join(_OPEN_S)
+        if self._fault is not None:
+            raise self._fault
 
     @hookimpl
     def esper_run_started(self, event: TelemetryEvent[RunStarted]) -> None:
@@ -81,7 +85,7 @@ class MlflowSink:
         tree = dict(event_attributes(event))
         if self._context.run_dir is not None:
             tree |= Run(RunDir(self._context.run_dir, self._context.run_id)).config
-        with passing(self._mlflow.exceptions.MlflowException):
+        with self._ready():
             self._describe(dict(flat(tree)), event.attempt)
             if event.payload.run_name:
                 self._client.update_run(self._id, name=event.payload.run_name)
@@ -97,7 +101,7 @@ class MlflowSink:
         step = update.update_id if self._config.step == "update_id" else update.env_steps
         made = self._mlflow.entities.Metric
         metrics = [made(metric_name(name), value, event.time_ns // 1_000_000, step) for name, value in points(update)]
-        with passing(self._mlflow.exceptions.MlflowException):
+        with self._ready():
             for first in range(0, len(metrics), _METRICS):
                 self._client.log_batch(self._id, metrics=metrics[first : first + _METRICS])
         self._updates += 1
@@ -105,20 +109,22 @@ class MlflowSink:
     @hookimpl
     def esper_policy_health_changed(self, event: TelemetryEvent[PolicyHealthChanged]) -> None:
         """Tag the run with the policy's level."""
-        with passing(self._mlflow.exceptions.MlflowException):
+        with self._ready():
             self._client.set_tag(self._id, "esper.health", event.payload.current.value)
 
     @hookimpl
     def esper_run_finished(self, event: TelemetryEvent[RunFinished]) -> None:
         """Tag the run with how it ended."""
         self._ended = event.payload.state
-        with passing(self._mlflow.exceptions.MlflowException):
+        with self._ready():
             self._client.set_tag(self._id, "esper.state", event.payload.state.value)
             self._client.set_tag(self._id, "esper.reason", event.payload.reason)
 
     @hookimpl
     def esper_sink_closed(self, reason: CloseReason) -> None:
         """Set the run's status: FINISHED when it is done, KILLED when it was stopped, else FAILED."""
+        if self._beginning.ident is not None:
+            self._beginning.join()
         if not self._id:
             return
         status = (
@@ -139,6 +145,27 @@ class MlflowSink:
         return f"logged the marked update to {self._place()}"
 
     # --- inside -------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        try:
+            with quiet():
+                self._client = self._mlflow.tracking.MlflowClient(tracking_uri=self._uri)
+                self._id = self._begun()
+        except SinkError as error:
+            self._fault = error
+        except Exception as error:  # noqa: BLE001  # MLflow passes on what its store's library raises
+            self._fault = SinkError(f"MLflow did not begin the run at {shown(self._uri)}: {in_words(error)}")
+        else:
+            self._context.logger.info("mlflow: %s", self._place())
+
+    @contextlib.contextmanager
+    def _ready(self) -> Iterator[None]:
+        """The run has begun, and what the store refuses for now is an OSError."""
+        self._beginning.join()
+        if self._fault is not None:
+            raise self._fault
+        with passing(self._mlflow.exceptions.MlflowException):
+            yield
 
     def _begun(self) -> str:
         context, client = self._context, self._client
