@@ -26,6 +26,10 @@ SMOKES = {
     "esper-core[default]": (("ppo", "--updates", "1"), ("runs",), ("replay", "latest")),
     "esper-core[tui]": (("sanctum", "--help"), ("sinks",)),
     "esper-core[otlp]": (("sinks",), ("sinks", "check", "--help")),
+    "esper-core[journal,prometheus,tensorboard,webhook]": (
+        ("sinks",),
+        ("sinks", "check", "--sinks", "prometheus,tensorboard", "--set", "sink.prometheus.port=0"),
+    ),
     "esper-core[all]": (("ppo", "--updates", "1"), ("sinks",), ("sanctum", "latest", "--once"), ("verify", "--help")),
     "esper-sb3": (("adapters",), ("sinks",)),
 }
@@ -34,7 +38,10 @@ SINKS = {
     "esper-core[default]": {"console", "journal"},
     "esper-core[tui]": {"tui"},
     "esper-core[otlp]": {"otlp"},
-    "esper-core[all]": {"console", "journal", "otlp", "prometheus", "tensorboard", "tui", "webhook"},
+    "esper-core[journal,prometheus,tensorboard,webhook]": {"journal", "prometheus", "tensorboard", "webhook"},
+    "esper-core[all]": {
+        *("console", "journal", "mlflow", "otlp", "prometheus", "tensorboard", "tui", "wandb", "webhook")
+    },
     "esper-sb3": {"console", "journal"},
 }
 
@@ -109,6 +116,34 @@ def test_a_line_of_pip_brings_what_it_promises(line: str, wheels: Path, tmp_path
         if words == ("sinks",):
             rows = {row.split()[0] for row in done.stdout.splitlines() if " esper-sink-" in row and "pip" not in row}
             assert rows == SINKS[line]
+    if line == "esper-core[all]":
+        done = _run(programs / "esper", "sinks", "check", "--sinks", "wandb", cwd=folder)
+        assert done.returncode == 64
+        assert "it needs wandb, which is not installed: pip install 'esper-core[wandb]'" in done.stderr
+
+
+@pytest.mark.loops
+@pytest.mark.parametrize(
+    ("extra", "setting", "said"),
+    [
+        ("wandb", {"WANDB_MODE": "offline"}, "logged the marked update to"),
+        (
+            "mlflow",
+            {"MLFLOW_TRACKING_URI": "store", "MLFLOW_ALLOW_FILE_STORE": "1"},
+            "logged the marked update to store",
+        ),
+    ],
+)
+def test_a_large_library_comes_with_its_extra(
+    extra: str, setting: dict[str, str], said: str, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(extra, reason=f"{extra} is not installed: `make test-loops` installs it")
+    programs = _environment(tmp_path / "environment", wheels, f"esper-core[{extra}]")
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value)
+    done = _run(programs / "esper", "sinks", "check", "--sinks", extra, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert said in done.stdout
 
 
 def test_the_core_alone_has_no_torch_and_says_which_line_brings_training_and_sinks(

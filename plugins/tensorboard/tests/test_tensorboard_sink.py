@@ -21,10 +21,10 @@ from esper_core.events import Divergence, RunFinished, RunStarted
 from esper_core.health import RunState
 from esper_core.hooks import SinkContext
 from esper_core.semconv.names import GAUGES
+from esper_core.semconv.points import points as named_points
 from esper_core.testing import SinkContract, SinkHarness, awkward_updates, make_event, make_heads, make_update
 from esper_sink_tensorboard import TensorboardConfig, TensorboardSink
 from esper_sink_tensorboard.files import EventFile
-from esper_sink_tensorboard.summaries import scalars
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,7 +80,7 @@ def test_every_gauge_of_every_update_is_a_point_and_heads_have_their_own(tmp_pat
     assert harness.report.lost == 0
     found = points(tmp_path / "tensorboard")
     assert found["ppo/kl_divergence"] == [(n, pytest.approx(n / 1000, rel=1e-6)) for n in (1, 2, 3)]
-    expected = dict(scalars(updates[2]))
+    expected = dict(named_points(updates[2]))
     assert {tag: pytest.approx(items[-1][1], rel=1e-6) for tag, items in found.items()} == expected
     whole = [gauge.field for gauge in GAUGES if not gauge.head and getattr(updates[0], gauge.field) is not None]
     assert {f"ppo/{field}" for field in whole} <= set(found)
@@ -100,17 +100,17 @@ def test_the_axis_may_be_environment_steps_and_times_are_the_events(tmp_path: Pa
 
 
 def test_what_was_not_measured_has_no_point_and_nan_has_one() -> None:
-    found = dict(scalars(make_update(1, kl_joint=None, kl_divergence=math.nan, heads=())))
+    found = dict(named_points(make_update(1, kl_joint=None, kl_divergence=math.nan, heads=())))
     assert "ppo/kl_joint" not in found
     assert math.isnan(found["ppo/kl_divergence"])
     assert not [tag for tag in found if tag.startswith("head/")]
     for update in awkward_updates():
-        assert all(isinstance(value, float) for _, value in scalars(update))
+        assert all(isinstance(value, float) for _, value in named_points(update))
 
 
 def test_divergences_have_tags_of_their_own() -> None:
     item = Divergence(name="reference", reference="reference_model", estimator="k3", per_decision=0.1, per_step=None)
-    found = dict(scalars(make_update(1, divergences=(item,))))
+    found = dict(named_points(make_update(1, divergences=(item,))))
     assert {tag: value for tag, value in found.items() if tag.startswith("divergence/")} == {
         "divergence/reference/per_decision": 0.1
     }
