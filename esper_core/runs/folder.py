@@ -164,10 +164,16 @@ class Folder:
         if durable:
             self.sync()
 
-    def sync(self) -> None:
-        """Force the directory's entries to the disk, where the file system can."""
+    def sync(self, inside: str = "") -> None:
+        """Force the entries of the directory, or of a folder in it, to the disk, where the file system can."""
         with contextlib.suppress(OSError):
-            if self._fd is not None:
+            if inside and self._fd is not None:
+                listed = os.open(inside, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd)
+                try:
+                    os.fsync(listed)
+                finally:
+                    os.close(listed)
+            elif self._fd is not None:
                 os.fsync(self._fd)
 
     # --- the directory itself -----------------------------------------------------------------

@@ -18,6 +18,7 @@ from esper_core.runs.files import read_bytes
 __all__ = [
     "A_RUN",
     "JOURNAL_FOLDER",
+    "REST_SUFFIX",
     "JournalFile",
     "RunDir",
     "create_run",
@@ -35,7 +36,9 @@ A_RUN: Final = 'a run, its path, its id, a part of its id, or "latest"'
 
 JOURNAL_FOLDER: Final = "telemetry"
 JOURNAL_SUFFIX: Final = ".otlp.jsonl"
-_JOURNAL_NAME: Final = re.compile(r"(\d+)-(\d+)-(\d+)\.otlp\.jsonl")
+REST_SUFFIX: Final = ".gz"
+"""Added to a journal file's name once nothing more is written into it and it has been compressed."""
+_JOURNAL_NAME: Final = re.compile(r"(\d+)-(\d+)-(\d+)\.otlp\.jsonl(?:\.gz)?")
 _RUN_NAME: Final = re.compile(r"\d{8}T\d{6}Z-(.+)-[0-9a-z]{6}")
 _NAME_LIMIT: Final = 64
 _CREATE_TRIES: Final = 8
@@ -118,6 +121,11 @@ class JournalFile:
     segment: int
     path: Path
 
+    @property
+    def key(self) -> str:
+        """Its name, the same before and after it is compressed."""
+        return self.path.name.removesuffix(REST_SUFFIX)
+
     @classmethod
     def named(cls, folder: Path, attempt: int, rank: int, segment: int) -> JournalFile:
         """The file of that attempt, rank and segment, whether it exists or not."""
@@ -137,6 +145,8 @@ class JournalFile:
 def journal_files(run: RunDir) -> list[JournalFile]:
     """The run's journal files in order; none when the folder is missing or was deleted.
 
+    A file that is there both plain and compressed (its trainer was killed between the two) counts once.
+
     Raises:
         JournalError: the folder cannot be read, or is no folder.
     """
@@ -146,7 +156,8 @@ def journal_files(run: RunDir) -> list[JournalFile]:
         return []
     except OSError as error:
         raise JournalError(f"cannot read {run.telemetry}: {error.strerror or error}") from error
-    return sorted(item for item in found if item is not None)
+    files = sorted((item for item in found if item is not None), reverse=True)
+    return sorted({item.key: item for item in files}.values())  # the plain one sorts first, and so stays
 
 
 def create_run(base: Path, *, name: str = "") -> RunDir:

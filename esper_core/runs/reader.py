@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from esper_core.errors import JournalError
 from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
-from esper_core.runs.files import BOM, FileFault, fault_of, open_file
+from esper_core.runs.files import BOM, FileFault, fault_of
 from esper_core.runs.layout import JournalFile, RunDir, journal_files
+from esper_core.runs.segments import open_segment
 from esper_core.semconv.codec import CodecError, decode, resource_of
 from esper_core.semconv.identity import FORMER_NAMES
 
@@ -158,11 +159,11 @@ class JournalReader:
         newest: deque[list[TelemetryEvent[Payload]]] = deque()
         left = count
         for item in files:
-            self._cursors[item.path.name] = _Cursor(item, offset=_complete_size(item.path))
+            self._cursors[item.key] = _Cursor(item, offset=_complete_size(item.path))
         for item in reversed(files):
             if left <= 0:
                 break
-            end = self._cursors[item.path.name].offset
+            end = self._cursors[item.key].offset
             file = self._open(item.path)
             if file is None:
                 continue
@@ -178,7 +179,7 @@ class JournalReader:
     def _open(self, path: Path) -> BinaryIO | None:
         """Open a journal file; None when it is gone, and when it cannot be read, which is noted."""
         try:
-            file = open_file(path)
+            file = open_segment(path)
         except OSError as error:
             if not _gone(path, error):
                 self._faults[path.name] = fault_of(path, error)
@@ -202,7 +203,7 @@ class JournalReader:
         """Decode the new lines."""
         files = self._files()
         for index, item in enumerate(files):
-            cursor = self._cursors.setdefault(item.path.name, _Cursor(item))
+            cursor = self._cursors.setdefault(item.key, _Cursor(item))
             if cursor.finished:
                 continue
             # A torn line at the end of a segment that has a successor is never completed.
@@ -316,7 +317,7 @@ def open_journal(path: Path) -> BinaryIO | None:
         JournalError: it exists and cannot be read, or is no file.
     """
     try:
-        return open_file(path)
+        return open_segment(path)
     except OSError as error:
         if _gone(path, error):
             return None
@@ -339,7 +340,7 @@ def _skip_line(file: BinaryIO) -> int:
 def _complete_size(path: Path) -> int:
     """Size of the file up to and with its last newline; 0 when it cannot be read."""
     try:
-        file = open_file(path)
+        file = open_segment(path)
     except OSError:
         return 0
     with file, suppress(OSError):  # said when its lines are read
@@ -380,7 +381,7 @@ def _line_number(path: Path, offset: int) -> int:
     """Count the lines before an offset. Called only for a damaged line, because it reads the file from its start."""
     number = 1
     try:
-        file = open_file(path)
+        file = open_segment(path)
     except OSError:
         return number
     with file, suppress(OSError):

@@ -75,6 +75,7 @@ class JournalScan:
         self.more = False
         """True when the last :meth:`read` stopped at its limit, so that there is more to read now."""
         self._read: dict[str, int] = {}
+        self._at_rest: set[str] = set()
 
     def read(
         self, max_bytes: int | None = None, *, on: KLOn = "weighted"
@@ -90,6 +91,8 @@ class JournalScan:
         self.more = False
         left = max_bytes
         for item in journal_files(self.run):
+            if item.key in self._at_rest:
+                continue
             try:
                 file = open_journal(item.path)
             except JournalError:
@@ -97,15 +100,17 @@ class JournalScan:
             if file is None:
                 continue
             with file, suppress(OSError):  # a broken disk: the reader names it as well
-                offset = file.seek(self._read.get(item.path.name, 0))
+                offset = file.seek(self._read.get(item.key, 0))
                 while True:
                     if left is not None and left <= 0:
                         self.more = True
                         return
                     line = file.readline(MAX_LINE_BYTES)
                     if not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES:
+                        if item.path.name != item.key:
+                            self._at_rest.add(item.key)  # compressed: nothing is added to it any more
                         break
-                    self._read[item.path.name] = offset + len(line)
+                    self._read[item.key] = offset + len(line)
                     yield from _scanned(item, offset, line, on)
                     offset += len(line)
                     if left is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from esper_core.runs.folder import Folder
 from esper_core.runs.layout import JOURNAL_FOLDER, JournalFile, RunDir
+from esper_core.runs.packer import SegmentPacker, lies_there
 from esper_core.semconv.codec import encode, encode_log_events
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ class JournalWriter:
     is kept even when the process is killed (``kill -9``). It is not forced to the disk (fsync) per event, so a
     power loss may lose the last seconds; segments are forced when they are full and at :meth:`close`.
 
+    With ``compress``, a segment that is full, and the last one at :meth:`close`, is compressed (``.gz``) by a thread of
+    the writer's own, to about a tenth; readers follow it there. The segment being written is plain.
+
     After a failed write the next append opens the file again. When the failure left a torn line, the next record
     begins on a new line: readers count the torn line as corrupt and read everything else.
 
@@ -46,6 +50,7 @@ class JournalWriter:
         resource: OpenTelemetry resource attributes, written into each line, so that each line can be read alone.
         events: the form of an update's events (``[otel] events``): on the span, as log records in a line of their own
             behind the event's (in the same write), or both. Readers need neither: the span's attributes hold it all.
+        compress: whether segments are compressed once nothing more is written into them.
         segment_bytes: size at which the next file begins; below 4 GiB, which the index relies on.
         on_vanished: called with a text that names the file, and the number of events that were lost with it and with
             finished segments that are gone as well; in the appending or closing thread, under the writer's lock.
@@ -62,6 +67,7 @@ class JournalWriter:
         rank: int,
         resource: Mapping[str, AttributeValue],
         events: EventForm = "span",
+        compress: bool = False,
         segment_bytes: int = SEGMENT_BYTES,
         on_vanished: Callable[[str, int], object] | None = None,
     ) -> None:
@@ -85,6 +91,7 @@ class JournalWriter:
         self._looked_at = 0
         self._torn = False
         self._closed = False
+        self._packer = SegmentPacker(self._folder) if compress else None
 
     @property
     def path(self) -> str:
@@ -119,17 +126,19 @@ class JournalWriter:
         return line + records + b"\n" if records else line
 
     def close(self) -> None:
-        """Force the last segment to the disk and close it. A second call does nothing."""
+        """Force the last segment to the disk, close it and compress it. A second call does nothing."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             try:
                 self._check_file()
-                self._vanished([name for name in self._finished if self._is_gone(name)])
+                self._vanished([name for name in self._finished if not lies_there(self._folder, name)])
                 self._finish()
             finally:
                 self._abandon()
+                if self._packer is not None:
+                    self._packer.close()
                 self._folder.close()
 
     def _write(self, lines: bytes) -> int:
@@ -145,6 +154,8 @@ class JournalWriter:
             rest = rest[written:]
             self._torn = bool(rest)
         self._written += 1
+        if self._packer is not None and self._file is not None:
+            self._packer.written(_name(self._file), self._size)
         return len(record)
 
     def _check_file(self) -> None:
@@ -155,7 +166,7 @@ class JournalWriter:
             self._fd = None  # someone closed it (closerange), and the number may be another file's: open it again
         name = _name(self._file)
         if self._is_gone(name, self._fd):
-            gone = [other for other in self._finished if self._is_gone(other)]
+            gone = [other for other in self._finished if not lies_there(self._folder, other)]
             self._finished[name] = self._written
             moved = self._fd is not None and os.fstat(self._fd).st_nlink
             self._abandon()
@@ -166,7 +177,7 @@ class JournalWriter:
         elif self._finished:
             self._looked_at += 1
             one = list(self._finished)[self._looked_at % len(self._finished)]
-            self._vanished([one] if self._is_gone(one) else [])
+            self._vanished([] if lies_there(self._folder, one) else [one])
 
     def _is_gone(self, name: str, fd: int | None = None) -> bool:
         """Whether no file has this name, or another one than the open one."""
@@ -229,6 +240,8 @@ class JournalWriter:
             self._abandon()
         if self._file is not None:
             self._finished[_name(self._file)] = self._written
+            if self._packer is not None and self._written and not self._torn:
+                self._packer.ended(_name(self._file), self._size)
         self._file = None
         self._written = 0
 

@@ -7,6 +7,7 @@ stop testing what it promises. Nothing here knows where programs come from.
 from __future__ import annotations
 
 import contextlib
+import gzip
 import http.client
 import importlib.util
 import json
@@ -535,7 +536,9 @@ def _documents(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     found = []
-    for line in path.read_text().splitlines(keepends=True):
+    content = path.read_bytes()
+    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+    for line in text.splitlines(keepends=True):
         # A killed Collector leaves a torn line, and the next one appends to it: what was torn counts as lost, and what
         # was appended does not.
         whole = line[max(0, *map(line.rfind, ('{"resourceSpans"', '{"resourceMetrics"'))) :]

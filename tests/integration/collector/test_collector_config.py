@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -338,7 +339,7 @@ def test_compose_collector_brings_both_signals_on(stage: Any, helpers: Any, tmp_
 
 
 def test_backfill_reads_journals_whole_and_goes_on_where_it_stopped(stage: Any, helpers: Any, tmp_path: Path) -> None:
-    """The real otlp_json_file receiver reads what the journal writes."""
+    """The real otlp_json_file receiver reads what the journal writes, compressed (the first run) and plain."""
     runs = tmp_path / "runs"
     first = helpers.play(runs, None, 30, events="log")
     out = tmp_path / "out.jsonl"
@@ -359,6 +360,9 @@ def test_backfill_reads_journals_whole_and_goes_on_where_it_stopped(stage: Any, 
     assert found() == wanted(first)
     reader.stop()
     second = helpers.play(runs, None, 5, events="both")
+    packed = next(second.path.glob("telemetry/*.gz"))
+    packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))  # as a run leaves it that was killed
+    packed.unlink()
     reader.start()
     helpers.wait_for(lambda: found().keys() >= wanted(second).keys(), "the second run's spans")
     assert found() == {**wanted(first), **wanted(second)}

@@ -24,6 +24,9 @@ class JournalConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """``[sink.journal]``."""
 
     segment_mib: Annotated[int, Meta(description="size at which the next file begins, in MiB", ge=1, le=2048)] = 64
+    compress: Annotated[
+        bool, Meta(description="compress files that are full, and the last one at the run's end, to about a tenth")
+    ] = True
 
 
 class JournalSink:
@@ -67,6 +70,7 @@ class JournalSink:
             rank=context.rank,
             resource=context.resource,
             events=context.events,
+            compress=self._config.compress,
             segment_bytes=self._config.segment_mib * _MIB,
             on_vanished=self._lost_file,
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from esper_core.reading import open_run
 from esper_core.runs import list_runs
 from esper_core.runs.layout import journal_files
+from esper_core.runs.segments import open_segment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,5 +60,10 @@ def train(folder: Path) -> Evidence:
     if not runs:
         return Evidence(problem="the training left no run")
     updates = tuple(event.payload for event in open_run(runs[0].path).updates())
-    lines = b"".join(item.path.read_bytes() for item in journal_files(runs[0]))
+    lines = b"".join(_content(item.path) for item in journal_files(runs[0]))
     return Evidence(updates=updates, lines=lines)
+
+
+def _content(path: Path) -> bytes:
+    with open_segment(path) as file:
+        return file.read()
