@@ -120,6 +120,7 @@ class Browser:
         if not selector:
             return base64.b64decode(self.command("GET", "/screenshot"))
         found = self.command("POST", "/element", {"using": "css selector", "value": selector})
+        self.run(f"document.querySelector({json.dumps(selector)}).scrollIntoView({{block: 'center'}})")
         return base64.b64decode(self.command("GET", f"/element/{next(iter(found.values()))}/screenshot"))
 
 
