@@ -234,7 +234,9 @@ def absence(item: Metric, snapshot: SanctumSnapshot, *, ended: bool) -> str:
     after the last step.
     """
     last, state = snapshot.last, snapshot.tamiyo
-    if last is None or any(value is not None for value in (item.value(state), *item.history(state))):
+    if last is None:
+        return NOT_REPORTED if ended else ""
+    if any(value is not None for value in (item.value(state), *item.history(state))):
         return ""
     if item.key == "entropy_normalised" and last.heads and all(head.kind in _DIFFERENTIAL for head in last.heads):
         return NOT_DEFINED

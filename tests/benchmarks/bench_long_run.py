@@ -2,7 +2,7 @@
 
 The run is written by ``monitor`` with two heads and one episode an update. Usage: ``python
 tests/benchmarks/bench_long_run.py [UPDATES]``. The CPU time of a process does not depend on what else runs on the
-machine; the wall-clock time does, and is not shown.
+machine as much as its wall-clock time, which is not shown.
 """
 
 from __future__ import annotations
