@@ -25,7 +25,17 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer
 
-__all__ = ["Streams", "bear_lost_readers", "note", "note_text", "own_streams", "say", "say_text", "stream_error"]
+__all__ = [
+    "Streams",
+    "bear_lost_readers",
+    "note",
+    "note_over",
+    "note_text",
+    "own_streams",
+    "say",
+    "say_text",
+    "stream_error",
+]
 
 _ERRORS: Final = "esper-escape"
 _WORDS: Final = {"±": "+-"}
@@ -58,6 +68,11 @@ def note(*lines: str) -> None:
 def note_text(text: str) -> None:
     """Print a text of several lines on stderr, without secrets: for example a traceback."""
     print(printable(redact(text)), file=sys.stderr, flush=True)
+
+
+def note_over(text: str) -> None:
+    """Print one line on a terminal's stderr over the one that this printed before; an empty text takes it away."""
+    print(f"\r\x1b[K{one_line(text)}", end="", file=sys.stderr, flush=True)
 
 
 # --- the streams ----------------------------------------------------------------------------------

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Final
 
 from esper_core.cli._report_markup import Markup, element, joined, table
 from esper_core.reading.numbers import MISSING, NON_FINITE
-from esper_core.reading.series import peaks
+from esper_core.reading.series import extremes, peaks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,8 @@ _TOP: Final = 12
 _BOTTOM: Final = 34
 _BEYOND: Final = 6.0
 """A curve's scale reaches at most so many times its highest limit: one peak must not flatten the rest."""
+_LABEL: Final = 13
+"""Least distance of two labels."""
 _CELLS: Final = 80
 _ROWS: Final = 100
 _HEADS: Final = 64
@@ -51,12 +54,14 @@ def curve(
         limits: word -> height of a line.
         stopped: updates marked below the curve: ended early.
         broken: updates marked at the top: not finite.
-        points: that remain; the largest value of its neighbours each.
+        points: that remain at most: of joined neighbours the smallest and the largest value.
         digits: decimals in the table.
     """
     if not any(map(math.isfinite, values)) and not broken:
         return element("p", f"{title}: not measured.", class_="quiet")
-    xs, ys, width = peaks(ids, values, points)
+    groups = extremes(ids, values, points // 2 if len(ids) > points else points)
+    xs, ys = zip(*(point for group in groups for point in group.points), strict=True)
+    width = math.ceil(len(ids) / len(groups))
     low, high = _range(ys, limits)
     first, last = ids[0], ids[-1]
 
@@ -73,11 +78,13 @@ def curve(
         element("desc", _described(ys, stopped, broken, beyond, first, last, width, digits)),
         *_axes(low, high, first, last, across, up),
     ]
-    for place, (word, height) in enumerate(limits.items()):
-        if low <= height <= high:
-            y = up(height)
+    shown = {word: up(height) for word, height in limits.items() if low <= height <= high}
+    for place, word in enumerate(limits):
+        if word in shown:
+            y = shown[word]
             parts.append(element("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_=f"limit l{place}"))
-            parts.append(element("text", f"{word} {height:g}", x=_WIDTH - _RIGHT + 4, y=y + 4, class_="label"))
+    for word, y in _apart(shown).items():
+        parts.append(element("text", f"{word} {limits[word]:g}", x=_WIDTH - _RIGHT + 4, y=y + 4, class_="label"))
     parts.append(element("path", d=_path(xs, ys, across, up), class_="curve"))
     parts.extend(_marks(beyond, across, _TOP, "beyond"))
     parts.extend(_marks(_thinned(stopped, points), across, _HEIGHT - _BOTTOM + 6, "stop"))
@@ -86,6 +93,21 @@ def curve(
     return joined(
         (element("figure", drawing, element("figcaption", title)), _numbers(title, ids, values, stopped, digits))
     )
+
+
+def _apart(heights: Mapping[str, float]) -> dict[str, float]:
+    """Heights of labels, from the top down, such that none covers another."""
+    found: dict[str, float] = {}
+    free = -math.inf
+    for word, y in sorted(heights.items(), key=lambda item: item[1]):
+        found[word] = max(y, free)
+        free = found[word] + _LABEL
+    return found
+
+
+def _axis(value: float) -> str:
+    """A number on an axis, in few letters."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"
 
 
 def _range(ys: Sequence[float], limits: Mapping[str, float]) -> tuple[float, float]:
@@ -116,7 +138,7 @@ def _described(
     if finite:
         text.append(f"From {min(finite):.{digits}f} to {max(finite):.{digits}f}, last {finite[-1]:.{digits}f}.")
     if width > 1:
-        text.append(f"Each point is the largest of {width} updates.")
+        text.append(f"Of each {width} updates the smallest and the largest are drawn.")
     if stopped:
         text.append(f"{len(stopped)} updates stopped early.")
     if broken:
@@ -133,7 +155,7 @@ def _axes(
     for value in (low, (low + high) / 2, high):
         y = up(value)
         parts.append(element("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="grid"))
-        parts.append(element("text", f"{value:.3g}", x=_LEFT - 6, y=y + 4, text_anchor="end", class_="label"))
+        parts.append(element("text", _axis(value), x=_LEFT - 6, y=y + 4, text_anchor="end", class_="label"))
     for update in dict.fromkeys((first, (first + last) // 2, last)):
         place = across(update)
         parts.append(
@@ -167,19 +189,20 @@ def _thinned(updates: Sequence[int], points: int) -> Sequence[int]:
 
 
 def _numbers(title: str, ids: Sequence[int], values: Sequence[float], stopped: Sequence[int], digits: int) -> Markup:
-    xs, ys, width = peaks(ids, values, _ROWS)
-    ended = set(stopped)
+    ended = sorted(stopped)
+    groups = extremes(ids, values, _ROWS)
     rows = []
-    for x, y in zip(xs, ys, strict=True):
-        first = (x - ids[0]) // width * width + ids[0] if width > 1 else x
-        count = sum(update in ended for update in range(first, first + width))
-        rows.append((str(x), _number(y, digits), str(count) if count else ""))
-    joint = f", the largest of {width} updates each" if width > 1 else ""
-    return element(
-        "details",
-        element("summary", f"{title} as a table"),
-        table(f"{title}{joint}", ("update", "value", "stopped early"), rows, numbers=True),
-    )
+    for group in groups:
+        count = bisect_right(ended, group.last) - bisect_left(ended, group.first)
+        which = str(group.first) if group.first == group.last else f"{group.first} to {group.last}"
+        numbers = [_number(group.high[1], digits)]
+        if len(groups) < len(ids):
+            numbers.insert(0, _number(group.low[1], digits))
+        rows.append((which, *numbers, str(count) if count else ""))
+    heading: tuple[str, ...] = ("update", "value", "stopped early")
+    if len(groups) < len(ids):
+        heading = ("updates", "smallest", "largest", "stopped early")
+    return element("details", element("summary", f"{title} as a table"), table(title, heading, rows, numbers=True))
 
 
 def _number(value: float, digits: int) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from esper_core.cli._report_charts import curve, heat_map
 from esper_core.cli._report_markup import Markup, element, joined, table
 from esper_core.cli._report_style import STYLE
+from esper_core.reading.divergences import compared, newest_divergences
 from esper_core.reading.glyphs import STOP, VERDICTS
 from esper_core.reading.numbers import MISSING, count, duration, plain
 
@@ -116,6 +117,7 @@ def _run(place: int, item: ReportedRun, points: int) -> Markup:
         _verdict(item),
         _facts(item),
         *drawn,
+        *_divergences(item),
         element("h3", "Events"),
         _events(item),
         element("h3", "Telemetry health"),
@@ -150,13 +152,32 @@ def _facts(item: ReportedRun) -> Markup:
     return element("p", ", ".join(facts), class_="quiet")
 
 
+def _divergences(item: ReportedRun) -> list[Markup]:
+    """What else the run calls KL; nothing in a run without."""
+    found = newest_divergences(item.screen.snapshot)
+    if not found:
+        return []
+    rows = [
+        (
+            seen.divergence.name,
+            compared(seen.divergence),
+            plain(seen.divergence.per_decision, 4),
+            plain(seen.divergence.per_step, 4),
+            str(seen.update_id),
+        )
+        for seen in found
+    ]
+    heading = ("name", "what", "per decision", "per step", "at update")
+    return [element("h3", "Other divergences"), table("The newest of each, nats; never a level", heading, rows)]
+
+
 def _events(item: ReportedRun) -> Markup:
     entries = [entry for entry in item.screen.snapshot.events if entry.tone != "info" or entry.source == "run"]
     if not entries:
         return element("p", "Nothing happened that needs a look.", class_="quiet")
     rows = [
         (
-            _moment(entry.time_ns),
+            _moment(entry.time_ns).removesuffix(" UTC"),
             "" if entry.update_id is None else str(entry.update_id),
             entry.source,
             entry.tone,

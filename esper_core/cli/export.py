@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, TextIO
 from esper_core.cli._damage import refuse_without_journal, say_lines
 from esper_core.cli._output import note, say
 from esper_core.cli._parser import add_config_arguments, runs_dir
-from esper_core.errors import EXIT_FAILED, EXIT_OK, EsperError, JournalError
+from esper_core.errors import EXIT_FAILED, EXIT_OK, EsperError, JournalError, UsageError
 from esper_core.terminal import printable
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from esper_core.events import PPOUpdatePayload, TelemetryEvent
     from esper_core.reading import Run
@@ -29,7 +29,7 @@ class ExportCommand:
     """Writes updates as rows."""
 
     name = "export"
-    help = "write the updates of runs as CSV or JSON lines"
+    help = "write the updates of runs as CSV, JSON lines, SQLite or Parquet"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare the arguments."""
@@ -39,6 +39,10 @@ class ExportCommand:
         form.add_argument(
             "--jsonl", action="store_true", help='one JSON object a line; the default for "-o FILE.jsonl"'
         )
+        form.add_argument("--sqlite", type=Path, metavar="FILE", help="a new SQLite file with the table updates")
+        form.add_argument(
+            "--parquet", type=Path, metavar="FILE", help="a new Parquet file; needs the extra esper-core[parquet]"
+        )
         parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write here instead of to the screen")
         parser.add_argument("--dir", metavar="DIR", help="folder that holds the runs; default run.dir, which is runs")
         add_config_arguments(parser)
@@ -47,24 +51,23 @@ class ExportCommand:
         """Write the updates."""
         from esper_core.reading import journal_condition, open_run
 
+        new: Path | None = args.sqlite or args.parquet
+        if new is not None and args.output is not None:
+            option = "--sqlite" if args.sqlite else "--parquet"
+            raise UsageError(f"{option} names its file itself, and -o another", hint=f"{option} FILE alone")
         base = runs_dir(args)
         runs = [open_run(spec, base) for spec in args.runs]
         if all(journal_condition(run.directory, run.record).absent for run in runs):
             refuse_without_journal(runs[0])
-        as_lines = args.jsonl or (args.output is not None and args.output.suffix == ".jsonl" and not args.csv)
-        write = _write_jsonl if as_lines else _write_csv
         source = _Source(runs)
-        try:
-            with _opened(args.output) as out:
-                count = write(source, out)
-        except OSError as error:
-            if args.output is None:
-                raise  # stdout's: the command line says so for every command
-            raise EsperError(
-                f"cannot write {args.output}: {error.strerror or error}", hint="name another file with -o"
-            ) from error
-        if args.output is not None:
-            say(f"{count} updates of {len(runs)} run{'s' if len(runs) > 1 else ''} written to {args.output}")
+        if new is not None:
+            count = _write_new(source, new, args)
+        else:
+            as_lines = args.jsonl or (args.output is not None and args.output.suffix == ".jsonl" and not args.csv)
+            count = _write_text(source, args.output, _write_jsonl if as_lines else _write_csv)
+        target = new or args.output
+        if target is not None:
+            say(f"{count} updates of {len(runs)} run{'s' if len(runs) > 1 else ''} written to {target}")
         for reader in source.readers:
             say_lines(reader)
         if len(source.errors) == 1:
@@ -72,6 +75,25 @@ class ExportCommand:
         for unread in source.errors:
             note(f"esper: {unread}")
         return EXIT_FAILED if source.errors else EXIT_OK
+
+
+def _write_text(source: _Source, path: Path | None, write: Callable[[_Source, TextIO], int]) -> int:
+    try:
+        with _opened(path) as out:
+            return write(source, out)
+    except OSError as error:
+        if path is None:
+            raise  # stdout's: the command line says so for every command
+        raise EsperError(f"cannot write {path}: {error.strerror or error}", hint="name another file with -o") from error
+
+
+def _write_new(source: _Source, path: Path, args: argparse.Namespace) -> int:
+    from esper_core.cli._export_files import new_file, write_parquet, write_sqlite
+    from esper_core.reading.table import heading
+
+    write = write_sqlite if args.sqlite else write_parquet
+    with new_file(path) as made:
+        return write(source.updates(), heading(source.shapes()), made)
 
 
 def _opened(path: Path | None) -> contextlib.AbstractContextManager[TextIO]:
@@ -101,14 +123,22 @@ class _Source:
         self.readers: list[JournalReader] = []
         self.errors: list[JournalError] = []
 
-    def first_updates(self) -> Iterator[PPOUpdatePayload]:
-        """The first update of each attempt of each run."""
+    def shapes(self) -> Iterator[PPOUpdatePayload]:
+        """Updates that between them have every head and divergence."""
+        from esper_core.reading.stream import shape_updates
+
         for run in self._runs:
             with contextlib.suppress(JournalError):  # said when the run's updates are read
-                yield from run.first_updates()
+                yield from shape_updates(run.directory)
 
     def updates(self) -> Iterator[TelemetryEvent[PPOUpdatePayload]]:
-        """The effective updates, run after run."""
+        """The effective updates, run after run, saying how far they are."""
+        from esper_core.cli._progress import counted
+
+        known = [record.updates for run in self._runs if (record := run.record) is not None]
+        return counted(self._read(), "updates written", sum(known) if len(known) == len(self._runs) else None)
+
+    def _read(self) -> Iterator[TelemetryEvent[PPOUpdatePayload]]:
         from esper_core.reading import stream_updates
         from esper_core.runs import JournalReader
 
@@ -126,7 +156,7 @@ class _Source:
 def _write_csv(source: _Source, out: TextIO) -> int:
     from esper_core.reading.table import heading, write_csv
 
-    return write_csv(source.updates(), heading(source.first_updates()), out)
+    return write_csv(source.updates(), heading(source.shapes()), out)
 
 
 def _write_jsonl(source: _Source, out: TextIO) -> int:

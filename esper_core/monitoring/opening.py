@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.config.digest import config_digest
 from esper_core.config.layers import NO_PRESET, load_config
-from esper_core.config.show import config_toml
+from esper_core.config.show import dump_toml, masked
 from esper_core.errors import EsperError
 from esper_core.events import RunStarted
 from esper_core.host.load.secrets import secret_keys
@@ -298,9 +298,11 @@ def _open_session(resolved: Resolved, started: RunStarted, *, signals: bool) -> 
 
 
 def _write_config(resolved: Resolved, held: HeldRun) -> None:
-    text = config_toml(resolved, secret_keys(resolved.config))
+    """Write ``config.toml``, of ``[ppo]`` only what the loop told: Esper's defaults say nothing about its update."""
+    whole = masked(resolved, secret_keys(resolved.config))
+    whole["ppo"] = {key: value for key, value in whole["ppo"].items() if resolved.origin(f"ppo.{key}") == ORIGIN}
     try:
-        held.write("config.toml", text.encode())
+        held.write("config.toml", dump_toml(whole).encode())
     except OSError as error:
         raise EsperError(
             f"cannot write {held.run.config_path}: {error.strerror}", hint="free some space, or name another run.dir"

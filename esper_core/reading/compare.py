@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from esper_core.errors import ConfigError
+from esper_core.errors import ConfigError, JournalError
 from esper_core.health import HealthLevel
 from esper_core.reading.returns import return_to_show
-from esper_core.reading.stream import stream_updates
+from esper_core.reading.stream import shape_updates, stream_updates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -174,7 +174,20 @@ def _config(run: Run) -> tuple[dict[str, Any], str]:
     if not whole:
         return {}, "it has no config.toml"
     kept: dict[str, Any] = {name: whole[name] for name in _TABLES if name in whole}
-    return {path: value for path, value in _leaves(kept, "") if path not in _OF_A_RUN}, ""
+    found = {path: value for path, value in _leaves(kept, "") if path not in _OF_A_RUN}
+    return (found if "ppo.learning_rate" in found else found | _loop(run)), ""
+
+
+def _loop(run: Run) -> dict[str, Any]:
+    """What the updates of a loop that is not ours tell: its ``config.toml`` cannot say how it learns."""
+    try:
+        first = next(shape_updates(run.directory), None)
+    except JournalError:
+        return {}
+    if first is None:
+        return {}
+    found = {"loop.heads": [head.name for head in first.heads], "loop.granularity": first.granularity}
+    return found | ({"loop.library": first.library} if first.library else {})
 
 
 def _leaves(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

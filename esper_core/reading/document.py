@@ -6,8 +6,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from esper_core.health import HealthLevel, format_kl
+from esper_core.reading.divergences import newest_divergences
 from esper_core.reading.judged import judged_policy
-from esper_core.reading.rows import METRICS
+from esper_core.reading.rows import METRICS, absence
 from esper_core.reading.table import json_value
 from esper_core.reading.trend import trend
 
@@ -70,7 +71,7 @@ def document(model: ScreenModel) -> dict[str, Any]:
             "of_last": len(tamiyo.early_stops),
             "stopped": snapshot.stopped_recently,
         },
-        "health": {**_unjudged_kl(tamiyo), **{item.field(tamiyo): _row(item, tamiyo) for item in METRICS}},
+        "health": {**_unjudged_kl(tamiyo), **{item.field(tamiyo): _row(item, model) for item in METRICS}},
         "heads": [
             {
                 "name": head.name,
@@ -90,6 +91,7 @@ def document(model: ScreenModel) -> dict[str, Any]:
             }
             for head in snapshot.heads
         ],
+        "divergences": [{**asdict(seen.divergence), "update": seen.update_id} for seen in newest_divergences(snapshot)],
         "progress": asdict(model.progress),
         "throughput": {
             "steps_per_s": tamiyo.steps_per_s,
@@ -117,14 +119,16 @@ def document(model: ScreenModel) -> dict[str, Any]:
     return {key: json_value(value) for key, value in found.items()}
 
 
-def _row(item: Metric, tamiyo: TamiyoState) -> dict[str, Any]:
+def _row(item: Metric, model: ScreenModel) -> dict[str, Any]:
     """One row of the health panel."""
+    tamiyo = model.snapshot.tamiyo
     limits = item.limits(tamiyo)
     return {
         "value": item.value(tamiyo),
         "level": item.level(tamiyo).value,
         "limits": {"warning": limits.warning, "critical": limits.critical},
         "history": list(item.history(tamiyo)),
+        "absent": absence(item, model.snapshot, ended=model.life.state.ended),
     }
 
 
@@ -137,5 +141,6 @@ def _unjudged_kl(tamiyo: TamiyoState) -> dict[str, Any]:
             "level": HealthLevel.UNKNOWN.value,
             "limits": {"warning": "", "critical": ""},
             "history": list(getattr(tamiyo, f"{name}_history")),
+            "absent": "",
         }
     }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from esper_core.health import (
+    HEALTH_WINDOW,
     HealthLevel,
     KLLimits,
     TUIThresholds,
@@ -24,9 +25,10 @@ from esper_core.reading.numbers import percent, plain
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from esper_core.reading.snapshot import SanctumSnapshot
     from esper_core.reading.tamiyo import TamiyoState
 
-__all__ = ["METRICS", "PANEL_DIGITS", "Limits", "Metric", "kl_range", "limit_text", "metric"]
+__all__ = ["METRICS", "PANEL_DIGITS", "Limits", "Metric", "absence", "kl_range", "limit_text", "metric"]
 
 
 def kl_range(limits: KLLimits) -> tuple[float, float]:
@@ -217,6 +219,29 @@ METRICS: Final = (
     ),
 )
 """In the order of the panel; the compact layout shows the first ones."""
+
+
+NOT_REPORTED: Final = "not reported"
+NOT_DEFINED: Final = "not defined"
+_DIFFERENTIAL: Final = {"gaussian", "beta"}
+
+
+def absence(item: Metric, snapshot: SanctumSnapshot, *, ended: bool) -> str:
+    """Why a metric has no value and waiting for one is in vain; empty while it has one, or may get one.
+
+    ``not defined`` for the normalised entropy of densities. ``not reported`` when none of the last ten updates has a
+    value and the judged window is full, the run has ended, or the update itself says that its KL was not measured
+    after the last step.
+    """
+    last, state = snapshot.last, snapshot.tamiyo
+    if last is None:
+        return NOT_REPORTED if ended else ""
+    if any(value is not None for value in (item.value(state), *item.history(state))):
+        return ""
+    if item.key == "entropy_normalised" and last.heads and all(head.kind in _DIFFERENTIAL for head in last.heads):
+        return NOT_DEFINED
+    told = item.key == "kl_divergence" and last.kl_measured != "after_last_step"
+    return NOT_REPORTED if told or ended or len(state.levels) >= HEALTH_WINDOW else ""
 
 
 def metric(key: str) -> Metric:

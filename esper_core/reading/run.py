@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from esper_core.errors import ConfigError, JournalError, UsageError
-from esper_core.events import PPOUpdatePayload
 from esper_core.reading.attempts import effective_updates
 from esper_core.reading.condition import journal_condition
 from esper_core.reading.index import scan_index
@@ -17,7 +16,7 @@ from esper_core.reading.judged import run_verdict
 from esper_core.reading.limits import run_limits
 from esper_core.reading.stream import out_of_order, sorted_updates, stream_updates
 from esper_core.runs.files import fault_of, read_bytes, read_text
-from esper_core.runs.layout import RunDir, find_run, journal_files, path_text
+from esper_core.runs.layout import RunDir, find_run, path_text
 from esper_core.runs.reader import JournalReader, read_events
 from esper_core.runs.state import RunRecord, read_record, read_state
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
-    from esper_core.events import Payload, TelemetryEvent
+    from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
     from esper_core.health import KLLimits, RunState, Verdict
 
 __all__ = ["Run", "open_run"]
@@ -128,14 +127,6 @@ class Run:
         reader = JournalReader(self.directory)
         yield from stream_updates(self.directory, reader)
         reader.check()
-
-    def first_updates(self) -> Iterator[PPOUpdatePayload]:
-        """The first update of each attempt, whether it counts or not: it says what heads the attempt has."""
-        for attempt in sorted({item.attempt for item in journal_files(self.directory)}):
-            for event in JournalReader(self.directory, attempt=attempt).stream():
-                if isinstance(event.payload, PPOUpdatePayload):
-                    yield event.payload
-                    break
 
     def last_updates(self, count: int) -> list[TelemetryEvent[PPOUpdatePayload]]:
         """The last effective updates, oldest first, read from the journal's end: fast however long the run is.

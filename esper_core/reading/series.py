@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from esper_core.reading.snapshot import SanctumSnapshot
     from esper_core.reading.source import Source
 
-__all__ = ["Band", "Series", "bands", "peaks", "read_series"]
+__all__ = ["Band", "Extremes", "Series", "bands", "extremes", "peaks", "read_series"]
 
 _POINTS: Final = 160
 
@@ -76,6 +76,40 @@ def peaks(xs: Sequence[int], ys: Sequence[float], points: int) -> tuple[list[int
         out_x.append(xs[start + best])
         out_y.append(group[best])
     return out_x, out_y, width
+
+
+@dataclass(frozen=True, slots=True)
+class Extremes:
+    """Neighbouring updates as one.
+
+    Attributes:
+        first: update id of the first of them.
+        last: update id of the last.
+        low: (update id, value) of the smallest value; NaN where none was measured.
+        high: likewise of the largest.
+    """
+
+    first: int
+    last: int
+    low: tuple[int, float]
+    high: tuple[int, float]
+
+    @property
+    def points(self) -> tuple[tuple[int, float], ...]:
+        """The two in the order of their updates, or the one that is both."""
+        return (self.low,) if self.low[0] == self.high[0] else tuple(sorted((self.low, self.high)))
+
+
+def extremes(xs: Sequence[int], ys: Sequence[float], groups: int) -> list[Extremes]:
+    """Join neighbours so that at most ``groups`` remain, each with its smallest and its largest value."""
+    width = max(math.ceil(len(xs) / max(groups, 1)), 1)
+    found = []
+    for start in range(0, len(xs), width):
+        places = range(start, min(start + width, len(xs)))
+        known = [place for place in places if not math.isnan(ys[place])] or [start]
+        low, high = min(known, key=ys.__getitem__), max(known, key=ys.__getitem__)
+        found.append(Extremes(xs[start], xs[places[-1]], (xs[low], ys[low]), (xs[high], ys[high])))
+    return found
 
 
 def read_series(source: Source, snapshot: SanctumSnapshot, *, group: str = "", points: int = _POINTS) -> Series:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from esper_core.errors import JournalError
 from esper_core.events import PPOUpdatePayload
 from esper_core.reading.attempts import Attempts, Once, attempt_begins, first_events
 from esper_core.reading.index import scan_index
-from esper_core.runs.reader import JournalReader
+from esper_core.runs.layout import journal_files
+from esper_core.runs.reader import JournalReader, open_journal
 from esper_core.runs.state import read_record
 from esper_core.semconv.codec import CodecError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from esper_core.events import Payload, TelemetryEvent
     from esper_core.reading.index import UpdateIndex
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
 
     Update = TelemetryEvent[PPOUpdatePayload]
 
-__all__ = ["out_of_order", "sorted_updates", "stream_updates"]
+__all__ = ["out_of_order", "shape_updates", "sorted_updates", "stream_updates"]
+
+_DIVERGENCE: Final = b"esper.ppo.divergence."
+_BITE: Final = 1024 * 1024
 
 
 def stream_updates(run: RunDir, reader: JournalReader | None = None) -> Iterator[Update]:
@@ -47,6 +52,41 @@ def stream_updates(run: RunDir, reader: JournalReader | None = None) -> Iterator
             continue
         if once.passes(event.attempt, payload.update_id) and not attempts.replaced(event.attempt, payload.update_id):
             yield cast("Update", event)
+
+
+def shape_updates(run: RunDir) -> Iterator[PPOUpdatePayload]:
+    """Updates that between them have every head and divergence of a run on disk, whether they count or not.
+
+    Of each attempt the first that has heads, which stay the same within it; of one whose journal has divergences, which
+    an update may have and the next one not, all.
+
+    Raises:
+        JournalError: a file of the journal cannot be read.
+    """
+    paths: dict[int, list[Path]] = {}
+    for item in journal_files(run):
+        paths.setdefault(item.attempt, []).append(item.path)
+    for attempt in sorted(paths):
+        diverges = any(_holds(path, _DIVERGENCE) for path in paths[attempt])
+        for event in JournalReader(run, attempt=attempt).stream():
+            if isinstance(event.payload, PPOUpdatePayload):
+                yield event.payload
+                if event.payload.heads and not diverges:
+                    break
+
+
+def _holds(path: Path, word: bytes) -> bool:
+    """Whether a file holds a word, far cheaper than decoding it."""
+    file = open_journal(path)
+    if file is None:
+        return False
+    with file:
+        kept = b""
+        while bite := file.read(_BITE):
+            if word in kept + bite:
+                return True
+            kept = bite[-len(word) :]
+    return False
 
 
 def sorted_updates(index: UpdateIndex, last: int | None = None) -> Iterator[Update]:

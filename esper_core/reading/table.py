@@ -1,4 +1,4 @@
-"""A run's effective updates as one table: the columns, and how cells are written as CSV and as JSON lines.
+"""A run's effective updates as one table: the columns, their types, and how cells are written as CSV and JSON lines.
 
 Columns derive from the payload's fields, so that a new metric is a new column.
 """
@@ -10,10 +10,11 @@ import datetime as dt
 import json
 import math
 import typing
+from collections import Counter
 from dataclasses import fields
 from typing import TYPE_CHECKING, TextIO
 
-from esper_core.events import EarlyStop, HeadStats, PPOUpdatePayload
+from esper_core.events import Divergence, EarlyStop, HeadStats, PPOUpdatePayload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 
     Update = TelemetryEvent[PPOUpdatePayload]
 
-__all__ = ["columns", "head_columns", "heading", "json_value", "row", "write_csv", "write_jsonl"]
+__all__ = ["CellType", "cell_type", "columns", "heading", "json_value", "row", "write_csv", "write_jsonl"]
 
-_HEAD_PARTS = tuple(item.name for item in fields(HeadStats) if item.name != "name")
+CellType: typing.TypeAlias = "type[int | float | str | bool]"
+_PARTS: typing.Final = {"head": HeadStats, "divergence": Divergence}
+"""What an update has several of, each with a name: columns ``head.NAME.PART`` and ``divergence.NAME.PART``."""
 
 
 def _columns() -> dict[str, Callable[[PPOUpdatePayload], object]]:
@@ -45,37 +48,75 @@ def _columns() -> dict[str, Callable[[PPOUpdatePayload], object]]:
     return found
 
 
+def _cell_types(of: type, prefix: str = "") -> dict[str, CellType]:
+    """The types of a record's scalar fields, those that may be None and literals too."""
+    found: dict[str, CellType] = {}
+    for name, hint in typing.get_type_hints(of).items():
+        options = (hint, *typing.get_args(hint))
+        # bool before int: the first that matches counts, and a literal or an enumeration is text.
+        found[f"{prefix}{name}"] = next((kind for kind in (bool, int, float) if kind in options), str)
+    return found
+
+
 _COLUMNS = _columns()
+_TYPES: typing.Final[dict[str, CellType]] = {
+    "run": str,
+    "attempt": int,
+    "time": str,
+    **_cell_types(PPOUpdatePayload),
+    **_cell_types(EarlyStop, "early_stop."),
+}
+_PART_TYPES: typing.Final = {
+    kind: {name: found for name, found in _cell_types(of).items() if name in {item.name for item in fields(of)}}
+    for kind, of in _PARTS.items()
+}
 
 
 def columns() -> dict[str, Callable[[PPOUpdatePayload], object]]:
     """Columns of an update, by name: every scalar field of the payload, and those of its early stop.
 
-    Head columns depend on the run's heads, see :func:`head_columns`; series (``kl_by_epoch``) have no place in a
-    table and stay in the journal.
+    Columns of heads and divergences depend on the run, see :func:`heading`; series (``kl_by_epoch``) have no place in
+    a table and stay in the journal.
     """
     return dict(_COLUMNS)
 
 
-def head_columns(update: PPOUpdatePayload) -> list[str]:
-    """Columns of an update's heads: ``head.NAME.PART``. They stay the same within an attempt."""
-    return [f"head.{head.name}.{part}" for head in update.heads for part in _HEAD_PARTS]
+def cell_type(column: str) -> CellType:
+    """What the cells of a column hold, where they hold anything. ``time`` is text: ISO 8601, UTC."""
+    kind, _, rest = column.partition(".")
+    if kind in _PART_TYPES and rest:
+        return _PART_TYPES[kind][rest.rpartition(".")[2]]
+    return _TYPES[column]
 
 
-def heading(first_of_attempts: Iterable[PPOUpdatePayload]) -> list[str]:
-    """Every column of runs, of which the first update of each attempt is given."""
-    names = dict.fromkeys(["run", "attempt", "time", *_COLUMNS])
-    for update in first_of_attempts:
-        names.update(dict.fromkeys(head_columns(update)))
-    return list(names)
+def _parts(update: PPOUpdatePayload) -> dict[str, object]:
+    """The cells of an update's heads and divergences; a name given twice is told apart by its place, ``NAME#2``."""
+    cells: dict[str, object] = {}
+    for kind, items in (("head", update.heads), ("divergence", update.divergences)):
+        seen: Counter[str] = Counter()
+        for item in items:
+            seen[item.name] += 1
+            name = item.name if seen[item.name] == 1 else f"{item.name}#{seen[item.name]}"
+            cells.update({f"{kind}.{name}.{part}": getattr(item, part) for part in _PART_TYPES[kind] if part != "name"})
+    return cells
+
+
+def heading(updates: Iterable[PPOUpdatePayload]) -> list[str]:
+    """Every column of runs, given updates that between them have every head and every divergence.
+
+    Heads come before divergences, each in the order in which they appear.
+    """
+    found: dict[str, None] = {}
+    for update in updates:
+        found.update(dict.fromkeys(_parts(update)))
+    return ["run", "attempt", "time", *_COLUMNS, *sorted(found, key=lambda name: name.startswith("divergence."))]
 
 
 def row(event: Update) -> dict[str, object]:
     """One update as cells by column; what was not measured is None."""
     cells: dict[str, object] = {"run": event.run_id, "attempt": event.attempt, "time": _iso(event)}
     cells.update({name: value(event.payload) for name, value in _COLUMNS.items()})
-    for head in event.payload.heads:
-        cells.update({f"head.{head.name}.{part}": getattr(head, part) for part in _HEAD_PARTS})
+    cells.update(_parts(event.payload))
     return cells
 
 

@@ -48,6 +48,30 @@ def four_runs(tmp_path: Path) -> list[str]:
     ]
 
 
+def test_loops_that_differ_in_what_only_their_updates_tell_are_no_seeds_of_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def loop(*heads: str, **plan: Any) -> str:
+        settings = {"run": {"dir": str(tmp_path)}, "ppo": {"clip_range": 0.3}}
+        with monitor("Toy-v0", heads=heads, sinks=["journal"], settings=settings, **plan) as run:
+            run.ppo_update(kl=[[0.01] * max(len(heads), 2)])
+        return str(run.path)
+
+    runs = [loop("a", "b"), loop("a", "b", seed=1), loop("a", "c"), loop("a", granularity="token")]
+    found = compare([open_run(path) for path in runs])
+    assert [len(group.runs) for group in found.groups] == [2, 1, 1]
+    assert found.differing == {
+        "loop.heads": (["a", "b"], ["a", "c"], ["a"]),
+        "loop.granularity": ("step", "step", "token"),
+    }
+    # A loop's learning rate is not Esper's default, and nobody told it.
+    told = {key for key in found.groups[0].config if key.startswith("ppo.")}
+    assert told == {"ppo.target_kl", "ppo.stop_on", "ppo.stop_rule", "ppo.clip_range"}
+    capsys.readouterr()
+    assert main(["eval", runs[0]]) == 64
+    assert "keeps its policy itself" in capsys.readouterr().err
+
+
 def test_seeds_of_one_configuration_are_one_group_with_mean_and_spread(four_runs: list[str]) -> None:
     found = compare([open_run(path) for path in [*four_runs, four_runs[0]]])
     assert [(group.name, len(group.runs)) for group in found.groups] == [("A", 2), ("B", 2)]

@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 from html.parser import HTMLParser
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from esper_core import monitor, open_run
 from esper_core.cli._report_charts import curve
 from esper_core.cli._report_markup import element
 from esper_core.cli.main import main
+from esper_core.reading.series import extremes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,13 +106,33 @@ def test_a_run_without_a_journal_has_its_verdict_and_says_why(tmp_path: Path) ->
     assert open_run(run).verdict().reason in html.unescape(text)
 
 
-def test_a_hundred_thousand_updates_stay_small_and_keep_their_peak() -> None:
+def test_a_hundred_thousand_updates_stay_small_and_keep_peak_and_trough() -> None:
     ids = range(1, 100_001)
-    values = [0.9 if update == 54_321 else 0.01 for update in ids]
+    values = [{54_321: 0.9, 77_777: -0.5}.get(update, 0.01) for update in ids]
     drawn = curve("KL", ids, values, limits={"critical": 0.03}, stopped=list(ids)[::2])
     assert len(drawn) < 100_000
-    assert "0.9000" in drawn
-    assert ">54321<" in drawn
+    text = html.unescape(re.sub(r"<[^>]+>", " ", drawn))
+    assert "From -0.5000 to 0.9000" in text
+    assert re.search(r"54001 to 55000 +0.0100 +0.9000 +500 ", text)
+    assert re.search(r"77001 to 78000 +-0.5000 +0.0100 +500 ", text)
+    heights = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", re.findall(r' d="(M[^"]*h\.1L[^"]*)"', drawn)[0])]
+    assert len(heights) <= 400
+    assert heights.count(max(heights)) == heights.count(min(heights)) == 1
+
+
+def test_joined_updates_keep_their_extremes_in_order() -> None:
+    found = extremes(range(1, 8), [math.nan, 3.0, 1.0, 2.0, 2.0, math.nan, math.nan], 3)
+    assert [group.points for group in found] == [((2, 3.0), (3, 1.0)), ((4, 2.0),), ((7, found[2].low[1]),)]
+    assert math.isnan(found[2].low[1])
+    assert extremes([], [], 3) == []
+    assert [group.low for group in extremes([5, 9], [1.0, math.inf], 9)] == [(5, 1.0), (9, math.inf)]
+
+
+def test_labels_of_limits_close_to_each_other_do_not_overlap() -> None:
+    drawn = curve("KL", [1, 2], [0.1, 0.2], limits={"warning": 0.030, "critical": 0.0301, "stop": 0.0302})
+    places = sorted(float(y) for y in re.findall(r'y="([\d.]+)" class="label">(?:warning|critical|stop)', drawn))
+    assert len(places) == 3
+    assert min(after - before for before, after in pairwise(places)) >= 12
 
 
 def test_without_o_no_foreign_page_is_replaced(

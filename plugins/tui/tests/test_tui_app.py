@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from textual.widgets import DataTable, Input
 
-from esper_core.events import HeadStats
+from esper_core.events import Divergence, HeadStats
 from esper_core.health import KLLimits, format_kl
 from esper_core.reading import open_run
 from esper_core.reading.series import Series
@@ -87,6 +87,24 @@ async def test_what_changed_is_repainted_and_nothing_else(kit: Kit) -> None:
         app.draw()
         assert any(item.startswith("health:") for item in repainted)
         assert not any(item.startswith("sinks:") for item in repainted)
+
+
+async def test_the_panel_of_divergences_comes_with_the_first_one(kit: Kit) -> None:
+    watch = kit.watch(kit.drift(3), now=10)
+    app = app_over(watch)
+    async with app.run_test(size=WIDE) as pilot:
+        await settled(pilot, app)
+        assert "OTHER DIVERGENCES" not in on_screen(app)
+        watched = watch.watched()
+        assert watched is not None
+        assert isinstance(watched.source, MemorySource)
+        reference = Divergence(name="objective/kl", per_step=0.04)
+        watched.source.push([kit.event(kit.update(4, divergences=(reference,)), at=13)])
+        watch.tick()
+        await settled(pilot, app)
+        assert "objective/kl" in on_screen(app)
+        assert "KL(policy || reference_model), k3" in on_screen(app)
+        assert "EVENTS" in on_screen(app)
 
 
 async def test_freeze_step_and_back(kit: Kit) -> None:

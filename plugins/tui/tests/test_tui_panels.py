@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from esper_core.events import HeadStats, PolicyHealthChanged, RunStarted, SinkStatusChanged
+from esper_core.events import Divergence, HeadStats, PolicyHealthChanged, RunStarted, SinkStatusChanged
 from esper_core.health import HealthLevel, KLLimits, RunState, VerdictKind
 from esper_core.reading.account import SinkAccount
 from esper_core.reading.model import Frozen, RunRow
@@ -51,6 +51,19 @@ def nan_update(kit: Kit, number: int) -> Any:
     )
 
 
+def diverging(kit: Kit) -> list[Any]:
+    """Updates 13 and 14 of a run of tokens; the teacher is compared with in the first alone."""
+    reference = Divergence(name="kl", per_decision=0.0042, per_step=0.0441)
+    teacher = Divergence(
+        name="distill\x1b[31m", reference="teacher", estimator="k1", direction="reference_policy", per_step=math.nan
+    )
+    tokens: dict[str, Any] = {"granularity": "token", "explained_variance": None}
+    return [
+        kit.event(kit.update(13, 0.004, divergences=(reference, teacher), **tokens), at=39),
+        kit.event(kit.update(14, 0.004, divergences=(reference,), **tokens), at=42),
+    ]
+
+
 def models(kit: Kit) -> dict[str, ScreenModel]:
     """One model for each state that a screen can be in."""
     calm = [kit.event(kit.started(), at=0), *(kit.event(kit.update(n, 0.004), at=n * 3) for n in range(1, 13))]
@@ -66,13 +79,14 @@ def models(kit: Kit) -> dict[str, ScreenModel]:
         "stale": kit.model(calm, state=RunState.STALE, age=95.0),
         "frozen": kit.model(drift, frozen=Frozen(update_id=30, behind=12)),
         "entropy-by-head": kit.model(calm, head_view="entropy"),
+        "divergences": kit.model([*calm, *diverging(kit)]),
     }
 
 
 # What each panel's golden holds: states, at the sizes that the layouts give the panel. A new row of one panel changes
 # one file here, and the two whole screens.
 LIFE = ("warning", "empty", "warm-up", "healthy-but-stopped", "critical-crashed", "non-finite", "stale", "frozen")
-STATES = (*LIFE, "entropy-by-head")
+STATES = (*LIFE, "entropy-by-head", "divergences")
 PANEL_GOLDENS: dict[str, list[tuple[tuple[str, ...], tuple[int, int]]]] = {
     "banner": [(LIFE, (120, 4)), (("warning", "frozen"), (80, 4)), (("warning",), (60, 4))],
     "health": [
@@ -82,6 +96,7 @@ PANEL_GOLDENS: dict[str, list[tuple[tuple[str, ...], tuple[int, int]]]] = {
     ],
     "plot": [(("warning", "empty", "non-finite"), (53, 12)), (("critical-crashed",), (33, 12))],
     "heads": [(("warning", "empty", "entropy-by-head"), (67, 8)), (("warning",), (80, 5))],
+    "divergences": [(("divergences", "warning"), (53, 6)), (("divergences",), (53, 4)), (("divergences",), (33, 6))],
     "throughput": [(("warning", "empty"), (53, 8)), (("critical-crashed",), (33, 8))],
     "runs": [(("warning", "empty"), (67, 6))],
     "sinks": [(("warning", "empty"), (53, 6)), (("critical-crashed",), (33, 6))],
@@ -159,7 +174,7 @@ def test_every_state_fills_every_size_exactly(kit: Kit, state: str, size: tuple[
 )
 def test_the_size_alone_decides_the_layout(size: tuple[int, int], mode: str) -> None:
     assert mode_of(*size) == mode
-    cells = layout(*size)
+    cells = layout(*size, divergences=True)
     taken = {
         (x, y)
         for cell in cells
@@ -169,6 +184,20 @@ def test_the_size_alone_decides_the_layout(size: tuple[int, int], mode: str) -> 
     assert len(taken) == sum(cell.width * cell.height for cell in cells)  # no panel covers another
     assert max(y for _, y in taken) < max(size[1] - 1, 1)  # the footer's row stays free
     assert all(cell.height >= 1 for cell in cells)
+
+
+def test_a_run_with_divergences_has_their_panel_and_others_have_none(kit: Kit) -> None:
+    shown, calm = models(kit)["divergences"], models(kit)["warning"]
+    text = text_of(shown)
+    assert "OTHER DIVERGENCES" in text
+    assert "KL(policy || reference_model), k3" in text
+    assert "\x1b" not in text
+    assert "OTHER DIVERGENCES" not in text_of(calm)
+    assert shown.verdict.kind is VerdictKind.HEALTHY  # they never set a level, not even NaN
+    zoomed = cell_lines(shown, Cell("health", 0, 0, 80, 40))
+    assert any("KL(teacher || policy), k1, of update 13" in plain_text(item) for item in zoomed)
+    names = [cell.name for cell in layout(120, 35, divergences=True)]
+    assert sorted(set(names)) == sorted(names) == sorted([*PANELS])
 
 
 @pytest.mark.parametrize("name", sorted(PANELS))

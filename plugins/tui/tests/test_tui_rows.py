@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from esper_core.events import HeadStats
 from esper_core.reading.glyphs import LEVELS
-from esper_core.reading.rows import METRICS, metric
+from esper_core.reading.rows import METRICS, absence, metric
 from esper_sink_tui.lines import plain_text
-from esper_sink_tui.panels.health import metric_row
+from esper_sink_tui.panels.health import health_panel, metric_row
 
 if TYPE_CHECKING:
     from conftest import Kit
@@ -89,6 +90,49 @@ def test_rows_before_the_first_update_wait(kit: Kit) -> None:
     state = kit.fed([]).snapshot().tamiyo
     for item in METRICS:
         assert plain_text(metric_row(item, state)).endswith("… wait")
+
+
+def unreported(kit: Kit, count: int, **values: Any) -> Any:
+    """A loop that reports no gradient norm."""
+    events = [kit.event(kit.update(number, grad_norm=None, **values), at=number) for number in range(1, count + 1)]
+    return kit.fed(events).snapshot()
+
+
+def test_a_number_that_a_loop_never_reports_is_not_waited_for(kit: Kit) -> None:
+    row = metric("grad_norm")
+    assert absence(row, unreported(kit, 2), ended=False) == ""  # the judged window is not full: it may come
+    assert absence(row, unreported(kit, 2), ended=True) == "not reported"
+    snapshot = unreported(kit, 3)
+    assert absence(row, snapshot, ended=False) == "not reported"
+    assert absence(metric("value_loss"), snapshot, ended=True) == ""
+    text = plain_text(metric_row(row, snapshot.tamiyo, absent="not reported"))
+    assert "not reported" in text
+    assert "wait" not in text
+    assert plain_text(metric_row(row, snapshot.tamiyo, 30, absent="not reported")).endswith("  not reported")
+    model = kit.model([kit.event(kit.update(number, grad_norm=None), at=number) for number in range(1, 4)])
+    shown = [plain_text(item) for item in health_panel(model, 67, 12)]
+    assert next(item for item in shown if "grad norm" in item).split("│")[1].split() == [
+        "grad",
+        "norm",
+        "—",
+        "not",
+        "reported",
+        "—",
+    ]
+
+
+def test_a_number_reported_now_and_then_is_waited_for(kit: Kit) -> None:
+    events = [
+        kit.event(kit.update(number, grad_norm=1.0 if number == 1 else None), at=number) for number in range(1, 6)
+    ]
+    assert absence(metric("grad_norm"), kit.fed(events).snapshot(), ended=False) == ""
+
+
+def test_an_update_may_say_itself_that_a_number_will_not_come(kit: Kit) -> None:
+    loop = unreported(kit, 1, kl=None, kl_measured="in_loop", kl_last=0.01)
+    assert absence(metric("kl_divergence"), loop, ended=False) == "not reported"
+    density = unreported(kit, 1, entropy_normalised=None, heads=(HeadStats(name="joint", kind="gaussian"),))
+    assert absence(metric("entropy_normalised"), density, ended=False) == "not defined"
 
 
 def test_one_sample_draws_one_sign(kit: Kit) -> None:

@@ -19,7 +19,7 @@ from esper_core.reading.glyphs import VERDICTS
 from esper_core.terminal import one_line
 from esper_sink_tui.feeder import TICK_S, Feeder
 from esper_sink_tui.keys import KEYS, shown
-from esper_sink_tui.layout import Cell, cell_lines, layout, mode_of
+from esper_sink_tui.layout import Cell, cell_lines, has_divergences, layout, mode_of
 from esper_sink_tui.lines import plain_text
 from esper_sink_tui.panels import PANELS
 from esper_sink_tui.theme import THEMES, role_defaults
@@ -103,6 +103,7 @@ class SanctumApp(App[None]):
         self._clock = clock
         self._cells: dict[str, Cell] = {}
         self._zoomed = ""
+        self._diverges = False
         self._seen: tuple[int, int] = (-1, -1)
         self._plot: KLPlot | None = None
         for item in THEMES:
@@ -156,6 +157,9 @@ class SanctumApp(App[None]):
     def draw(self) -> None:
         """Draw the current model."""
         self.model = model = self.watch_runs.model()
+        if has_divergences(model) != self._diverges:
+            self._diverges = not self._diverges
+            self._arrange()
         for name, cell in self._cells.items():
             if name == "plot" and not self.ascii_only:
                 if self._plot is not None and self._plot.is_mounted:
@@ -176,7 +180,7 @@ class SanctumApp(App[None]):
             main.query_one(Footer).display = not small
         except NoMatches:
             return
-        cells = layout(width, height)
+        cells = layout(width, height, divergences=self._diverges)
         if self._zoomed and not small:
             cells = [cells[0], Cell(self._zoomed, 0, 4, width, max(height - 5, 1))]
         self._cells = {cell.name: cell for cell in cells}

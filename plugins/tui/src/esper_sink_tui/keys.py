@@ -63,6 +63,8 @@ GLOSSARY: Final = (
     ("\u00d7 NaN/Inf", "not a number: worse than critical"),
     ("◌ warm-up", "the first 3 updates: a warning is muted, nothing else is"),
     ("… wait", "nothing to judge yet"),
+    ("not reported", "the training loop does not measure this number"),
+    ("not defined", "the entropy of a density has no largest value to compare it with"),
     ("? stale", "no sign of life from the trainer, or no progress (stalled)"),
     ("‖ frozen", "the view does not change; reading continues"),
     ("▴", "this update stopped early"),

@@ -1,7 +1,8 @@
 """Which panels a terminal of a given size shows, and where. Pure: the app, ``--once`` and tests call the same function.
 
 Wide from 100x34, compact from 80x22, banner and health below, one line below 40x6. Heights depend on the size of the
-terminal alone, never on the data: no panel moves between two refreshes.
+terminal alone, never on the data: no panel moves between two refreshes. One place depends on the run: one that has
+divergences has a panel for them beside the events, from the update that first tells of one.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from esper_core.reading.divergences import newest_divergences
 from esper_sink_tui.lines import Line, ascii_line, beside, fit, fit_all
 from esper_sink_tui.panels import PANELS, banner_line
 from esper_sink_tui.panels.runs import runs_line
@@ -18,7 +20,7 @@ from esper_sink_tui.panels.throughput import throughput_line
 if TYPE_CHECKING:
     from esper_core.reading.model import ScreenModel
 
-__all__ = ["Cell", "Mode", "cell_lines", "layout", "mode_of", "screen_lines", "strip_lines"]
+__all__ = ["Cell", "Mode", "cell_lines", "has_divergences", "layout", "mode_of", "screen_lines", "strip_lines"]
 
 Mode: TypeAlias = Literal["wide", "compact", "small", "line"]
 _LEFT = 67
@@ -46,8 +48,8 @@ def mode_of(width: int, height: int) -> Mode:
     return "small"
 
 
-def layout(width: int, height: int, *, footer: int = 1) -> list[Cell]:
-    """The panels and their places; ``footer`` rows at the bottom stay free.
+def layout(width: int, height: int, *, footer: int = 1, divergences: bool = False) -> list[Cell]:
+    """The panels and their places; ``footer`` rows at the bottom stay free, ``divergences``: the run has some.
 
     Below 40x6 there is one cell, ``line``.
     """
@@ -79,8 +81,14 @@ def layout(width: int, height: int, *, footer: int = 1) -> list[Cell]:
         Cell("throughput", left, 16, right, heads),
         Cell("runs", 0, low, left, runs),
         Cell("sinks", left, low, right, runs),
-        Cell("events", 0, low + runs, width, rows - low - runs),
+        *_last_row(low + runs, width, rows - low - runs, divergences=divergences),
     ]
+
+
+def _last_row(y: int, width: int, height: int, *, divergences: bool) -> list[Cell]:
+    if not divergences:
+        return [Cell("events", 0, y, width, height)]
+    return [Cell("events", 0, y, _LEFT, height), Cell("divergences", _LEFT, y, width - _LEFT, height)]
 
 
 def strip_lines(model: ScreenModel, width: int, height: int) -> list[Line]:
@@ -91,7 +99,7 @@ def strip_lines(model: ScreenModel, width: int, height: int) -> list[Line]:
 
 def screen_lines(model: ScreenModel, width: int, height: int, *, ascii_only: bool = False) -> list[Line]:
     """The whole screen as text, without the footer."""
-    cells = layout(width, height, footer=0)
+    cells = layout(width, height, footer=0, divergences=has_divergences(model))
     blocks: dict[int, list[list[Line]]] = {}
     for cell in cells:
         blocks.setdefault(cell.y, []).append(cell_lines(model, cell))
@@ -103,6 +111,11 @@ def screen_lines(model: ScreenModel, width: int, height: int, *, ascii_only: boo
         lines.extend(block)
     lines = fit_all(lines, width, max(len(lines), 1))
     return [ascii_line(item) for item in lines] if ascii_only else lines
+
+
+def has_divergences(model: ScreenModel) -> bool:
+    """Whether a screen shows the panel of divergences."""
+    return bool(newest_divergences(model.snapshot))
 
 
 def cell_lines(model: ScreenModel, cell: Cell) -> list[Line]:

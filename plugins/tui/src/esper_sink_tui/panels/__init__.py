@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from esper_sink_tui.panels.banner import banner, banner_line
+from esper_sink_tui.panels.divergences import divergences_panel
 from esper_sink_tui.panels.events import events_panel
 from esper_sink_tui.panels.heads import heads_panel
 from esper_sink_tui.panels.health import health_panel
@@ -32,6 +33,7 @@ PANELS: Final[dict[str, Callable[[ScreenModel, int, int], list[Line]]]] = {
     "throughput": throughput_panel,
     "runs": runs_panel,
     "sinks": sinks_panel,
+    "divergences": divergences_panel,
     "events": events_panel,
 }
 """The panels by the name that keys, zoom and copy use."""

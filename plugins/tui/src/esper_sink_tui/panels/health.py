@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from esper_core.reading.glyphs import LEVELS, STOP
-from esper_core.reading.rows import METRICS
+from esper_core.reading.glyphs import ABSENT, LEVELS, STOP
+from esper_core.reading.rows import METRICS, absence
 from esper_core.reading.tamiyo import HISTORY
 from esper_core.reading.trend import arrow
 from esper_sink_tui.lines import frame, line, pad
 from esper_sink_tui.panels.details import detail_lines
+from esper_sink_tui.panels.divergences import divergence_lines
 from esper_sink_tui.spark import marks, spark
 
 if TYPE_CHECKING:
@@ -38,10 +39,12 @@ def health_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
     Too narrow for every column, the limits go first and then the sparklines; value and state stay.
     """
     state, room = model.snapshot.tamiyo, width - 4
-    rows = [_header(room), metric_row(METRICS[0], state, room), _stop_row(model.snapshot, room)]
-    rows.extend(metric_row(item, state, room) for item in METRICS[1:])
+    shown = [metric_row(item, state, room, absent=_absent(item, model)) for item in METRICS]
+    rows = [_header(room), shown[0], _stop_row(model.snapshot, room), *shown[1:]]
     if height >= _DETAILED and model.snapshot.last is not None:
         title = f"every number of update {model.snapshot.updates}, attempt {state.attempt}"
+        if others := divergence_lines(model.snapshot):
+            rows.extend([(), line(("other divergences, never a level", "title")), *others])
         rows.extend([(), line((title, "title")), *detail_lines(model.snapshot.last, state, room)])
     return frame("POLICY HEALTH", "z zoom", rows, width, height)
 
@@ -67,8 +70,24 @@ def _header(room: int) -> Line:
     )
 
 
-def metric_row(item: Metric, state: TamiyoState, room: int = _FULL) -> Line:
-    """One metric: its name, its history, its limits and its state."""
+def _absent(item: Metric, model: ScreenModel) -> str:
+    """Why a metric has no value and will hardly get one; empty while it has one or may yet."""
+    return absence(item, model.snapshot, ended=model.life.state.ended)
+
+
+def metric_row(item: Metric, state: TamiyoState, room: int = _FULL, *, absent: str = "") -> Line:
+    """One metric: its name, its history, its limits and its state; ``absent`` says why it has none of them."""
+    if absent and room < _NO_LIMITS:
+        return line((pad(item.name(state), _LABEL), ""), (f"  {absent}", "dim"))
+    if absent:
+        return _columns(
+            room,
+            (pad(item.name(state), _LABEL), ""),
+            (pad(ABSENT, _VALUE, "right"), ""),
+            ((pad(absent, HISTORY + 2), "dim"),),
+            (pad("", _LIMITS), "dim"),
+            (ABSENT, "dim"),
+        )
     sign = LEVELS[item.level(state)]
     history = list(item.history(state))
     lo, hi = item.bounds(state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from esper_sink_tui.widgets.panels import (
+    DivergencesPanel,
     EventsPanel,
     HeadsPanel,
     HealthStatusPanel,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PANEL_WIDGETS",
+    "DivergencesPanel",
     "EventsPanel",
     "HeadsPanel",
     "HealthStatusPanel",
@@ -43,6 +45,7 @@ PANEL_WIDGETS: Final[Mapping[str, type[TextPanel]]] = {
         ThroughputPanel,
         RunsPanel,
         SinksPanel,
+        DivergencesPanel,
         EventsPanel,
         StripPanel,
         OneLine,

@@ -7,6 +7,7 @@ from typing import ClassVar
 from esper_sink_tui.widgets.text_panel import TextPanel
 
 __all__ = [
+    "DivergencesPanel",
     "EventsPanel",
     "HeadsPanel",
     "HealthStatusPanel",
@@ -53,6 +54,12 @@ class SinksPanel(TextPanel, can_focus=True):
     """The sinks' queues, losses and lag."""
 
     panel: ClassVar[str] = "sinks"
+
+
+class DivergencesPanel(TextPanel, can_focus=True):
+    """What the library also calls KL; shown in runs that have it."""
+
+    panel: ClassVar[str] = "divergences"
 
 
 class EventsPanel(TextPanel, can_focus=True):
