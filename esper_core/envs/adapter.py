@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from esper_core import forks
 from esper_core.envs.attributes import layers, vector_attribute
@@ -25,6 +25,7 @@ from esper_core.envs.contract import (
 )
 from esper_core.envs.faults import DEAD_PROCESS, own_fault
 from esper_core.envs.masks import CausalMask, CausalTable, MaskReader, load_causal_mask
+from esper_core.envs.seeds import environment_seeds
 from esper_core.envs.space_text import space_text
 from esper_core.envs.spaces import ObservationRows, heads_of, starts_of
 from esper_core.errors import EnvironmentContractError, EnvironmentUnsupportedError
@@ -44,12 +45,12 @@ def make_task(config: EnvConfig, *, seed: int) -> Task:
 
     Args:
         config: the table ``[env]``.
-        seed: environment i of the first episode is seeded with ``seed + i``.
+        seed: of the environments, see :func:`~esper_core.envs.seeds.environment_seeds`.
     """
     causal = load_causal_mask(config.causal_mask) if config.causal_mask else None
     with forks.Place(f"environment {config.id}"):
         env = vector_env(config, seed)
-    return GymTask(env, name=config.id, seed=seed, causal_mask=causal)
+    return GymTask(env, name=config.id, seed=seed, causal_mask=causal, read_masks=config.masks != "off")
 
 
 class GymTask:
@@ -67,6 +68,7 @@ class GymTask:
         name: the environment's id.
         seed: the seed of the first reset.
         causal_mask: maps actions to the heads that have an effect.
+        read_masks: whether masks are read from ``info``.
 
     Raises:
         EnvironmentUnsupportedError: its spaces, its autoreset mode or its attributes cannot be used.
@@ -79,12 +81,14 @@ class GymTask:
         name: str,
         seed: int = 0,
         causal_mask: CausalMask | None = None,
+        read_masks: bool = True,
     ) -> None:
         _refuse_other_autoreset(env, name)
         self._env = env
         self._name = name
         self._place = forks.Place(f"environment {name}")
         self._seed: int | None = seed
+        self._dead = False
         self._n_envs = int(env.num_envs)
         space = env.single_action_space
         self._heads = heads_of(space, name, vector_attribute(env, "head_names", name))
@@ -103,6 +107,7 @@ class GymTask:
             )
         column = names.index(self._conditioning) if self._conditioning is not None else None
         self._masks = MaskReader(name, self._heads, self._n_envs, column)
+        self._read_masks = read_masks
         self._causal = causal_mask
         self._table: CausalTable | None = None
         table = vector_attribute(env, "causal_table", name)
@@ -157,9 +162,9 @@ class GymTask:
     def reset(self, seed: int | None = None) -> Observation:
         """Reset all environments: each begins a new episode."""
         first, self._seed = self._seed, None
-        result = self._call("reset()", self._env.reset, seed=first if seed is None else seed)
+        result = self._call("reset()", self._env.reset, seed=self._seeds(first if seed is None else seed))
         values, info = reset_of(result, self._name)
-        return self._observation(values, info)
+        return self._observation(values, self._read(info))
 
     def step(self, actions: IntArray) -> StepResult:
         """Take one action (n, heads) in every environment.
@@ -171,7 +176,7 @@ class GymTask:
         taken = chosen[:, 0] if self._discrete else chosen
         result = self._call("step()", self._env.step, taken)
         values, reward, terminated, truncated, info = step_of(result, self._name)
-        info = info_of(info, self._name)
+        info = self._read(info_of(info, self._name))
         terminated, truncated = self._flags("terminated", terminated), self._flags("truncated", truncated)
         return StepResult(
             observation=self._observation(values, info),
@@ -186,13 +191,19 @@ class GymTask:
         """Close the environments."""
         try:
             with self._place:
-                self._env.close()
+                if self._dead:
+                    self._end_processes()
+                else:
+                    self._env.close()
         except DEAD_PROCESS:
-            # The process of an environment ended before: step() or reset() has told it.
-            base = self._env.unwrapped
-            for process in getattr(base, "processes", ()):
-                process.terminate()
-            base.closed = True
+            self._end_processes()
+
+    def _end_processes(self) -> None:
+        """End the others where the process of an environment has ended: step() or reset() has told it."""
+        base = self._env.unwrapped
+        for process in getattr(base, "processes", ()):
+            process.terminate()
+        base.closed = True
 
     # --- what comes in ------------------------------------------------------------------------
 
@@ -207,6 +218,7 @@ class GymTask:
         except BaseException as error:
             if os.getpid() != process:
                 self._place.end(error)
+            self._dead = isinstance(error, DEAD_PROCESS)
             if isinstance(error, KeyboardInterrupt):
                 raise
             fault = own_fault(error, self._name, what, self._env)
@@ -216,6 +228,16 @@ class GymTask:
         if os.getpid() != process:
             self._place.end()
         return answer
+
+    def _seeds(self, seed: int | None) -> int | list[int] | None:
+        """The seed of each environment; a vector environment of another kind gets the number and makes its own."""
+        if seed is None or not isinstance(self._env.unwrapped, SyncVectorEnv | AsyncVectorEnv):
+            return seed
+        return environment_seeds(seed, self._n_envs)
+
+    def _read(self, info: dict[str, Any]) -> dict[str, Any]:
+        """What is read of an info: without masks only the last observations of episodes."""
+        return info if self._read_masks else {key: info[key] for key in ("final_obs",) if key in info}
 
     def _observation(self, values: Any, info: Mapping[str, Any]) -> Observation:
         action, conditional = self._masks.legal(info)
