@@ -62,7 +62,7 @@ def own_fault(
             if process.exitcode is not None
         ]
         return EnvironmentContractError(
-            f"{name}: the worker process of an environment has ended in {what} ({_few(codes) or 'no exit code'})",
+            f"{name}: the process of an environment has ended in {what} ({_few(codes) or 'no exit code'})",
             hint="exit() or a crash of native code ended it; a negative exit code is the number of a signal",
         )
     if broken_by_contract(error):
