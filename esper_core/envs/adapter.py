@@ -32,7 +32,7 @@ from esper_core.errors import EnvironmentContractError, EnvironmentUnsupportedEr
 from esper_core.ppo.task import BoolArray, FloatArray, IntArray, Observation, StepResult, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from esper_core.config.schema import EnvConfig
     from esper_core.ppo.heads import HeadSpec
@@ -50,7 +50,14 @@ def make_task(config: EnvConfig, *, seed: int) -> Task:
     causal = load_causal_mask(config.causal_mask) if config.causal_mask else None
     with forks.Place(f"environment {config.id}"):
         env = vector_env(config, seed)
-    return GymTask(env, name=config.id, seed=seed, causal_mask=causal, read_masks=config.masks != "off")
+    return GymTask(
+        env,
+        name=config.id,
+        seed=seed,
+        causal_mask=causal,
+        read_masks=config.masks != "off",
+        seeded=config.seed_episodes,
+    )
 
 
 class GymTask:
@@ -69,6 +76,7 @@ class GymTask:
         seed: the seed of the first reset.
         causal_mask: maps actions to the heads that have an effect.
         read_masks: whether masks are read from ``info``.
+        seeded: whether each environment stands in a :class:`~esper_core.envs.episodes.SeededEpisodes`.
 
     Raises:
         EnvironmentUnsupportedError: its spaces, its autoreset mode or its attributes cannot be used.
@@ -82,6 +90,7 @@ class GymTask:
         seed: int = 0,
         causal_mask: CausalMask | None = None,
         read_masks: bool = True,
+        seeded: bool = False,
     ) -> None:
         _refuse_other_autoreset(env, name)
         self._env = env
@@ -89,6 +98,7 @@ class GymTask:
         self._place = forks.Place(f"environment {name}")
         self._seed: int | None = seed
         self._dead = False
+        self._back: Observation | None = None
         self._n_envs = int(env.num_envs)
         space = env.single_action_space
         self._heads = heads_of(space, name, vector_attribute(env, "head_names", name))
@@ -108,6 +118,7 @@ class GymTask:
         column = names.index(self._conditioning) if self._conditioning is not None else None
         self._masks = MaskReader(name, self._heads, self._n_envs, column)
         self._read_masks = read_masks
+        self._seeded = seeded
         self._causal = causal_mask
         self._table: CausalTable | None = None
         table = vector_attribute(env, "causal_table", name)
@@ -160,11 +171,37 @@ class GymTask:
         return self._env
 
     def reset(self, seed: int | None = None) -> Observation:
-        """Reset all environments: each begins a new episode."""
+        """Reset all environments: each begins a new episode, but for the first reset after :meth:`go_back`."""
+        if self._back is not None:
+            back, self._back = self._back, None
+            return back
         first, self._seed = self._seed, None
         result = self._call("reset()", self._env.reset, seed=self._seeds(first if seed is None else seed))
         values, info = reset_of(result, self._name)
         return self._observation(values, self._read(info))
+
+    @property
+    def resumable(self) -> bool:
+        """Whether every environment seeds its episodes, so that it can be brought back (``env.seed_episodes``)."""
+        return self._seeded
+
+    def mark(self) -> None:
+        """Remember where every environment is."""
+        self._call("mark()", self._singles().call, "mark")
+
+    def marked(self) -> list[dict[str, Any]]:
+        """Where every environment was at the last mark, see :class:`~esper_core.envs.episodes.SeededEpisodes`."""
+        return list(self._call("marked()", self._singles().call, "marked"))
+
+    def go_back(self, places: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Bring every environment back by playing its episode up to where it was; the next reset begins nothing new.
+
+        Returns:
+            Of each, why it begins the next episode instead; empty where it is back.
+        """
+        self._call("resume_at", self._singles().set_attr, "resume_at", list(places))
+        self._back = self.reset()
+        return list(self._call("lost()", self._singles().call, "lost"))
 
     def step(self, actions: IntArray) -> StepResult:
         """Take one action (n, heads) in every environment.
@@ -201,8 +238,11 @@ class GymTask:
     def _end_processes(self) -> None:
         """End the others where the process of an environment has ended: step() or reset() has told it."""
         base = self._env.unwrapped
-        for process in getattr(base, "processes", ()):
+        processes = getattr(base, "processes", ())
+        for process in processes:
             process.terminate()
+        for process in processes:
+            process.join(1.0)
         base.closed = True
 
     # --- what comes in ------------------------------------------------------------------------
@@ -228,6 +268,10 @@ class GymTask:
         if os.getpid() != process:
             self._place.end()
         return answer
+
+    def _singles(self) -> Any:
+        """The vector environment of single ones, which passes calls on to each."""
+        return self._env.unwrapped
 
     def _seeds(self, seed: int | None) -> int | list[int] | None:
         """The seed of each environment; a vector environment of another kind gets the number and makes its own."""

@@ -38,7 +38,6 @@ Masks: TypeAlias = Literal["auto", "info", "method", "off"]
 """Values of ``env.masks``."""
 
 _LEGAL: Final = ("action_mask", "conditional_action_mask")
-_TAKEN: Final = (*_LEGAL, "causal_mask")
 _AXES: Final = {
     "action_mask": "the choices of all heads one after another",
     "conditional_action_mask": "the choices of conditioning_head, then those of all heads one after another",
@@ -136,7 +135,8 @@ class Gate(gym.Wrapper[Any, Any, Any, Any]):
         self._shape = env.observation_space.shape
         self._dtype = env.observation_space.dtype
         self._shapes = self._mask_shapes() if masks != "off" else {}
-        self._legal, self._taken = (_LEGAL, _TAKEN) if masks != "method" else ((), ("causal_mask",))
+        self._legal: tuple[str, ...] = _LEGAL if masks != "method" else ()
+        self._taken = (*self._legal, "causal_mask")
         self._method = self._mask_method(masks) if masks in {"auto", "method"} else None
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -187,26 +187,20 @@ class Gate(gym.Wrapper[Any, Any, Any, Any]):
         """Add the legal choices that ``action_masks()`` gives, where ``info`` gave none."""
         if self._method is None or "action_mask" in found or "conditional_action_mask" in found:
             return
-        what = "action_masks()"
-        mask = mask_of(what, self._method(), self._shapes["action_mask"], _AXES["action_mask"], self._place)
-        if not np.logical_or.reduceat(mask, self._starts).all():
-            raise EnvironmentContractError(
-                f"{self._place}: {what} leaves a head no legal choice",
-                hint="every head needs one legal choice in every step",
-            )
-        found["action_mask"] = mask
+        found["action_mask"] = mask_of(
+            "action_masks()", self._method(), self._shapes["action_mask"], _AXES["action_mask"], self._place
+        )
 
     def _mask_method(self, masks: Masks) -> Callable[[], Any] | None:
         """The environment's ``action_masks()``; None where it has none and needs none."""
         name = "action_masks"
-        if self._shapes and self.env.has_wrapper_attr(name):
-            self._starts = np.concatenate(([0], np.cumsum(head_sizes(self.env.action_space))[:-1]))
+        if "action_mask" in self._shapes and self.env.has_wrapper_attr(name):
             method = self.env.get_wrapper_attr(name)
             return method if callable(method) else lambda: self.env.get_wrapper_attr(name)
         if masks == "method":
             raise EnvironmentUnsupportedError(
                 f'{self._place} has no {name}(), which env.masks = "method" asks for'
-                if self._shapes
+                if "action_mask" in self._shapes
                 else f'{self._place} has no choices that env.masks = "method" could mask',
                 hint='env.masks = "auto" reads masks where there are any',
             )

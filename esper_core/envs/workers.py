@@ -76,7 +76,7 @@ def in_workers(makers: Sequence[Make], name: str) -> AsyncVectorEnv:
 
 
 class Workers(AsyncVectorEnv):
-    """Gymnasium's, but for errors: what an environment raises in its worker is raised here once, and nothing printed."""
+    """Gymnasium's, but for errors: what an environment raises in its worker is raised here once, nothing is printed."""
 
     def _raise_if_errors(self, successes: Iterable[bool]) -> None:
         """Raise the first error of the lowest environment. Workers that failed have ended."""

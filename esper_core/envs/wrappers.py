@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["NamedWrapper", "load_wrappers"]
 
+_SHOWN: Final = 60
 _GYMNASIUM: Final = "gymnasium.wrappers"
 _FORM: Final = 'write "package.module:Wrapper?key=value&other=[1, 2]", or a name of gymnasium.wrappers alone'
+_NAMED: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _REFUSED: Final = {
     "Autoreset": "the vector environment begins the next episode itself: leave it out",
     "NormalizeObservation": "no checkpoint holds its running statistics, so `esper eval` would show the policy other"
@@ -199,25 +201,21 @@ def _check_arguments(target: Callable[..., Any], arguments: dict[str, Any], plac
         signature = inspect.signature(target)
     except (TypeError, ValueError):  # of native code, say
         return
-    first, *others = [*signature.parameters.values(), None]
-    takes_any = any(item.kind is inspect.Parameter.VAR_KEYWORD for item in signature.parameters.values())
-    if first is None or first.kind is inspect.Parameter.KEYWORD_ONLY:
-        raise EnvironmentUnsupportedError(f"{place} takes no environment", hint="its first parameter is the environment")
-    known = [item.name for item in others if item is not None and item.kind is not inspect.Parameter.VAR_KEYWORD]
+    parameters = list(signature.parameters.values())
+    if not parameters or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
+        raise EnvironmentUnsupportedError(
+            f"{place} takes no environment", hint="its first parameter is the environment"
+        )
+    takes_any = any(item.kind is inspect.Parameter.VAR_KEYWORD for item in parameters)
+    others = [item for item in parameters[1:] if item.kind in _NAMED]
+    known = [item.name for item in others]
     for name in arguments:
         if name not in known and not takes_any:
             raise EnvironmentUnsupportedError(
                 f'{place} has no argument "{name}"{nearest(name, known)}',
                 hint=f"its arguments: {', '.join(known)}" if known else "it takes the environment alone",
             )
-    needed = [
-        item.name
-        for item in others
-        if item is not None
-        and item.default is inspect.Parameter.empty
-        and item.kind in {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
-        and item.name not in arguments
-    ]
+    needed = [item.name for item in others if item.default is inspect.Parameter.empty and item.name not in arguments]
     if needed:
         raise EnvironmentUnsupportedError(
             f"{place} needs {' and '.join(needed)}", hint=f'write "...?{"&".join(f"{name}=..." for name in needed)}"'
@@ -231,6 +229,3 @@ def _one_line(error: BaseException) -> str:
 def _short(space: Any) -> str:
     text = " ".join(str(space).split())
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-_SHOWN: Final = 60
