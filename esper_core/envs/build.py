@@ -158,4 +158,4 @@ def _argument_hint(name: str, said: str) -> str:
     known = [item for item in inspect.signature(make).parameters if item not in {"self", "args", "kwargs"}]
     words = ", ".join(known) or "no arguments"
     close = nearest(wrong[1], known).removeprefix(", ")
-    return f"check [env.kwargs]: {close or f'it takes {words}'}"
+    return f"check env.kwargs.{wrong[1]}: {close or f'it takes {words}'}"

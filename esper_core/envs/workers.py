@@ -35,6 +35,8 @@ _METHOD: Final = "forkserver" if "forkserver" in multiprocessing.get_all_start_m
 _PRELOAD: Final = ["gymnasium", "esper_core.envs.workers", "esper_core.envs.gate", "esper_core.envs.episodes"]
 """Imported once, by the fork server, and not by each worker."""
 _GUARD: Final = 'a script calls esper_core.train() under `if __name__ == "__main__":`, since its workers import it'
+_MOST: Final = 512
+"""Worker processes that one run may start."""
 _ARRIVES_S: Final = 5.0
 """Seconds in which an error arrives that a worker has announced."""
 
@@ -52,6 +54,11 @@ def in_workers(makers: Sequence[Make], name: str) -> AsyncVectorEnv:
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise UsageError(f'{name}: env.vector = "async" cannot start workers while a worker starts', hint=_GUARD)
+    if len(makers) > _MOST:
+        raise EnvironmentUnsupportedError(
+            f'{name}: env.vector = "async" would start {len(makers)} processes for env.n_envs',
+            hint=f'lower env.n_envs to at most {_MOST}, or set env.vector = "sync"',
+        )
     if _METHOD == "forkserver":
         multiprocessing.get_context(_METHOD).set_forkserver_preload(_PRELOAD)
     try:
