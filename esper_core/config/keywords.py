@@ -71,6 +71,10 @@ class EnvTable(TypedDict, total=False):
     n_envs: int
     causal_mask: str
     kwargs: Mapping[str, Any]
+    wrappers: Sequence[str]
+    vector: Literal["sync", "async"]
+    masks: Literal["auto", "info", "method", "off"]
+    seed_episodes: bool
 
 
 class RunTable(TypedDict, total=False):

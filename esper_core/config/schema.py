@@ -116,6 +116,21 @@ class EnvConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str, _doc("module:function that maps actions (n, heads) to a bool mask (n, heads); empty for none")
     ] = ""
     kwargs: Annotated[dict[str, Any], _doc("keyword arguments for the environment")] = field(default_factory=dict)
+    wrappers: Annotated[
+        tuple[str, ...],
+        _doc("around each environment, the innermost first: package.module:Wrapper?key=value, or one of Gymnasium's"),
+    ] = ()
+    vector: Annotated[
+        Literal["sync", "async"],
+        _doc("sync: one environment after another in this process; async: a worker process for each"),
+    ] = "sync"
+    masks: Annotated[
+        Literal["auto", "info", "method", "off"],
+        _doc("legal choices from info, from action_masks(), from either (auto), or none: off reads no mask at all"),
+    ] = "auto"
+    seed_episodes: Annotated[
+        bool, _doc("seed every episode by its number: a resumed run goes on exactly where it was")
+    ] = False
 
 
 class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

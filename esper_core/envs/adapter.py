@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from esper_core import forks
 from esper_core.envs.attributes import layers, vector_attribute
@@ -25,13 +25,14 @@ from esper_core.envs.contract import (
 )
 from esper_core.envs.faults import DEAD_PROCESS, own_fault
 from esper_core.envs.masks import CausalMask, CausalTable, MaskReader, load_causal_mask
+from esper_core.envs.seeds import environment_seeds
 from esper_core.envs.space_text import space_text
 from esper_core.envs.spaces import ObservationRows, heads_of, starts_of
 from esper_core.errors import EnvironmentContractError, EnvironmentUnsupportedError
 from esper_core.ppo.task import BoolArray, FloatArray, IntArray, Observation, StepResult, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from esper_core.config.schema import EnvConfig
     from esper_core.ppo.heads import HeadSpec
@@ -44,12 +45,19 @@ def make_task(config: EnvConfig, *, seed: int) -> Task:
 
     Args:
         config: the table ``[env]``.
-        seed: environment i of the first episode is seeded with ``seed + i``.
+        seed: of the environments, see :func:`~esper_core.envs.seeds.environment_seeds`.
     """
     causal = load_causal_mask(config.causal_mask) if config.causal_mask else None
     with forks.Place(f"environment {config.id}"):
         env = vector_env(config, seed)
-    return GymTask(env, name=config.id, seed=seed, causal_mask=causal)
+    return GymTask(
+        env,
+        name=config.id,
+        seed=seed,
+        causal_mask=causal,
+        read_masks=config.masks != "off",
+        seeded=config.seed_episodes,
+    )
 
 
 class GymTask:
@@ -67,6 +75,8 @@ class GymTask:
         name: the environment's id.
         seed: the seed of the first reset.
         causal_mask: maps actions to the heads that have an effect.
+        read_masks: whether masks are read from ``info``.
+        seeded: whether each environment stands in a :class:`~esper_core.envs.episodes.SeededEpisodes`.
 
     Raises:
         EnvironmentUnsupportedError: its spaces, its autoreset mode or its attributes cannot be used.
@@ -79,12 +89,16 @@ class GymTask:
         name: str,
         seed: int = 0,
         causal_mask: CausalMask | None = None,
+        read_masks: bool = True,
+        seeded: bool = False,
     ) -> None:
         _refuse_other_autoreset(env, name)
         self._env = env
         self._name = name
         self._place = forks.Place(f"environment {name}")
         self._seed: int | None = seed
+        self._dead = False
+        self._back: Observation | None = None
         self._n_envs = int(env.num_envs)
         space = env.single_action_space
         self._heads = heads_of(space, name, vector_attribute(env, "head_names", name))
@@ -103,6 +117,8 @@ class GymTask:
             )
         column = names.index(self._conditioning) if self._conditioning is not None else None
         self._masks = MaskReader(name, self._heads, self._n_envs, column)
+        self._read_masks = read_masks
+        self._seeded = seeded
         self._causal = causal_mask
         self._table: CausalTable | None = None
         table = vector_attribute(env, "causal_table", name)
@@ -155,11 +171,37 @@ class GymTask:
         return self._env
 
     def reset(self, seed: int | None = None) -> Observation:
-        """Reset all environments: each begins a new episode."""
+        """Reset all environments: each begins a new episode, but for the first reset after :meth:`go_back`."""
+        if self._back is not None:
+            back, self._back = self._back, None
+            return back
         first, self._seed = self._seed, None
-        result = self._call("reset()", self._env.reset, seed=first if seed is None else seed)
+        result = self._call("reset()", self._env.reset, seed=self._seeds(first if seed is None else seed))
         values, info = reset_of(result, self._name)
-        return self._observation(values, info)
+        return self._observation(values, self._read(info))
+
+    @property
+    def resumable(self) -> bool:
+        """Whether every environment seeds its episodes, so that it can be brought back (``env.seed_episodes``)."""
+        return self._seeded
+
+    def mark(self) -> None:
+        """Remember where every environment is."""
+        self._call("mark()", self._singles().call, "mark")
+
+    def marked(self) -> list[dict[str, Any]]:
+        """Where every environment was at the last mark, see :class:`~esper_core.envs.episodes.SeededEpisodes`."""
+        return list(self._call("marked()", self._singles().call, "marked"))
+
+    def go_back(self, places: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Bring every environment back by playing its episode up to where it was; the next reset begins nothing new.
+
+        Returns:
+            Of each, why it begins the next episode instead; empty where it is back.
+        """
+        self._call("resume_at", self._singles().set_attr, "resume_at", list(places))
+        self._back = self.reset()
+        return list(self._call("lost()", self._singles().call, "lost"))
 
     def step(self, actions: IntArray) -> StepResult:
         """Take one action (n, heads) in every environment.
@@ -171,7 +213,7 @@ class GymTask:
         taken = chosen[:, 0] if self._discrete else chosen
         result = self._call("step()", self._env.step, taken)
         values, reward, terminated, truncated, info = step_of(result, self._name)
-        info = info_of(info, self._name)
+        info = self._read(info_of(info, self._name))
         terminated, truncated = self._flags("terminated", terminated), self._flags("truncated", truncated)
         return StepResult(
             observation=self._observation(values, info),
@@ -186,13 +228,22 @@ class GymTask:
         """Close the environments."""
         try:
             with self._place:
-                self._env.close()
+                if self._dead:
+                    self._end_processes()
+                else:
+                    self._env.close()
         except DEAD_PROCESS:
-            # The process of an environment ended before: step() or reset() has told it.
-            base = self._env.unwrapped
-            for process in getattr(base, "processes", ()):
-                process.terminate()
-            base.closed = True
+            self._end_processes()
+
+    def _end_processes(self) -> None:
+        """End the others where the process of an environment has ended: step() or reset() has told it."""
+        base = self._env.unwrapped
+        processes = getattr(base, "processes", ())
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(1.0)
+        base.closed = True
 
     # --- what comes in ------------------------------------------------------------------------
 
@@ -207,6 +258,7 @@ class GymTask:
         except BaseException as error:
             if os.getpid() != process:
                 self._place.end(error)
+            self._dead = isinstance(error, DEAD_PROCESS)
             if isinstance(error, KeyboardInterrupt):
                 raise
             fault = own_fault(error, self._name, what, self._env)
@@ -216,6 +268,20 @@ class GymTask:
         if os.getpid() != process:
             self._place.end()
         return answer
+
+    def _singles(self) -> Any:
+        """The vector environment of single ones, which passes calls on to each."""
+        return self._env.unwrapped
+
+    def _seeds(self, seed: int | None) -> int | list[int] | None:
+        """The seed of each environment; a vector environment of another kind gets the number and makes its own."""
+        if seed is None or not isinstance(self._env.unwrapped, SyncVectorEnv | AsyncVectorEnv):
+            return seed
+        return environment_seeds(seed, self._n_envs)
+
+    def _read(self, info: dict[str, Any]) -> dict[str, Any]:
+        """What is read of an info: without masks only the last observations of episodes."""
+        return info if self._read_masks else {key: info[key] for key in ("final_obs",) if key in info}
 
     def _observation(self, values: Any, info: Mapping[str, Any]) -> Observation:
         action, conditional = self._masks.legal(info)

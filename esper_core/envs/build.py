@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from esper_core.config.environments import installed_environments, load_environment
+from esper_core.envs.episodes import SeededEpisodes
 from esper_core.envs.faults import broken_by_contract
 from esper_core.envs.gate import gated
+from esper_core.envs.hints import hint_for_id, hint_for_module
 from esper_core.envs.info import keep_batching
-from esper_core.errors import EnvironmentUnsupportedError, nearest
+from esper_core.envs.workers import in_workers
+from esper_core.envs.wrappers import load_wrappers
+from esper_core.errors import EnvironmentUnsupportedError, EsperError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from gymnasium.envs.registration import EnvSpec
 
     from esper_core.config.schema import EnvConfig
+    from esper_core.envs.wrappers import NamedWrapper
 
     VectorEnv = gym.vector.VectorEnv[Any, Any, Any]
 
@@ -41,16 +49,36 @@ def vector_env(config: EnvConfig, seed: int) -> VectorEnv:
     """
     plugin = load_environment(config.id)
     if plugin is not None:
+        _refuse_single_only(config, "its plugin makes all environments as one")
         make = plugin.make
         return _built(config.id, lambda: _whole(make(num_envs=config.n_envs, seed=seed, **config.kwargs), config.id))
     spec = _spec(config.id)
     if spec.entry_point is None:  # it has only a vectorised form
+        _refuse_single_only(config, "it has only a vectorised form")
         options = {"num_envs": config.n_envs, "vectorization_mode": "vector_entry_point", **config.kwargs}
         return _built(config.id, lambda: _whole(gym.make_vec(spec, **options), config.id))
-    # All other environments are stepped one after another in this process.
-    single = [partial(_single, spec, config.kwargs, config.id, index) for index in range(config.n_envs)]
+    wrappers = load_wrappers(config.wrappers)
+    single = [partial(_single, spec, config, wrappers, index) for index in range(config.n_envs)]
+    if config.vector == "async":
+        return _built(config.id, lambda: in_workers(single, config.id))
     # The observations are copied by whoever keeps them: no copy of the batch is needed.
     return _built(config.id, lambda: SyncVectorEnv(single, copy=False, autoreset_mode=AutoresetMode.SAME_STEP))
+
+
+def _refuse_single_only(config: EnvConfig, why: str) -> None:
+    """Raise for settings that need single environments, where there are none."""
+    asked = {
+        "env.wrappers": config.wrappers,
+        'env.vector = "async"': config.vector == "async",
+        'env.masks = "method"': config.masks == "method",
+        "env.seed_episodes": config.seed_episodes,
+    }
+    first = next((name for name, value in asked.items() if value), None)
+    if first is not None:
+        raise EnvironmentUnsupportedError(
+            f"{first} is for single environments, and {config.id} has none: {why}",
+            hint="leave it out; what the environment itself takes stands in [env.kwargs]",
+        )
 
 
 def _spec(env_id: str) -> EnvSpec:
@@ -59,19 +87,30 @@ def _spec(env_id: str) -> EnvSpec:
         if module:
             importlib.import_module(module)  # registers the module's ids; gymnasium.spec does not import it
         return gym.spec(registered)
+    except ModuleNotFoundError as error:
+        raise EnvironmentUnsupportedError(
+            f'env.id "{env_id}": {error}', hint=hint_for_module(error.name or module)
+        ) from error
     except ImportError as error:
         raise EnvironmentUnsupportedError(f'env.id "{env_id}": {error}', hint="is its package installed?") from error
     except gym.error.Error as error:
         close = nearest(env_id, [*gym.registry, *installed_environments()])
         raise EnvironmentUnsupportedError(
             f'no environment "{env_id}"{close}',
-            hint="an installed environment plugin, a registered Gymnasium id, or package.module:EnvId",
+            hint=hint_for_id(env_id),
         ) from error
 
 
-def _single(spec: EnvSpec, kwargs: dict[str, Any], name: str, index: int) -> gym.Env[Any, Any]:
-    """One environment behind its gate, which replaces Gymnasium's passive checker: that one warns, once."""
-    return gated(gym.make(spec, **{"disable_env_checker": True, **kwargs}), name, index)
+def _single(spec: EnvSpec, config: EnvConfig, wrappers: Sequence[NamedWrapper], index: int) -> gym.Env[Any, Any]:
+    """One environment with its wrappers behind its gate.
+
+    The gate replaces Gymnasium's passive checker: that one warns, once.
+    """
+    env: gym.Env[Any, Any] = gym.make(spec, **{"disable_env_checker": True, **config.kwargs})
+    for wrapper in wrappers:
+        env = wrapper(env)
+    env = gated(env, config.id, index, config.masks)
+    return SeededEpisodes(env) if config.seed_episodes else env
 
 
 def _whole(env: object, name: str) -> VectorEnv:
@@ -90,9 +129,16 @@ def _built(name: str, build: Callable[[], VectorEnv]) -> VectorEnv:
         return build()
     except gym.error.DependencyNotInstalled as error:
         raise EnvironmentUnsupportedError(f"{name} needs a package: {error}") from error
+    except EsperError:
+        raise
     except TypeError as error:
-        hint = "check [env.kwargs]" if "argument" in str(error) else _EXAMINE
+        hint = _argument_hint(name, str(error)) if "argument" in str(error) else _EXAMINE
         raise EnvironmentUnsupportedError(f"{name}: {error}", hint=hint) from error
+    except ImportError as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        raise EnvironmentUnsupportedError(
+            f"{name} cannot be built: {error}", hint=hint_for_module(missing) if missing else _EXAMINE
+        ) from error
     except Exception as error:
         if not broken_by_contract(error):
             raise
@@ -100,3 +146,16 @@ def _built(name: str, build: Callable[[], VectorEnv]) -> VectorEnv:
             f"{name} cannot be built: {type(error).__name__}: {error}",
             hint=_EXAMINE,
         ) from error
+
+
+def _argument_hint(name: str, said: str) -> str:
+    """Where a wrong argument stands, and the nearest right one."""
+    wrong = re.search(r"unexpected keyword argument '(\w+)'", said)
+    entry = getattr(gym.registry.get(name.rpartition(":")[2]), "entry_point", None)
+    if wrong is None or entry is None:
+        return "check [env.kwargs]"
+    make = load_env_creator(entry) if isinstance(entry, str) else entry
+    known = [item for item in inspect.signature(make).parameters if item not in {"self", "args", "kwargs"}]
+    words = ", ".join(known) or "no arguments"
+    close = nearest(wrong[1], known).removeprefix(", ")
+    return f"check env.kwargs.{wrong[1]}: {close or f'it takes {words}'}"

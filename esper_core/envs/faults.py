@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +16,7 @@ from esper_core.errors import EnvironmentContractError, EsperError
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["DEAD_PROCESS", "broken_by_contract", "own_fault"]
+__all__ = ["DEAD_PROCESS", "broken_by_contract", "own_fault", "place_of"]
 
 _ESPER: Final = str(Path(__file__).parents[1])
 _GYMNASIUM: Final = str(Path(gym.__file__).parent)
@@ -23,6 +24,9 @@ _LIBRARIES: Final = (_ESPER, _GYMNASIUM, str(Path(np.__file__).parent))
 _ENVIRONMENTS: Final = tuple(
     str(Path(_GYMNASIUM) / "envs" / kind) for kind in ("box2d", "classic_control", "mujoco", "phys2d", "toy_text")
 )
+_SHOWN: Final = 3
+_ENDS_S: Final = 5.0
+"""Seconds in which a process whose pipe is closed has ended."""
 DEAD_PROCESS: Final = (EOFError, BrokenPipeError, ConnectionResetError)
 """What the pipe to a process raises that has ended."""
 
@@ -44,20 +48,21 @@ def own_fault(
         return inner if isinstance(inner, EsperError) else None
     if isinstance(error, SystemExit):
         return EnvironmentContractError(
-            f"{name} called exit({error.code!r}) in {_place(error.__traceback__) or what}",
+            f"{name} called exit({error.code!r}) in {place_of(error.__traceback__) or what}",
             hint="an environment ends an episode with terminated or truncated, and fails by raising an exception",
         )
     processes = getattr(env.unwrapped, "processes", None)
     if processes and isinstance(error, DEAD_PROCESS):
+        ended = wait([process.sentinel for process in processes], _ENDS_S)
         for process in processes:
-            process.join(1.0)
+            process.join(_ENDS_S if process.sentinel in ended else 0)
         codes = [
             f"environment {row}: exit code {process.exitcode}"
             for row, process in enumerate(processes)
             if process.exitcode is not None
         ]
         return EnvironmentContractError(
-            f"{name}: the process of an environment has ended in {what} ({', '.join(codes) or 'no exit code'})",
+            f"{name}: the process of an environment has ended in {what} ({_few(codes) or 'no exit code'})",
             hint="exit() or a crash of native code ended it; a negative exit code is the number of a signal",
         )
     if broken_by_contract(error):
@@ -78,7 +83,12 @@ def broken_by_contract(error: BaseException) -> bool:
     return libraries and inside and not environments and frames[-1].name != "_raise_if_errors"
 
 
-def _place(trace: TracebackType | None) -> str:
+def place_of(trace: TracebackType | None) -> str:
     """File, line and function of the last frame that is neither ours nor Gymnasium's."""
     frames = [frame for frame in traceback.extract_tb(trace) if not frame.filename.startswith((*_LIBRARIES, "<"))]
     return f"{frames[-1].filename}, line {frames[-1].lineno}, {frames[-1].name}()" if frames else ""
+
+
+def _few(words: list[str]) -> str:
+    more = len(words) - _SHOWN
+    return ", ".join(words[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -8,7 +8,7 @@ steps, which Gymnasium's batching in arrays does not survive.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -28,14 +28,16 @@ from esper_core.envs.spaces import head_sizes, heads_of
 from esper_core.errors import EnvironmentContractError, EnvironmentUnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from esper_core.ppo.task import BoolArray
 
-__all__ = ["Gate", "gated"]
+__all__ = ["Gate", "Masks", "gated"]
+
+Masks: TypeAlias = Literal["auto", "info", "method", "off"]
+"""Values of ``env.masks``."""
 
 _LEGAL: Final = ("action_mask", "conditional_action_mask")
-_TAKEN: Final = (*_LEGAL, "causal_mask")
 _AXES: Final = {
     "action_mask": "the choices of all heads one after another",
     "conditional_action_mask": "the choices of conditioning_head, then those of all heads one after another",
@@ -43,7 +45,7 @@ _AXES: Final = {
 }
 
 
-def gated(env: gym.Env[Any, Any], name: str, index: int) -> Gate:
+def gated(env: gym.Env[Any, Any], name: str, index: int, masks: Masks = "auto") -> Gate:
     """Put a gate around an environment, and one that counts values around the innermost.
 
     Gymnasium's own wrappers (a time limit, say) unpack what the environment returns before the outer gate receives it.
@@ -52,6 +54,7 @@ def gated(env: gym.Env[Any, Any], name: str, index: int) -> Gate:
         env: the environment, with its wrappers.
         name: its id, for messages.
         index: its place in the vector environment, for messages.
+        masks: see :class:`Gate`.
     """
     place = f"{name}, environment {index}"
     inner = env
@@ -59,7 +62,7 @@ def gated(env: gym.Env[Any, Any], name: str, index: int) -> Gate:
         inner = inner.env
     if isinstance(inner, gym.Wrapper):
         inner.env = _Counted(inner.env, place, inner)
-    return Gate(env, place)
+    return Gate(env, place, masks)
 
 
 class _Counted(gym.Wrapper[Any, Any, Any, Any]):
@@ -113,9 +116,15 @@ class Gate(gym.Wrapper[Any, Any, Any, Any]):
     Args:
         env: the environment with all its wrappers.
         place: its id and index, for messages.
+        masks: where masks are read: ``info``; ``method``, sb3-contrib's ``action_masks()`` of the environment or of one
+            of its wrappers, for the legal choices; ``auto``, the method where there is one and ``info`` has no mask;
+            ``off``, nowhere.
+
+    Raises:
+        EnvironmentUnsupportedError: it lacks a space, or the method that ``masks`` names.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], place: str) -> None:
+    def __init__(self, env: gym.Env[Any, Any], place: str, masks: Masks = "auto") -> None:
         super().__init__(env)
         self._place = place
         for what in ("action_space", "observation_space"):
@@ -125,7 +134,10 @@ class Gate(gym.Wrapper[Any, Any, Any, Any]):
                 )
         self._shape = env.observation_space.shape
         self._dtype = env.observation_space.dtype
-        self._shapes = self._mask_shapes()
+        self._shapes = self._mask_shapes() if masks != "off" else {}
+        self._legal: tuple[str, ...] = _LEGAL if masks != "method" else ()
+        self._taken = (*self._legal, "causal_mask")
+        self._method = self._mask_method(masks) if masks in {"auto", "method"} else None
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take one action."""
@@ -139,13 +151,18 @@ class Gate(gym.Wrapper[Any, Any, Any, Any]):
         observation = self._observation(observation)
         if terminated or truncated:
             observation = np.array(observation)
-        masks = {} if type(info) is dict and not info else self._masks(info, _TAKEN)
-        return observation, reward, terminated, truncated, masks
+        found = {} if type(info) is dict and not info else self._masks(info, self._taken)
+        if self._method is not None and not (terminated or truncated):
+            self._ask(found)
+        return observation, reward, terminated, truncated, found
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode. A causal mask is of an action, and none was taken."""
         observation, info = reset_of(self.env.reset(seed=seed, options=options), self._place)
-        return self._observation(observation), self._masks(info, _LEGAL)
+        found = self._masks(info, self._legal)
+        if self._method is not None:
+            self._ask(found)
+        return self._observation(observation), found
 
     def _observation(self, value: Any) -> Any:
         if type(value) is np.ndarray and value.dtype == self._dtype and value.shape == self._shape:
@@ -165,6 +182,29 @@ class Gate(gym.Wrapper[Any, Any, Any, Any]):
                 raise conditional_without_head(self._place)
             masks[key] = mask_of(f'info["{key}"]', value, self._shapes[key], _AXES[key], self._place)
         return masks
+
+    def _ask(self, found: dict[str, BoolArray]) -> None:
+        """Add the legal choices that ``action_masks()`` gives, where ``info`` gave none."""
+        if self._method is None or "action_mask" in found or "conditional_action_mask" in found:
+            return
+        found["action_mask"] = mask_of(
+            "action_masks()", self._method(), self._shapes["action_mask"], _AXES["action_mask"], self._place
+        )
+
+    def _mask_method(self, masks: Masks) -> Callable[[], Any] | None:
+        """The environment's ``action_masks()``; None where it has none and needs none."""
+        name = "action_masks"
+        if "action_mask" in self._shapes and self.env.has_wrapper_attr(name):
+            method = self.env.get_wrapper_attr(name)
+            return method if callable(method) else lambda: self.env.get_wrapper_attr(name)
+        if masks == "method":
+            raise EnvironmentUnsupportedError(
+                f'{self._place} has no {name}(), which env.masks = "method" asks for'
+                if "action_mask" in self._shapes
+                else f'{self._place} has no choices that env.masks = "method" could mask',
+                hint='env.masks = "auto" reads masks where there are any',
+            )
+        return None
 
     def _mask_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the masks that are read; none for an action space without heads, which the adapter refuses."""

@@ -23,14 +23,24 @@ if TYPE_CHECKING:
 
     from esper_core.ppo.task import Task
 
-__all__ = ["Checkpoint", "Checkpointed", "check_environment", "load_checkpoint", "restore", "save_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "Checkpointed",
+    "check_environment",
+    "checkpoint_content",
+    "load_checkpoint",
+    "restore",
+    "save_checkpoint",
+    "write_checkpoint",
+]
 
 FORMAT: Final = 1
+_PLACE: Final = ("base", "episode", "actions", "shown")
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a checkpoint holds. Environments are not in it: a resumed run begins fresh episodes.
+    """What a checkpoint holds. Environments are not in it: a resumed run begins fresh episodes, but for ``places``.
 
     Attributes:
         update_id: the last completed update.
@@ -46,6 +56,10 @@ class Checkpoint:
         state: weights, optimizer and generators.
         environment: the environment's id; empty in files that were written without it.
         spaces: its observation and action space as text; None as above.
+        wrappers: ``[env] wrappers``; None as above.
+        places: where each environment was, see :class:`~esper_core.ppo.boundary.ResumableTask`; empty when they begin
+            fresh episodes.
+        running: return and length so far of each environment's episode; None with empty ``places``.
     """
 
     update_id: int
@@ -61,6 +75,9 @@ class Checkpoint:
     state: dict[str, Any]
     environment: str = ""
     spaces: tuple[str, str] | None = None
+    wrappers: tuple[str, ...] | None = None
+    places: tuple[dict[str, Any], ...] = ()
+    running: list[list[float]] | None = None
 
 
 class Checkpointed(Protocol):
@@ -84,8 +101,12 @@ class Checkpointed(Protocol):
         """Holds its own state of each weight."""
 
 
-def save_checkpoint(
-    path: Path,
+def save_checkpoint(path: Path, agent: Checkpointed, *, folder: Folder | None = None, **counts: Any) -> None:
+    """Write a checkpoint of this moment: :func:`checkpoint_content`, then :func:`write_checkpoint`."""
+    write_checkpoint(path, checkpoint_content(agent, **counts), folder=folder)
+
+
+def checkpoint_content(
     agent: Checkpointed,
     *,
     update_id: int | None = None,
@@ -95,14 +116,11 @@ def save_checkpoint(
     config_digest: str = "",
     environment: str = "",
     spaces: tuple[str, str] | None = None,
-    folder: Folder | None = None,
-) -> None:
-    """Write a checkpoint beside the old one, make it durable, then put it in its place.
-
-    A reader, or a crash at any moment, finds the old file or the new one, never a part.
+    wrappers: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """What a checkpoint holds of this moment: plain values, and the agent's own tensors (copy what must stay).
 
     Args:
-        path: the file.
         agent: what is kept.
         update_id: id of the last update that changed the weights; the agent's own counter by default.
         env_steps: environment steps taken by then.
@@ -111,12 +129,9 @@ def save_checkpoint(
         config_digest: of the whole configuration.
         environment: the environment's id.
         spaces: its observation and action space as text.
-        folder: the file's folder, held open: the file is written there, wherever that is by now.
-
-    Raises:
-        EsperError: it cannot be written. The old file is still there, and nothing is left beside it.
+        wrappers: ``[env] wrappers``.
     """
-    content = {
+    return {
         "format": FORMAT,
         "update_id": agent.updates if update_id is None else update_id,
         "env_steps": env_steps,
@@ -130,6 +145,7 @@ def save_checkpoint(
         "seed": agent.seed,
         "environment": environment,
         "spaces": None if spaces is None else list(spaces),
+        "wrappers": None if wrappers is None else list(wrappers),
         "state": {
             "policy": agent.policy.state_dict(),
             "optimizer": agent.optimizer.state_dict(),
@@ -137,6 +153,21 @@ def save_checkpoint(
             "order": agent.order_generator.get_state(),
         },
     }
+
+
+def write_checkpoint(path: Path, content: dict[str, Any], *, folder: Folder | None = None) -> None:
+    """Write a checkpoint beside the old one, make it durable, then put it in its place.
+
+    A reader, or a crash at any moment, finds the old file or the new one, never a part.
+
+    Args:
+        path: the file.
+        content: see :func:`checkpoint_content`.
+        folder: the file's folder, held open: the file is written there, wherever that is by now.
+
+    Raises:
+        EsperError: it cannot be written. The old file is still there, and nothing is left beside it.
+    """
     try:
         if folder is not None:
             folder.replace(path.name, lambda file: _write(content, file))
@@ -217,6 +248,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
             state=content["state"],
             environment=content.get("environment", ""),
             spaces=_pair(content.get("spaces")),
+            wrappers=msgspec.convert(content.get("wrappers"), tuple[str, ...] | None),
+            places=tuple({key: place[key] for key in _PLACE} for place in content.get("places", ())),
+            running=content.get("running"),
         )
     except (KeyError, TypeError, ValueError, AttributeError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path} lacks what a checkpoint holds: {error}", hint="it may be damaged") from error

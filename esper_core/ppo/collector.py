@@ -122,7 +122,7 @@ class Collector:
 
     def _observation(self) -> Observation:
         if self._current is None:
-            self._current = self._task.reset(self._agent.seed + self._agent.updates)
+            self._current = self._task.reset(_first_seed(self._agent.seed, self._agent.updates))
         return self._current
 
     def _show(self, step: int, observation: Observation) -> None:
@@ -221,3 +221,8 @@ class Collector:
             returns=torch.from_numpy(single[1]).flatten(),
             values=self._values[:-1].flatten(),
         )
+
+
+def _first_seed(seed: int, updates: int) -> int:
+    """The seed of the first reset: an attempt that resumes begins other episodes than the first one did."""
+    return int(np.random.SeedSequence([seed, updates]).generate_state(1)[0]) if updates else seed

@@ -11,7 +11,7 @@ from esper_core.events import EpisodeFinished
 from esper_core.updates import EpisodeSummary, finite_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from esper_core.ppo.task import BoolArray, FloatArray
 
@@ -64,6 +64,17 @@ class EpisodeTracker:
         self._lengths[done] = 0
         self._finished.extend(ended)
         return ended
+
+    @property
+    def running(self) -> tuple[list[float], list[int]]:
+        """Return and length so far of the episode that each environment plays."""
+        return self._returns.tolist(), self._lengths.tolist()
+
+    def go_on(self, running: Sequence[Sequence[float]], rows: Sequence[bool]) -> None:
+        """Go on with the episodes of these environments, see :attr:`running`."""
+        chosen = np.asarray(rows, dtype=bool)
+        self._returns[chosen] = np.asarray(running[0])[chosen]
+        self._lengths[chosen] = np.asarray(running[1], dtype=np.int64)[chosen]
 
     @property
     def mean_100(self) -> float | None:

@@ -48,7 +48,7 @@ def evaluate(agent: PPOAgent, task: Task, *, episodes: int, seed: int, determini
         agent: acts; its sampling generator moves on unless ``deterministic``.
         task: of the agent's shape.
         episodes: at least 1.
-        seed: environment i's first episode is seeded with ``seed + i``.
+        seed: of the environments, see :meth:`Task.reset`.
         deterministic: the likeliest choice instead of a sample.
     """
     share, more = divmod(episodes, task.n_envs)

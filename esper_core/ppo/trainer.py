@@ -6,7 +6,7 @@ import logging
 import signal
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,7 +17,8 @@ from esper_core.events import PPOUpdatePayload, RunStarted
 from esper_core.health import RunState
 from esper_core.installed import CORE, versions_of
 from esper_core.kl import stop_threshold
-from esper_core.ppo.checkpoint import check_environment, restore, save_checkpoint
+from esper_core.ppo.boundary import Boundary, go_back
+from esper_core.ppo.checkpoint import check_environment, checkpoint_content, restore, write_checkpoint
 from esper_core.ppo.collector import Collector
 from esper_core.ppo.episodes import EpisodeTracker
 from esper_core.ppo.rollout import Rollout
@@ -138,7 +139,8 @@ class Trainer:
             ``signal`` attribute, when it has one, is passed on in the result.
         on_progress: called with ``updates=`` and ``env_steps=`` after every step of all environments.
         checkpointer: where checkpoints go; None writes none.
-        resume: continue from here: weights, optimizer, generators, counts. Episodes begin anew.
+        resume: continue from here: weights, optimizer, generators, counts. Episodes begin anew, unless the task's
+            environments can be brought back (``env.seed_episodes``): then nothing differs from a run in one go.
         resumed_from: the attempt that wrote it, for the record.
         run_name: for the record.
     """
@@ -182,6 +184,10 @@ class Trainer:
             episodes=resume.episodes if resume is not None else 0,
             recent=resume.recent_returns if resume is not None else (),
         )
+        self._boundary = Boundary(task, self._content, self._episodes)
+        if resume is not None:
+            for line in go_back(task, self._episodes, resume.places, resume.running):
+                _log.warning("%s", line)
         self._collector = Collector(agent, task, keep_going=self.config.run.keep_going)
 
     def run(self) -> TrainResult:
@@ -189,6 +195,7 @@ class Trainer:
         if self.config.ppo.threads:
             torch.set_num_threads(self.config.ppo.threads)
         self.emitter.emit_run_started(self._run_started())
+        self._boundary.reached()
         result = None
         while result is None:
             result = self._limit_reached() or self._iterate()
@@ -252,8 +259,10 @@ class Trainer:
             return self._result(RunState.FAILED, f"NaN or Inf in update {payload.update_id}: {what}")
         if not payload.non_finite:
             self._good_update = payload.update_id
-            if self._checkpointer is not None:
-                self._checkpointer.completed(self._save)
+        if payload.outcome != "interrupted":
+            self._boundary.reached()
+        if not payload.non_finite and self._checkpointer is not None:
+            self._checkpointer.completed(self._save)
         return self._stopped() if self._should_stop() else None
 
     def _on_step(self, result: StepResult) -> None:
@@ -306,8 +315,11 @@ class Trainer:
         )
 
     def _save(self, path: Path) -> None:
-        save_checkpoint(
-            path,
+        folder = self._checkpointer.folder if self._checkpointer is not None else None
+        write_checkpoint(path, self._boundary.content(), folder=folder)
+
+    def _content(self) -> dict[str, Any]:
+        return checkpoint_content(
             self.agent,
             update_id=self._good_update,
             env_steps=self._env_steps,
@@ -316,7 +328,7 @@ class Trainer:
             config_digest=self._digest,
             environment=self.task.name,
             spaces=self.task.spaces,
-            folder=self._checkpointer.folder if self._checkpointer is not None else None,
+            wrappers=self.config.env.wrappers,
         )
 
     def _run_started(self) -> RunStarted:

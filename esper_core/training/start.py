@@ -151,6 +151,7 @@ def _assemble(
     if resumed is not None:
         checkpoint = load_checkpoint(resumed.directory.checkpoint)
         _refuse_finished(resolved, checkpoint, resumed)
+        _refuse_other_wrappers(checkpoint, config.env.wrappers)
     resolve_device(config.ppo.device)
     # Once before there is an environment, whose number alone may be too large, and once with its spaces.
     refuse_beyond(memory_need(config.ppo, n_envs=config.env.n_envs), memory_bytes())
@@ -184,6 +185,17 @@ def _compare_record(run: Run, environment: str, on_notice: Callable[[str], None]
     on_notice(
         "the checkpoint was written by an earlier version and does not name its environment: "
         f"resumed in {environment} unchecked"
+    )
+
+
+def _refuse_other_wrappers(checkpoint: Checkpoint, wrappers: tuple[str, ...]) -> None:
+    """Raise where the policy learned behind other wrappers, though their spaces may be the same."""
+    if checkpoint.wrappers is None or checkpoint.wrappers == wrappers:
+        return
+    before, now = (", ".join(names) or "no wrapper" for names in (checkpoint.wrappers, wrappers))
+    raise UsageError(
+        f"the checkpoint was trained behind {before}, and this run would go on behind {now}",
+        hint="leave env.wrappers as it was, or begin a new run",
     )
 
 

@@ -59,9 +59,10 @@ def row(name: str, does: str, words: str, *says: str, **more: object) -> None:
     SUITE.append(Hostile(name=name, does=does, words=words, says=says, **more))  # type: ignore[arg-type]  # fields
 
 
-def setting(name: str, does: str, value: str, *says: str, code: int = 64) -> None:
-    """Add a training with one setting that cannot work."""
-    row(f"setting-{name}", does, f"{TRAIN} --sinks '' --set '{value}'", value.partition("=")[0], *says, code=code)
+def setting(name: str, does: str, value: str, *says: str, code: int = 64, more: str = "") -> None:
+    """Add a training with one setting that cannot work (beside another)."""
+    also = f" --set '{more}'" if more else ""
+    row(f"setting-{name}", does, f"{TRAIN} --sinks '' --set '{value}'{also}", value.partition("=")[0], *says, code=code)
 
 
 # --- text from outside ----------------------------------------------------------------------------
@@ -210,6 +211,21 @@ setting("hidden-many", "a thousand layers", f"ppo.hidden=[{','.join(['1'] * 1000
 setting("hidden-wide", "layers of ten million", "ppo.hidden=[10000000,10000000]", "TiB of memory", "lower ppo.hidden")
 setting("rollout", "a rollout beyond memory", "ppo.rollout_steps=1000000000000", "memory", "lower ppo.rollout_steps")
 setting("envs", "a trillion environments", "env.n_envs=1000000000000", "memory", "lower env.n_envs")
+_ENV = 'env.wrappers=["{}"]'
+setting("wrapper-module", "a wrapper of no module", _ENV.format("gymnasium.wrapers:ClipReward"), "gymnasium.wrappers")
+setting("wrapper-name", "a wrapper that does not exist", _ENV.format("ClipRewards"), 'did you mean "ClipReward"')
+setting("wrapper-argument", "a wrapper's unknown argument", _ENV.format("ClipReward?mx_reward=1"), '"max_reward"')
+setting("wrapper-fit", "a wrapper that does not fit", _ENV.format("GrayscaleObservation"), "cannot wrap", "Box")
+setting("wrapper-vector", "a wrapper of vectors", _ENV.format("gymnasium.wrappers.vector:ClipReward"), "single")
+setting("vector", "a way to step that there is not", 'env.vector="threads"', "choices: sync, async")
+setting("masks-method", "masks of a method that is not there", 'env.masks="method"', "has no action_masks()")
+setting(
+    "processes", "ten thousand processes", "env.n_envs=10000", "would start 10000 processes", more='env.vector="async"'
+)
+setting("env-argument", "an unknown argument", "env.kwargs.sutton_barto_rewrd=1", 'did you mean "sutton_barto_reward"')
+_NONE = "ppo --no-config --sinks '' --updates 1 --env"
+row("env-package", "an id whose package is not installed", f"{_NONE} ale_py:ALE/Pong-v5", "pip install ale-py", code=64)
+row("env-namespace", "the same without its module", f"{_NONE} ALE/Pong-v5", "--env ale_py:ALE/Pong-v5", code=64)
 setting("threads", "100,000 threads", "ppo.threads=100000", "1024")
 setting("device-meta", "a device that computes nothing", "ppo.device=meta", '"meta"', "here: auto, cpu")
 setting("device-unknown", "no device", "ppo.device=gpu9", '"gpu9"', "here: auto, cpu")
