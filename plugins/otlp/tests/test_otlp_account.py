@@ -153,7 +153,7 @@ class Handler(BaseHTTPRequestHandler):
     def take(self, step: str, ids: list[tuple[str, int]]) -> None:
         faulty = self.server.faulty
         if step == "hang":
-            faulty.released.wait(20)
+            faulty.released.wait(250)
             self.close_connection = True
         elif step == "reset read":
             faulty.keep(ids, certain=False)
@@ -246,7 +246,7 @@ def serve() -> Iterator[Any]:
             time.sleep(0.05)
             server.shutdown()
         server.server_close()
-        thread.join(5)
+        thread.join(250)
 
 
 @dataclass

@@ -128,7 +128,7 @@ def test_no_error_of_any_fault_holds_it(receiver: Any, fault: Any, caplog: pytes
 def test_user_and_password_of_the_endpoint_are_sent(receiver: Any) -> None:
     host = receiver.url.removeprefix("http://")
     sender = Sender(resolve(OtlpConfig(endpoint=f"http://ann:{QUOTED}@{host}"), {}, "traces"), str)
-    assert sender.send([], 2.0).ok
+    assert sender.send([], 60.0).ok
     sender.close()
     assert receiver.requests[0][1]["authorization"] == f"Basic {BASIC}"
 
@@ -137,7 +137,7 @@ def test_a_proxy_of_the_environment_is_used_with_its_password(receiver: Any, mon
     host = receiver.url.removeprefix("http://")
     monkeypatch.setenv("http_proxy", f"http://ann:{QUOTED}@{host}")
     sender = Sender(resolve(OtlpConfig(endpoint="http://collector.invalid:4318"), {}, "traces"), str)
-    assert sender.send([], 2.0).ok
+    assert sender.send([], 60.0).ok
     sender.close()
     path, headers = receiver.requests[0]
     assert path == "http://collector.invalid:4318/v1/traces"

@@ -146,7 +146,7 @@ def trainers(home: Path, endpoint: str) -> Iterator[Trainers]:
     finally:
         for process in found.running.values():
             process.kill()
-            process.wait(10)
+            process.wait(250)
 
 
 # --- the verdict at Prometheus ------------------------------------------------------------------
