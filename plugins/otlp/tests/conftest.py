@@ -42,10 +42,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if not config.getoption("--account-table", default=False):
         return
     rows = sorted(
-        dict(report.user_properties)["account"]
+        row
         for outcome in ("passed", "failed")
         for report in terminalreporter.getreports(outcome)
-        if report.when == "call" and "account" in dict(report.user_properties)
+        if report.when == "call"
+        for row in dict(report.user_properties).get("account", [])
     )
     terminalreporter.write_line("| fault plan | signal | emitted | delivered | lost | unaccounted | lost, yet there |")
     terminalreporter.write_line("|---|---|---|---|---|---|---|")
