@@ -60,7 +60,7 @@ def test_the_sink_holds_with_the_lowest_exporters(tmp_path: Path) -> None:
     assert seen.stdout.strip() == version
     result = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"),
+            *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "4"),  # they mostly wait
             *("-k", "not test_no_command_and_no_file"),
             *(str(PLUGIN / "tests" / name) for name in (*TESTS, "test_otlp_account.py", "test_otlp_secrets.py")),
         ],
