@@ -39,7 +39,7 @@ def eventually() -> Callable[..., Any]:
     The time is a guard against hanging, far longer than any machine needs: no test is about how fast something is.
     """
 
-    def wait(check: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+    def wait(check: Callable[[], Any], timeout_s: float = 250.0) -> Any:
         until = time.monotonic() + timeout_s
         while not (found := check()):
             assert time.monotonic() < until, "it never came"

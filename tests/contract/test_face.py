@@ -18,7 +18,7 @@ NAMES = ["PPOAgent", "Run", "Session", "__version__", "monitor", "open_run", "tr
 
 
 def _python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -105,7 +105,7 @@ def test_an_editor_knows_the_face(tmp_path: Path) -> None:
     # Without what is installed: torch alone takes a minute to be read.
     words = ["--strict", "--cache-dir", str(tmp_path / "cache"), "--no-site-packages", "--ignore-missing-imports"]
     words = [sys.executable, "-m", "mypy", *words, "--follow-imports", "silent", str(program)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=250, check=False)
     said = re.findall(r"program\.py:(\d+): (error: .*|note: Revealed .*)", done.stdout)
     assert [int(line) for line, _ in said] == [3, 4, 5, 6], done.stdout
     for (_, words_of_line), expected in zip(said, ("Run", "target_kll", "updatess", "tarin"), strict=True):

@@ -47,7 +47,7 @@ class Told:
 
 def esper(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "esper_core", *words], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "esper_core", *words], capture_output=True, text=True, timeout=250, check=False
     )
 
 

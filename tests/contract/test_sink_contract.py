@@ -67,7 +67,7 @@ class NeverCloses:
 
     @hookimpl
     def esper_sink_closed(self, reason: CloseReason) -> None:
-        self.released.wait(60)
+        self.released.wait(250)
 
 
 def _contract(cls: type, **attributes: Any) -> SinkContract:

@@ -43,7 +43,7 @@ class Copy:
     def run(self, *words: str) -> str:
         env = os.environ | {"PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(
-            [sys.executable, *words], cwd=self.folder, env=env, capture_output=True, text=True, timeout=100, check=False
+            [sys.executable, *words], cwd=self.folder, env=env, capture_output=True, text=True, timeout=250, check=False
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

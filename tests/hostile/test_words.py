@@ -176,7 +176,7 @@ class Place:
         with contextlib.suppress(OSError):
             self.stream.close()
         if self._reader is not None:
-            self._reader.join(60)
+            self._reader.join(250)
             return self._arrived.decode(self._encoding).replace("\r\n", "\n")
         return self._file.read_bytes().decode(self._encoding) if self._file.is_file() else ""
 

@@ -41,7 +41,7 @@ def test_the_page_s_environment_trains_and_shows(tmp_path: Path) -> None:
             env=dict(os.environ) | {"PYTHONPATH": str(site)},
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=250,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -180,7 +180,7 @@ def test_prometheus_scrapes_every_gauge_with_its_run_and_no_ratio_of_a_loss(emit
     seen: list[str] = []
 
     def scrape(sink: Any) -> None:
-        with urllib.request.urlopen(f"http://127.0.0.1:{sink.port}/metrics", timeout=60) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{sink.port}/metrics", timeout=250) as answer:
             seen.append(answer.read().decode())
 
     run = emitted("Prometheus", PROMETHEUS, {}, scrape)

@@ -266,7 +266,7 @@ class Hanging(Records):
     gate = threading.Event()
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
-        self.gate.wait(60)
+        self.gate.wait(250)
 
 
 class BringsFailing:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     StartPython = Callable[..., subprocess.Popen[str]]
 
 DRIFT = Path(__file__).parents[2] / "docs" / "examples" / "runs" / "drift"
-DEADLINE_S = 120
+DEADLINE_S = 250
 
 RECORDER = """
 from pathlib import Path

@@ -183,7 +183,7 @@ def echo() -> Iterator[tuple[str, list[bytes]]]:
     yield f"127.0.0.1:{server.server_address[1]}", handler.bodies
     server.shutdown()
     server.server_close()
-    thread.join(5)
+    thread.join(250)
 
 
 def configuration(folder: Path) -> str:
@@ -422,10 +422,10 @@ def test_the_viewers_listener_tells_no_token(tmp_path: Path) -> None:
         (f"/v1/nothing?token={quote(SECRET, safe='')}", SECRET),
         ("/v1/metrics", SECRET),
     ):
-        client = http.client.HTTPConnection(host, timeout=60)
+        client = http.client.HTTPConnection(host, timeout=250)
         client.request("POST", path, b"{}", {"authorization": f"Bearer {sent}", "content-type": "application/json"})
         assert not leaks(client.getresponse().read().decode())
         client.close()
     viewer.send_signal(signal.SIGINT)
-    rest = viewer.communicate(timeout=60)[0]
+    rest = viewer.communicate(timeout=250)[0]
     assert not leaks(first + rest)

@@ -38,7 +38,7 @@ def test_a_loop_of_ones_own_is_judged_by_the_kl_it_emits_and_by_its_limits(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 pytest.importorskip("esper_sink_journal", reason="a run on disk needs the journal")
 pytest.importorskip("esper_sink_console", reason="the lines of updates are the console's")
 
-DEADLINE_S = 120.0
+DEADLINE_S = 250.0
 ENDLESS = ["ppo", "--env", "CartPole-v1", "--preset", "none", "--steps", "0"]
 TINY = ["--set", "ppo.rollout_steps=16", "--set", "env.n_envs=2", "--set", "ppo.minibatch_size=16"]
 STUCK = """
@@ -84,12 +84,12 @@ class Running:
     def end(self) -> int:
         """Wait for the end; a signal that killed it is negative."""
         code = self.process.wait(DEADLINE_S)
-        self._reader.join(5)
+        self._reader.join(DEADLINE_S)
         return code
 
     def close(self) -> None:
         """Close the pipe."""
-        self._reader.join(5)
+        self._reader.join(DEADLINE_S)
         if self.process.stdout is not None:
             self.process.stdout.close()
 

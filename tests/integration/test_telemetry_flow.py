@@ -188,7 +188,7 @@ class Terminal:
         )
         os.close(worker)
 
-    def wait_for(self, text: str, timeout_s: float = 60.0) -> bytes:
+    def wait_for(self, text: str, timeout_s: float = 250.0) -> bytes:
         """Read until a text was drawn."""
         deadline = time.monotonic() + timeout_s
         while text.encode() not in self.seen:
@@ -205,7 +205,7 @@ class Terminal:
         os.write(self.master, keys.encode())
 
     def close(self) -> int:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 250
         while self.process.poll() is None and time.monotonic() < deadline:
             self.read(0.1)
         if self.process.poll() is None:
@@ -222,7 +222,7 @@ def stop_trainer(base: Path) -> int:
     assert record is not None
     with contextlib.suppress(ProcessLookupError):
         os.kill(record.pid, signal.SIGTERM)
-    for _ in range(1200):
+    for _ in range(5000):
         now = read_record(find_run("latest", base))
         if now is not None and now.state.ended:
             break
@@ -240,7 +240,7 @@ def test_esper_ppo_with_the_viewer_in_front_detaches_and_training_goes_on(tmp_pa
         assert terminal.close() == 0
         assert b"training goes on" in terminal.seen
         before = open_run("latest", tmp_path).last_updates(1)[0].payload.update_id
-        for _ in range(600):
+        for _ in range(2500):
             if open_run("latest", tmp_path).last_updates(1)[0].payload.update_id > before:
                 break
             time.sleep(0.1)
@@ -258,7 +258,7 @@ def test_a_closed_terminal_ends_the_viewer_and_not_the_training(tmp_path: Path) 
         terminal.wait_for("LIVE")
         os.close(terminal.master)  # the SSH session is gone
         os.killpg(terminal.process.pid, signal.SIGHUP)
-        terminal.process.wait(60)
+        terminal.process.wait(250)
         assert open_run("latest", tmp_path).state is RunState.LIVE
         other = Terminal(["sanctum", "--dir", str(tmp_path)])
         other.wait_for("LIVE")

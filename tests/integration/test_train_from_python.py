@@ -113,7 +113,7 @@ def _script(here: Path, code: str, *, check: bool = True) -> subprocess.Complete
         cwd=here,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
         check=False,
     )
     if check:
@@ -169,7 +169,7 @@ def test_it_writes_what_the_command_writes(here: Path) -> None:
     for setting in ("env.n_envs=2", "ppo.rollout_steps=16", "ppo.minibatch_size=16"):
         words += ["--set", setting]
     command = [sys.executable, "-m", "esper_core", "ppo", *words]
-    subprocess.run(command, cwd=here, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, cwd=here, check=True, capture_output=True, timeout=250)
     first, second = (esper_core.open_run(path) for path in sorted((here / "python").iterdir()))
     assert first.config == second.config
     assert first.summary is not None

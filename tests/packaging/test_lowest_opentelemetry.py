@@ -44,7 +44,7 @@ def test_codec_emitter_and_instrumentation_hold_with_the_lowest_sdk(tmp_path: Pa
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(old), *packages],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=250,
         check=False,
     )
     if install.returncode and not os.environ.get("CI"):
@@ -69,7 +69,7 @@ def test_codec_emitter_and_instrumentation_hold_with_the_lowest_sdk(tmp_path: Pa
         text=True,
         env=env,
         cwd=ROOT,
-        timeout=240,
+        timeout=250,
         check=False,
     )
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import struct
@@ -28,10 +29,11 @@ __all__ = ["Browser", "Picture", "free_port", "opened", "picture"]
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port for a program that must be told one: none that the system gives out by itself to somebody else."""
+    while True:
+        port = random.SystemRandom().randrange(12_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def _chrome() -> str:
@@ -67,7 +69,7 @@ def opened(width: int = 960, height: int = 760) -> Iterator[Browser]:
             with contextlib.suppress(OSError):
                 browser.command("DELETE", "")
         process.terminate()
-        process.wait(10)
+        process.wait(250)
 
 
 def _command(method: str, url: str, body: Any = None) -> Any:

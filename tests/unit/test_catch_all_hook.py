@@ -144,13 +144,13 @@ class Held(RecordingSink):
 
     def hold(self, harness: SinkHarness) -> None:
         harness.send(make_event(make_update(1)))
-        assert self.busy.wait(30)
+        assert self.busy.wait(250)
 
     @hookimpl
     def esper_event(self, event: Any) -> None:
         self.events.append(event)
         self.busy.set()
-        assert self.go.wait(30)
+        assert self.go.wait(250)
 
 
 # --- at load ------------------------------------------------------------------------------------

@@ -615,7 +615,7 @@ def test_readers_that_collect_while_the_trainer_emits_lose_and_double_nothing() 
         pipeline.update(update_payload(number))
     done.set()
     for thread in threads:
-        thread.join(timeout=10)
+        thread.join(timeout=250)
         assert not thread.is_alive()
     assert pipeline.value("esper.ppo.early_stops") == 200
     assert pipeline.points()["esper.ppo.head.kl_divergence"][0].count == 200

@@ -634,9 +634,9 @@ def test_ranks_that_share_a_rollout_learn_as_one(bandit: Any) -> None:
 
         def _gather(self, value: torch.Tensor) -> torch.Tensor:
             self.slots[self.local.rank] = value
-            self.barrier.wait(20)
+            self.barrier.wait(250)
             both = torch.stack([slot for slot in self.slots if slot is not None])
-            self.barrier.wait(20)
+            self.barrier.wait(250)
             return both
 
         def sum(self, value: torch.Tensor) -> torch.Tensor:
@@ -660,7 +660,7 @@ def test_ranks_that_share_a_rollout_learn_as_one(bandit: Any) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(250)
     assert torch.equal(results[0][1], results[1][1])
     torch.testing.assert_close(results[0][1], weights(whole), rtol=1e-4, atol=1e-5)
     for name in ("approx_kl", "kl_joint", "policy_loss", "value_loss", "advantage_std", "steps", "slot/kl"):

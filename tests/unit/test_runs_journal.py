@@ -186,7 +186,7 @@ def test_two_readers_at_once_see_everything(run: RunDir) -> None:
     writer.close()
     done.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(250)
     assert seen == [list(range(1, total + 1))] * 2
 
 

@@ -262,7 +262,7 @@ def _on_terminal(code: str, columns: int) -> str:
     os.close(slave)
     written = b""
     answered = False
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 250
     while time.monotonic() < deadline:
         if select.select([master], [], [], 0.2)[0]:
             try:
@@ -275,7 +275,7 @@ def _on_terminal(code: str, columns: int) -> str:
         if not answered and "━" in written.rpartition(b"printed to stderr")[2].decode(errors="ignore"):
             os.write(master, b"\n")
             answered = True
-    process.wait(60)
+    process.wait(250)
     with contextlib.suppress(OSError):
         os.close(master)
     return written.decode()

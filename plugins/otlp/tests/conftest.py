@@ -42,10 +42,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if not config.getoption("--account-table", default=False):
         return
     rows = sorted(
-        dict(report.user_properties)["account"]
+        row
         for outcome in ("passed", "failed")
         for report in terminalreporter.getreports(outcome)
-        if report.when == "call" and "account" in dict(report.user_properties)
+        if report.when == "call"
+        for row in dict(report.user_properties).get("account", [])
     )
     terminalreporter.write_line("| fault plan | signal | emitted | delivered | lost | unaccounted | lost, yet there |")
     terminalreporter.write_line("|---|---|---|---|---|---|---|")
@@ -164,7 +165,7 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
             answer = receiver.script.pop(0) if receiver.script else receiver.answer
             if answer == "hang":
                 receiver.hanging += 1
-                receiver.released.wait(60)
+                receiver.released.wait(250)
                 receiver.hanging -= 1
                 self.close_connection = True
                 return
@@ -205,7 +206,7 @@ def receiver() -> Iterator[Receiver]:
     found.released.set()
     server.shutdown()
     server.server_close()
-    thread.join(5)
+    thread.join(250)
 
 
 @pytest.fixture
@@ -239,7 +240,7 @@ def update() -> Callable[..., TelemetryEvent[PPOUpdatePayload]]:
     return make
 
 
-def eventually(check: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+def eventually(check: Callable[[], Any], timeout_s: float = 250.0) -> Any:
     """Wait until a check holds; the time guards against hanging."""
     until = time.monotonic() + timeout_s
     while time.monotonic() < until:

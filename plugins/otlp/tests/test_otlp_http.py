@@ -33,7 +33,7 @@ VARIABLE = "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER"
 
 
 def sender(url: str, **table: Any) -> Sender:
-    return Sender(resolve(OtlpConfig(endpoint=url, timeout_s=2.0, **table), {}, "traces"), str)
+    return Sender(resolve(OtlpConfig(endpoint=url, timeout_s=60.0, **table), {}, "traces"), str)
 
 
 def test_a_credential_provider_renews_its_token(receiver: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,10 +47,10 @@ def test_a_credential_provider_renews_its_token(receiver: Any, tmp_path: Path, m
     monkeypatch.setenv(VARIABLE, "ours")
     receiver.answer = 401
     made = sender(receiver.url)
-    assert not made.send([], 2.0).ok
+    assert not made.send([], 60.0).ok
     assert [headers["authorization"] for _, headers in receiver.requests] == ["old", "fresh"]
     receiver.answer = 200
-    assert made.send([], 2.0).ok
+    assert made.send([], 60.0).ok
     made.close()
 
 
@@ -67,7 +67,7 @@ def test_one_request_for_each_export_whatever_the_answer(receiver: Any, status: 
     receiver.answer = status
     receiver.headers = {"location": receiver.url, "retry-after": "0.1"}
     made = sender(receiver.url)
-    answer = made.send([], 2.0)
+    answer = made.send([], 60.0)
     made.close()
     assert not answer.ok
     assert answer.code == f"HTTP {status}"
@@ -79,7 +79,7 @@ def test_one_request_for_each_export_whatever_the_answer(receiver: Any, status: 
 def test_retry_after_is_a_number_or_nothing(receiver: Any, value: str, seconds: float | None) -> None:
     receiver.answer, receiver.headers = 503, {"retry-after": value}
     made = sender(receiver.url)
-    assert made.send([], 2.0).retry_after_s == seconds
+    assert made.send([], 60.0).retry_after_s == seconds
     made.close()
 
 
@@ -98,6 +98,6 @@ def test_the_endpoints_path_is_kept_and_the_environment_is_not_read_again(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:9/elsewhere")
     made = sender(f"{receiver.url}/otlp")
-    assert made.send([], 2.0).ok
+    assert made.send([], 60.0).ok
     made.close()
     assert receiver.requests[0][0] == "/otlp/v1/traces"

@@ -58,17 +58,17 @@ class Rig:
 
             meter.create_observable_gauge("esper.ppo.last.kl_divergence", [observe])
             meter.create_observable_gauge("esper.run.heartbeat", [observe])
-        where = resolve(OtlpConfig(endpoint=receiver.url, timeout_s=20.0), {}, "metrics")
+        where = resolve(OtlpConfig(endpoint=receiver.url, timeout_s=60.0), {}, "metrics")
         self.exporter = Exporter(
             *("metrics", Sender(where, str), self.source),
-            timeout_s=20.0,
+            timeout_s=60.0,
             batch_bytes=1 << 20,
             on_change=lambda _: None,
         )
         self.exporter.start()
 
     def close(self) -> None:
-        self.exporter.close(60)
+        self.exporter.close(250)
 
 
 @pytest.fixture

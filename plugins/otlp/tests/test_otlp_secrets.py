@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import logging
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from esper_core import masking
+from esper_core.cli.main import main
+from esper_core.errors import EXIT_FAILED, EXIT_OK
 from esper_core.hooks import Secret, redact
 from esper_core.masking import learn_setting
 from esper_sink_otlp.config import OtlpConfig
@@ -18,6 +18,7 @@ from esper_sink_otlp.sender import Sender
 from esper_sink_otlp.settings import resolve
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 CANARY = "canary-7c3e/+x"
@@ -25,22 +26,28 @@ QUOTED = "canary-7c3e%2F%2Bx"
 BASIC = base64.b64encode(f"ann:{CANARY}".encode()).decode()
 FORMS = (CANARY, QUOTED, BASIC, "canary-7c3e")
 
+TINY = ("--no-config", "--env", "CartPole-v1", "--set", "ppo.rollout_steps=16", "--set", "env.n_envs=2")
+
 
 def leaks(text: str) -> list[str]:
     return [form for form in FORMS if form in text]
 
 
-def esper(*words: str, env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    return subprocess.run(
-        [sys.executable, "-m", "esper_core", *words],
-        capture_output=True,
-        text=True,
-        env={**clean, "NO_COLOR": "1", "ESPER_RUN__DIR": str(cwd / "runs"), **env},
-        cwd=cwd,
-        timeout=250,
-        check=False,
-    )
+@pytest.fixture
+def esper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """Run a command as a process does, which knows no secret at its start: its exit code, and all that it printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def run(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(masking, "_known", frozenset())
+        monkeypatch.setattr(masking, "_pattern", None)
+        code = main(list(words))
+        return code, "".join(capfd.readouterr())
+
+    return run
 
 
 def places(url: str) -> dict[str, dict[str, str]]:
@@ -74,23 +81,27 @@ def places(url: str) -> dict[str, dict[str, str]]:
     }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("place", places(""))
-def test_no_command_and_no_file_holds_it(receiver: Any, tmp_path: Path, place: str) -> None:
+def test_no_command_and_no_file_holds_it(
+    receiver: Any,
+    tmp_path: Path,
+    esper: Callable[..., tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+) -> None:
     """A receiver that quotes the secret back is the worst case: errors quote the receiver."""
     sent = BASIC if place in {"proxy", "password", "password in the table"} else f"?key={QUOTED} Bearer {CANARY}"
     receiver.answer, receiver.echo = 404, f"no such path, with {sent}"
-    env = places(receiver.url)[place] | {"ESPER_OTEL__EVENTS": "both"}
-    where = ("--no-config", "--env", "CartPole-v1", "--updates", "2", "--sinks", "console,journal,otlp")
-    done = [
-        esper("ppo", *where, env=env, cwd=tmp_path),
-        esper("sinks", "check", "--sinks", "otlp", env=env, cwd=tmp_path),
-        esper("config", "show", env=env, cwd=tmp_path),
-    ]
-    assert [item.returncode for item in done[:2]] == [0, 1], done[0].stderr
-    assert "404" in done[1].stdout
-    for item in done:
-        assert not leaks(item.stdout + item.stderr), item.args
+    for name, value in {**places(receiver.url)[place], "ESPER_OTEL__EVENTS": "both"}.items():
+        monkeypatch.setenv(name, value)
+    trained, said = esper("ppo", *TINY, "--updates", "2", "--sinks", "console,journal,otlp")
+    assert trained == EXIT_OK, said
+    assert not leaks(said)
+    checked, said = esper("sinks", "check", "--sinks", "otlp")
+    assert checked == EXIT_FAILED
+    assert "404" in said
+    assert not leaks(said)
+    assert not leaks(esper("config", "show")[1])
     assert {path.partition("?")[0].rpartition("/")[2] for path, _ in receiver.requests} == {"traces", "metrics", "logs"}
     files = [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
     assert {"trainer.log", "run.json", "summary.json", "config.toml"} <= {path.name for path in files}
@@ -128,7 +139,7 @@ def test_no_error_of_any_fault_holds_it(receiver: Any, fault: Any, caplog: pytes
 def test_user_and_password_of_the_endpoint_are_sent(receiver: Any) -> None:
     host = receiver.url.removeprefix("http://")
     sender = Sender(resolve(OtlpConfig(endpoint=f"http://ann:{QUOTED}@{host}"), {}, "traces"), str)
-    assert sender.send([], 2.0).ok
+    assert sender.send([], 60.0).ok
     sender.close()
     assert receiver.requests[0][1]["authorization"] == f"Basic {BASIC}"
 
@@ -137,7 +148,7 @@ def test_a_proxy_of_the_environment_is_used_with_its_password(receiver: Any, mon
     host = receiver.url.removeprefix("http://")
     monkeypatch.setenv("http_proxy", f"http://ann:{QUOTED}@{host}")
     sender = Sender(resolve(OtlpConfig(endpoint="http://collector.invalid:4318"), {}, "traces"), str)
-    assert sender.send([], 2.0).ok
+    assert sender.send([], 60.0).ok
     sender.close()
     path, headers = receiver.requests[0]
     assert path == "http://collector.invalid:4318/v1/traces"

@@ -60,7 +60,7 @@ def run_updates(session: Session, count: int = 3) -> PrometheusSink:
 
 def read(url: str, accept: str = "") -> str:
     request = urllib.request.Request(url, headers={"Accept": accept} if accept else {})
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=250) as answer:
         text: str = answer.read().decode()
     return text
 
@@ -102,7 +102,7 @@ def test_a_page_read_from_many_threads_has_every_series_each_time_and_none_twice
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join(250)
     assert [len(lines) for lines in found] == [once] * 8
     keys = [line.rpartition(" ")[0] for line in found[0]]
     assert len(set(keys)) == len(keys)
@@ -121,7 +121,7 @@ def test_the_end_waits_for_a_scrape_that_reads_how_the_run_ended(tmp_path: Path)
 
         thread = threading.Thread(target=scrape)
         thread.start()
-    thread.join(60)
+    thread.join(250)
     assert not thread.is_alive()
     assert not [item for item in session.report.sinks if item.cut_off or item.lost or item.failures]
     with pytest.raises(OSError, match="refused"):

@@ -125,7 +125,7 @@ def test_an_unknown_run_names_the_nearest(kit: Kit, tmp_path: Path) -> None:
 
 def said(out: io.StringIO, text: str) -> None:
     """Wait until a text was printed."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 250
     while text not in out.getvalue():
         assert time.monotonic() < deadline, out.getvalue()
         time.sleep(0.02)
@@ -145,7 +145,7 @@ def test_lines_until_the_run_ends(kit: Kit, tmp_path: Path) -> None:
     kit.journal(run, [kit.event(kit.update(5, 0.04), at=9)]).close()
     said(out, "✖ crit")
     kit.record(run, state=RunState.DONE)
-    follower.join(10)
+    follower.join(250)
     assert codes == [2]
     lines = out.getvalue().splitlines()
     assert "● HEALTHY  KL 0.0040" in lines[0]
@@ -246,7 +246,7 @@ def test_without_a_terminal_the_child_is_followed_in_lines(
 
 
 def test_only_a_process_that_is_surely_the_trainer_is_stopped(kit: Kit, tmp_path: Path) -> None:
-    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
         run = stored(kit, tmp_path, "run-a", [0.004], pid=sleeper.pid, process_start=0)
         watch = Watch()
@@ -260,7 +260,7 @@ def test_only_a_process_that_is_surely_the_trainer_is_stopped(kit: Kit, tmp_path
         assert sleeper.poll() is None
         kit.record(run, pid=sleeper.pid, process_start=0)
         assert "asked pid" in stop_run(watch, "run-a")
-        assert sleeper.wait(10) == -15
+        assert sleeper.wait(250) == -15
     finally:
         sleeper.kill()
         sleeper.wait()

@@ -52,7 +52,7 @@ def receiver(watch: Watch) -> Iterator[Receiver]:
 def post(
     receiver: Receiver, body: bytes, headers: dict[str, str], path: str = "/v1/traces", method: str = "POST"
 ) -> tuple[int, bytes, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", receiver.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", receiver.port, timeout=250)
     with contextlib.closing(connection):
         connection.request(method, path, body=body, headers=headers)
         answer = connection.getresponse()
@@ -400,11 +400,11 @@ def test_tls(kit: Kit, tmp_path: Path) -> None:
     with Receiver(lambda events: True, port=0, tls=(cert, key)) as receiver:
         assert receiver.url.startswith("https://")
         context = ssl.create_default_context(cafile=str(cert))
-        connection = http.client.HTTPSConnection("127.0.0.1", receiver.port, context=context, timeout=10)
+        connection = http.client.HTTPSConnection("127.0.0.1", receiver.port, context=context, timeout=250)
         with contextlib.closing(connection):
             connection.request("POST", "/v1/traces", body=request_of(kit.drift(1)), headers=JSON)
             assert connection.getresponse().status == 200
-        with socket.create_connection(("127.0.0.1", receiver.port), timeout=10) as client:
+        with socket.create_connection(("127.0.0.1", receiver.port), timeout=250) as client:
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")  # no TLS: cut off, and the next one is served
             with contextlib.suppress(ConnectionResetError):
                 client.recv(10)

@@ -33,7 +33,7 @@ class Client:
     """A bare connection, and the answers that come on it."""
 
     def __init__(self, receiver: Receiver) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", receiver.port), timeout=30)
+        self.socket = socket.create_connection(("127.0.0.1", receiver.port), timeout=250)
         self.file = self.socket.makefile("rb")
 
     def __enter__(self) -> Self:

@@ -210,7 +210,7 @@ def test_a_frozen_view_stands_while_the_run_goes_on(kit: Kit, read_through: Any)
 
 
 def test_a_killed_trainer_is_crashed_and_its_last_update_is_shown(kit: Kit, tmp_path: Path, read_through: Any) -> None:
-    script = "import time; print(flush=True); time.sleep(60)"
+    script = "import time; print(flush=True); time.sleep(600)"
     child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     assert child.stdout is not None
     child.stdout.readline()

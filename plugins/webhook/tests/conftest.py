@@ -43,7 +43,7 @@ class Receiver:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/services/T0SECRET/B0SECRET?key=K0SECRET"
 
-    def wait(self, count: int, timeout_s: float = 60.0) -> list[Received]:
+    def wait(self, count: int, timeout_s: float = 250.0) -> list[Received]:
         """Wait until so many requests have come."""
         until = time.monotonic() + timeout_s
         while len(self.got) < count and time.monotonic() < until:
@@ -59,7 +59,7 @@ def receiver() -> Iterator[Receiver]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            found.hold.wait(60)
+            found.hold.wait(250)
             status = found.answers.pop(0) if found.answers else 200
             found.got.append(Received(self.path, dict(self.headers), body))
             self.send_response(status)

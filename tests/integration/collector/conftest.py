@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CONFIG = Path(__file__).parents[3] / "collector-config"
-READY_S = 60.0
+READY_S = 250.0
 _NOT_YET = (OSError, http.client.HTTPException)
 """What a server may do that has not begun, or is ending: refuse, reset, or answer half a line."""
 
@@ -64,11 +64,13 @@ def free_ports(count: int) -> list[int]:
     return found
 
 
-_NOT_EPHEMERAL = (12_000, 32_000)
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
+_NOT_EPHEMERAL = (12_000 + 5_000 * _worker, 17_000 + 5_000 * _worker)
+"""Each of four workers has its own: a server that is away for a while has its port back when it returns."""
 _chance = random.SystemRandom()
 
 
-def get_json(url: str, timeout_s: float = 5.0) -> Any:
+def get_json(url: str, timeout_s: float = READY_S) -> Any:
     """A JSON document; an HTTP error has its text in it."""
     try:
         with urllib.request.urlopen(url, timeout=timeout_s) as answer:
@@ -145,10 +147,10 @@ class Program:
             return
         self.process.send_signal(number)
         try:
-            self.process.wait(15)
+            self.process.wait(READY_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait(5)
+            self.process.wait(READY_S)
 
     def rss_mib(self) -> float:
         """Resident memory now."""
@@ -177,7 +179,7 @@ class Collector(Program):
 
     def own_metric(self, name: str, **labels: str) -> float:
         """Sum over the series of one of its own metrics; 0 when there is none yet."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=READY_S) as answer:
             text = answer.read().decode()
         wanted = [f'{key}="{value}"' for key, value in labels.items()]
         return sum(
@@ -468,14 +470,20 @@ def play(
         clock_ns: the emitter's clock, for runs of long ago.
         events: ``[otel] events``.
     """
-    from esper_core.config.schema import EsperConfig, OtelConfig
+    from esper_core.config.schema import EsperConfig, OtelConfig, RunConfig
     from esper_core.events import HeadStats, PPOUpdatePayload, RunStarted
     from esper_core.health import classify_kl
     from esper_core.host.session import Session
     from esper_core.runs.layout import create_run
 
-    table = {"otlp": {"delay_s": 0.1, "update_interval_s": 0.1, "interval_s": 0.5, **otlp}} if otlp is not None else {}
-    config = EsperConfig(sinks=("journal", *table), sink=table, otel=OtelConfig(events=events))
+    quick = {"delay_s": 0.1, "update_interval_s": 0.1, "interval_s": 0.5, "close_timeout_s": READY_S / 2}
+    table = {"otlp": {**quick, **otlp}} if otlp is not None else {}
+    config = EsperConfig(
+        sinks=("journal", *table),
+        sink=table,
+        otel=OtelConfig(events=events),
+        run=RunConfig(close_timeout_s=READY_S),
+    )
     run = create_run(base)
     began = time.monotonic()
     with Session(config, run=run, install_signal_handlers=False, environment="toy", heads=("slot", "tempo")) as session:

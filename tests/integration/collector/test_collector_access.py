@@ -113,7 +113,7 @@ def answer_to(gateway: Any, certificates: Any, token: str) -> int:
     )
     context = ssl.create_default_context(cafile=str(certificates.ca))
     try:
-        with urllib.request.urlopen(request, timeout=30, context=context) as answer:
+        with urllib.request.urlopen(request, timeout=250, context=context) as answer:
             status: int = answer.status
     except urllib.error.HTTPError as error:
         with error:
@@ -216,7 +216,7 @@ def test_a_gateways_certificate_is_renewed_without_a_restart(
     gateway = start_gateway(stage, mine, helpers, tmp_path / "out.jsonl", ESPER_GATEWAY_TOKEN="t")
 
     def shown(port: int) -> bytes:
-        return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("localhost", port), timeout=30))
+        return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("localhost", port), timeout=250))
 
     first, second = (ssl.PEM_cert_to_DER_cert(item.cert.read_text()) for item in (mine, renewed))
     assert shown(gateway.http) == shown(gateway.grpc) == first

@@ -146,7 +146,7 @@ def trainers(home: Path, endpoint: str) -> Iterator[Trainers]:
     finally:
         for process in found.running.values():
             process.kill()
-            process.wait(10)
+            process.wait(250)
 
 
 # --- the verdict at Prometheus ------------------------------------------------------------------
@@ -215,7 +215,9 @@ def test_a_drifting_training_is_critical_at_prometheus_and_a_calm_one_is_not(
             lambda: prometheus.query("esper:policy:updates_judged >= 10"), "the calm run's updates", PATIENCE_S
         )
         assert set(runs.levels("calm")) == {"healthy"}
-        assert firing() == {runs.run_id("drift"): "EsperKLCritical"}
+        # Of the verdict alone: with times this short, a loaded machine may delay a real heartbeat beyond them.
+        judged = {run: name for run, name in firing().items() if name.startswith("EsperKL")}
+        assert judged == {runs.run_id("drift"): "EsperKLCritical"}
         counted = {
             item["metric"]["esper_ppo_health"]: float(item["value"][1])
             for item in prometheus.query(f'esper_policy_updates_total{{esper_run_id="{runs.run_id("calm")}"}}')

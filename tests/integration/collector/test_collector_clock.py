@@ -41,7 +41,7 @@ def post(url: str, *resources: dict[str, Any], ca: Path | None = None) -> int:
     )
     context = ssl.create_default_context(cafile=str(ca)) if ca else None
     try:
-        with urllib.request.urlopen(request, timeout=30, context=context) as answer:
+        with urllib.request.urlopen(request, timeout=250, context=context) as answer:
             status: int = answer.status
     except urllib.error.HTTPError as error:
         with error:

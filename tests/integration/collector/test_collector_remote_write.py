@@ -32,7 +32,7 @@ def send(gateway: Any, certificates: Any, number: int) -> None:
         {"content-type": "application/json", "authorization": f"Bearer {TOKEN}"},
     )
     context = ssl.create_default_context(cafile=str(certificates.ca))
-    with urllib.request.urlopen(request, timeout=30, context=context) as answer:
+    with urllib.request.urlopen(request, timeout=250, context=context) as answer:
         assert answer.status == 200
 
 
@@ -72,5 +72,5 @@ def test_a_killed_gateway_loses_no_point_that_waits_for_the_store(
         gateway.start()
     send_some()
     prometheus.start()
-    helpers.wait_for(lambda: numbers(prometheus) == list(range(sent)), "every point", 250)
+    helpers.wait_for(lambda: numbers(prometheus) == list(range(sent)), "every point")
     assert gateway.own_metric("otelcol_exporter_send_failed_metric_points") == 0

@@ -38,6 +38,8 @@ __all__ = ["OtlpSink"]
 
 _UNITS: Final[Mapping[Signal, str]] = {"traces": "spans", "metrics": "updates' gauge points", "logs": "log events"}
 """What one item of a signal's account is, for people."""
+_LATE_S: Final = 0.8
+"""By how much the host's thread that closes a processor may begin later than the sink's: else its losses are untold."""
 
 
 class OtlpSink:
@@ -183,7 +185,7 @@ class OtlpSink:
             metrics.close(limit_s)
         for signal, exporter in self._exporters.items():
             if signal != "metrics":
-                exporter.wait_closed(max(0.0, until - time.monotonic()) + 0.1)
+                exporter.wait_closed(max(0.0, until - time.monotonic()) + _LATE_S)
         self._tell_losses()
         self._tell_outside()
         if self._context is not None and self._exporters:
