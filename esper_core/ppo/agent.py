@@ -15,10 +15,11 @@ from esper_core.config.schema import PPOConfig
 from esper_core.emitter import TelemetryEmitter
 from esper_core.errors import ConfigError
 from esper_core.ppo.checkpoint import load_checkpoint, restore
+from esper_core.ppo.distributions import masked_log_softmax
 from esper_core.ppo.heads import HeadLayout, HeadSpec
 from esper_core.ppo.measure import all_log_probs, measure, prepare, see_minibatch
 from esper_core.ppo.metrics import metrics_of
-from esper_core.ppo.policy import MultiHeadPolicy, masked_log_softmax
+from esper_core.ppo.policy import MultiHeadPolicy
 from esper_core.ppo.reducer import Identity, Reducer
 from esper_core.ppo.sampling import condition, gumbel_noise
 from esper_core.ppo.sums import Sums
