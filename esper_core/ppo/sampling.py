@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -11,10 +11,33 @@ if TYPE_CHECKING:
 
     from esper_core.ppo.heads import HeadLayout
 
-__all__ = ["condition", "gumbel_noise"]
+__all__ = ["Noise", "condition", "noise"]
 
 
-def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+class Noise(NamedTuple):
+    """What actions of n environments are drawn with.
+
+    Attributes:
+        gumbel: standard Gumbel noise float32 (n, heads that choose, width).
+        normal: standard normal noise float32 (n, heads that draw from a density).
+    """
+
+    gumbel: Tensor
+    normal: Tensor
+
+    def to(self, device: torch.device) -> Noise:
+        """The noise on another device."""
+        return Noise(self.gumbel.to(device, non_blocking=True), self.normal.to(device, non_blocking=True))
+
+
+def noise(layout: HeadLayout, steps: int, n_envs: int, generator: torch.Generator) -> list[Noise]:
+    """Noise for several steps, drawn at once."""
+    gumbel = _gumbel((steps, n_envs, len(layout.choosing), layout.width), generator)
+    normal = torch.randn(steps, n_envs, len(layout.dense), generator=generator)
+    return [Noise(*step) for step in zip(gumbel, normal, strict=True)]
+
+
+def _gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Standard Gumbel noise, float32: the choice with the largest log-probability plus noise is a sample."""
     drawn = torch.empty(shape).exponential_(generator=generator)
     # An exponential draw of 0 would be infinite noise, which not even an illegal choice could lose against.
@@ -29,7 +52,7 @@ def condition(
     Args:
         layout: the heads.
         head: the conditioning head's column.
-        scores: float (n, heads, width), logits plus noise.
+        scores: float (n, width), its logits plus noise.
         legal: bool (n, heads, width), or None when the environment gave no mask beside the conditional one: then a
             choice is legal when its own row allows it.
         conditional: bool (n, choices of the head, sum of head sizes).
@@ -41,7 +64,7 @@ def condition(
     size = layout.sizes[head]
     rows = layout.pad(conditional)
     own = rows[:, :, head, :size].diagonal(dim1=1, dim2=2) if legal is None else legal[:, head, :size]
-    choice = torch.where(own, scores[:, head, :size], -torch.inf).argmax(-1)
+    choice = torch.where(own, scores[:, :size], -torch.inf).argmax(-1)
     chosen = rows[torch.arange(len(choice), device=choice.device), choice]
     if legal is not None:
         chosen = chosen & legal
