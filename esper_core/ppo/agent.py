@@ -132,6 +132,8 @@ class PPOAgent:
         self.emitter = emitter if emitter is not None else TelemetryEmitter()
         self.conditioning_head = conditioning_head
         self._conditioning = self._conditioning_column()
+        # Noise has rows for the heads that choose alone.
+        self._noise_row = sum(not head.dense for head in self.layout.heads[: self._conditioning or 0])
         self.action_form = action_form
         if self.config.squash:
             _refuse_unbounded(self.layout)
@@ -257,7 +259,7 @@ class PPOAgent:
         """Sampled actions (n, heads), on the CPU, as the environment takes them: clipped or squashed to its bounds."""
         return self.layout.bounded(actions, squash=self.config.squash)
 
-    def noise(self, steps: int, n_envs: int) -> list[Noise]:
+    def noise(self, steps: int, n_envs: int) -> Noise:
         """What the actions of n environments are drawn with, for many steps at once."""
         return noise(self.layout, steps, n_envs, self.sampling_generator)
 
@@ -277,22 +279,20 @@ class PPOAgent:
         # NaN weights must not choose an illegal action before the update reports them.
         shown = outputs.nan_to_num(nan=0.0)
         legal = None if mask is None else self.layout.pad(mask.to(self.device))
-        gumbel, normal = (None, None) if noise is None else noise.to(self.device)
+        noise = Noise() if noise is None else noise.to(self.device)
         first = None
         if conditional is not None and self._conditioning is not None:
             scores = shown[:, self._conditioning]
             first, legal = condition(
                 self.layout,
                 self._conditioning,
-                scores=scores
-                if gumbel is None
-                else scores + gumbel[:, self.layout.choosing.tolist().index(self._conditioning)],
+                scores=scores if noise.gumbel is None else scores + noise.gumbel[:, self._noise_row],
                 legal=legal,
                 conditional=conditional.to(self.device),
             )
         heads = self.policy.heads
         distribution = heads.distribution(shown, self.policy.legal(legal))
-        actions = heads.sample(distribution, gumbel, normal)
+        actions = heads.sample(distribution, noise.gumbel, noise.normal)
         if first is not None:
             # Not sampled twice: rounding could break a near tie the other way, under another choice's masks.
             actions[:, self._conditioning] = first.to(actions.dtype)

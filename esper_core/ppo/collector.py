@@ -11,6 +11,7 @@ import torch
 
 from esper_core.ppo.gae import generalised_advantages
 from esper_core.ppo.rollout import Batch, active_decisions
+from esper_core.ppo.sampling import Noise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from esper_core.ppo.agent import Decision, PPOAgent
-    from esper_core.ppo.sampling import Noise
     from esper_core.ppo.task import Observation, StepResult, Task
 
 __all__ = ["Collection", "Collector", "Fault"]
@@ -79,7 +79,7 @@ class Collector:
         self._truncated = np.zeros((steps, n_envs), dtype=bool)
         # One draw for many steps is cheap; for all of a long rollout with wide heads it would be large.
         self._block = min(steps, max(1, NOISE_VALUES // (n_envs * agent.layout.draws)))
-        self._noise: list[Noise] = []
+        self._noise = Noise()
         self._current: Observation | None = None
         self._fault: Fault | None = None
 

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from esper_core.kl.torch import exact_categorical_sums, exact_gaussian_sums
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from esper_core.ppo.heads import HeadLayout
 
 __all__ = ["ILLEGAL", "Distribution", "Evaluation", "HeadDistributions", "masked_log_softmax"]
@@ -33,14 +35,35 @@ class Distribution(NamedTuple):
     """What every head draws from, at B observations.
 
     Attributes:
-        log_probs: (B, heads that choose, width), of every choice; illegal ones hold a large negative number.
-        mean: (B, Gaussian heads), before any squash.
+        log_probs: (B, heads that choose, width), of every choice; illegal ones hold a large negative number. None where
+            no head chooses.
+        mean: (B, Gaussian heads), before any squash; None without such heads.
         log_std: (Gaussian heads), likewise.
     """
 
-    log_probs: Tensor
-    mean: Tensor
-    log_std: Tensor
+    log_probs: Tensor | None
+    mean: Tensor | None
+    log_std: Tensor | None
+
+    def rows(self, rows: slice) -> Distribution:
+        """At some of the observations."""
+        return Distribution(
+            None if self.log_probs is None else self.log_probs[rows],
+            None if self.mean is None else self.mean[rows],
+            self.log_std,
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Distribution]) -> Distribution:
+        """Parts of one policy at one moment, one after another, in memory of their own."""
+        log_probs = [part.log_probs for part in parts if part.log_probs is not None]
+        means = [part.mean for part in parts if part.mean is not None]
+        log_std = parts[0].log_std
+        return cls(
+            torch.cat(log_probs) if log_probs else None,
+            torch.cat(means) if means else None,
+            None if log_std is None else log_std.clone(),  # the optimizer steps in place
+        )
 
 
 class Evaluation(NamedTuple):
@@ -94,8 +117,7 @@ class HeadDistributions(nn.Module):
         super().__init__()
         self.layout = layout
         self.squash = squash
-        self._has_choices, self._has_density = bool(len(layout.choosing)), bool(len(layout.dense))
-        self._mixed = self._has_choices and self._has_density
+        self._has_choices = bool(len(layout.choosing))
         self._has_bernoulli = "bernoulli" in layout.kinds
         # Buffers follow the policy to its device; none is part of a checkpoint.
         self.register_buffer("_choosing", layout.choosing.clone(), persistent=False)
@@ -103,7 +125,8 @@ class HeadDistributions(nn.Module):
         logits = layout.valid.clone()
         logits[[kind == "bernoulli" for kind in layout.kinds], 0] = False
         self.register_buffer("_logits", logits, persistent=False)
-        if self._has_density:
+        self.log_std: nn.Parameter | None = None
+        if len(layout.dense):
             self.log_std = nn.Parameter(torch.full((len(layout.dense),), log_std_init))
             # Probabilists' Hermite: the mean of f(z) over a standard normal z is sum(w f(x)).
             nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
@@ -111,8 +134,6 @@ class HeadDistributions(nn.Module):
             self.register_buffer(
                 "_weights", torch.tensor(weights / weights.sum(), dtype=torch.float32), persistent=False
             )
-        else:
-            self.register_parameter("log_std", None)
 
     def distribution(self, outputs: Tensor, legal: Tensor | None) -> Distribution:
         """What each head draws from.
@@ -121,32 +142,42 @@ class HeadDistributions(nn.Module):
             outputs: (B, heads, width): logits of the heads that choose; the mean of others in the first column.
             legal: bool (B or 1, heads, width), or None when nothing is ever illegal.
         """
-        if not self._has_density:
-            return Distribution(masked_log_softmax(self._free(outputs), legal), outputs[:, :0, 0], outputs.new_zeros(0))
+        if self.log_std is None:
+            return Distribution(masked_log_softmax(self._free(outputs), legal), None, None)
         mean = outputs[:, self._dense, 0]
         if not self._has_choices:
-            return Distribution(outputs[:, :0], mean, self.log_std)
+            return Distribution(None, mean, self.log_std)
         logits, legal = self._free(outputs)[:, self._choosing], None if legal is None else legal[..., self._choosing, :]
         return Distribution(masked_log_softmax(logits, legal), mean, self.log_std)
 
     def log_prob(self, distribution: Distribution, actions: Tensor) -> Tensor:
         """Of the actions taken (B, heads): log-probabilities and log-densities in nats, (B, heads)."""
-        if not self._has_density:
-            return distribution.log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-        if not self._has_choices:
-            return self._log_density(distribution, actions)
-        taken = actions[:, self._choosing].long().unsqueeze(-1)
-        chosen = distribution.log_probs.gather(-1, taken).squeeze(-1)
-        return self.layout.merged(chosen, self._log_density(distribution, actions[:, self._dense]))
+        log_probs, mean, log_std = distribution
+        chosen = density = None
+        if log_probs is not None:
+            taken = actions if mean is None else actions[:, self._choosing].long()
+            chosen = log_probs.gather(-1, taken.unsqueeze(-1)).squeeze(-1)
+        if mean is not None and log_std is not None:
+            drawn = actions if log_probs is None else actions[:, self._dense]
+            density = -0.5 * ((drawn - mean) * (-log_std).exp()).square() - log_std - _HALF_LOG_2PI
+            if self.squash:
+                density = density - _log_slope(drawn)
+        return self.layout.merged(chosen, density)
 
     def entropy(self, distribution: Distribution) -> Tensor:
         """Of each head, nats, (B, heads): differential for Gaussian heads, and then it may be negative."""
-        if not self._has_choices:
-            return self._differential(distribution)
-        log_probs = distribution.log_probs
-        # Illegal choices add exactly 0: exp(-1e9) is 0 and -1e9 is finite.
-        entropy = -(log_probs.exp() * log_probs).sum(-1)
-        return self.layout.merged(entropy, self._differential(distribution)) if self._has_density else entropy
+        log_probs, mean, log_std = distribution
+        choices = density = None
+        if log_probs is not None:
+            # Illegal choices add exactly 0: exp(-1e9) is 0 and -1e9 is finite.
+            choices = -(log_probs.exp() * log_probs).sum(-1)
+        if mean is not None and log_std is not None:
+            density = (0.5 + _HALF_LOG_2PI + log_std).expand_as(mean)
+            if self.squash:
+                # A change of variables adds the mean logarithm of its slope, which has no closed form.
+                at = mean.unsqueeze(-1) + log_std.exp().unsqueeze(-1) * self._nodes
+                density = density + _log_slope(at) @ self._weights
+        return self.layout.merged(choices, density)
 
     def sample(self, distribution: Distribution, gumbel: Tensor | None, normal: Tensor | None) -> Tensor:
         """One action of each observation, (B, heads) of the layout's dtype.
@@ -156,59 +187,34 @@ class HeadDistributions(nn.Module):
             gumbel: standard Gumbel noise (B, heads that choose, width); None takes the likeliest choice.
             normal: standard normal noise (B, Gaussian heads); None takes the mean.
         """
+        log_probs, mean, log_std = distribution
         chosen = drawn = None
-        if self._has_choices:
-            log_probs = distribution.log_probs
+        if log_probs is not None:
             chosen = (log_probs if gumbel is None else log_probs + gumbel).argmax(-1)
-        if self._has_density:
-            drawn = distribution.mean
-            if normal is not None:
-                drawn = drawn + distribution.log_std.exp() * normal
+        if mean is not None and log_std is not None:
             # NaN weights must not reach the environment before the update reports them.
-            drawn = drawn.nan_to_num(nan=0.0)
-        if chosen is None or drawn is None:
-            only = chosen if drawn is None else drawn
-            assert only is not None  # a layout has heads  # noqa: S101
-            return only
-        return self.layout.merged(chosen.to(drawn.dtype), drawn)
+            drawn = (mean if normal is None else mean + log_std.exp() * normal).nan_to_num(nan=0.0)
+            chosen = None if chosen is None else chosen.to(drawn.dtype)
+        return self.layout.merged(chosen, drawn)
 
     def exact_kl_sums(self, old: Distribution, new: Distribution, active: Tensor) -> Tensor:
         """Sums of KL(old || new) over the active decisions (B, heads) of each head: float64 (heads).
 
         A squash moves both densities alike and leaves the KL as it is.
         """
-        if not self._has_density:
-            return exact_categorical_sums(old.log_probs, new.log_probs, active)
-        gaussian = exact_gaussian_sums(
-            old.mean,
-            old.log_std.double().exp(),
-            new.mean,
-            new.log_std.double().exp(),
-            active[:, self._dense],
-        )
-        if not self._has_choices:
-            return gaussian
-        choices = exact_categorical_sums(old.log_probs, new.log_probs, active[:, self._choosing])
+        choices = gaussian = None
+        if old.log_probs is not None and new.log_probs is not None:
+            on = active if old.mean is None else active[:, self._choosing]
+            choices = exact_categorical_sums(old.log_probs, new.log_probs, on)
+        if old.mean is not None and old.log_std is not None and new.mean is not None and new.log_std is not None:
+            on = active if old.log_probs is None else active[:, self._dense]
+            std_old, std_new = old.log_std.double().exp(), new.log_std.double().exp()
+            gaussian = exact_gaussian_sums(old.mean, std_old, new.mean, std_new, on)
         return self.layout.merged(choices, gaussian)
 
     def _free(self, outputs: Tensor) -> Tensor:
         """Logits, with 0 for the first choice of a Bernoulli."""
         return torch.where(self._logits, outputs, 0.0) if self._has_bernoulli else outputs
-
-    def _log_density(self, distribution: Distribution, drawn: Tensor) -> Tensor:
-        """Of what was drawn (B, Gaussian heads), after the squash if there is one."""
-        z = (drawn - distribution.mean) * (-distribution.log_std).exp()
-        density = -0.5 * z.square() - distribution.log_std - _HALF_LOG_2PI
-        return density - _log_slope(drawn) if self.squash else density
-
-    def _differential(self, distribution: Distribution) -> Tensor:
-        """Entropy of each density, (B, Gaussian heads)."""
-        normal = (0.5 + _HALF_LOG_2PI + distribution.log_std).expand_as(distribution.mean)
-        if not self.squash:
-            return normal
-        # A change of variables adds the mean logarithm of its slope, which has no closed form.
-        at = distribution.mean.unsqueeze(-1) + distribution.log_std.exp().unsqueeze(-1) * self._nodes
-        return normal + _log_slope(at) @ self._weights
 
 
 def _log_slope(drawn: Tensor) -> Tensor:

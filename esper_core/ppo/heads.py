@@ -139,8 +139,15 @@ class HeadLayout:
         """Padded ``(..., heads, width)`` to flat ``(..., total)``."""
         return padded.flatten(-2)[..., self._columns]
 
-    def merged(self, choosing: Tensor, dense: Tensor) -> Tensor:
-        """Values of the heads that choose (..., c) and of the dense ones (..., d), in the heads' order (..., heads)."""
+    def merged(self, choosing: Tensor | None, dense: Tensor | None) -> Tensor:
+        """Values of the heads that choose (..., c) and of the dense ones (..., d), in the heads' order (..., heads).
+
+        None for a kind of which there is no head.
+        """
+        if choosing is None or dense is None:
+            only = choosing if dense is None else dense
+            assert only is not None  # a layout has heads  # noqa: S101
+            return only
         return torch.cat([choosing, dense], dim=-1)[..., self._order]
 
     def open(self, legal: Tensor | None, device: torch.device) -> Tensor:

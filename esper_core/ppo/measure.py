@@ -130,12 +130,7 @@ def see_minibatch(
 @torch.no_grad()
 def distribution_of(policy: MultiHeadPolicy, batch: Batch) -> Distribution:
     """What each head draws from under the policy as it is, at all N samples."""
-    parts = [policy.distribution(part.observations, part.legal)[0] for part in _chunks(batch)]
-    return Distribution(
-        log_probs=torch.cat([part.log_probs for part in parts]),
-        mean=torch.cat([part.mean for part in parts]),
-        log_std=parts[0].log_std.clone(),  # the optimizer steps in place
-    )
+    return Distribution.joined([policy.distribution(part.observations, part.legal)[0] for part in _chunks(batch)])
 
 
 @torch.no_grad()
@@ -158,7 +153,7 @@ def measure(
     extremes: list[Sums] = []
     start = 0
     for part in _chunks(batch):
-        added, largest = _final_sums(policy, part, None if old is None else _rows(old, start, len(part)))
+        added, largest = _final_sums(policy, part, None if old is None else old.rows(slice(start, start + len(part))))
         sums.append(added)
         extremes.append(largest)
         start += len(part)
@@ -219,12 +214,6 @@ def _final_sums(policy: MultiHeadPolicy, part: Batch, old: Distribution | None) 
         }
     )
     return sums, Sums.of(_named("most", extremes, extremes.values()))
-
-
-def _rows(distribution: Distribution, start: int, count: int) -> Distribution:
-    """What heads draw from at some of the samples."""
-    rows = slice(start, start + count)
-    return Distribution(distribution.log_probs[rows], distribution.mean[rows], distribution.log_std)
 
 
 def _kl_sums(log_ratio: Tensor, active: Tensor) -> dict[str, Tensor]:

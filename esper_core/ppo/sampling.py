@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import TYPE_CHECKING
 
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from esper_core.ppo.heads import HeadLayout
@@ -14,27 +18,37 @@ if TYPE_CHECKING:
 __all__ = ["Noise", "condition", "noise"]
 
 
-class Noise(NamedTuple):
-    """What actions of n environments are drawn with.
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What actions of n environments are drawn with, in one step or, with a dimension before the others, in several.
 
     Attributes:
-        gumbel: standard Gumbel noise float32 (n, heads that choose, width).
-        normal: standard normal noise float32 (n, heads that draw from a density).
+        gumbel: standard Gumbel noise float32 (n, heads that choose, width); None where no head does.
+        normal: standard normal noise float32 (n, Gaussian heads); None without such heads.
     """
 
-    gumbel: Tensor
-    normal: Tensor
+    gumbel: Tensor | None = None
+    normal: Tensor | None = None
+
+    def __getitem__(self, step: int) -> Noise:
+        """That of one of several steps."""
+        return self._each(itemgetter(step))
 
     def to(self, device: torch.device) -> Noise:
         """The noise on another device."""
-        return Noise(self.gumbel.to(device, non_blocking=True), self.normal.to(device, non_blocking=True))
+        return self._each(lambda drawn: drawn.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Noise:
+        return Noise(
+            None if self.gumbel is None else change(self.gumbel), None if self.normal is None else change(self.normal)
+        )
 
 
-def noise(layout: HeadLayout, steps: int, n_envs: int, generator: torch.Generator) -> list[Noise]:
+def noise(layout: HeadLayout, steps: int, n_envs: int, generator: torch.Generator) -> Noise:
     """Noise for several steps, drawn at once."""
-    gumbel = _gumbel((steps, n_envs, len(layout.choosing), layout.width), generator)
-    normal = torch.randn(steps, n_envs, len(layout.dense), generator=generator)
-    return [Noise(*step) for step in zip(gumbel, normal, strict=True)]
+    choosing, dense = len(layout.choosing), len(layout.dense)
+    gumbel = _gumbel((steps, n_envs, choosing, layout.width), generator) if choosing else None
+    return Noise(gumbel, torch.randn(steps, n_envs, dense, generator=generator) if dense else None)
 
 
 def _gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
