@@ -57,7 +57,7 @@ class ActionForm(msgspec.Struct, frozen=True, kw_only=True):
     def first(self, batch: Any) -> Any:
         """The first action of a batch."""
         if not self.parts:
-            return batch[0]
+            return np.asarray(batch[0]) if np.dtype(self.dtype).kind == "f" else batch[0]
         if self.keys:
             return {key: part.first(batch[key]) for key, part in zip(self.keys, self.parts, strict=True)}
         return tuple(part.first(item) for part, item in zip(self.parts, batch, strict=True))

@@ -322,7 +322,7 @@ def _kept_head(head: HeadSpec) -> tuple[str, int] | tuple[str, int, str, float, 
     """A head as it is kept: name and size, as ever, and the rest where there is any."""
     if head.kind == "categorical":
         return head.name, head.size
-    return head.name, head.size, head.kind, head.low, head.high
+    return head.name, head.size, head.kind, float(head.low), float(head.high)
 
 
 def _same(what: str, mine: object, stored: object) -> None:
