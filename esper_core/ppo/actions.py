@@ -31,6 +31,11 @@ class ActionForm(msgspec.Struct, frozen=True, kw_only=True):
     parts: tuple[ActionForm, ...] = ()
     keys: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        np.dtype(self.dtype)  # TypeError for no dtype
+        if self.keys and len(self.keys) != len(self.parts):
+            raise ValueError(f"{len(self.keys)} keys for {len(self.parts)} parts")
+
     @property
     def columns(self) -> int:
         """How many columns, and so heads, it takes."""

@@ -256,7 +256,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             wrappers=msgspec.convert(content.get("wrappers"), tuple[str, ...] | None),
             places=tuple({key: place[key] for key in _PLACE} for place in content.get("places", ())),
             running=content.get("running"),
-            action_form=msgspec.convert(content.get("action_form"), ActionForm | None),
+            action_form=_form(content),
         )
     except (KeyError, TypeError, ValueError, AttributeError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path} lacks what a checkpoint holds: {error}", hint="it may be damaged") from error
@@ -305,6 +305,13 @@ def restore(agent: Checkpointed, checkpoint: Checkpoint) -> None:
     for group in agent.optimizer.param_groups:
         group["lr"] = agent.config.learning_rate
     agent.updates = checkpoint.update_id
+
+
+def _form(content: dict[str, Any]) -> ActionForm | None:
+    form = msgspec.convert(content.get("action_form"), ActionForm | None)
+    if form is not None and form.columns != len(content["heads"]):
+        raise ValueError(f"an action of {form.columns} columns for {len(content['heads'])} heads")
+    return form
 
 
 def _pair(spaces: object) -> tuple[str, str] | None:

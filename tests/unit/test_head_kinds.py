@@ -20,7 +20,7 @@ from torch.distributions import (
 
 from esper_core.config.schema import EnvConfig, EsperConfig, PPOConfig, RunConfig
 from esper_core.envs.adapter import make_task
-from esper_core.errors import ConfigError, EnvironmentContractError, EnvironmentUnsupportedError
+from esper_core.errors import ConfigError, EnvironmentContractError, EnvironmentUnsupportedError, EsperError
 from esper_core.ppo import HeadSpec, PPOAgent, Trainer
 from esper_core.ppo.checkpoint import load_checkpoint, restore, save_checkpoint
 from esper_core.ppo.collector import Collector
@@ -424,6 +424,24 @@ def test_a_file_that_was_written_before_heads_had_kinds_loads(tmp_path: Path) ->
     loaded = PPOAgent.load(path)
     seen = np.random.default_rng(0).normal(size=(20, 4))
     np.testing.assert_array_equal(loaded.act(seen), agent.act(seen))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"action_form": {"dtype": "float32", "shape": [3]}},
+        {"action_form": {"dtype": "no dtype", "shape": [2]}},
+        {"action_form": {"parts": [{}, {}], "keys": ["a"]}},
+        {"heads": [("arm.0", 0, "gaussian", -1.0, 1.0), ("arm.1", 0, "gaussian", "low", 1.0)]},
+        {"heads": [("arm.0", 0, "gaussian", -1.0, 1.0), ("arm.1", 0)]},
+    ],
+)
+def test_a_file_whose_heads_cannot_be_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, agent_of(ARM))
+    torch.save(torch.load(path, weights_only=True) | change, path)
+    with pytest.raises(EsperError):
+        PPOAgent.load(path)
 
 
 def test_a_resume_with_other_bounds_or_another_squash_is_refused(tmp_path: Path) -> None:
