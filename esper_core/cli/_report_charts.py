@@ -211,7 +211,9 @@ def _number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else NON_FINITE
 
 
-def heat_map(ids: Sequence[int], heads: Mapping[str, Sequence[float]], limits: KLLimits) -> Markup:
+def heat_map(
+    ids: Sequence[int], heads: Mapping[str, Sequence[float]], kinds: Mapping[str, str], limits: KLLimits
+) -> Markup:
     """KL of each head over the updates, a row a head, stronger colours where larger; and its table."""
     if not heads:
         return element("p", "No head was measured.", class_="quiet")
@@ -244,7 +246,7 @@ def heat_map(ids: Sequence[int], heads: Mapping[str, Sequence[float]], limits: K
     caption = (
         f"KL by head, nats, first to last update; stronger colours from {bounds} on; dashed frame: not finite.{more}"
     )
-    return joined((element("figure", drawing, element("figcaption", caption)), _heads_table(ids, heads)))
+    return joined((element("figure", drawing, element("figcaption", caption)), _heads_table(ids, heads, kinds)))
 
 
 def _worst(heads: Mapping[str, Sequence[float]], ids: Sequence[int]) -> str:
@@ -266,14 +268,14 @@ def _shade(value: float, critical: float) -> str:
     return f"h{sum(value >= part * critical for part in _LEVELS)}" if math.isfinite(value) else "broken-cell"
 
 
-def _heads_table(ids: Sequence[int], heads: Mapping[str, Sequence[float]]) -> Markup:
+def _heads_table(ids: Sequence[int], heads: Mapping[str, Sequence[float]], kinds: Mapping[str, str]) -> Markup:
     rows = []
     for name, values in heads.items():
         finite = [(value, update) for value, update in zip(values, ids, strict=True) if math.isfinite(value)]
         if not finite:
-            rows.append((name, MISSING, MISSING, MISSING, MISSING))
+            rows.append((name, kinds[name], MISSING, MISSING, MISSING, MISSING))
             continue
         worst, update = max(finite)
         mean = math.fsum(value for value, _ in finite) / len(finite)
-        rows.append((name, f"{mean:.4f}", f"{worst:.4f}", str(update), f"{finite[-1][0]:.4f}"))
-    return table("KL by head, nats", ("head", "mean", "largest", "at update", "last"), rows, numbers=True)
+        rows.append((name, kinds[name], f"{mean:.4f}", f"{worst:.4f}", str(update), f"{finite[-1][0]:.4f}"))
+    return table("KL by head, nats", ("head", "kind", "mean", "largest", "at update", "last"), rows, numbers=True)

@@ -109,7 +109,7 @@ def _run(place: int, item: ReportedRun, points: int) -> Markup:
             element("h3", "Return"),
             curve("Return over updates", curves.update_ids, curves.returns, limits={}, points=points, digits=1),
             element("h3", "Heads"),
-            heat_map(curves.update_ids, curves.heads, limits),
+            heat_map(curves.update_ids, curves.heads, curves.kinds, limits),
         ]
     return element(
         "section",

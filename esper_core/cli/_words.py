@@ -120,7 +120,7 @@ def levels_text(limits: KLLimits, heads: int, active: float | None = None) -> st
 def start_lines(
     resolved: Resolved,
     *,
-    heads: Mapping[str, int],
+    heads: Mapping[str, int | str],
     run: str,
     sinks: Sequence[str],
     resumed: tuple[int, int] | None = None,
@@ -130,14 +130,14 @@ def start_lines(
 
     Args:
         resolved: the configuration.
-        heads: name -> number of choices.
+        heads: name -> number of choices, or the kind of a head that draws from a density.
         run: its directory, as shown to the user.
         sinks: names of the loaded sinks.
         resumed: the attempt, and the id of its first update.
         active: heads with a choice that are usually active in a step; None when the task does not define it.
     """
     config = resolved.config
-    choosing = sum(size > 1 for size in heads.values())
+    choosing = sum(size != 1 for size in heads.values())
     named = ", ".join(f"{name} ({size})" for name, size in heads.items())
     seed = f"seed {config.run.seed}"
     preset = f"preset {config.preset}, " if config.preset and config.preset != "none" else ""

@@ -67,6 +67,22 @@ class PPOConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         64,
         64,
     )
+    log_std_init: Annotated[
+        float,
+        _doc(
+            "logarithm of the standard deviation that continuous (Gaussian) heads start with; learned, and the same for"
+            " every observation",
+            ge=-20,
+            le=20,
+        ),
+    ] = 0.0
+    squash: Annotated[
+        bool,
+        _doc(
+            "continuous heads reach their bounds through tanh, instead of being clipped to them; every bound must be"
+            " finite"
+        ),
+    ] = False
     target_kl: Annotated[
         float, _doc("KL target in nats; the stop is at 1.5 times it; 0 switches it off", ge=0, most=MOST)
     ] = 0.02

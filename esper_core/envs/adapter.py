@@ -1,4 +1,4 @@
-"""Adapts any Gymnasium environment with Discrete or MultiDiscrete actions to the trainer's ``Task``."""
+"""Adapts any Gymnasium environment to the trainer's ``Task``."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from esper_core import forks
+from esper_core.envs.action_spaces import action_space
 from esper_core.envs.attributes import layers, vector_attribute
 from esper_core.envs.build import vector_env
 from esper_core.envs.contract import (
@@ -27,14 +27,17 @@ from esper_core.envs.faults import DEAD_PROCESS, own_fault
 from esper_core.envs.masks import CausalMask, CausalTable, MaskReader, load_causal_mask
 from esper_core.envs.seeds import environment_seeds
 from esper_core.envs.space_text import space_text
-from esper_core.envs.spaces import ObservationRows, heads_of, starts_of
+from esper_core.envs.spaces import ObservationRows
 from esper_core.errors import EnvironmentContractError, EnvironmentUnsupportedError
 from esper_core.ppo.task import BoolArray, FloatArray, IntArray, Observation, StepResult, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import gymnasium as gym
+
     from esper_core.config.schema import EnvConfig
+    from esper_core.ppo.actions import ActionForm
     from esper_core.ppo.heads import HeadSpec
 
 __all__ = ["GymTask", "make_task"]
@@ -100,10 +103,8 @@ class GymTask:
         self._dead = False
         self._back: Observation | None = None
         self._n_envs = int(env.num_envs)
-        space = env.single_action_space
-        self._heads = heads_of(space, name, vector_attribute(env, "head_names", name))
-        self._discrete = isinstance(space, gym.spaces.Discrete)
-        self._starts = starts_of(space)
+        space = action_space(env.single_action_space, name, vector_attribute(env, "head_names", name))
+        self._heads, self._form = space.heads, space.form
         self._rows = ObservationRows(env.single_observation_space, name)
         self._shape: tuple[int, ...] = env.single_observation_space.shape or ()
         self._batch = (self._n_envs, *self._shape)
@@ -116,6 +117,11 @@ class GymTask:
                 f'{name}: conditioning_head "{self._conditioning}" is no head', hint=f"heads: {', '.join(names)}"
             )
         column = names.index(self._conditioning) if self._conditioning is not None else None
+        if column is not None and not self._heads[column].size:
+            raise EnvironmentUnsupportedError(
+                f'{name}: conditioning_head "{self._conditioning}" has no choices',
+                hint="each choice of a conditioning head selects a row of the mask: a continuous head has none",
+            )
         self._masks = MaskReader(name, self._heads, self._n_envs, column)
         self._read_masks = read_masks
         self._seeded = seeded
@@ -137,8 +143,13 @@ class GymTask:
 
     @property
     def heads(self) -> tuple[HeadSpec, ...]:
-        """The heads: one for ``Discrete``, one per column for ``MultiDiscrete``."""
+        """The heads, one a column of the action; see :mod:`esper_core.envs.action_spaces`."""
         return self._heads
+
+    @property
+    def action_form(self) -> ActionForm:
+        """How the columns make an action of the environment's space."""
+        return self._form
 
     @property
     def obs_shape(self) -> tuple[int, ...]:
@@ -203,15 +214,13 @@ class GymTask:
         self._back = self.reset()
         return list(self._call("lost()", self._singles().call, "lost"))
 
-    def step(self, actions: IntArray) -> StepResult:
-        """Take one action (n, heads) in every environment.
+    def step(self, actions: IntArray | FloatArray) -> StepResult:
+        """Take one action (n, heads) in every environment: choices counted from 0, values within their bounds.
 
         Raises:
             EnvironmentContractError: it returned what it may not, or called ``exit()``.
         """
-        chosen = actions + self._starts
-        taken = chosen[:, 0] if self._discrete else chosen
-        result = self._call("step()", self._env.step, taken)
+        result = self._call("step()", self._env.step, self._form.batch(actions))
         values, reward, terminated, truncated, info = step_of(result, self._name)
         info = self._read(info_of(info, self._name))
         terminated, truncated = self._flags("terminated", terminated), self._flags("truncated", truncated)
@@ -304,7 +313,9 @@ class GymTask:
             return value
         return mask_of(what, value, (self._n_envs,), "one value an environment", self._name)
 
-    def _causal_mask(self, actions: IntArray, info: Mapping[str, Any], done: BoolArray) -> BoolArray | None:
+    def _causal_mask(
+        self, actions: IntArray | FloatArray, info: Mapping[str, Any], done: BoolArray
+    ) -> BoolArray | None:
         if self._causal is None:
             return self._masks.causal(info, done, self._table(actions) if self._table is not None else None)
         # A copy: a function that writes into its argument harms nothing.

@@ -26,6 +26,7 @@ __all__ = [
     "flag_of",
     "info_of",
     "mask_of",
+    "mask_without_choices",
     "observation_of",
     "reset_of",
     "reward_of",
@@ -182,6 +183,14 @@ def _zeros_and_ones(array: NDArray[Any]) -> bool:
     if array.dtype.itemsize == 1:  # in every step of environments with int8 masks: bytes are faster than arrays
         return not array.tobytes().translate(None, b"\x00\x01")
     return bool(((array == 0) | (array == 1)).all())
+
+
+def mask_without_choices(place: str, key: str) -> EnvironmentContractError:
+    """The error of a mask of choices for heads that have none."""
+    return EnvironmentContractError(
+        f'{place}: info["{key}"] is given, but no head has choices: its actions are continuous',
+        hint="leave it out; info['causal_mask'] says which dimensions had an effect",
+    )
 
 
 def conditional_without_head(place: str) -> EnvironmentContractError:

@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import gymnasium as gym
 import numpy as np
 
+from esper_core.envs.action_spaces import action_space
 from esper_core.envs.attributes import wrapped_attribute
 from esper_core.envs.contract import (
     conditional_without_head,
     flag_of,
     info_of,
     mask_of,
+    mask_without_choices,
     observation_of,
     reset_of,
     reward_of,
     step_of,
 )
-from esper_core.envs.spaces import head_sizes, heads_of
 from esper_core.errors import EnvironmentContractError, EnvironmentUnsupportedError
 
 if TYPE_CHECKING:
@@ -179,7 +180,8 @@ class Gate(gym.Wrapper[Any, Any, Any, Any]):
             if value is None or not self._shapes:
                 continue
             if key not in self._shapes:
-                raise conditional_without_head(self._place)
+                continuous = "action_mask" not in self._shapes
+                raise (mask_without_choices(self._place, key) if continuous else conditional_without_head(self._place))
             masks[key] = mask_of(f'info["{key}"]', value, self._shapes[key], _AXES[key], self._place)
         return masks
 
@@ -207,14 +209,18 @@ class Gate(gym.Wrapper[Any, Any, Any, Any]):
         return None
 
     def _mask_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the masks that are read; none for an action space without heads, which the adapter refuses."""
-        sizes = head_sizes(self.env.action_space)
-        if not sizes:
-            return {}
-        shapes: dict[str, tuple[int, ...]] = {"action_mask": (sum(sizes),), "causal_mask": (len(sizes),)}
+        """Shapes of the masks that are read; none for an action space that the adapter refuses."""
         names = wrapped_attribute(self.env, "head_names")
+        try:
+            heads = action_space(self.env.action_space, self._place, names).heads
+        except EnvironmentUnsupportedError:
+            return {}
+        total = sum(head.size for head in heads)
+        shapes: dict[str, tuple[int, ...]] = {"causal_mask": (len(heads),)}
+        if total:
+            shapes["action_mask"] = (total,)
         conditioning = wrapped_attribute(self.env, "conditioning_head")
-        labels = [head.name for head in heads_of(self.env.action_space, self._place, names)]
-        if conditioning in labels:
-            shapes["conditional_action_mask"] = (sizes[labels.index(conditioning)], sum(sizes))
+        for head in heads:
+            if head.name == conditioning and head.size:
+                shapes["conditional_action_mask"] = (head.size, total)
         return shapes

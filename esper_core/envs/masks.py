@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from esper_core.envs.contract import array_of, conditional_without_head, described, mask_of
+from esper_core.envs.contract import array_of, conditional_without_head, described, mask_of, mask_without_choices
 from esper_core.errors import ConfigError, EnvironmentContractError, EnvironmentUnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from esper_core.ppo.heads import HeadSpec
-    from esper_core.ppo.task import BoolArray, IntArray
+    from esper_core.ppo.task import BoolArray, FloatArray, IntArray
 
 __all__ = ["CausalMask", "CausalTable", "MaskReader", "load_causal_mask"]
 
@@ -29,8 +29,8 @@ __all__ = ["CausalMask", "CausalTable", "MaskReader", "load_causal_mask"]
 class CausalMask(Protocol):
     """Computes which heads of an action have an effect."""
 
-    def __call__(self, actions: IntArray, /) -> BoolArray:
-        """Map actions int64 (n, heads) to bool (n, heads)."""
+    def __call__(self, actions: IntArray | FloatArray, /) -> BoolArray:
+        """Map actions (n, heads), float64 where any head is Gaussian and else int64, to bool (n, heads)."""
         ...
 
 
@@ -56,9 +56,9 @@ class CausalTable:
         self.table = rows.astype(bool)
         self._column = column
 
-    def __call__(self, actions: IntArray, /) -> BoolArray:
+    def __call__(self, actions: IntArray | FloatArray, /) -> BoolArray:
         """Rows of the table."""
-        rows: BoolArray = self.table[actions[:, self._column]]
+        rows: BoolArray = self.table[actions[:, self._column].astype(np.int64, copy=False)]
         return rows
 
 
@@ -107,23 +107,28 @@ class MaskReader:
         name: the environment's id, for messages.
         heads: the heads, in the order of the action's columns.
         n_envs: the number of environments.
-        conditioning: column of the conditioning head, or None.
+        conditioning: column of the conditioning head, or None; it has choices.
     """
 
     def __init__(self, name: str, heads: Sequence[HeadSpec], n_envs: int, conditioning: int | None) -> None:
         self._name = name
-        self._heads = tuple(heads)
+        self._count = len(heads)
         self._n_envs = n_envs
-        self._conditioning = conditioning
-        sizes = [head.size for head in heads]
+        # Masks of legal choices are of the heads that have any.
+        self._heads = tuple(head for head in heads if head.size)
+        self._conditioning = None if conditioning is None else self._heads.index(heads[conditioning])
+        sizes = [head.size for head in self._heads]
         self._total = sum(sizes)
-        self._starts = np.concatenate(([0], np.cumsum(sizes)[:-1]))
+        self._starts = np.concatenate(([0], np.cumsum(sizes)[:-1])).astype(np.int64)
 
     def legal(self, info: Mapping[str, Any]) -> tuple[BoolArray | None, BoolArray | None]:
         """The masks of legal choices: bool (n, total), and (n, choices of the conditioning head, total).
 
         None where no environment gives one.
         """
+        if not self._heads:
+            self._refuse_any(info)
+            return None, None
         choices = self._heads[self._conditioning].size if self._conditioning is not None else 0
         flat = self._rows(info, "action_mask", (self._total,), "the choices of all heads one after another")
         if info.get("conditional_action_mask") is None:
@@ -145,6 +150,12 @@ class MaskReader:
         self._refuse_none(some[:, None], "conditional_action_mask", [self._conditioning])
         return self._flat(flat), self._with_one_choice(rows.mask)
 
+    def _refuse_any(self, info: Mapping[str, Any]) -> None:
+        """Raise for masks of choices where no head has any."""
+        for key in ("action_mask", "conditional_action_mask"):
+            if info.get(key) is not None:
+                raise mask_without_choices(self._name, key)
+
     def causal(self, info: Mapping[str, Any], done: BoolArray, default: BoolArray | None) -> BoolArray | None:
         """The mask of heads that had an effect: bool (n, heads).
 
@@ -154,7 +165,7 @@ class MaskReader:
             done: bool (n,), where an episode ended.
             default: bool (n, heads) for rows without a mask; None for heads that all have an effect.
         """
-        shape, axes = (len(self._heads),), "one value a head"
+        shape, axes = (self._count,), "one value a head"
         rows = self._rows(info, "causal_mask", shape, axes)
         final = info.get("final_info") if done.any() else None
         last = None
@@ -165,7 +176,7 @@ class MaskReader:
                 rows.given &= ~(done & self._given(info, "final_info"))
         if rows is None and last is None:
             return default
-        mask = np.ones((self._n_envs, len(self._heads)), dtype=bool) if default is None else default.copy()
+        mask = np.ones((self._n_envs, self._count), dtype=bool) if default is None else default.copy()
         if rows is not None:
             mask[rows.given] = rows.mask[rows.given]
         if last is not None:

@@ -29,6 +29,10 @@ def space_text(space: gym.Space[Any]) -> str:
         return f"Box({_values(space.low)}..{_values(space.high)}, {tuple(space.shape)}, {space.dtype})"
     if isinstance(space, gym.spaces.MultiBinary):
         return f"MultiBinary({tuple(space.shape)})"
+    if isinstance(space, gym.spaces.Tuple):
+        return f"Tuple({', '.join(map(space_text, space.spaces))})"
+    if isinstance(space, gym.spaces.Dict):
+        return f"Dict({', '.join(f'{key}: {space_text(part)}' for key, part in space.spaces.items())})"
     return str(space)
 
 

@@ -1,4 +1,4 @@
-"""What is derived from an environment's spaces: the heads of an action, and the rows of numbers of an observation."""
+"""What is derived from an environment's observation space: its rows of numbers."""
 
 from __future__ import annotations
 
@@ -9,52 +9,13 @@ import gymnasium as gym
 import numpy as np
 
 from esper_core.errors import EnvironmentContractError, EnvironmentUnsupportedError
-from esper_core.ppo.heads import HeadSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from esper_core.ppo.task import FloatArray, IntArray
 
-__all__ = ["ObservationRows", "head_sizes", "heads_of", "starts_of"]
-
-
-def head_sizes(space: gym.Space[Any]) -> tuple[int, ...]:
-    """Choices of each head: one head for ``Discrete``, one a column for ``MultiDiscrete``; empty for other spaces."""
-    if isinstance(space, gym.spaces.Discrete):
-        return (int(space.n),)
-    if isinstance(space, gym.spaces.MultiDiscrete) and space.nvec.ndim == 1:
-        return tuple(int(size) for size in space.nvec)
-    return ()
-
-
-def heads_of(space: gym.Space[Any], label: str, names: Any) -> tuple[HeadSpec, ...]:
-    """The heads of an action space.
-
-    Args:
-        space: of one action.
-        label: the environment's id, for messages.
-        names: one name a head; None for ``action``, or ``head_0``, ``head_1`` and so on.
-    """
-    sizes = head_sizes(space)
-    if not sizes:
-        raise EnvironmentUnsupportedError(
-            f"{label} has action space {space}", hint="Discrete and one-dimensional MultiDiscrete can be trained"
-        )
-    if names is None:
-        single = isinstance(space, gym.spaces.Discrete)
-        names = ["action"] if single else [f"head_{index}" for index in range(len(sizes))]
-    given = [names] if isinstance(names, str) else list(names)
-    if len(given) != len(sizes):
-        raise EnvironmentUnsupportedError(
-            f"{label} names {len(given)} heads, but {space} has {len(sizes)}", hint="head_names has one name a head"
-        )
-    return tuple(HeadSpec(str(name), size) for name, size in zip(given, sizes, strict=True))
-
-
-def starts_of(space: gym.Space[Any]) -> IntArray:
-    """The start value of each column, which is added to choices counted from 0: int64 (heads)."""
-    return np.atleast_1d(np.asarray(getattr(space, "start", 0), dtype=np.int64))
+__all__ = ["ObservationRows"]
 
 
 class ObservationRows:

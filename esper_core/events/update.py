@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Final, Literal, TypeAlias
 
 from esper_core.events._record import EventKind, Payload, Record
 from esper_core.events.fields import about, measured
@@ -25,6 +25,7 @@ Outcome: TypeAlias = Literal["completed", "early_stopped", "skipped", "interrupt
 KLMeasured: TypeAlias = Literal["after_last_step", "in_loop", "none"]
 Granularity: TypeAlias = Literal["step", "token"]
 HeadKind: TypeAlias = Literal["categorical", "gaussian", "beta", "bernoulli", "token"]
+_DENSITIES: Final[frozenset[HeadKind]] = frozenset({"gaussian", "beta"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -63,9 +64,15 @@ class HeadStats(Record):
     share: float | None = measured(
         "Each head's share of the summed KL, `num_h / sum(num)`, 0..1; empty when the sum is 0.", unit="1", gauge=True
     )
-    entropy: float | None = measured("Mean entropy per active decision of each head.", unit="{nat}", gauge=True)
+    entropy: float | None = measured(
+        "Mean entropy per active decision of each head; differential for `gaussian` and `beta`, and then it may be "
+        "negative.",
+        unit="{nat}",
+        gauge=True,
+    )
     entropy_normalised: float | None = measured(
-        "Mean of each head's entropy over log(number of legal choices), over its active decisions, 0..1.",
+        "Mean of each head's entropy over log(number of legal choices), over its active decisions, 0..1; not defined "
+        "for `gaussian` and `beta`, which have no number of choices.",
         unit="1",
         gauge=True,
     )
@@ -75,6 +82,11 @@ class HeadStats(Record):
         unit="1",
         gauge=True,
     )
+
+    @property
+    def differential(self) -> bool:
+        """Whether the entropy is that of a density: it may be negative, and the normalised one is not defined."""
+        return self.kind in _DENSITIES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -259,7 +271,7 @@ class PPOUpdatePayload(Payload):
         "Entropy per unforced step, summed over active heads, after the last step.", unit="{nat}", gauge=True
     )
     entropy_normalised: float | None = measured(
-        "Mean normalised entropy over active head-decisions, 0..1.", unit="1", gauge=True
+        "Mean normalised entropy over active decisions of the heads that have one, 0..1.", unit="1", gauge=True
     )
     clip_fraction: float | None = measured(
         "Share of unforced steps with `|joint ratio - 1| > clip_range`, over all minibatches seen, in the loop, the "
@@ -317,6 +329,11 @@ class PPOUpdatePayload(Payload):
     def judged_kl(self, on: KLOn) -> float | None:
         """The KL that the run's limits are on, nats, unrounded; None when not measured."""
         return self.kl_joint if on == "joint" else self.kl_divergence
+
+    @property
+    def differential(self) -> bool:
+        """Whether every head draws from a density: the entropy is differential, and a normalised one not defined."""
+        return bool(self.heads) and all(head.differential for head in self.heads)
 
     @property
     def leading_head(self) -> HeadStats | None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["refuse_implausible"]
 
 _COUNTS: Final = range(2**63)
+_HEADS: Final = ((str, int), (str, int, str, float, float))
+"""Types of a categorical head's name and size, and of another's kind and bounds beside them."""
 
 
 def refuse_implausible(content: Mapping[str, Any]) -> None:
@@ -33,7 +35,7 @@ def refuse_implausible(content: Mapping[str, Any]) -> None:
         raise ValueError(f"seed is {content['seed']!r}")
     if any(type(value) is not float for value in content["recent_returns"]):
         raise ValueError("recent_returns are no numbers")
-    if any(type(name) is not str or type(size) is not int for name, size in content["heads"]):
+    if any(tuple(map(type, head)) not in _HEADS for head in content["heads"]):
         raise ValueError("heads are no names with sizes")
     if any(type(size) is not int or size < 1 for size in content["obs_shape"]):
         raise ValueError(f"obs_shape is {content['obs_shape']!r}")
@@ -43,5 +45,5 @@ def refuse_implausible(content: Mapping[str, Any]) -> None:
     held = sum(weight.numel() for weight in weights.values())
     sizes = [prod(content["obs_shape"]), *content["config"]["hidden"]]
     claimed = sum(before * after for before, after in pairwise(sizes))
-    if max(claimed, sum(size for _, size in content["heads"])) > held:
+    if max(claimed, sum(max(1, head[1]) for head in content["heads"])) > held:
         raise ValueError(f"a policy of {claimed} weights is claimed, {held} are there")

@@ -13,14 +13,14 @@ import torch
 
 from esper_core.config.schema import PPOConfig
 from esper_core.emitter import TelemetryEmitter
-from esper_core.errors import ConfigError
+from esper_core.errors import ConfigError, EnvironmentUnsupportedError
 from esper_core.ppo.checkpoint import load_checkpoint, restore
 from esper_core.ppo.heads import HeadLayout, HeadSpec
-from esper_core.ppo.measure import all_log_probs, measure, prepare, see_minibatch
+from esper_core.ppo.measure import distribution_of, measure, prepare, see_minibatch
 from esper_core.ppo.metrics import metrics_of
-from esper_core.ppo.policy import MultiHeadPolicy, masked_log_softmax
+from esper_core.ppo.policy import MultiHeadPolicy
 from esper_core.ppo.reducer import Identity, Reducer
-from esper_core.ppo.sampling import condition, gumbel_noise
+from esper_core.ppo.sampling import Noise, condition, noise
 from esper_core.ppo.sums import Sums
 from esper_core.runs.layout import find_run, path_text
 from esper_core.updates import EpisodeSummary, UpdateRecorder, UpdateSettings
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from esper_core.events import PPOUpdatePayload
+    from esper_core.ppo.actions import ActionForm
     from esper_core.ppo.rollout import Batch, Rollout
     from esper_core.updates import FinalPass, MinibatchSeen
 
@@ -44,7 +45,7 @@ class Decision:
     """Actions of n environments, on the CPU.
 
     Attributes:
-        actions: int64 (n, heads).
+        actions: (n, heads) as they were sampled: int64, or float32 where any head is Gaussian.
         log_prob: float32 (n, heads), nats.
         values: float32 (n,).
         legal: bool (n, heads, width), the mask each head was sampled under; None when all was legal.
@@ -82,8 +83,18 @@ def _devices() -> str:
     return f"here: {', '.join(['auto', 'cpu', *accelerators])}"
 
 
+def _refuse_unbounded(layout: HeadLayout) -> None:
+    """Raise for a Gaussian head whose values a squash cannot be scaled to."""
+    for head in layout.heads:
+        if head.dense and not (math.isfinite(head.low) and math.isfinite(head.high)):
+            raise EnvironmentUnsupportedError(
+                f"ppo.squash = true needs bounds, and head {head.name} goes from {head.low:g} to {head.high:g}",
+                hint="leave ppo.squash at false, or rescale the action: gymnasium.wrappers.RescaleAction",
+            )
+
+
 class PPOAgent:
-    """A policy with any number of categorical heads, action masks and causal masks.
+    """A policy with any number of heads of any kind, action masks and causal masks.
 
     Not thread-safe. All randomness comes from its own generators: Python's, NumPy's and torch's global ones are
     never touched, with telemetry on or off.
@@ -95,7 +106,11 @@ class PPOAgent:
         seed: of weights, sampling and minibatch order.
         emitter: told of every update; the default hears nothing.
         conditioning_head: the head sampled first when a conditional mask is given.
+        action_form: how the heads' columns make the environment's action; None for the columns themselves.
         reducer: joins the sums of several ranks.
+
+    Raises:
+        EnvironmentUnsupportedError: the heads do not make a policy, or ``ppo.squash`` has no bounds to reach.
     """
 
     def __init__(
@@ -107,6 +122,7 @@ class PPOAgent:
         seed: int = 0,
         emitter: TelemetryEmitter | None = None,
         conditioning_head: str | None = None,
+        action_form: ActionForm | None = None,
         reducer: Reducer | None = None,
     ) -> None:
         self.layout = HeadLayout(heads)
@@ -115,14 +131,24 @@ class PPOAgent:
         self.seed = seed
         self.emitter = emitter if emitter is not None else TelemetryEmitter()
         self.conditioning_head = conditioning_head
-        self._conditioning = self.layout.index(conditioning_head) if conditioning_head is not None else None
+        self._conditioning = self._conditioning_column()
+        # Noise has rows for the heads that choose alone.
+        self._noise_row = sum(not head.dense for head in self.layout.heads[: self._conditioning or 0])
+        self.action_form = action_form
+        if self.config.squash:
+            _refuse_unbounded(self.layout)
         self.reducer: Reducer = reducer if reducer is not None else Identity()
         self.device = resolve_device(self.config.device)
         weights, sampling, order = (int(word) for word in np.random.SeedSequence(seed).generate_state(3))
         self.sampling_generator = torch.Generator().manual_seed(sampling)
         self.order_generator = torch.Generator().manual_seed(order)
         self.policy = MultiHeadPolicy(
-            self.layout, math.prod(self.obs_shape), self.config.hidden, torch.Generator().manual_seed(weights)
+            self.layout,
+            math.prod(self.obs_shape),
+            self.config.hidden,
+            torch.Generator().manual_seed(weights),
+            log_std_init=self.config.log_std_init,
+            squash=self.config.squash,
         ).to(self.device)
         self._parameters = list(self.policy.parameters())
         fused = self.device.type in {"cpu", "cuda"}
@@ -138,6 +164,18 @@ class PPOAgent:
     def finite(self) -> bool:
         """Whether every weight is finite."""
         return bool(torch.nn.utils.parameters_to_vector(self._parameters).isfinite().all())
+
+    def _conditioning_column(self) -> int | None:
+        """The conditioning head's column; None when no head conditions the others."""
+        if self.conditioning_head is None:
+            return None
+        column = self.layout.index(self.conditioning_head)
+        if self.layout.heads[column].dense:
+            raise EnvironmentUnsupportedError(
+                f"head {self.conditioning_head} is {self.layout.kinds[column]} and conditions the others",
+                hint="only a head with choices can: each selects a row of the conditional mask",
+            )
+        return column
 
     # --- acting -------------------------------------------------------------------------------
 
@@ -163,6 +201,7 @@ class PPOAgent:
             msgspec.structs.replace(checkpoint.config, device=device),
             seed=checkpoint.seed,
             conditioning_head=checkpoint.conditioning_head,
+            action_form=checkpoint.action_form,
         )
         restore(agent, checkpoint)
         return agent
@@ -174,41 +213,59 @@ class PPOAgent:
         *,
         conditional_mask: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
-    ) -> NDArray[np.int64]:
+    ) -> Any:
         """Choose actions.
 
         Args:
             obs: one observation of ``obs_shape``, or n of them stacked.
             mask: bool (sum of head sizes) or (n, ...), the legal choices; None when all are.
             conditional_mask: bool (choices of the conditioning head, sum of head sizes) or (n, ...).
-            deterministic: the likeliest choice of each head instead of a sample.
+            deterministic: the likeliest choice of each head, or its mean, instead of a sample.
 
         Returns:
-            One action: shape () for one head, (heads,) for more; with a leading n for stacked observations. A
-            sequence of ``(heads,)`` fits ``MultiDiscrete``, a bare number fits ``Discrete``.
+            One action of the environment's space, within its bounds; for stacked observations n of them, stacked (a
+            tuple or a dict of stacks for those spaces). An agent that was made without ``action_form`` returns the
+            heads' columns: shape () for one head, (heads,) for more, choices counted from 0.
         """
         values = np.asarray(obs, dtype=np.float32)
         single = values.shape == self.obs_shape
-        batched = values.reshape(-1, math.prod(self.obs_shape))
+        columns = self.columns(values, mask, conditional_mask=conditional_mask, deterministic=deterministic)
+        if self.action_form is not None:
+            actions = self.action_form.batch(columns)
+            return self.action_form.first(actions) if single else actions
+        if self.layout.count == 1:
+            columns = columns[:, 0]
+        return columns[0] if single else columns
+
+    def columns(
+        self,
+        obs: NDArray[Any],
+        mask: NDArray[np.bool_] | None = None,
+        *,
+        conditional_mask: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> NDArray[np.int64] | NDArray[np.float64]:
+        """What every head decides, as a task takes it: (n, heads), with the arguments of :meth:`act`."""
+        batched = np.asarray(obs, dtype=np.float32).reshape(-1, math.prod(self.obs_shape))
         legal = None if mask is None else torch.as_tensor(np.asarray(mask, dtype=bool).reshape(len(batched), -1))
         conditional = None
         if conditional_mask is not None:
             rows = np.asarray(conditional_mask, dtype=bool)
             conditional = torch.as_tensor(rows.reshape(len(batched), -1, self.layout.total))
-        noise = None if deterministic else self.noise(1, len(batched))[0]
-        decision = self.decide(torch.as_tensor(batched), legal, conditional, noise)
-        actions: NDArray[np.int64] = decision.actions.numpy()
-        if self.layout.count == 1:
-            actions = actions[:, 0]
-        return actions[0] if single else actions
+        drawn = None if deterministic else self.noise(1, len(batched))[0]
+        return self.bounded(self.decide(torch.as_tensor(batched), legal, conditional, drawn).actions)
 
-    def noise(self, steps: int, n_envs: int) -> Tensor:
-        """Standard Gumbel noise float32 (steps, n, heads, width): one draw for many steps."""
-        return gumbel_noise((steps, n_envs, self.layout.count, self.layout.width), self.sampling_generator)
+    def bounded(self, actions: Tensor) -> NDArray[np.int64] | NDArray[np.float64]:
+        """Sampled actions (n, heads), on the CPU, as the environment takes them: clipped or squashed to its bounds."""
+        return self.layout.bounded(actions, squash=self.config.squash)
+
+    def noise(self, steps: int, n_envs: int) -> Noise:
+        """What the actions of n environments are drawn with, for many steps at once."""
+        return noise(self.layout, steps, n_envs, self.sampling_generator)
 
     @torch.no_grad()
     def decide(
-        self, observations: Tensor, mask: Tensor | None, conditional: Tensor | None, noise: Tensor | None
+        self, observations: Tensor, mask: Tensor | None, conditional: Tensor | None, noise: Noise | None
     ) -> Decision:
         """Act in n environments at once.
 
@@ -216,28 +273,30 @@ class PPOAgent:
             observations: float32 (n, inputs).
             mask: bool (n, total), or None.
             conditional: bool (n, choices, total), or None.
-            noise: Gumbel noise (n, heads, width); None acts greedily.
+            noise: of n environments; None acts greedily.
         """
-        logits, values = self.policy.forward(observations.to(self.device, non_blocking=True))
+        outputs, values = self.policy.forward(observations.to(self.device, non_blocking=True))
         # NaN weights must not choose an illegal action before the update reports them.
-        logits = logits.nan_to_num(nan=0.0)
+        shown = outputs.nan_to_num(nan=0.0)
         legal = None if mask is None else self.layout.pad(mask.to(self.device))
-        noise = torch.zeros_like(logits) if noise is None else noise.to(self.device, non_blocking=True)
+        noise = Noise() if noise is None else noise.to(self.device)
         first = None
         if conditional is not None and self._conditioning is not None:
+            scores = shown[:, self._conditioning]
             first, legal = condition(
                 self.layout,
                 self._conditioning,
-                scores=logits + noise,
+                scores=scores if noise.gumbel is None else scores + noise.gumbel[:, self._noise_row],
                 legal=legal,
                 conditional=conditional.to(self.device),
             )
-        log_probs = masked_log_softmax(logits, self.policy.legal(legal))
-        actions = (log_probs + noise).argmax(-1)
+        heads = self.policy.heads
+        distribution = heads.distribution(shown, self.policy.legal(legal))
+        actions = heads.sample(distribution, noise.gumbel, noise.normal)
         if first is not None:
             # Not sampled twice: rounding could break a near tie the other way, under another choice's masks.
-            actions[:, self._conditioning] = first
-        taken = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+            actions[:, self._conditioning] = first.to(actions.dtype)
+        taken = heads.log_prob(distribution, actions)
         return Decision(actions.cpu(), taken.cpu(), values.cpu(), None if legal is None else legal.cpu())
 
     @torch.no_grad()
@@ -276,9 +335,9 @@ class PPOAgent:
         else:
             batch, shown = prepare(batch, normalise=self.config.normalise_advantage, reducer=self.reducer)
             recorder.measured(shown)
-            old = all_log_probs(self.policy, batch) if self.config.kl_estimator == "exact" else None
+            old = distribution_of(self.policy, batch) if self.config.kl_estimator == "exact" else None
             self._optimise(batch, recorder, should_stop)
-            final = measure(self.policy, batch, old_log_probs=old, reducer=self.reducer)
+            final = measure(self.policy, batch, old=old, reducer=self.reducer)
         return self._finish(
             recorder, final, env_steps=rollout.env_steps, samples=len(rollout.batch), episodes=rollout.episodes
         )
@@ -296,6 +355,7 @@ class PPOAgent:
         self.updates += 1
         settings = UpdateSettings(
             heads=self.layout.names,
+            head_kinds=self.layout.kinds,
             target_kl=config.target_kl,
             stop_on=config.stop_on,
             stop_rule=config.stop_rule,

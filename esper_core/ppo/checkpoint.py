@@ -12,6 +12,7 @@ from torch import nn
 from esper_core.config.schema import PPOConfig
 from esper_core.errors import ConfigError, EsperError
 from esper_core.ppo._plausible import refuse_implausible
+from esper_core.ppo.actions import ActionForm
 from esper_core.ppo.heads import HeadLayout, HeadSpec
 from esper_core.runs.files import fault_of, open_file
 from esper_core.runs.folder import Folder
@@ -47,7 +48,7 @@ class Checkpoint:
         env_steps: environment steps taken by then.
         episodes: episodes finished by then.
         recent_returns: returns of the last 100 of them, oldest first.
-        heads: name and size of each head.
+        heads: of the policy.
         obs_shape: of one observation.
         conditioning_head: the head sampled first, or None.
         config: the ``[ppo]`` table.
@@ -60,6 +61,7 @@ class Checkpoint:
         places: where each environment was, see :class:`~esper_core.ppo.boundary.ResumableTask`; empty when they begin
             fresh episodes.
         running: return and length so far of each environment's episode; None with empty ``places``.
+        action_form: how the heads' columns make the environment's action; None as above.
     """
 
     update_id: int
@@ -78,6 +80,7 @@ class Checkpoint:
     wrappers: tuple[str, ...] | None = None
     places: tuple[dict[str, Any], ...] = ()
     running: list[list[float]] | None = None
+    action_form: ActionForm | None = None
 
 
 class Checkpointed(Protocol):
@@ -86,6 +89,7 @@ class Checkpointed(Protocol):
     layout: HeadLayout
     obs_shape: tuple[int, ...]
     conditioning_head: str | None
+    action_form: ActionForm | None
     config: PPOConfig
     seed: int
     sampling_generator: torch.Generator
@@ -137,7 +141,8 @@ def checkpoint_content(
         "env_steps": env_steps,
         "episodes": episodes,
         "recent_returns": [float(value) for value in recent_returns],
-        "heads": [(head.name, head.size) for head in agent.layout.heads],
+        "heads": [_kept_head(head) for head in agent.layout.heads],
+        "action_form": None if agent.action_form is None else msgspec.to_builtins(agent.action_form),
         "obs_shape": list(agent.obs_shape),
         "conditioning_head": agent.conditioning_head,
         "config": msgspec.to_builtins(agent.config),
@@ -239,7 +244,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             env_steps=content["env_steps"],
             episodes=content["episodes"],
             recent_returns=tuple(content["recent_returns"]),
-            heads=tuple(HeadSpec(name, size) for name, size in content["heads"]),
+            heads=tuple(HeadSpec(*head) for head in content["heads"]),
             obs_shape=tuple(content["obs_shape"]),
             conditioning_head=content["conditioning_head"],
             config=msgspec.convert(content["config"], PPOConfig),
@@ -251,6 +256,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             wrappers=msgspec.convert(content.get("wrappers"), tuple[str, ...] | None),
             places=tuple({key: place[key] for key in _PLACE} for place in content.get("places", ())),
             running=content.get("running"),
+            action_form=_form(content),
         )
     except (KeyError, TypeError, ValueError, AttributeError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path} lacks what a checkpoint holds: {error}", hint="it may be damaged") from error
@@ -284,6 +290,7 @@ def restore(agent: Checkpointed, checkpoint: Checkpoint) -> None:
     _same("heads", _heads(agent.layout.heads), _heads(checkpoint.heads))
     _same("observation shape", agent.obs_shape, checkpoint.obs_shape)
     _same("ppo.hidden", tuple(agent.config.hidden), tuple(checkpoint.config.hidden))
+    _same("ppo.squash", agent.config.squash, checkpoint.config.squash)
     _same("conditioning head", agent.conditioning_head, checkpoint.conditioning_head)
     state = checkpoint.state
     try:
@@ -300,6 +307,13 @@ def restore(agent: Checkpointed, checkpoint: Checkpoint) -> None:
     agent.updates = checkpoint.update_id
 
 
+def _form(content: dict[str, Any]) -> ActionForm | None:
+    form = msgspec.convert(content.get("action_form"), ActionForm | None)
+    if form is not None and form.columns != len(content["heads"]):
+        raise ValueError(f"an action of {form.columns} columns for {len(content['heads'])} heads")
+    return form
+
+
 def _pair(spaces: object) -> tuple[str, str] | None:
     if spaces is None:
         return None
@@ -308,7 +322,14 @@ def _pair(spaces: object) -> tuple[str, str] | None:
 
 
 def _heads(heads: Sequence[HeadSpec]) -> str:
-    return ", ".join(f"{head.name} ({head.size})" for head in heads)
+    return ", ".join(f"{head.name} ({head.kind if head.dense else head.size})" for head in heads)
+
+
+def _kept_head(head: HeadSpec) -> tuple[str, int] | tuple[str, int, str, float, float]:
+    """A head as it is kept: name and size, as ever, and the rest where there is any."""
+    if head.kind == "categorical":
+        return head.name, head.size
+    return head.name, head.size, head.kind, float(head.low), float(head.high)
 
 
 def _same(what: str, mine: object, stored: object) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from esper_core.ppo.gae import generalised_advantages
 from esper_core.ppo.rollout import Batch, active_decisions
+from esper_core.ppo.sampling import Noise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +69,7 @@ class Collector:
         steps, n_envs, heads = agent.config.rollout_steps, task.n_envs, agent.layout.count
         self._steps, self._n_envs, self._inputs = steps, n_envs, math.prod(task.obs_shape)
         self._observations = torch.zeros(steps + 1, n_envs, self._inputs)
-        self._actions = torch.zeros(steps, n_envs, heads, dtype=torch.int64)
+        self._actions = torch.zeros(steps, n_envs, heads, dtype=agent.layout.action_dtype)
         self._log_prob = torch.zeros(steps, n_envs, heads)
         self._causal = torch.ones(steps, n_envs, heads, dtype=torch.bool)
         self._values = torch.zeros(steps + 1, n_envs)
@@ -77,8 +78,8 @@ class Collector:
         self._terminated = np.zeros((steps, n_envs), dtype=bool)
         self._truncated = np.zeros((steps, n_envs), dtype=bool)
         # One draw for many steps is cheap; for all of a long rollout with wide heads it would be large.
-        self._block = min(steps, max(1, NOISE_VALUES // (n_envs * heads * agent.layout.width)))
-        self._noise = torch.empty(0)
+        self._block = min(steps, max(1, NOISE_VALUES // (n_envs * agent.layout.draws)))
+        self._noise = Noise()
         self._current: Observation | None = None
         self._fault: Fault | None = None
 
@@ -99,7 +100,7 @@ class Collector:
             if self._broken():
                 return Collection(None, step * self._n_envs, fault=self._fault)
             decision = self._decide(step, observation)
-            result = self._task.step(self._actions[step].numpy())
+            result = self._task.step(self._agent.bounded(self._actions[step]))
             self._store(step, decision, result)
             on_step(result)
             cut = result.truncated & ~result.terminated

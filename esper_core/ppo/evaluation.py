@@ -49,7 +49,7 @@ def evaluate(agent: PPOAgent, task: Task, *, episodes: int, seed: int, determini
         task: of the agent's shape.
         episodes: at least 1.
         seed: of the environments, see :meth:`Task.reset`.
-        deterministic: the likeliest choice instead of a sample.
+        deterministic: the likeliest choice, or the mean, instead of a sample.
     """
     share, more = divmod(episodes, task.n_envs)
     wanted = np.array([share + (index < more) for index in range(task.n_envs)])
@@ -58,13 +58,13 @@ def evaluate(agent: PPOAgent, task: Task, *, episodes: int, seed: int, determini
     kept: list[EpisodeFinished] = []
     observation = task.reset(seed)
     while (played < wanted).any():
-        actions = agent.act(
+        actions = agent.columns(
             observation.values,
             observation.action_mask,
             conditional_mask=observation.conditional_mask,
             deterministic=deterministic,
         )
-        result = task.step(actions.reshape(task.n_envs, -1))
+        result = task.step(actions)
         for episode in tracker.step(result.reward, result.terminated, result.truncated, env_steps=0):
             if played[episode.env_index] < wanted[episode.env_index]:
                 kept.append(episode)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import torch
 
 from esper_core.errors import EnvironmentUnsupportedError
@@ -12,36 +14,74 @@ from esper_core.errors import EnvironmentUnsupportedError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
+    from esper_core.events import HeadKind
+
 __all__ = ["HeadLayout", "HeadSpec"]
+
+_CHOICES: Final[dict[HeadKind, tuple[float, float]]] = {
+    "categorical": (1, math.inf),
+    "bernoulli": (2, 2),
+    "gaussian": (0, 0),
+}
+"""The kinds of head there are, with the fewest and the most choices that one can have."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeadSpec:
-    """One categorical decision of the policy.
+    """One decision of the policy: one column of an action.
 
     Attributes:
         name: unique within the policy.
-        size: number of choices, at least 1.
+        size: number of choices: at least 1 of a categorical head, 2 of a Bernoulli, 0 of a Gaussian, which has none.
+        kind: what it draws from: ``categorical``, ``bernoulli`` or ``gaussian``.
+        low: least value that the environment takes, of a Gaussian head; -inf for none.
+        high: likewise the largest; inf for none.
     """
 
     name: str
     size: int
+    kind: HeadKind = "categorical"
+    low: float = -math.inf
+    high: float = math.inf
 
     def __post_init__(self) -> None:
-        if self.size < 1:
+        if self.kind not in _CHOICES:
             raise EnvironmentUnsupportedError(
-                f"head {self.name} has {self.size} choices", hint="a head needs at least one choice"
+                f"head {self.name} is of kind {self.kind}", hint=f"the kinds are {', '.join(_CHOICES)}"
             )
+        fewest, most = _CHOICES[self.kind]
+        if not fewest <= self.size <= most:
+            hint = "a head needs at least one choice" if self.kind == "categorical" else f"it has {fewest} by its kind"
+            raise EnvironmentUnsupportedError(f"head {self.name} ({self.kind}) has {self.size} choices", hint=hint)
+        if not self.low <= self.high:
+            raise EnvironmentUnsupportedError(f"head {self.name} has bounds {self.low} to {self.high}")
+
+    @property
+    def dense(self) -> bool:
+        """Whether it draws from a density, and not from choices."""
+        return self.kind == "gaussian"
+
+    @property
+    def choices(self) -> int | str:
+        """For people: how many choices there are, or the kind where they are not counted."""
+        return self.kind if self.dense and self.decides else max(self.size, 1)
+
+    @property
+    def decides(self) -> bool:
+        """Whether there is anything to decide: more than one choice, or bounds that differ."""
+        return self.low < self.high if self.dense else self.size > 1
 
 
 class HeadLayout:
     """Where each head's choices lie: flat (masks of environments) and padded (everything inside the policy).
 
     Flat is one row of ``total = sum(sizes)`` choices, head after head. Padded is ``(heads, width)`` with
-    ``width = max(sizes)``; the columns beyond a head's size are never legal. All heads are computed at once on the
-    padded view, so no loop over heads runs while training.
+    ``width = max(sizes)``, at least 1; the columns beyond a head's size are never legal. All heads are computed at once
+    on the padded view, so no loop over heads runs while training. A Gaussian head has no choice: nothing of it is flat,
+    none of its row is legal, and its mean lies in the row's first column.
 
     Args:
         heads: at least one, with unique names, in the order of the action's columns.
@@ -55,14 +95,33 @@ class HeadLayout:
         if len(set(self.names)) != len(self.names):
             raise EnvironmentUnsupportedError(f"head names repeat: {', '.join(self.names)}")
         self.sizes = tuple(head.size for head in heads)
+        self.kinds = tuple(head.kind for head in heads)
         self.count = len(self.heads)
-        self.width = max(self.sizes)
+        self.width = max(1, *self.sizes)
         self.total = sum(self.sizes)
         self.valid = torch.arange(self.width) < torch.tensor(self.sizes).unsqueeze(1)
         """bool (heads, width): True where a head has a choice."""
         self.padded = self.total != self.count * self.width
         """Whether any head is narrower than the widest."""
         self._columns = self.valid.flatten().nonzero().squeeze(1)
+        dense = torch.tensor([head.dense for head in heads])
+        self.dense = dense.nonzero().squeeze(1)
+        """int64: the columns that draw from a density, in order."""
+        self.choosing = (~dense).nonzero().squeeze(1)
+        """int64: the columns that draw from choices, in order."""
+        self._order = torch.cat([self.choosing, self.dense]).argsort()
+        self._undecided = torch.tensor([head.dense and not head.decides for head in heads])
+        self._bounds = np.array([(head.low, head.high) for head in heads if head.dense]).T
+
+    @property
+    def action_dtype(self) -> torch.dtype:
+        """Of sampled actions: int64, or float32 where any head draws from a density."""
+        return torch.float32 if len(self.dense) else torch.int64
+
+    @property
+    def draws(self) -> int:
+        """Random numbers that one action takes."""
+        return len(self.choosing) * self.width + len(self.dense)
 
     def index(self, name: str) -> int:
         """Position of a head by name."""
@@ -79,3 +138,50 @@ class HeadLayout:
     def flat(self, padded: Tensor) -> Tensor:
         """Padded ``(..., heads, width)`` to flat ``(..., total)``."""
         return padded.flatten(-2)[..., self._columns]
+
+    def merged(self, choosing: Tensor | None, dense: Tensor | None) -> Tensor:
+        """Values of the heads that choose (..., c) and of the dense ones (..., d), in the heads' order (..., heads).
+
+        None for a kind of which there is no head.
+        """
+        if choosing is None or dense is None:
+            only = choosing if dense is None else dense
+            assert only is not None  # a layout has heads  # noqa: S101
+            return only
+        return torch.cat([choosing, dense], dim=-1)[..., self._order]
+
+    def open(self, legal: Tensor | None, device: torch.device) -> Tensor:
+        """Where there is something to decide: bool (N or 1, heads).
+
+        Args:
+            legal: bool (N, heads, width), or None when every choice is legal.
+            device: of the result.
+        """
+        choices = self.valid.unsqueeze(0) if legal is None else legal
+        several = choices.to(device).sum(-1) > 1
+        if len(self.dense):
+            several[:, self.dense] = ~self._undecided[self.dense].to(device)
+        return several
+
+    def bounded(self, actions: Tensor, *, squash: bool = False) -> NDArray[np.int64] | NDArray[np.float64]:
+        """Sampled actions as the environment takes them: within its bounds.
+
+        Args:
+            actions: (n, heads) on the CPU, as they were sampled.
+            squash: the bounds are reached through ``tanh``; otherwise values beyond them are clipped.
+
+        Returns:
+            (n, heads): int64, or float64 where any head draws from a density.
+        """
+        if not len(self.dense):
+            chosen: NDArray[np.int64] = actions.numpy()
+            return chosen
+        values: NDArray[np.float64] = actions.double().numpy()
+        columns = self.dense.numpy()
+        low, high = self._bounds
+        drawn = values[:, columns]
+        if squash:
+            share = (np.tanh(drawn) + 1.0) / 2.0
+            drawn = low * (1.0 - share) + high * share  # not high - low, which may overflow
+        values[:, columns] = np.clip(drawn, low, high)
+        return values

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from esper_core.kl import KLStats
-from esper_core.kl.torch import exact_categorical_sums, k3_sums, outlier_sums
+from esper_core.kl.torch import k3_sums, outlier_sums
+from esper_core.ppo.distributions import Distribution
 from esper_core.ppo.sums import HostSums, Sums
 from esper_core.updates import FinalPass, Mean, Measured, MinibatchSeen
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from esper_core.ppo.reducer import Reducer
     from esper_core.ppo.rollout import Batch
 
-__all__ = ["all_log_probs", "measure", "prepare", "see_minibatch"]
+__all__ = ["distribution_of", "measure", "prepare", "see_minibatch"]
 
 CHUNK: Final = 16384
 """Samples judged at once in a pass over a whole rollout: bounds its memory."""
@@ -127,11 +128,9 @@ def see_minibatch(
 
 
 @torch.no_grad()
-def all_log_probs(policy: MultiHeadPolicy, batch: Batch) -> Tensor:
-    """Log-probabilities of every choice under the policy as it is: float32 (N, heads, width)."""
-    return torch.cat(
-        [policy.evaluate(part.observations, part.actions, part.legal).log_probs for part in _chunks(batch)]
-    )
+def distribution_of(policy: MultiHeadPolicy, batch: Batch) -> Distribution:
+    """What each head draws from under the policy as it is, at all N samples."""
+    return Distribution.joined([policy.distribution(part.observations, part.legal)[0] for part in _chunks(batch)])
 
 
 @torch.no_grad()
@@ -139,7 +138,7 @@ def measure(
     policy: MultiHeadPolicy,
     batch: Batch,
     *,
-    old_log_probs: Tensor | None,
+    old: Distribution | None,
     reducer: Reducer,
 ) -> FinalPass:
     """The reported numbers: one pass over the whole rollout under the policy as it now is.
@@ -147,15 +146,14 @@ def measure(
     Args:
         policy: after the last optimizer step.
         batch: the whole rollout.
-        old_log_probs: float32 (N, heads, width) of the policy before the update, for the exact KL; None for k3.
+        old: of the policy before the update, at every sample, for the exact KL; None for k3.
         reducer: joins the ranks.
     """
     sums: list[Sums] = []
     extremes: list[Sums] = []
     start = 0
     for part in _chunks(batch):
-        old = None if old_log_probs is None else old_log_probs[start : start + len(part)]
-        added, largest = _final_sums(policy, part, old)
+        added, largest = _final_sums(policy, part, None if old is None else old.rows(slice(start, start + len(part))))
         sums.append(added)
         extremes.append(largest)
         start += len(part)
@@ -174,7 +172,7 @@ def measure(
     )
 
 
-def _final_sums(policy: MultiHeadPolicy, part: Batch, old: Tensor | None) -> tuple[Sums, Sums]:
+def _final_sums(policy: MultiHeadPolicy, part: Batch, old: Distribution | None) -> tuple[Sums, Sums]:
     """Sums over some samples, and their extremes. A new number of the final pass is one line in one of four tables."""
     now = policy.evaluate(part.observations, part.actions, part.legal)
     active = part.active
@@ -183,10 +181,11 @@ def _final_sums(policy: MultiHeadPolicy, part: Batch, old: Tensor | None) -> tup
     clamped, non_finite = outlier_sums(log_ratio, active)
     legal = policy.layout.valid.to(active.device) if part.legal is None else part.legal
     choices = legal.sum(-1)
-    # Field of HeadStats: values (B, heads), and the decisions that its mean is over.
+    # Field of HeadStats: values (B, heads), and the decisions that its mean is over. A density has no largest entropy:
+    # the normalised one is not defined there.
     by_head = {
         "entropy": (now.entropy, active),
-        "entropy_normalised": (now.entropy / choices.clamp_min(2).log(), active),
+        "entropy_normalised": (now.entropy / choices.clamp_min(2).log(), active & (choices > 1)),
     }
     # Fields of the payload: values (B) whose mean is over unforced steps; counts (); largest values ().
     by_step: dict[str, Tensor] = {}
@@ -195,7 +194,7 @@ def _final_sums(policy: MultiHeadPolicy, part: Batch, old: Tensor | None) -> tup
 
     kl = _kl_sums(log_ratio, active)
     if old is not None:
-        kl["kl"] = exact_categorical_sums(old, now.log_probs, active)
+        kl["kl"] = policy.heads.exact_kl_sums(old, now.distribution, active)
     # Selected before they are summed: what an inactive head holds may be anything.
     selected = torch.stack([torch.where(where, values, 0.0) for values, where in by_head.values()])
     deciding = torch.stack([where for _, where in by_head.values()])

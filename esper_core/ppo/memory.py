@@ -71,14 +71,19 @@ def memory_need(
         config: the table ``[ppo]``.
         n_envs: environments stepped together.
         obs_shape: of one observation; before the environment exists, one number.
-        heads: the number of choices of each head; before the environment exists, one head of two.
+        heads: the number of choices of each head, 0 for a Gaussian one; before the environment exists, one head of two.
     """
-    inputs, logits = math.prod(obs_shape), len(heads) * max(heads)
+    inputs, logits = math.prod(obs_shape), len(heads) * max(1, *heads)
     samples = config.rollout_steps * n_envs
-    # Per sample: the observation, action (int64) and log-probability of each head, value, reward and advantage.
-    rollout = _COPIES * samples * (_FLOAT * inputs + len(heads) * (8 + _FLOAT) + 3 * _FLOAT)
+    # Per sample: the observation, action (int64, or float32) and log-probability of each head, value, reward and
+    # advantage.
+    rollout = _COPIES * samples * (_FLOAT * inputs + len(heads) * ((_FLOAT if 0 in heads else 8) + _FLOAT) + 3 * _FLOAT)
     widths = [inputs, *config.hidden]
-    weights = sum(2 * fan_out * (fan_in + 1) for fan_in, fan_out in pairwise(widths)) + (widths[-1] + 1) * (logits + 1)
+    weights = (
+        sum(2 * fan_out * (fan_in + 1) for fan_in, fan_out in pairwise(widths))
+        + (widths[-1] + 1) * (logits + 1)
+        + sum(size == 0 for size in heads)
+    )
     minibatch = min(config.minibatch_size, samples) * (2 * sum(config.hidden) + logits) * _FLOAT
     return MemoryNeed(n_envs * _ENVIRONMENT, rollout, weights * _FLOAT * _STATES, minibatch)
 

@@ -1,73 +1,55 @@
-"""The network: one policy trunk and one value trunk computed together, and one row of logits for all heads."""
+"""The network: one policy trunk and one value trunk computed together, and one row of outputs for all heads."""
 
 from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+from esper_core.ppo.distributions import Distribution, Evaluation, HeadDistributions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from esper_core.ppo.heads import HeadLayout
 
-__all__ = ["ILLEGAL", "Evaluation", "MultiHeadPolicy", "masked_log_softmax"]
-
-ILLEGAL: Final = -1e9
-"""Log-probability of an illegal choice: its probability is exactly 0 and, unlike -inf, it makes no NaN downstream."""
-
-
-class Evaluation(NamedTuple):
-    """What the current policy says about actions that were taken.
-
-    Attributes:
-        log_prob: (B, heads), nats, of each head's taken choice.
-        entropy: (B, heads), nats, over each head's legal choices.
-        values: (B,), the value estimate.
-        log_probs: (B, heads, width), of every choice; illegal ones hold a large negative number.
-    """
-
-    log_prob: Tensor
-    entropy: Tensor
-    values: Tensor
-    log_probs: Tensor
-
-
-def masked_log_softmax(logits: Tensor, legal: Tensor | None) -> Tensor:
-    """Log-probabilities over legal choices, ``ILLEGAL`` for the others. ``legal`` None: every choice is legal.
-
-    A head without any legal choice holds ``ILLEGAL`` throughout and has no gradient.
-    """
-    if legal is None:
-        return torch.log_softmax(logits, dim=-1)
-    # The lowest number there is: no legal logit, however far it has drifted, falls below it. Selected again
-    # afterwards, because a difference of two such numbers overflows to -inf, which makes NaN in an entropy.
-    lowest = torch.finfo(logits.dtype).min
-    return torch.where(legal, torch.log_softmax(torch.where(legal, logits, lowest), dim=-1), ILLEGAL)
+__all__ = ["MultiHeadPolicy"]
 
 
 class MultiHeadPolicy(nn.Module):
     """Tanh trunks for policy and value, packed into batched matrices, with all heads in one output layer.
 
-    The two trunks have the same shape, so each layer of both is one matrix product. The logits come out padded to
+    The two trunks have the same shape, so each layer of both is one matrix product. Logits and means come out padded to
     ``(heads, width)``: no gather, no loop over heads. Orthogonal initialisation, gain sqrt(2) in the trunks, 0.01
-    for the logits and 1 for the value (Engstrom et al. 2020, arXiv:2005.12729).
+    for the logits and means and 1 for the value (Engstrom et al. 2020, arXiv:2005.12729).
 
     Args:
         layout: the heads.
         inputs: length of a flattened observation.
         hidden: widths of the hidden layers; may be empty.
         generator: seeds the weights; nothing else draws from it here.
+        log_std_init: of Gaussian heads, nats.
+        squash: see :class:`~esper_core.ppo.distributions.HeadDistributions`.
     """
 
     _valid: Tensor
 
-    def __init__(self, layout: HeadLayout, inputs: int, hidden: Sequence[int], generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        layout: HeadLayout,
+        inputs: int,
+        hidden: Sequence[int],
+        generator: torch.Generator,
+        *,
+        log_std_init: float = 0.0,
+        squash: bool = False,
+    ) -> None:
         super().__init__()
         self.layout = layout
+        self.heads = HeadDistributions(layout, log_std_init=log_std_init, squash=squash)
         widths = [inputs, *hidden]
         # A plain list beside the registered parameters: indexing a ParameterList costs more than a small layer.
         self._trunk: list[tuple[nn.Parameter, nn.Parameter]] = []
@@ -80,17 +62,14 @@ class MultiHeadPolicy(nn.Module):
             self.register_parameter(f"trunk_weight_{index}", layer[0])
             self.register_parameter(f"trunk_bias_{index}", layer[1])
             self._trunk.append(layer)
-        blocks = [_orthogonal(widths[-1], head.size, 0.01, generator) for head in layout.heads]
-        self.logit_weight = nn.Parameter(
-            torch.cat([nn.functional.pad(block, (0, layout.width - block.shape[1])) for block in blocks], dim=1)
-        )
+        self.logit_weight = nn.Parameter(_output_weight(layout, widths[-1], generator))
         self.logit_bias = nn.Parameter(torch.zeros(layout.count * layout.width))
         self.value_weight = nn.Parameter(_orthogonal(widths[-1], 1, 1.0, generator))
         self.value_bias = nn.Parameter(torch.zeros(1))
         self.register_buffer("_valid", layout.valid.clone(), persistent=False)
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, heads, width) and values (B,) of observations (B, inputs)."""
+        """Logits and means (B, heads, width), and values (B,), of observations (B, inputs)."""
         policy = value = observations
         if self._trunk:
             weight, bias = self._trunk[0]
@@ -114,15 +93,30 @@ class MultiHeadPolicy(nn.Module):
 
         Args:
             observations: float32 (B, inputs).
-            actions: int64 (B, heads).
+            actions: (B, heads) as they were sampled, of the layout's dtype.
             legal: bool (B, heads, width) as it was when the actions were sampled, or None.
         """
-        logits, values = self.forward(observations)
-        log_probs = masked_log_softmax(logits, self.legal(legal))
-        taken = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-        # Illegal choices add exactly 0: exp(-1e9) is 0 and -1e9 is finite.
-        entropy = -(log_probs.exp() * log_probs).sum(-1)
-        return Evaluation(taken, entropy, values, log_probs)
+        distribution, values = self.distribution(observations, legal)
+        heads = self.heads
+        return Evaluation(heads.log_prob(distribution, actions), heads.entropy(distribution), values, distribution)
+
+    def distribution(self, observations: Tensor, legal: Tensor | None) -> tuple[Distribution, Tensor]:
+        """What each head draws from, and values (B,), with the arguments of :meth:`evaluate`."""
+        outputs, values = self.forward(observations)
+        return self.heads.distribution(outputs, self.legal(legal)), values
+
+
+def _output_weight(layout: HeadLayout, fan_in: int, generator: torch.Generator) -> Tensor:
+    """The output layer (fan_in, heads * width): each head that chooses by itself, then all means together."""
+    weight = torch.zeros(fan_in, layout.count, layout.width)
+    for column in layout.choosing.tolist():
+        head = layout.heads[column]
+        # A Bernoulli has one logit, that of its second choice.
+        first = 1 if head.kind == "bernoulli" else 0
+        weight[:, column, first : head.size] = _orthogonal(fan_in, head.size - first, 0.01, generator)
+    if len(layout.dense):
+        weight[:, layout.dense, 0] = _orthogonal(fan_in, len(layout.dense), 0.01, generator)
+    return weight.flatten(1)
 
 
 def _orthogonal(fan_in: int, fan_out: int, gain: float, generator: torch.Generator) -> Tensor:

@@ -23,8 +23,8 @@ __all__ = ["Batch", "Rollout", "active_decisions"]
 def active_decisions(layout: HeadLayout, causal: Tensor, legal: Tensor | None) -> tuple[Tensor, Tensor]:
     """Which decisions count, and which steps were decisions at all.
 
-    A decision needs an effect and a choice: a head with one legal choice does the same whatever the policy thinks,
-    its log-ratio is 0 by construction, and counting it would dilute every mean. A step on which no head decides is
+    A decision needs an effect and a choice: a head with one legal choice, or whose bounds are one number, does the same
+    whatever the policy thinks, and counting it would dilute every mean. A step on which no head decides is
     forced and counts in no denominator. This is the only place that says so.
 
     Args:
@@ -34,10 +34,10 @@ def active_decisions(layout: HeadLayout, causal: Tensor, legal: Tensor | None) -
             head's choice; None when every choice was legal.
 
     Returns:
-        ``active`` bool (N, heads): causal, with more than one legal choice; and ``unforced`` bool (N,): any of them.
+        ``active`` bool (N, heads): causal, with more than one legal choice or a density; and ``unforced`` bool (N,):
+        any of them.
     """
-    choices = (layout.valid.to(causal.device) if legal is None else legal).sum(-1)
-    active = causal & (choices > 1)
+    active = causal & layout.open(legal, causal.device)
     return active, active.any(-1)
 
 
@@ -47,7 +47,8 @@ class Batch:
 
     Attributes:
         observations: float32 (N, inputs).
-        actions: int64 (N, heads).
+        actions: (N, heads) as they were sampled: int64, or float32 where any head is Gaussian (then before any clipping
+            or squash).
         log_prob: float32 (N, heads), of the actions under the policy that took them, nats.
         legal: bool (N, heads, width) in force when sampling; None when every choice was legal.
         active: bool (N, heads), decisions with an effect and a choice; see ``active_decisions``.

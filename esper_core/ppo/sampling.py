@@ -2,19 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from esper_core.ppo.heads import HeadLayout
 
-__all__ = ["condition", "gumbel_noise"]
+__all__ = ["Noise", "condition", "noise"]
 
 
-def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What actions of n environments are drawn with, in one step or, with a dimension before the others, in several.
+
+    Attributes:
+        gumbel: standard Gumbel noise float32 (n, heads that choose, width); None where no head does.
+        normal: standard normal noise float32 (n, Gaussian heads); None without such heads.
+    """
+
+    gumbel: Tensor | None = None
+    normal: Tensor | None = None
+
+    def __getitem__(self, step: int) -> Noise:
+        """That of one of several steps."""
+        return self._each(itemgetter(step))
+
+    def to(self, device: torch.device) -> Noise:
+        """The noise on another device."""
+        return self._each(lambda drawn: drawn.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Noise:
+        return Noise(
+            None if self.gumbel is None else change(self.gumbel), None if self.normal is None else change(self.normal)
+        )
+
+
+def noise(layout: HeadLayout, steps: int, n_envs: int, generator: torch.Generator) -> Noise:
+    """Noise for several steps, drawn at once."""
+    choosing, dense = len(layout.choosing), len(layout.dense)
+    gumbel = _gumbel((steps, n_envs, choosing, layout.width), generator) if choosing else None
+    return Noise(gumbel, torch.randn(steps, n_envs, dense, generator=generator) if dense else None)
+
+
+def _gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Standard Gumbel noise, float32: the choice with the largest log-probability plus noise is a sample."""
     drawn = torch.empty(shape).exponential_(generator=generator)
     # An exponential draw of 0 would be infinite noise, which not even an illegal choice could lose against.
@@ -29,7 +66,7 @@ def condition(
     Args:
         layout: the heads.
         head: the conditioning head's column.
-        scores: float (n, heads, width), logits plus noise.
+        scores: float (n, width), its logits plus noise.
         legal: bool (n, heads, width), or None when the environment gave no mask beside the conditional one: then a
             choice is legal when its own row allows it.
         conditional: bool (n, choices of the head, sum of head sizes).
@@ -41,7 +78,7 @@ def condition(
     size = layout.sizes[head]
     rows = layout.pad(conditional)
     own = rows[:, :, head, :size].diagonal(dim1=1, dim2=2) if legal is None else legal[:, head, :size]
-    choice = torch.where(own, scores[:, head, :size], -torch.inf).argmax(-1)
+    choice = torch.where(own, scores[:, :size], -torch.inf).argmax(-1)
     chosen = rows[torch.arange(len(choice), device=choice.device), choice]
     if legal is not None:
         chosen = chosen & legal

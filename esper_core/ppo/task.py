@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from esper_core.ppo.actions import ActionForm
     from esper_core.ppo.heads import HeadSpec
 
 __all__ = ["BoolArray", "FloatArray", "IntArray", "Observation", "StepResult", "Task"]
@@ -71,6 +72,11 @@ class Task(Protocol):
         ...
 
     @property
+    def action_form(self) -> ActionForm | None:
+        """How the heads' columns make the environment's action; None for the columns themselves."""
+        ...
+
+    @property
     def obs_shape(self) -> tuple[int, ...]:
         """Shape of one flattened observation."""
         ...
@@ -94,8 +100,11 @@ class Task(Protocol):
         """Begin new episodes everywhere."""
         ...
 
-    def step(self, actions: IntArray) -> StepResult:
-        """Take one action (n, heads) in every environment and reset those that ended (same step)."""
+    def step(self, actions: IntArray | FloatArray) -> StepResult:
+        """Take one action (n, heads) in every environment and reset those that ended (same step).
+
+        Choices are counted from 0. A Gaussian head makes the whole array float64; its values are within its bounds.
+        """
         ...
 
     def close(self) -> None:

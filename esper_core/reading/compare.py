@@ -14,6 +14,7 @@ from esper_core.reading.stream import shape_updates, stream_updates
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from esper_core.events import HeadKind
     from esper_core.health import KLLimits
     from esper_core.reading.run import Run
 
@@ -75,6 +76,7 @@ class ComparedRun:
         stopped: ids of the updates that the KL ended.
         non_finite: ids of the updates whose level is non-finite.
         heads: name -> KL of each update, nats; NaN where it was not measured.
+        kinds: name -> what the head draws from, as the last update that has it says.
     """
 
     run_id: str
@@ -94,6 +96,7 @@ class ComparedRun:
     stopped: tuple[int, ...]
     non_finite: tuple[int, ...]
     heads: Mapping[str, tuple[float, ...]]
+    kinds: Mapping[str, HeadKind]
 
     @property
     def last_return(self) -> float | None:
@@ -208,10 +211,12 @@ def _read(run: Run) -> ComparedRun:
     kls: list[float] = []
     returns: list[float] = []
     heads: dict[str, list[float]] = {}
+    kinds: dict[str, HeadKind] = {}
     threshold = None
     for event in stream_updates(run.directory):
         update = event.payload
         for head in update.heads:
+            kinds[head.name] = head.kind
             known = heads.setdefault(head.name, [])
             known.extend([math.nan] * (len(ids) - len(known)))
             known[len(ids) :] = [_number(head.kl)]  # a name given twice has one row: the last
@@ -243,6 +248,7 @@ def _read(run: Run) -> ComparedRun:
         stopped=tuple(stopped),
         non_finite=tuple(non_finite),
         heads={name: (*values, *([math.nan] * (len(ids) - len(values)))) for name, values in heads.items()},
+        kinds=kinds,
     )
 
 

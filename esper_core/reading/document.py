@@ -78,6 +78,8 @@ def document(model: ScreenModel) -> dict[str, Any]:
                 "kl": head.kl,
                 "weight": head.weight,
                 "share": head.share,
+                "kind": head.kind,
+                "entropy": head.entropy,
                 "entropy_normalised": head.entropy_normalised,
                 "clip_fraction": head.clip_fraction,
                 "decisions": head.decisions,

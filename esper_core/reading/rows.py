@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from esper_core.reading.snapshot import SanctumSnapshot
     from esper_core.reading.tamiyo import TamiyoState
 
-__all__ = ["METRICS", "PANEL_DIGITS", "Limits", "Metric", "absence", "kl_range", "limit_text", "metric"]
+__all__ = ["METRICS", "NOT_DEFINED", "PANEL_DIGITS", "Limits", "Metric", "absence", "kl_range", "limit_text", "metric"]
 
 
 def kl_range(limits: KLLimits) -> tuple[float, float]:
@@ -223,7 +223,6 @@ METRICS: Final = (
 
 NOT_REPORTED: Final = "not reported"
 NOT_DEFINED: Final = "not defined"
-_DIFFERENTIAL: Final = {"gaussian", "beta"}
 
 
 def absence(item: Metric, snapshot: SanctumSnapshot, *, ended: bool) -> str:
@@ -238,7 +237,7 @@ def absence(item: Metric, snapshot: SanctumSnapshot, *, ended: bool) -> str:
         return NOT_REPORTED if ended else ""
     if any(value is not None for value in (item.value(state), *item.history(state))):
         return ""
-    if item.key == "entropy_normalised" and last.heads and all(head.kind in _DIFFERENTIAL for head in last.heads):
+    if item.key == "entropy_normalised" and last.differential:
         return NOT_DEFINED
     told = item.key == "kl_divergence" and last.kl_measured != "after_last_step"
     return NOT_REPORTED if told or ended or len(state.levels) >= HEALTH_WINDOW else ""

@@ -122,11 +122,18 @@ def update_text(update: PPOUpdatePayload, limits: KLLimits = DEFAULT_KL_LIMITS) 
         parts.append(f"{update.outcome}: {update.reason}" if update.reason else update.outcome)
     else:
         parts.append(f"clip {percent(update.clip_fraction)}")
-        parts.append(f"entropy {plain(update.entropy_normalised, 2)}")
+        parts.append(_entropy_text(update))
         parts.append(f"ev {plain(update.explained_variance, 2)}")
         if update.return_mean is not None:
             parts.append(f"return {plain(update.return_mean, 1)}")
     return "  ".join(parts)
+
+
+def _entropy_text(update: PPOUpdatePayload) -> str:
+    """Normalised, 0..1; in nats where no head has a number of choices."""
+    if update.differential:
+        return f"differential entropy {plain(update.entropy, 2)} nats"
+    return f"entropy {plain(update.entropy_normalised, 2)}"
 
 
 # --- the rest -----------------------------------------------------------------------------------

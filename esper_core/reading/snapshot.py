@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from esper_core.reading.tamiyo import TamiyoState
 
 if TYPE_CHECKING:
-    from esper_core.events import PPOUpdatePayload, RunFinished
+    from esper_core.events import HeadKind, PPOUpdatePayload, RunFinished
     from esper_core.reading.account import SinkAccount
 
 __all__ = [
@@ -40,7 +40,10 @@ class HeadState:
     kl: float | None = None
     weight: float | None = None
     share: float | None = None
+    kind: HeadKind = "categorical"
+    entropy: float | None = None
     entropy_normalised: float | None = None
+    differential: bool = False
     clip_fraction: float | None = None
     decisions: int = 0
     kl_history: tuple[float | None, ...] = ()

@@ -161,7 +161,7 @@ class Attempt:
             run=run,
             attempt=attempt,
             first_update=self.agent.updates + 1,
-            heads={head.name: head.size for head in self.agent.layout.heads},
+            heads={head.name: head.choices for head in self.agent.layout.heads},
             active_heads=_usually_active(self.task) if not self.resolved.config.env.causal_mask else None,
             sinks=tuple(sink.name for sink in self.selection.sinks),
         )
@@ -259,13 +259,13 @@ def _torch_threads() -> Iterator[None]:
 def _usually_active(task: Task) -> float | None:
     """Mean number of active heads over the choices of the conditioning head; needs a constant causal table.
 
-    Heads with one choice never count: nothing is decided there.
+    Heads with one choice, or one value, never count: nothing is decided there.
     """
     table = getattr(task, "causal_table", None)
     if table is None:
         return None
-    choosing = [head.size > 1 for head in task.heads]
-    active = sum(bool(cell) for row in table for cell, chooses in zip(row, choosing, strict=True) if chooses)
+    deciding = [head.decides for head in task.heads]
+    active = sum(bool(cell) for row in table for cell, decides in zip(row, deciding, strict=True) if decides)
     return active / len(table) or None
 
 

@@ -27,7 +27,7 @@ class Started:
         run: its directory.
         attempt: counts from 1.
         first_update: id of the first update it makes.
-        heads: name -> number of choices.
+        heads: name -> number of choices, or the kind of a head that draws from a density.
         active_heads: heads with a choice that are usually active in a step (mean over the conditioning head's choices);
             None when the task does not define it.
         sinks: names of the loaded sinks.
@@ -36,7 +36,7 @@ class Started:
     run: RunDir
     attempt: int
     first_update: int
-    heads: Mapping[str, int]
+    heads: Mapping[str, int | str]
     active_heads: float | None
     sinks: tuple[str, ...]
 

@@ -168,6 +168,7 @@ def _assemble(
         config.ppo,
         seed=config.run.seed,
         conditioning_head=task.conditioning_head,
+        action_form=task.action_form,
     )
     if checkpoint is not None:
         restore(agent, checkpoint)

@@ -21,7 +21,7 @@ from esper_core.config.layers import load_config
 from esper_core.envs.adapter import make_task
 from esper_core.kl.torch import exact_categorical_sums, k3_sums
 from esper_core.ppo import PPOAgent
-from esper_core.ppo.measure import all_log_probs, see_minibatch
+from esper_core.ppo.measure import distribution_of, see_minibatch
 from esper_core.ppo.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class InSample:
     def __call__(self, rollout: Rollout, **options: Any) -> dict[str, float]:
         """Stand in for ``agent.update``."""
         batch, policy = rollout.batch, self.agent.policy
-        old = all_log_probs(policy, batch)
+        old = distribution_of(policy, batch)
         metrics = self._update(rollout, **options)
         with torch.no_grad():
             now = policy.evaluate(batch.observations, batch.actions, batch.legal)
@@ -138,7 +138,11 @@ class InSample:
         self.sums.append(
             (
                 float(k3_sums(ratio, batch.active).sum()),
-                float(exact_categorical_sums(old.double(), now.log_probs.double(), batch.active).sum()),
+                float(
+                    exact_categorical_sums(
+                        old.log_probs.double(), now.distribution.log_probs.double(), batch.active
+                    ).sum()
+                ),
                 float((torch.expm1(joint) - joint).sum()),
             )
         )

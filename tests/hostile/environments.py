@@ -347,9 +347,14 @@ class NoActions(Calm):
     action_space = None  # type: ignore[assignment]
 
 
-@hostile("continuous actions", "has action space Box", "Discrete and one-dimensional", code=64, state="")
+@hostile("continuous whole numbers", "a Box of int64 has no density", "use MultiDiscrete", code=64, state="")
 class Continuous(Calm):
-    action_space = spaces.Box(-1, 1, (2,), np.float32)
+    action_space = spaces.Box(-1, 1, (2,), np.int64)
+
+
+@hostile("continuous actions of size 0", "a space of size 0", "leave it out", code=64, state="")
+class Sizeless(Calm):
+    action_space = spaces.Box(-1, 1, (0,), np.float32)
 
 
 @hostile("observations of several parts", "has observation space Dict", "FlattenObservation", code=64, state="")

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.numeric
 # A whole session, as `esper ppo` opens it, around a trainer; what is compared is printed at the end.
 TRAIN = """
 import hashlib, json, random, sys
+import gymnasium as gym
 import numpy as np
 import torch
 from pathlib import Path
@@ -29,6 +30,16 @@ from esper_core.ppo.agent import PPOAgent
 from esper_core.ppo.trainer import Trainer
 from esper_core.runs import create_run
 
+class Both(gym.ActionWrapper):
+    # A head that chooses, and a Gaussian one.
+    def __init__(self, **kwargs):
+        super().__init__(gym.make("CartPole-v1", **kwargs))
+        self.action_space = gym.spaces.Tuple((gym.spaces.Discrete(2), gym.spaces.Box(-1, 1, (1,))))
+
+    def action(self, action):
+        return action[0] if action[1][0] < 0.5 else 1 - action[0]
+
+gym.register("Both-v0", Both)
 sinks, sdk = json.loads(sys.argv[1])
 torch.set_num_threads(1)
 random.seed(11)
@@ -38,7 +49,7 @@ config = EsperConfig(
     sinks=tuple(sinks),
     otel=OtelConfig(sdk=sdk, episodes=True),
     ppo=PPOConfig(rollout_steps=32, minibatch_size=32, epochs=2),
-    env=EnvConfig(id="CartPole-v1", n_envs=2),
+    env=EnvConfig(id="Both-v0", n_envs=2),
     run=RunConfig(updates=6, seed=5),
 )
 task = make_task(config.env, seed=5)

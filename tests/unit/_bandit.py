@@ -9,7 +9,7 @@ from torch import Tensor
 
 from esper_core.config.schema import PPOConfig
 from esper_core.ppo import HeadSpec, PPOAgent, Rollout
-from esper_core.ppo.policy import masked_log_softmax
+from esper_core.ppo.distributions import masked_log_softmax
 from esper_core.ppo.rollout import Batch, active_decisions
 
 

@@ -86,6 +86,42 @@ class Grafting(gym.Env[Any, Any]):
         return self.steps % 4, float(operation), ended, False, self._info(action)
 
 
+class Mixed(gym.Env[Any, Any]):
+    """Choices, a Box and switches in one action, masks of both kinds, and episodes that end by task or by limit.
+
+    Every third step allows only the first choice; the Box has an effect where a choice other than 0 was taken.
+    """
+
+    def __init__(self, length: int = 3, *, truncates: bool = False, seed: int = 0) -> None:
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+        self.action_space = gym.spaces.Tuple(
+            (gym.spaces.Discrete(3), gym.spaces.Box(-1, np.array([1, np.inf], np.float32)), gym.spaces.MultiBinary(2))
+        )
+        self.length, self.truncates = length, truncates
+        self.random = np.random.default_rng(seed)
+        self.steps = 0
+        self.taken: list[Any] = []
+
+    def _show(self) -> tuple[np.ndarray, dict[str, Any]]:
+        mask = np.ones(7, dtype=bool)
+        mask[1:3] = self.steps % 3 != 2
+        return self.random.normal(size=3).astype(np.float32), {"action_mask": mask}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._show()
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action), action
+        self.taken.append(action)
+        self.steps += 1
+        ended = self.steps >= self.length
+        shown, info = self._show()
+        info["causal_mask"] = np.array([True, action[0] != 0, action[0] != 0, True, True])
+        return shown, self.random.normal(), ended and not self.truncates, ended and self.truncates, info
+
+
 def task(*envs: gym.Env[Any, Any], name: str = "toy", **options: Any) -> GymTask:
     """The environments side by side, as the trainer sees them."""
     vector = SyncVectorEnv([lambda env=env: env for env in envs], autoreset_mode=AutoresetMode.SAME_STEP)  # type: ignore[misc]

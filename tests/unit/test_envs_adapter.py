@@ -94,7 +94,7 @@ def test_actions_fit_the_space(toys: Any, space: gym.Space[Any], heads: list[int
 
 @pytest.mark.parametrize(
     "space",
-    [gym.spaces.Box(-1, 1, (2,)), gym.spaces.MultiBinary(3), gym.spaces.Tuple([gym.spaces.Discrete(2)])],
+    [gym.spaces.Box(0, 5, (2,), np.int32), gym.spaces.Text(3), gym.spaces.Sequence(gym.spaces.Discrete(2))],
 )
 def test_unsupported_action_space_is_named(toys: Any, space: gym.Space[Any]) -> None:
     with pytest.raises(EnvironmentUnsupportedError) as caught:

@@ -21,9 +21,9 @@ TEXT = PAGE.read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```\n+ *```text\n(.*?)```", TEXT, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("index", range(2))
+@pytest.mark.parametrize("index", range(3))
 def test_examples_print_what_the_page_says(index: int) -> None:
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3
     code, expected = (textwrap.dedent(part) for part in EXAMPLES[index])
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):

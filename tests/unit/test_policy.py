@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from esper_core.ppo import HeadSpec, PPOAgent
-from esper_core.ppo.policy import masked_log_softmax
+from esper_core.ppo.distributions import masked_log_softmax
 
 LEGAL = torch.tensor([[True, True, False, False]])
 

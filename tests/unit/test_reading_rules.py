@@ -281,6 +281,12 @@ def test_an_update_that_did_not_stop_has_no_text_of_a_stop() -> None:
     assert early_stop_text(PPOUpdatePayload(update_id=1)) == ""
 
 
+def test_an_update_without_choices_shows_its_differential_entropy() -> None:
+    heads = (HeadStats(name="arm", kind="gaussian", kl=0.01, share=1.0, decisions=4, entropy=1.42),)
+    update = make_update(1, 0.01, heads=heads, entropy=1.42, entropy_normalised=None)
+    assert "differential entropy 1.42 nats" in update_text(update)
+
+
 def test_the_head_that_carries_a_high_kl_is_in_the_log() -> None:
     heads = (HeadStats(name="slot", share=0.38), HeadStats(name="blueprint", share=0.62))
     update = PPOUpdatePayload(update_id=1, kl_divergence=0.02, health=HealthLevel.WARNING, heads=heads)

@@ -85,8 +85,8 @@ def test_the_reported_kl_equals_a_written_out_float64_enumeration(sizes: tuple[i
     active, unforced = active_decisions(agent.layout, torch.from_numpy(causal), allowed)
     zeros = torch.zeros(samples)
     batch = Batch(shown, taken, before.log_prob, allowed, active, unforced, zeros, zeros, zeros)
-    old_log_probs = before.log_probs if estimator == "exact" else None
-    final = measure(agent.policy, batch, old_log_probs=old_log_probs, reducer=Identity())
+    old_distribution = before.distribution if estimator == "exact" else None
+    final = measure(agent.policy, batch, old=old_distribution, reducer=Identity())
 
     numerators, decisions, steps = [0.0] * len(sizes), [0] * len(sizes), 0
     for row in range(samples):
@@ -131,19 +131,21 @@ def test_the_final_pass_equals_an_independent_float64_enumeration(bandit: Any, e
         agent.policy.logit_weight += 0.3 * torch.randn(agent.policy.logit_weight.shape, generator=generator)
         new = agent.policy.evaluate(rollout.batch.observations, rollout.batch.actions, legal)
     batch = replace(rollout.batch, legal=legal, active=active, unforced=unforced, log_prob=old.log_prob)
-    exact = old.log_probs if estimator == "exact" else None
-    final = measure(agent.policy, batch, old_log_probs=exact, reducer=Identity())
+    exact = old.distribution if estimator == "exact" else None
+    final = measure(agent.policy, batch, old=exact, reducer=Identity())
 
     on = active.numpy()
     r = (new.log_prob - old.log_prob).double().numpy()
     if estimator == "k3":
         expected = kernels.k3_sums(r, on)
     else:
-        expected = kernels.exact_categorical_sums(old.log_probs.numpy(), new.log_probs.numpy(), on)
+        expected = kernels.exact_categorical_sums(
+            old.distribution.log_probs.numpy(), new.distribution.log_probs.numpy(), on
+        )
     assert final.kl.numerators == pytest.approx(tuple(expected), rel=1e-4, abs=1e-6)
     assert final.kl.decisions == tuple(on.sum(0))
     assert final.kl.steps == float(unforced.sum())
-    p = np.exp(new.log_probs.double().numpy())
+    p = np.exp(new.distribution.log_probs.double().numpy())
     entropy = -(p * np.where(p > 0, np.log(np.maximum(p, 1e-300)), 0.0)).sum(-1)
     choices = legal.sum(-1).numpy()
     normalised = np.where(on, entropy / np.log(np.maximum(choices, 2)), 0.0)

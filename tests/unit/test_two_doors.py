@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 import esper_core
+from esper_core.config.schema import PPOConfig
 from esper_core.events import PPOUpdatePayload
+from esper_core.ppo import HeadSpec, PPOAgent
+from esper_core.ppo.rollout import Batch, Rollout, active_decisions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from esper_core.monitoring import Monitor
-    from esper_core.ppo import PPOAgent
-    from esper_core.ppo.rollout import Batch, Rollout
 
 pytestmark = pytest.mark.numeric
 
@@ -78,7 +79,62 @@ def learn_like_anyone(agent: PPOAgent, run: Monitor, rollout: Rollout) -> PPOUpd
 
 def _choices(agent: PPOAgent, batch: Batch) -> Any:
     legal = agent.policy.layout.valid.expand(len(batch), -1, -1) if batch.legal is None else batch.legal
-    return legal.sum(-1)
+    dense = torch.tensor([head.dense for head in agent.layout.heads])
+    return torch.where(dense, torch.inf, legal.sum(-1).double())
+
+
+KINDS = {
+    "gaussian": (HeadSpec("arm.0", 0, "gaussian", -1, 1), HeadSpec("arm.1", 0, "gaussian", -1, 1)),
+    "mixed": (
+        HeadSpec("gear", 3),
+        HeadSpec("arm", 0, "gaussian"),
+        HeadSpec("lamp", 2, "bernoulli"),
+        HeadSpec("leg", 0, "gaussian", 1, 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("squash", [False, True])
+@pytest.mark.parametrize("name", KINDS)
+def test_both_doors_report_the_same_of_heads_of_every_kind(
+    tmp_path: Path, name: str, squash: bool
+) -> None:  # a parameter
+    """Densities too, whose number of choices is infinite and whose normalised entropy is not defined."""
+    heads = KINDS[name]
+    if squash:
+        heads = tuple(replace(head, low=-1.0, high=1.0) if head.dense and head.decides else head for head in heads)
+    config = PPOConfig(hidden=(8,), epochs=2, minibatch_size=50, learning_rate=5e-3, target_kl=0.0, squash=squash)
+    ours, theirs = (PPOAgent(heads, (3,), config, seed=5) for _ in range(2))
+    with opened(tmp_path, theirs, head_kinds=ours.layout.kinds) as run:
+        for _ in range(2):
+            ours.update(_rollout_of(ours))
+            payload = learn_like_anyone(theirs, run, _rollout_of(theirs))
+            assert payload is not None
+            assert_equal(payload, ours.last)
+    assert ours.last is not None
+    assert [head.kind for head in ours.last.heads] == [head.kind for head in heads]
+
+
+def _rollout_of(agent: PPOAgent) -> Rollout:
+    """150 one-step episodes that reward small actions; the first head decides in two thirds of them."""
+    observations = torch.randn(150, 3, generator=torch.Generator().manual_seed(6))
+    decision = agent.decide(observations, None, None, agent.noise(1, 150)[0])
+    causal = torch.ones_like(decision.log_prob, dtype=torch.bool)
+    causal[::3, 0] = False
+    active, unforced = active_decisions(agent.layout, causal, None)
+    reward = -decision.actions.float().abs().sum(-1)
+    batch = Batch(
+        observations=observations,
+        actions=decision.actions,
+        log_prob=decision.log_prob,
+        legal=None,
+        active=active,
+        unforced=unforced,
+        advantages=reward - decision.values,
+        returns=reward,
+        values=decision.values,
+    )
+    return Rollout(batch, env_steps=150)
 
 
 def opened(tmp_path: Path, agent: PPOAgent, **more: Any) -> Monitor:

@@ -279,6 +279,25 @@ def test_an_idle_head_is_idle_and_not_zero(kit: Kit) -> None:
     assert "0.0000" not in row
 
 
+def test_a_density_has_an_undefined_entropy_and_does_not_wait_for_one(kit: Kit) -> None:
+    arm, gear = (
+        HeadStats(name="arm", kind="gaussian", kl=0.01, share=0.9, weight=1.0, decisions=4, entropy=-1.25),
+        HeadStats(name="gear", kl=0.01, share=0.1, weight=1.0, decisions=4, entropy=0.5, entropy_normalised=0.7),
+    )
+    for heads, rest in (((arm,), None), ((arm, gear), 0.7)):
+        update = kit.update(1, 0.01, heads=heads, entropy=-1.25, entropy_normalised=rest)
+        model = kit.model([kit.event(update, at=1)], head_view="entropy")
+        rows = text_of(model).splitlines()
+        row = next(item for item in rows if item.startswith("│ arm "))
+        assert "-1.2 nats" in row
+        assert "not defined" in row
+        assert "— n/a" in row
+        health = next(item for item in rows if "entropy 0..1" in item)
+        assert ("not defined" in health) is (rest is None)
+        assert "wait" not in health
+    assert any("0.700" in item for item in rows if item.startswith("│ gear "))
+
+
 def test_more_heads_than_room_are_counted(kit: Kit) -> None:
     heads = tuple(HeadStats(name=f"head{n}", kl=0.001, share=0.05, weight=1.0, decisions=4) for n in range(20))
     model = kit.model([kit.event(kit.update(1, heads=heads), at=1)])

@@ -6,10 +6,10 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from esper_core.health import HealthLevel, classify_entropy, classify_kl, format_kl
-from esper_core.reading.glyphs import LEVELS
+from esper_core.reading.glyphs import ABSENT, LEVELS
 from esper_core.reading.judged import judged_policy
 from esper_core.reading.numbers import count, percent, plain
-from esper_core.reading.rows import kl_range
+from esper_core.reading.rows import NOT_DEFINED, kl_range
 from esper_core.terminal import one_line
 from esper_sink_tui.lines import fit, frame, line, pad, row
 from esper_sink_tui.spark import spark
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from esper_core.reading.glyphs import Role
     from esper_core.reading.model import ScreenModel
     from esper_core.reading.snapshot import HeadState
-    from esper_sink_tui.lines import Line
+    from esper_sink_tui.lines import Line, Span
 
 __all__ = ["heads_panel"]
 
@@ -145,23 +145,43 @@ def _entropy_header() -> Line:
     return line((row(*columns), "dim"))
 
 
+def _entropy_text(head: HeadState) -> str:
+    """Normalised, 0..1; of a density in nats."""
+    if not head.differential or head.entropy is None:
+        return plain(head.entropy_normalised, 3)
+    return f"{plain(head.entropy, 1)} nats"
+
+
+def _entropy_sign(head: HeadState) -> tuple[str, Role]:
+    """A head's level by its normalised entropy; a density has none."""
+    idle = head.kl is None if head.differential else head.entropy_normalised is None
+    if head.differential and not idle:
+        return f"{ABSENT} n/a", "dim"
+    return _sign(classify_entropy(head.entropy_normalised), idle=idle)
+
+
 def _entropy_row(head: HeadState) -> Line:
-    text, role = _sign(classify_entropy(head.entropy_normalised), idle=head.entropy_normalised is None)
+    text, role = _entropy_sign(head)
+    trail: Span = (
+        (NOT_DEFINED, "dim")
+        if head.differential
+        else (f"{spark(head.entropy_history, 0.0, 1.0)} ", _judged(role) or "dim")
+    )
     return line(
         pad(one_line(head.name), _NAME),
-        (pad(plain(head.entropy_normalised, 3), 10, "right"), _judged(role)),
+        (pad(_entropy_text(head), 10, "right"), _judged(role)),
         "  ",
-        (spark(head.entropy_history, 0.0, 1.0), _judged(role) or "dim"),
-        f" {pad(percent(head.clip_fraction), 7, 'right')}{pad(count(head.decisions), 9, 'right')}  ",
+        trail,
+        f"{pad(percent(head.clip_fraction), 7, 'right')}{pad(count(head.decisions), 9, 'right')}  ",
         (text, role),
     )
 
 
 def _entropy_cell(head: HeadState) -> Line:
-    text, role = _sign(classify_entropy(head.entropy_normalised), idle=head.entropy_normalised is None)
+    text, role = _entropy_sign(head)
     return line(
         pad(one_line(head.name), _NAME),
-        (pad(plain(head.entropy_normalised, 3), 8, "right"), _judged(role)),
+        (pad(_entropy_text(head), 8, "right"), _judged(role)),
         (f" {text[0]} ", role),
         f"clip {pad(percent(head.clip_fraction), 6, 'right')}",
     )
