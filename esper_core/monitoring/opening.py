@@ -286,6 +286,7 @@ def _open_session(resolved: Resolved, started: RunStarted, *, signals: bool) -> 
             environment=started.environment,
             heads=started.heads,
             install_signal_handlers=signals,
+            exit_on_second_interrupt=False,  # the process is the user's
             origins=resolved.origins,
             selection=selection,
         )
