@@ -220,13 +220,18 @@ def test_a_policy_that_became_nan_is_reported_as_that(tmp_path: Path) -> None:
 def test_the_next_training_in_the_process_ends_the_run_before_as_done(tmp_path: Path) -> None:
     first = runner_of(tmp_path)
     first.learn(1)
+    ended = first.alg.run
     second = runner_of(tmp_path)
     second.learn(1)
-    second.alg.close()
-    assert first.alg.run.closed
-    record = open_run(first.alg.run.path).record
+    assert ended.closed
+    record = open_run(ended.path).record
     assert record is not None
     assert record.state is RunState.DONE
+    first.learn(1)  # two that take turns
+    first.alg.close()
+    assert second.alg.run.closed
+    assert first.alg.run is not ended
+    assert (first.alg.last.update_id, first.alg.last.env_steps) == (1, ROWS)
 
 
 def test_a_pass_leaves_generator_and_distribution_as_they_were(tmp_path: Path) -> None:

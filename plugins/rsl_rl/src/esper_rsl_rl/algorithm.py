@@ -40,7 +40,8 @@ class PPO(algorithms.PPO):
     """rsl_rl's PPO, which emits one update of Esper for each of its own, and every finished episode.
 
     The run begins with the first action for a rollout, so that a script that only plays has none. rsl_rl tells an
-    algorithm of no end: the run ends with the process, with the next training in it, or with :meth:`close`.
+    algorithm of no end: the run ends with the process, with the next training in it, or with :meth:`close`. What learns
+    on after that has a run of its own.
 
     Args:
         *arguments: of rsl_rl's PPO.
@@ -133,10 +134,11 @@ class PPO(algorithms.PPO):
 
     def _opened(self) -> Monitor:
         global _latest  # noqa: PLW0603  # one process trains one policy after the other
-        if self.run is None:
+        if self.run is None or self.run.closed:
             earlier = _latest() if _latest is not None else None
             if earlier is not None:
                 earlier.close()  # it ended as it should: rsl_rl only does not tell
+            self._env_steps = 0
             actor = self.get_policy()
             warning, critical = _LEVELS[self.schedule == "adaptive"]
             options: dict[str, Any] = {
