@@ -35,7 +35,7 @@ test-portable: venv ## run what computes again, as on a processor without vector
 test-loops: venv ## install the large libraries that plugins and recipes stand on or are read by, and run their tests
 	@$(BIN)/python -m pip install $(PIP_FLAGS) "tensorboard>=2.16,<3"
 	@$(BIN)/python -m pip install $(PIP_FLAGS) "duckdb>=1.1"
-	@$(BIN)/python -m pip install $(PIP_FLAGS) torch==2.13.0 -e "plugins/rsl_rl[rsl_rl]"
+	@$(BIN)/python -m pip install $(PIP_FLAGS) torch==2.13.0 -e "plugins/rsl_rl[rsl-rl]"
 	@$(BIN)/python -m pip install $(PIP_FLAGS) torch==2.13.0 -e "plugins/trl[trl]"
 	@$(BIN)/python -m pip install $(PIP_FLAGS) -e "plugins/wandb[wandb]"
 	@$(BIN)/python -m pip install $(PIP_FLAGS) -e "plugins/mlflow[mlflow]"
