@@ -30,14 +30,30 @@ test: venv ## set up .venv and run every test
 test-portable: venv ## run what computes again, as on a processor without vector instructions
 	@ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "numeric and not slow" $(ARGS)
 
-# One line a library. They stay installed in .venv.
-test-loops: venv ## install the large libraries that some plugins stand on or are read by, and run their tests
+# One line a library. Those that the plugins stand on stay installed in .venv; each library of a recipe has an environment
+# of its own that adds to it, since they do not all go together.
+test-loops: venv ## install the large libraries that plugins and recipes stand on or are read by, and run their tests
 	@$(BIN)/python -m pip install $(PIP_FLAGS) "tensorboard>=2.16,<3"
 	@$(BIN)/python -m pip install $(PIP_FLAGS) "duckdb>=1.1"
+	@$(BIN)/python -m pip install $(PIP_FLAGS) torch==2.13.0 -e "plugins/rsl_rl[rsl-rl]"
 	@$(BIN)/python -m pip install $(PIP_FLAGS) torch==2.13.0 -e "plugins/trl[trl]"
 	@$(BIN)/python -m pip install $(PIP_FLAGS) -e "plugins/wandb[wandb]"
 	@$(BIN)/python -m pip install $(PIP_FLAGS) -e "plugins/mlflow[mlflow]"
 	@$(BIN)/python -m pytest -m loops $(ARGS)
+	$(call recipe,skrl,"skrl==2.1.1")
+	$(call recipe,tianshou,"tianshou==2.0.1")
+	$(call recipe,rl_games,"rl-games==1.6.5")
+	$(call recipe,rllib,"ray[rllib]==2.60.0")
+
+# $(1) the recipe, $(2) what pip installs; pip may complain of Esper's own requirements, which the outer .venv holds.
+define recipe
+	@test -x $(VENV)/loops/$(1)/bin/python || $(BIN)/python -m venv $(VENV)/loops/$(1)
+	@inner=$$($(VENV)/loops/$(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	outer=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	echo "import site; site.addsitedir('$$outer')" > "$$inner/outer.pth"
+	@$(VENV)/loops/$(1)/bin/python -m pip install $(PIP_FLAGS) $(2)
+	@$(VENV)/loops/$(1)/bin/python -m pytest tests/integration/test_recipes.py -k "recipe_$(1)"
+endef
 
 check: venv ## ruff, mypy, and generated files up to date
 	@$(BIN)/ruff check .

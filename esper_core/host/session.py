@@ -92,6 +92,7 @@ class Session:
         heads: head names, kept as an attribute for the caller.
         extra_resource: merged into the resource last; a replay passes the journal's.
         install_signal_handlers: False leaves signals to the application.
+        exit_on_second_interrupt: a second Ctrl-C leaves the process at once; False raises KeyboardInterrupt.
         run_id: the run's id when there is no run directory.
         origins: ``Resolved.origins``: where the configuration's values came from.
         selection: sinks chosen before; None selects them here.
@@ -125,6 +126,7 @@ class Session:
         heads: tuple[str, ...] = (),
         extra_resource: Mapping[str, ResourceValue] | None = None,
         install_signal_handlers: bool = True,
+        exit_on_second_interrupt: bool = True,
         run_id: str | None = None,
         origins: Mapping[str, str] | None = None,
         selection: Selection | None = None,
@@ -146,6 +148,7 @@ class Session:
         self.heads = heads
         self._run_id = run_id or (run.run_id if run is not None else "unnamed")
         self._signals = install_signal_handlers
+        self._exit_on_second = exit_on_second_interrupt
         self._on_notice = on_notice or _print_notice
         self._selection = selection if selection is not None else select_sinks(config, origins=origins)
         learn_environment(os.environ)
@@ -189,7 +192,7 @@ class Session:
             self._hold(stack)
             stack.enter_context(log_to(self.held.folder if self.held is not None else None))
             if self._signals:
-                stack.enter_context(install_signals(self.stop))
+                stack.enter_context(install_signals(self.stop, exit_on_second=self._exit_on_second))
             self._begun = time.monotonic()
             self.hub = Hub(
                 self.active,

@@ -59,6 +59,7 @@ def monitor(
     kl_on: StopOn | None = None,
     kl_warning: float | None = None,
     kl_critical: float | None = None,
+    default_limits: tuple[float, float] | None = None,
     clip_range: float | None = None,
     algorithm: str = "ppo",
     library: str = "",
@@ -104,6 +105,8 @@ def monitor(
         kl_on: the KL that sets levels: ``joint`` or ``weighted``, per decision.
         kl_warning: nats.
         kl_critical: nats.
+        default_limits: of WARNING and CRITICAL, nats, where neither this call nor the configuration gives one; for an
+            adapter whose library has a target but does not stop at it.
         clip_range: of the surrogate, for clip fractions.
         algorithm: for the record.
         library: that runs the loop.
@@ -184,6 +187,7 @@ def monitor(
         started=started,
         stop_rule=stop_rule,
         limits={"kl_on": kl_on, "kl_warning": kl_warning, "kl_critical": kl_critical},
+        defaults=default_limits or ((target_kl, STOP_FACTOR * target_kl) if target_kl else None),
         file=Path(config) if config is not None else None,
     )
     session = _open_session(resolved, started, signals=signals)
@@ -235,6 +239,7 @@ def _resolve(
     started: RunStarted,
     stop_rule: StopRule,
     limits: Mapping[str, Any],
+    defaults: tuple[float, float] | None,
     file: Path | None,
 ) -> Resolved:
     """The configuration: what the loop says, over variables and file; a preset is of Esper's own agent."""
@@ -261,8 +266,8 @@ def _resolve(
         on = found.config.health.kl_on
     else:
         on = tables["health"]["kl_on"] = "joint"
-    if started.target_kl and on == started.stop_on and not {"health.kl_warning", "health.kl_critical"} & set(given):
-        tables["health"] |= {"kl_warning": started.target_kl, "kl_critical": STOP_FACTOR * started.target_kl}
+    if defaults is not None and on == started.stop_on and not {"health.kl_warning", "health.kl_critical"} & set(given):
+        tables["health"] |= dict(zip(("kl_warning", "kl_critical"), defaults, strict=True))
     return load()
 
 
@@ -281,6 +286,7 @@ def _open_session(resolved: Resolved, started: RunStarted, *, signals: bool) -> 
             environment=started.environment,
             heads=started.heads,
             install_signal_handlers=signals,
+            exit_on_second_interrupt=False,  # the process is the user's
             origins=resolved.origins,
             selection=selection,
         )

@@ -275,7 +275,7 @@ def test_one_word_names_a_plugin_in_four_places(plugin: Path) -> None:
     project = tomllib.loads((plugin / "pyproject.toml").read_text())["project"]
     groups = _groups(project)
     kind = next(kind for kind in NAMES if kind in groups)
-    assert project["name"] == NAMES[kind].format(word)
+    assert project["name"] == NAMES[kind].format(word.replace("_", "-"))
     package = project["name"].replace("-", "_")
     assert (plugin / "src" / package / "py.typed").is_file()
     assert set(groups[kind]) == {word}

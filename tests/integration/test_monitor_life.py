@@ -69,6 +69,10 @@ def test_levels_are_on_the_joint_kl_from_the_target_and_one_and_a_half_times_it(
     started = next(open_run(run.path).events()).payload
     assert (started.kl_on, started.kl_warning, started.kl_critical) == ("joint", 0.02, pytest.approx(0.03))
     assert run.counts.last.health.value == "warning"
+    with opened(tmp_path, default_limits=(0.1, 0.2)) as run:
+        run.ppo_update(kl=[0.15])
+    started = next(open_run(run.path).events()).payload
+    assert (started.kl_warning, started.kl_critical, started.target_kl) == (0.1, 0.2, None)
 
 
 def test_the_configuration_may_set_other_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,6 +85,9 @@ def test_the_configuration_may_set_other_limits(tmp_path: Path, monkeypatch: pyt
     with opened(tmp_path, target_kl=0.02, kl_warning=0.1, kl_critical=0.2, kl_on="joint") as run:
         run.ppo_update(kl=[0.4])
     assert run.counts.last.health.value == "critical", "the call is nearer than a variable"
+    with opened(tmp_path, default_limits=(0.1, 0.2), kl_on="joint") as run:
+        run.ppo_update(kl=[0.4])
+    assert run.counts.last.health.value == "healthy", "an adapter's default is further away"
 
 
 def test_a_target_sets_the_levels_also_where_a_variable_says_which_kl(
@@ -204,6 +211,18 @@ def test_one_that_is_forgotten_in_a_failing_script_is_failed(tmp_path: Path, sta
     assert "ValueError: bad batch" in err
     assert the_run(tmp_path).record.state is RunState.FAILED
     assert the_run(tmp_path).record.message == "ValueError: bad batch"
+
+
+def test_a_second_ctrl_c_raises_in_the_users_program(tmp_path: Path) -> None:
+    run = opened(tmp_path, signals=True)
+    signal.raise_signal(signal.SIGINT)
+    assert run.stopping
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    run.close()
+    record = open_run(run.path).record
+    assert record is not None
+    assert record.state is RunState.STOPPED
 
 
 @pytest.mark.parametrize("signals", [False, True])

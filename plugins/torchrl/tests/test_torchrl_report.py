@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,12 +22,8 @@ with warnings.catch_warnings():
         TensorDictModule,
         set_composite_lp_aggregate,
     )
-    from torchrl.collectors import Collector
-    from torchrl.envs import GymEnv, RewardSum, StepCounter, TransformedEnv
     from torchrl.modules import ValueOperator
     from torchrl.objectives import ClipPPOLoss, SACLoss
-    from torchrl.objectives.value import GAE
-    from torchrl.trainers import Trainer
 
     from esper_torchrl import report
 
@@ -35,7 +33,6 @@ from esper_core.health import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -151,42 +148,22 @@ def test_named_heads_have_the_kl_of_the_policy_after_the_last_step(tmp_path: Pat
     hook.close()
 
 
-def test_a_whole_trainer_reports_every_update_and_ends_its_run(tmp_path: Path) -> None:
-    env = TransformedEnv(GymEnv("CartPole-v1", categorical_action_encoding=True, device="cpu"))
-    env.append_transform(RewardSum())
-    env.append_transform(StepCounter())
-    actor = one_actor()
-    loss = one_head(actor)
-    gae = GAE(gamma=0.99, lmbda=0.95, value_network=loss.critic_network)
-
-    def estimate(batch: Any) -> Any:
-        with torch.no_grad(), loss.critic_network_params.to_module(loss.critic_network):
-            return gae(batch)
-
-    trainer = Trainer(
-        collector=Collector(env, actor, frames_per_batch=64, total_frames=192, device="cpu"),
-        total_frames=192,
-        frame_skip=1,
-        optim_steps_per_batch=2,
-        loss_module=loss,
-        optimizer=torch.optim.Adam(loss.parameters(), 1e-2),
-        progress_bar=False,
-    )
-    trainer.register_op("batch_process", estimate)
-    hook = report(trainer, "cart", **options(tmp_path))
-    trainer.register_op("post_steps_log", hook)
-    trainer.train()
-    assert hook.run is not None
-    run = open_run(hook.run.path or "")
+def test_a_whole_trainer_reports_every_update_and_ends_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script of the how-to page."""
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "torchrl.md").read_text()
+    (script,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(script, "torchrl.md", "exec"), {})
+    (folder,) = (tmp_path / "runs").glob("*-cart-*")
+    run = open_run(folder)
     updates = [event.payload for event in run.updates()]
-    assert [update.env_steps for update in updates] == [64, 128, 192], "the last one included"
-    assert all(0 < update.kl_joint < 0.1 and update.minibatches == 2 for update in updates)
+    assert [update.env_steps for update in updates] == [128, 256, 384], "the last one included"
+    assert all(0 < update.kl_joint < 0.1 and update.minibatches == 4 for update in updates)
     assert all(update.library_kl is not None for update in updates)
     assert all(update.advantage_std is not None and update.entropy is not None for update in updates)
+    assert all(update.return_mean is not None for update in updates)
     assert run.record is not None
     assert run.record.state is RunState.DONE
-    assert hook.run.counts.episodes > 0
-    assert hook.run.counts.failures == 0
 
 
 def test_a_trainer_without_batches_is_told_once_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

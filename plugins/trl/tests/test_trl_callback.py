@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import signal
+import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -265,6 +270,116 @@ def test_a_policy_that_became_nan_is_reported_as_that(model: str, tmp_path: Path
     trained(model, callback, tmp_path, max_steps=1)
     assert callback.updates[0].non_finite > 0
     assert callback.updates[0].health.name == "NON_FINITE"
+
+
+def interrupted(model: str, callback: Any, folder: Path, *, times: int = 1) -> Any:
+    """A trainer of 6 steps; Ctrl-C arrives while the second generation is rewarded."""
+    trainer = made(model, folder, max_steps=6)
+    calls = iter(range(99))
+
+    def reward(completions: list[str], **options: Any) -> list[float]:
+        if next(calls) == 1:
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+        return tiny.tiny_reward(completions, **options)
+
+    trainer.reward_funcs = [reward]
+    callback.attach(trainer)
+    return trainer
+
+
+def test_ctrl_c_ends_the_training_in_order_and_the_last_update_is_there(model: str, tmp_path: Path) -> None:
+    callback = Keep(tmp_path / "runs")
+    trainer = interrupted(model, callback, tmp_path)
+    before = signal.getsignal(signal.SIGINT)
+    trainer.train()
+    assert trainer.state.global_step == 2, "the step in which it arrived is taken"
+    assert callback.run is not None
+    run = open_run(callback.run.path or "")
+    assert [event.payload.update_id for event in run.updates()] == [1, 2]
+    assert run.record is not None
+    assert run.record.state is RunState.STOPPED
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_and_one_without_signals_raise(model: str, tmp_path: Path) -> None:
+    for options, times in (({}, 2), ({"signals": False}, 1)):
+        callback = Keep(tmp_path / "runs", **options)
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(model, callback, tmp_path, times=times).train()
+        assert callback.run is not None
+        callback.run.end(KeyboardInterrupt())  # as the interpreter's exit does
+        run = open_run(callback.run.path or "")
+        assert [event.payload.update_id for event in run.updates()] == [1]
+        assert run.record is not None
+        assert run.record.state is RunState.STOPPED
+
+
+RANK = """
+import json, os, sys, warnings
+warnings.simplefilter("ignore")
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+import trl
+from esper_trl import EsperCallback, check as tiny
+
+class Keep(EsperCallback):
+    made_of = []
+    shown = []
+    def _report(self, update, new, logs):
+        super()._report(update, new, logs)
+        mask = update.generation.mask
+        r = (new.log_prob - update.old.log_prob)[mask].double()
+        self.made_of.append([float((torch.expm1(r) - r).sum()), int(mask.sum()), len(mask)])
+        last = self.last
+        self.shown.append([last.kl_divergence, last.kl_joint, last.divergences[0].per_decision, last.env_steps,
+                           last.heads[0].decisions])
+
+folder, model = Path(sys.argv[1]), sys.argv[2]
+args = trl.GRPOConfig(output_dir=str(folder / "trl"), per_device_train_batch_size=4, num_generations=4,
+    gradient_accumulation_steps=1, max_completion_length=8, learning_rate=1e-2, lr_scheduler_type="constant", beta=0.1,
+    max_steps=3, logging_steps=1, save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=True, bf16=False, seed=0,
+    ddp_backend="gloo")
+trainer = trl.GRPOTrainer(model=model, processing_class=tiny.tiny_tokenizer(), args=args, reward_funcs=tiny.tiny_reward,
+    train_dataset=tiny.tiny_dataset())
+callback = Keep("ranks", sinks=["journal"], settings={"run": {"dir": str(folder / "runs")}})
+callback.attach(trainer)
+trainer.train()
+(folder / f"found-{os.environ['RANK']}.json").write_text(json.dumps({"made_of": callback.made_of,
+    "shown": callback.shown, "failures": callback.run.counts.failures, "path": str(callback.run.path),
+    "processes": trainer.accelerator.num_processes}))
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_ranks_show_the_kl_of_both(model: str, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", RANK, str(tmp_path), model],
+            env={**shared, "RANK": rank, "LOCAL_RANK": rank},
+        )
+        for rank in ("0", "1")
+    ]
+    assert [process.wait(timeout=250) for process in started] == [0, 0]
+    found = [json.loads((tmp_path / f"found-{rank}.json").read_text()) for rank in (0, 1)]
+    assert [item["processes"] for item in found] == [2, 2]
+    assert found[0]["shown"] == found[1]["shown"], "each rank has the same numbers"
+    for update in range(3):
+        total, tokens, sequences = (
+            sum(part) for part in zip(found[0]["made_of"][update], found[1]["made_of"][update], strict=True)
+        )
+        kl, joint, _, env_steps, decisions = found[0]["shown"][update]
+        assert kl == pytest.approx(total / tokens, rel=1e-6)
+        assert joint == pytest.approx(total / sequences, rel=1e-6)
+        assert (decisions, env_steps) == (tokens, 8 * (update + 1))
+    assert [item["failures"] for item in found] == [0, 0]
+    assert found[1]["path"] == "None", "rank 0 keeps the run"
+    assert len(list(open_run(found[0]["path"]).updates())) == 3
 
 
 def test_a_second_train_is_a_run_of_its_own(model: str, tmp_path: Path) -> None:
