@@ -12,7 +12,7 @@ from esper_core.runs.members import MemberFile
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["open_segment"]
+__all__ = ["open_segment", "read_segment"]
 
 _BUFFER: Final = 256 * 1024
 
@@ -36,6 +36,16 @@ def open_segment(path: Path) -> BinaryIO:
         if not other.exists():
             raise
         return _opened(other)
+
+
+def read_segment(path: Path) -> bytes:
+    """The plain text of a journal file that is not too large for the memory.
+
+    Raises:
+        OSError: as :func:`open_segment`, and when it cannot be read.
+    """
+    with open_segment(path) as file:
+        return file.read()
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -209,6 +209,7 @@ from esper_core.host.deliver.buffer import priority_of
 from esper_core.host.deliver.hub import EVENT_HOOKS, Hub
 from esper_core.instrumentation.sink import Instrumentation
 from esper_core.runs import create_run
+from esper_core.runs.segments import read_segment
 from esper_core.semconv.codec import decode, encode
 from esper_core.testing import RecordingSink, SinkHarness, one_of_each
 from esper_sink_journal import JournalSink
@@ -248,7 +249,7 @@ assert any(isinstance(item.payload, CheckpointSaved) for item in one_of_each())
 run = create_run(Path("runs"))
 with SinkHarness(JournalSink, run_dir=run.path) as harness:
     harness.send(event)
-(line,) = [line for path in run.telemetry.iterdir() for line in path.read_bytes().splitlines()]
+(line,) = [line for path in run.telemetry.iterdir() for line in read_segment(path).splitlines()]
 assert decode(line) == [event]
 """
 

@@ -23,6 +23,7 @@ from esper_core.host.load.selection import Selection
 from esper_core.host.process.signals import StopFlag, install_signals
 from esper_core.host.session import Session
 from esper_core.runs import create_run
+from esper_core.runs.segments import read_segment
 from esper_core.runs.state import read_record
 from esper_core.testing import make_update
 
@@ -154,7 +155,7 @@ def session(tmp_path: Path) -> Iterator[Session]:
 
 def _journal(session: Session) -> str:
     assert session.run is not None
-    return "".join(path.read_text() for path in sorted(session.run.telemetry.iterdir()))
+    return b"".join(read_segment(path) for path in sorted(session.run.telemetry.iterdir())).decode()
 
 
 def test_a_child_emits_writes_and_logs_nothing_and_is_told_to_stop(session: Session) -> None:

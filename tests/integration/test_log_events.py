@@ -26,6 +26,7 @@ from esper_core.host.session import Session
 from esper_core.reading import open_run
 from esper_core.runs import JournalReader, create_run
 from esper_core.runs.form import run_form
+from esper_core.runs.segments import read_segment
 
 if TYPE_CHECKING:
     import subprocess
@@ -140,7 +141,7 @@ def plain(record: ReadWriteLogRecord) -> dict[str, Any]:
 
 def journaled(run: Path) -> list[dict[str, Any]]:
     """The log records in a journal's lines, in the same words."""
-    lines = [json.loads(line) for file in sorted(run.glob("telemetry/*")) for line in file.read_text().splitlines()]
+    lines = [json.loads(line) for file in sorted(run.glob("telemetry/*")) for line in read_segment(file).splitlines()]
     return [
         {
             "time": int(one["timeUnixNano"]),
@@ -162,7 +163,7 @@ def journaled(run: Path) -> list[dict[str, Any]]:
 
 
 def span_events_in(run: Path) -> int:
-    lines = [json.loads(line) for file in sorted(run.glob("telemetry/*")) for line in file.read_text().splitlines()]
+    lines = [json.loads(line) for file in sorted(run.glob("telemetry/*")) for line in read_segment(file).splitlines()]
     return sum(
         len(span.get("events", []))
         for line in lines
@@ -416,7 +417,8 @@ def test_without_log_events_nothing_of_them_is_set_up(
 def test_a_journal_of_both_lines_that_is_cut_anywhere_gives_every_update_that_is_whole(tmp_path: Path) -> None:
     """``kill -9`` and a full disk cut a write: the update's line comes first, so that it is the log events that go."""
     path = next(run_of(train(tmp_path, "both")).glob("telemetry/*"))
-    content = path.read_bytes()
+    content = read_segment(path)
+    path = path.rename(path.with_suffix(""))
     ends = [number for number, byte in enumerate(content) if byte == ord("\n")]
     for cut in (*ends, *(end - 1 for end in ends), *(end + 40 for end in ends[:-1])):
         path.write_bytes(content[:cut])

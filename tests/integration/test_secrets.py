@@ -21,6 +21,7 @@ import pytest
 from esper_core import masking
 from esper_core.cli.main import main
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from esper_core.runs.segments import read_segment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -254,7 +255,7 @@ def search(folder: Path) -> list[str]:
     for path in folder.rglob("*"):
         if not path.is_file():
             continue
-        parts = [path.read_bytes()]
+        parts = [read_segment(path)]
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as packed:
                 parts += [packed.read(name) for name in packed.namelist()]

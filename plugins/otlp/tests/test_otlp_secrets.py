@@ -13,6 +13,7 @@ from esper_core.cli.main import main
 from esper_core.errors import EXIT_FAILED, EXIT_OK
 from esper_core.hooks import Secret, redact
 from esper_core.masking import learn_setting
+from esper_core.runs.segments import read_segment
 from esper_sink_otlp.config import OtlpConfig
 from esper_sink_otlp.sender import Sender
 from esper_sink_otlp.settings import resolve
@@ -106,7 +107,7 @@ def test_no_command_and_no_file_holds_it(
     files = [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
     assert {"trainer.log", "run.json", "summary.json", "config.toml"} <= {path.name for path in files}
     for path in files:
-        assert not leaks(path.read_bytes().decode(errors="replace")), path.name
+        assert not leaks(read_segment(path).decode(errors="replace")), path.name
 
 
 FAULTS = ("refused", "hang", 400, 401, 403, 404, 407, 413, 429, 500, 503, 302, "partial")

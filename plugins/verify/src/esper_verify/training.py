@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from esper_core.reading import open_run
 from esper_core.runs import list_runs
 from esper_core.runs.layout import journal_files
-from esper_core.runs.segments import open_segment
+from esper_core.runs.segments import read_segment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,10 +60,5 @@ def train(folder: Path) -> Evidence:
     if not runs:
         return Evidence(problem="the training left no run")
     updates = tuple(event.payload for event in open_run(runs[0].path).updates())
-    lines = b"".join(_content(item.path) for item in journal_files(runs[0]))
+    lines = b"".join(read_segment(item.path) for item in journal_files(runs[0]))
     return Evidence(updates=updates, lines=lines)
-
-
-def _content(path: Path) -> bytes:
-    with open_segment(path) as file:
-        return file.read()
