@@ -48,6 +48,8 @@ class PPOTable(TypedDict, total=False):
     max_grad_norm: float
     normalise_advantage: bool
     hidden: Sequence[int]
+    log_std_init: float
+    squash: bool
     target_kl: float
     stop_on: Literal["weighted", "joint"]
     stop_rule: Literal["pooled", "minibatch", "epoch"]
