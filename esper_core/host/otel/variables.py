@@ -14,7 +14,7 @@ from esper_core.errors import ConfigError, nearest
 from esper_core.masking import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["TABLE", "Variable", "check_variables", "limit_notices", "resource_pairs"]
 
@@ -141,7 +141,7 @@ TABLE: Final[Mapping[str, Variable]] = {
 """What the API, the SDK's providers and the resource read; what exporters read is the sinks' own affair."""
 
 
-def check_variables(env: Mapping[str, str], readers: Collection[Reader]) -> None:
+def check_variables(env: Mapping[str, str], *readers: Reader) -> None:
     """Hold the variables of these readers to the table. An empty value is an unset one.
 
     Raises:
@@ -166,7 +166,7 @@ def resource_pairs(env: Mapping[str, str]) -> list[tuple[str, str]]:
     Raises:
         ConfigError: an entry is no pair.
     """
-    check_variables(env, ("resource",))
+    check_variables(env, "resource")
     return [(key.strip(), value.strip()) for key, _, value in _parts(env.get("OTEL_RESOURCE_ATTRIBUTES", ""))]
 
 

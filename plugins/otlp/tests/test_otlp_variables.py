@@ -76,7 +76,7 @@ def test_a_variable_that_cannot_work_is_an_error_of_the_configuration(
 )
 def test_a_samplers_argument_is_read_by_the_samplers_of_a_ratio_alone(env: dict[str, str], usable: bool) -> None:
     with contextlib.nullcontext() if usable else pytest.raises(ConfigError, match=r"^OTEL_TRACES_SAMPLER_ARG="):
-        check_variables(env, ("traces",))
+        check_variables(env, "traces")
 
 
 @pytest.mark.parametrize(
