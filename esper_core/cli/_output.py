@@ -58,16 +58,18 @@ def say_text(text: str) -> None:
 
 
 def note(*lines: str) -> None:
-    """Print messages on stderr, without secrets: each argument as one line."""
-    for line in lines:
-        print(one_line(redact(line)), file=sys.stderr)
-    if sys.stderr is not None:
-        sys.stderr.flush()
+    """Print messages on stderr, without secrets: each argument as one line. Never raises."""
+    if lines:
+        note_text("\n".join(one_line(redact(line)) for line in lines))
 
 
 def note_text(text: str) -> None:
-    """Print a text of several lines on stderr, without secrets: for example a traceback."""
-    print(printable(redact(text)), file=sys.stderr, flush=True)
+    """Print a text of several lines on stderr, without secrets: for example a traceback. Never raises.
+
+    A message that nobody can read must not end what it is about, whatever somebody put in the place of stderr.
+    """
+    with contextlib.suppress(Exception):
+        print(printable(redact(text)), file=sys.stderr, flush=True)
 
 
 def note_over(text: str) -> None:

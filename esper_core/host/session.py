@@ -467,4 +467,5 @@ class _Observed:
 
 
 def _print_notice(line: str) -> None:
-    print(f"esper: {one_line(line)}", file=sys.stderr)
+    with contextlib.suppress(Exception):  # a stderr of someone else's, or none: training goes on without the line
+        print(f"esper: {one_line(line)}", file=sys.stderr)

@@ -80,8 +80,16 @@ _CREDENTIAL: Final = _Row(
     "an installed entry point of the group opentelemetry_otlp_credential_provider", _is_credential
 )
 
+_ANY: Final[tuple[Signal, ...]] = ("traces", "metrics", "logs")
+_WHICH: Final[Mapping[str, tuple[Signal, ...]]] = {
+    "": _ANY,
+    "TRACES_": ("traces",),
+    "METRICS_": ("metrics",),
+    "LOGS_": ("logs",),
+}
+
 TABLE: Final[Mapping[str, tuple[tuple[Signal, ...], _Row]]] = {
-    "OTEL_EXPORTER_OTLP_INSECURE": (("traces", "metrics", "logs"), _SWITCH),
+    "OTEL_EXPORTER_OTLP_INSECURE": (_ANY, _SWITCH),
     "OTEL_EXPORTER_OTLP_TRACES_INSECURE": (("traces",), _SWITCH),
     "OTEL_EXPORTER_OTLP_METRICS_INSECURE": (("metrics",), _SWITCH),
     "OTEL_EXPORTER_OTLP_LOGS_INSECURE": (("logs",), _SWITCH),
@@ -89,18 +97,13 @@ TABLE: Final[Mapping[str, tuple[tuple[Signal, ...], _Row]]] = {
     "OTEL_BLRP_EXPORT_TIMEOUT": (("logs",), _MILLISECONDS),
     "OTEL_METRIC_EXPORT_TIMEOUT": (("metrics",), _MILLISECONDS),
     "OTEL_PYTHON_EXPORTER_OTLP_GRPC_RETRYABLE_ERROR_CODES": (
-        ("traces", "metrics", "logs"),
+        _ANY,
         _Row("names of gRPC's status codes, separated by commas", _are_codes),
     ),
     **{
         f"OTEL_PYTHON_EXPORTER_OTLP_{protocol}_{which}CREDENTIAL_PROVIDER": (signals, _CREDENTIAL)
         for protocol in ("HTTP", "GRPC")
-        for which, signals in (
-            ("", ("traces", "metrics", "logs")),
-            ("TRACES_", ("traces",)),
-            ("METRICS_", ("metrics",)),
-            ("LOGS_", ("logs",)),
-        )
+        for which, signals in _WHICH.items()
     },
 }
 """Each with the signals whose exporters read it."""
