@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esper_core.cli._output import note, note_text
+from esper_core.cli._output import note, note_text, own_streams, stream_error
 from esper_core.host.process.logs import log_to
 from esper_core.host.session import _print_notice
 from esper_core.runs.folder import Folder
@@ -97,3 +97,14 @@ def test_the_log_file_is_fit_for_the_terminal_that_shows_it(tmp_path: Path) -> N
     assert "said \\u001b[31mred\\u202e\n" in text
     assert text.endswith("ValueError: \\u001b]0;title\\u0007 raised\n")
     assert text.replace("\n", "").isprintable()
+
+
+def test_a_stream_that_an_environment_replaced_is_put_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Python flushes what stands there when the process ends, and exits with 120 when that raises."""
+    with (tmp_path / "err").open("w", encoding="utf-8") as before:
+        monkeypatch.setattr(sys, "stderr", before)
+        with own_streams():
+            assert sys.stderr is not before
+            sys.stderr = object()  # type: ignore[assignment]  # what an environment does
+            assert stream_error(sys.stderr) is None
+        assert sys.stderr is before
