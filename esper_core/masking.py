@@ -26,6 +26,7 @@ __all__ = [
     "learn_arguments",
     "learn_environment",
     "learn_setting",
+    "masked_places",
     "may_be_secret_name",
     "redact",
     "redact_urls",
@@ -81,6 +82,17 @@ def redact_urls(text: str) -> str:
     if "@" in text:
         text = _BARE_USERINFO.sub(f"{MASK}@", _USERINFO.sub(f"{MASK}@", text))
     return _QUERY.sub(rf"\1{MASK}", text) if "?" in text else text
+
+
+def masked_places(value: Any, place: str) -> Iterator[str]:
+    """Where a value of the configuration holds the mask in place of a secret: dotted paths, begun with its own."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from masked_places(item, f"{place}.{key}")
+    elif isinstance(value, (list, tuple)):
+        yield from dict.fromkeys(found for item in value for found in masked_places(item, place))
+    elif isinstance(value, str) and MASK in value:
+        yield place
 
 
 def is_secret_name(name: str) -> bool:

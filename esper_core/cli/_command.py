@@ -53,7 +53,7 @@ CORE_COMMANDS: Final = {
         "esper_core.cli.compare", "compare runs: grouped by configuration, seeds as mean and spread, what differs"
     ),
     "report": CoreCommand("esper_core.cli.report", "write one self-contained HTML page about runs"),
-    "export": CoreCommand("esper_core.cli.export", "write the updates of runs as CSV or JSON lines"),
+    "export": CoreCommand("esper_core.cli.export", "write the updates of runs as CSV, JSON lines, SQLite or Parquet"),
     "sinks": CoreCommand("esper_core.cli.sinks", "list, check and create sinks"),
     "adapters": CoreCommand("esper_core.cli.adapters", "list and check the adapters for other libraries' loops"),
     "config": CoreCommand("esper_core.cli.config", "show the configuration in force and where it comes from"),

@@ -58,16 +58,21 @@ def say_text(text: str) -> None:
 
 
 def note(*lines: str) -> None:
-    """Print messages on stderr, without secrets: each argument as one line."""
-    for line in lines:
-        print(one_line(redact(line)), file=sys.stderr)
-    if sys.stderr is not None:
-        sys.stderr.flush()
+    """Print messages on stderr, without secrets: each argument as one line. Never raises."""
+    if lines:
+        note_text("\n".join(one_line(redact(line)) for line in lines))
 
 
 def note_text(text: str) -> None:
-    """Print a text of several lines on stderr, without secrets: for example a traceback."""
-    print(printable(redact(text)), file=sys.stderr, flush=True)
+    """Print a text of several lines on stderr, without secrets: for example a traceback. Never raises.
+
+    A message that nobody can read must not end what it is about, whatever somebody put in the place of stderr.
+    """
+    shown = printable(redact(text))
+    for stream in (sys.stderr, sys.__stderr__):
+        with contextlib.suppress(Exception):
+            print(shown, file=stream, flush=True)
+            return
 
 
 def note_over(text: str) -> None:
@@ -160,8 +165,7 @@ def own_streams() -> Iterator[Streams]:
         for now, old, name in ((streams.stdout, before[0], "stdout"), (streams.stderr, before[1], "stderr")):
             if now is not old:
                 now.flush()
-            if getattr(sys, name) is now:
-                setattr(sys, name, old)
+                setattr(sys, name, old)  # also over what an environment put there, which Python would flush at exit
 
 
 def bear_lost_readers() -> None:
@@ -174,7 +178,7 @@ def stream_error(stream: TextIO | None) -> OSError | None:
     """Why a stream took nothing more; None when it took everything so far."""
     if stream is None:
         return None
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(Exception):  # perhaps somebody else's stream
         stream.flush()
     return stream.descriptor.error if isinstance(stream, _Stream) else None
 

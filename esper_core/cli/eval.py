@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["EvalCommand", "command"]
 
 
+_KWARGS: Final = "env.kwargs"
 _COUNT: Final[dict[str, Any]] = {"type": whole_number, "metavar": "N"}
 
 
@@ -39,6 +41,14 @@ class EvalCommand:
         parser.add_argument("--seed", default=10_000, help="of environments and sampling", **_COUNT)
         parser.add_argument("--deterministic", action="store_true", help="take the likeliest choice, do not sample")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
+        parser.add_argument(
+            "--set",
+            dest="sets",
+            action="append",
+            default=[],
+            metavar="env.kwargs.KEY=VALUE",
+            help="an argument of the environment, for example a password, which a run's files do not hold; repeatable",
+        )
         parser.add_argument("--dir", metavar="DIR", help="folder that holds the runs")
         looks = parser.add_argument_group("to look at", "For environments whose plugin can show an episode.")
         looks.add_argument("--show", action="store_true", help="print one episode as a story")
@@ -48,6 +58,11 @@ class EvalCommand:
         """Play the episodes, print the returns, and return the exit code."""
         if args.episodes < 1:
             raise UsageError(f"eval: --episodes is {args.episodes}, at least 1 is needed")
+        if any(not text.strip().startswith(f"{_KWARGS}.") for text in args.sets):
+            raise UsageError(
+                "eval: --set gives arguments of the environment alone",
+                hint=f"for example --set {_KWARGS}.password=VALUE",
+            )
         import torch
 
         here = str(Path.cwd())
@@ -58,7 +73,7 @@ class EvalCommand:
         from esper_core.runs.layout import find_run
 
         directory = find_run(args.run, runs_dir(args))
-        env = _env_config(directory)
+        env = _with_secrets(_env_config(directory), directory, args.sets)
         agent = PPOAgent.load(directory.checkpoint)
         _refuse_non_finite(agent, directory)
         torch.set_num_threads(1)
@@ -145,6 +160,37 @@ def _env_config(directory: RunDir) -> EnvConfig:
         return msgspec.convert(config.get("env", {}), EnvConfig)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{directory.config_path}: {error}", hint="restore what [env] was in the run") from error
+
+
+def _with_secrets(env: EnvConfig, directory: RunDir, sets: list[str]) -> EnvConfig:
+    """The environment's arguments with what ``--set`` gives, and with variables in the place of masked secrets."""
+    import msgspec
+
+    from esper_core.config.layers import load_config, refuse_masked
+    from esper_core.masking import masked_places
+
+    prefix = "ESPER_ENV__KWARGS__"
+    variables = {name: value for name, value in os.environ.items() if name.startswith(prefix)}
+    alone: dict[str, Any] = {"no_file": True, "flags": {"preset": "none"}}
+    of_variables = load_config(env=variables, **alone).config.env.kwargs
+    masked = {
+        key: of_variables[key]
+        for key, value in env.kwargs.items()
+        if key in of_variables and any(masked_places(value, key))
+    }
+    given = load_config(sets=sets, **alone).config.env.kwargs
+    kwargs = _merged(_merged(env.kwargs, masked), given)
+    refuse_masked(kwargs, _KWARGS, str(directory.config_path))
+    return msgspec.structs.replace(env, kwargs=kwargs)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Two trees of tables; where both have a value the upper one's."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _refuse_non_finite(agent: PPOAgent, directory: RunDir) -> None:

@@ -43,7 +43,9 @@ class ExportCommand:
         form.add_argument(
             "--parquet", type=Path, metavar="FILE", help="a new Parquet file; needs the extra esper-core[parquet]"
         )
-        parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write here instead of to the screen")
+        parser.add_argument(
+            "-o", "--output", type=Path, metavar="FILE", help="write here instead of to stdout, which is -"
+        )
         parser.add_argument("--dir", metavar="DIR", help="folder that holds the runs; default run.dir, which is runs")
         add_config_arguments(parser)
 
@@ -51,6 +53,8 @@ class ExportCommand:
         """Write the updates."""
         from esper_core.reading import journal_condition, open_run
 
+        if args.output == Path("-"):
+            args.output = None
         new: Path | None = args.sqlite or args.parquet
         if new is not None and args.output is not None:
             option = "--sqlite" if args.sqlite else "--parquet"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esper_core.cli._output import say
+from esper_core.cli._output import say, say_text
 from esper_core.cli._parser import add_config_arguments, runs_dir
 from esper_core.errors import EXIT_OK, EsperError, UsageError
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["ReportCommand", "command"]
 
 _DEFAULT = Path("report.html")
+_STDOUT = Path("-")
 
 
 class ReportCommand:
@@ -26,7 +27,7 @@ class ReportCommand:
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare the arguments."""
         parser.add_argument("runs", nargs="+", metavar="RUN", help="path, id, unique part of one, or latest")
-        parser.add_argument("-o", "--output", type=Path, metavar="FILE.html", help=f"default {_DEFAULT}")
+        parser.add_argument("-o", "--output", type=Path, metavar="FILE.html", help=f"- is stdout; default {_DEFAULT}")
         parser.add_argument("--dir", metavar="DIR", help="folder that holds the runs; default run.dir, which is runs")
         add_config_arguments(parser)
 
@@ -41,6 +42,9 @@ class ReportCommand:
             _refuse_foreign(path)
         base = runs_dir(args)
         text = page(report([open_run(spec, base) for spec in args.runs]))
+        if path == _STDOUT:
+            say_text(text)
+            return EXIT_OK
         try:
             path.write_text(text, encoding="utf-8")
         except OSError as error:

@@ -30,15 +30,24 @@ from esper_core.config.environments import default_is_absent
 from esper_core.config.keywords import keyword_settings
 from esper_core.config.presets import preset_for, presets_of
 from esper_core.config.schema import EnvConfig, EsperConfig
-from esper_core.config.variables import stray_variables, variable_path
+from esper_core.config.variables import stray_variables, variable_path, with_sink_names
 from esper_core.errors import ConfigError, nearest
 from esper_core.health import DEFAULT_KL_LIMITS
-from esper_core.masking import MASK, learn_setting
+from esper_core.masking import learn_setting, masked_places
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["DEFAULT_STEPS", "KEYWORD_ORIGIN", "LIMITS", "NO_PRESET", "Resolved", "find_config_file", "load_config"]
+__all__ = [
+    "DEFAULT_STEPS",
+    "KEYWORD_ORIGIN",
+    "LIMITS",
+    "NO_PRESET",
+    "Resolved",
+    "find_config_file",
+    "load_config",
+    "refuse_masked",
+]
 
 KEYWORD_ORIGIN: Final = "train()"
 """Origin of the values that a Python call sets."""
@@ -129,14 +138,13 @@ def load_config(
     """
     here = cwd if cwd is not None else Path.cwd()
     chosen = None if no_file else (file if file is not None else find_config_file(here))
-    upper: list[Setting] = []
-    if chosen is not None:
-        upper += _file_settings(chosen, here)
-    upper += _env_settings(env or {})
-    for text in sets:
-        upper += _set_settings(text)
-    upper += _flag_settings(flags or {})
-    upper += keyword_settings(keywords or {}, keyword_origin)
+    of_file = list(_file_settings(chosen, here)) if chosen is not None else []
+    of_call = [item for text in sets for item in _set_settings(text)]
+    of_call += _flag_settings(flags or {})
+    of_call += keyword_settings(keywords or {}, keyword_origin)
+    of_env = list(_env_settings(env or {}))
+    selected = [*add_sinks, *_selected([*of_file, *of_env, *of_call])]
+    upper = [*of_file, *with_sink_names(of_env, selected, [*of_file, *of_call]), *of_call]
     middle = _base_settings(base or {}, base_label, upper)
     lower = [*_preset_settings([*middle, *upper]), *middle]
     settings = {item.path: item for item in (*lower, *upper)}
@@ -297,16 +305,33 @@ _FLAG_NAMES: Final = {"env.id": "--env", "run.name": "--run-name", "sinks": "--s
 
 
 def _base_settings(base: Mapping[str, Any], label: str, upper: Iterable[Setting]) -> list[Setting]:
-    """The settings of a resumed run, without its sinks, folder and secrets."""
+    """The settings of a resumed run, without its sinks, folder and secrets; a secret must be given again."""
     limited = any(item.path in _LIMIT_PATHS for item in upper)
+    given = {item.path[: depth + 1] for item in upper for depth in range(len(item.path))}
     kept = {key: base[key] for key in ("preset", "ppo", "health", "env", "run") if key in base}
-    return [
+    items = [
         item
         for item in flatten(kept, origin=label, where=lambda table: f"{label}: [{'.'.join(table)}] ")
-        if (item.path[0] != "run" or item.path[1] in _RESUMED_KEYS)
-        and not (limited and item.path in _LIMIT_PATHS)
-        and not (isinstance(item.value, str) and MASK in item.value)
+        if (item.path[0] != "run" or item.path[1] in _RESUMED_KEYS) and not (limited and item.path in _LIMIT_PATHS)
     ]
+    for item in items:
+        if item.path[:2] == ("env", "kwargs") and item.path not in given:
+            refuse_masked(item.value, ".".join(item.path), label)
+    return [item for item in items if not any(masked_places(item.value, "it"))]
+
+
+def refuse_masked(value: Any, key: str, file: str) -> None:
+    """Raise for a value read from a run's file that the mask stands in: an environment would take it for the secret.
+
+    Raises:
+        ConfigError: it names the key and how to give its value.
+    """
+    for place in masked_places(value, key):
+        variable = f"ESPER_{place.replace('.', '__').upper()}"
+        raise ConfigError(
+            f"{file}: {place} was a secret and is masked there",
+            hint=f"give it again: --set {place}=VALUE, or in the variable {variable}",
+        )
 
 
 def _preset_settings(upper: Iterable[Setting]) -> Iterator[Setting]:
@@ -353,6 +378,12 @@ def _preset(values: Mapping[tuple[str, ...], Setting]) -> tuple[str, Mapping[str
 # --- joining --------------------------------------------------------------------------------------
 
 
+def _selected(settings: Iterable[Setting]) -> list[str]:
+    """The sinks that the last of the layers selects."""
+    found = [item.value for item in settings if item.path == ("sinks",)]
+    return list(found[-1] if found else EsperConfig().sinks)
+
+
 def _select_sinks(
     settings: dict[tuple[str, ...], Setting], add_sinks: Sequence[str], drop_sinks: Sequence[str]
 ) -> None:
@@ -366,7 +397,9 @@ def _select_sinks(
     if add_sinks:
         names += [name for name in add_sinks if name not in names]
         origins.append("--sink")
-    for name in drop_sinks:
+    for dropped in drop_sinks:
+        # A sink from a file is called by its class too, as its table and the messages are.
+        name = next((spec for spec in names if ".py:" in spec and spec.rpartition(":")[2] == dropped), dropped)
         if name not in names:
             raise ConfigError(
                 f"--no-sink {name}: not selected{nearest(name, names)}",

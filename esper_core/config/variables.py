@@ -1,6 +1,8 @@
 """Environment variables: which of them set a key, and which only look as if they did.
 
-``ESPER_PPO__TARGET_KL`` sets ``ppo.target_kl``: the prefix, the table, two underscores, the key. A variable that is
+``ESPER_PPO__TARGET_KL`` sets ``ppo.target_kl``: the prefix, the table, two underscores, the key. In the free tables of
+sinks and environment a part that has small letters is taken as it stands (``ESPER_ENV__KWARGS__renderMode``), and a
+sink's name is found in any case (``ESPER_SINK__MYSINK__URL`` is of the sink ``MySink``). A variable that is
 nearly one of those is refused or named in a notice: unseen it would leave a run with other values than its owner
 believes. Any other ``ESPER_*`` may belong to another program and is left alone.
 """
@@ -8,6 +10,7 @@ believes. Any other ``ESPER_*`` may belong to another program and is left alone.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
 
@@ -15,14 +18,18 @@ from esper_core.config._check import OTHER_NAMES, known_keys
 from esper_core.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-__all__ = ["stray_variables", "variable_path"]
+    from esper_core.config._check import Setting
+
+__all__ = ["stray_variables", "variable_path", "with_sink_names"]
 
 PREFIX: Final = "ESPER_"
 _ALONE: Final = frozenset({"sinks", "preset"})
 """Keys outside every table."""
 _OTHERS: Final = frozenset({"ESPER_DEBUG", "ESPER_CHILD_FD"})
+_OF_SINKS: Final = frozenset({"sink", "delivery"})
+"""Tables whose keys are the names of sinks."""
 _CLOSE: Final = 0.8
 """How alike two names are, from 0 to 1, for one to be taken for a typing error of the other."""
 
@@ -37,11 +44,41 @@ def variable_path(name: str) -> tuple[str, ...] | None:
         return None
     path = tuple(name.removeprefix(PREFIX).lower().split("__"))
     if len(path) > 1 or path[0] in _ALONE:
-        return path
+        written = name.removeprefix(PREFIX).split("__")
+        return tuple(
+            part if _is_free(path, depth) and not part.isupper() else part.lower() for depth, part in enumerate(written)
+        )
     meant = _meant(path[0])
     if meant:
         raise ConfigError(f'{name}: no such variable, did you mean "{meant}"?', hint=f"to set nothing: unset {name}")
     return None
+
+
+def _is_free(path: tuple[str, ...], depth: int) -> bool:
+    """Whether a part of a path may be spelt in any way: a sink's name and its keys, the environment's arguments."""
+    if path[0] == "delivery":
+        return depth == 1
+    return (depth >= 1 and path[0] == "sink") or (depth > 1 and path[:2] == ("env", "kwargs"))
+
+
+def with_sink_names(items: Iterable[Setting], selected: Iterable[str], others: Iterable[Setting]) -> list[Setting]:
+    """The settings of variables, each under the name that its sink has: a variable is mostly written in capitals.
+
+    Args:
+        items: of variables.
+        selected: the sinks of the run: names, and ``./file.py:Class``.
+        others: settings of the other layers, whose tables name sinks too.
+    """
+    names = {spec.rpartition(":")[2] if ".py:" in spec else spec for spec in selected}
+    names |= {item.path[1] for item in others if item.path[0] in _OF_SINKS and len(item.path) > 1}
+    found = []
+    for item in items:
+        if item.path[0] in _OF_SINKS and item.path[1] not in names:
+            same = [name for name in names if name.lower() == item.path[1].lower()]
+            if len(same) == 1:
+                item = replace(item, path=(item.path[0], same[0], *item.path[2:]))  # noqa: PLW2901  # its name alone
+        found.append(item)
+    return found
 
 
 def _meant(key: str) -> str:

@@ -102,6 +102,7 @@ class Session:
         on_notice: called with each notice, most of them at the start; the default prints them on stderr.
         held: the run, held open and locked by the caller. None: a live session holds its run within the with block,
             and entering it raises UsageError while another trainer holds it.
+        stop: set by handlers that the caller has installed; None: one of the session's own.
 
     Attributes:
         emitter: emits this attempt's events; valid inside the with block.
@@ -135,6 +136,7 @@ class Session:
         earlier: Iterable[PPOUpdatePayload] = (),
         on_notice: Callable[[str], None] | None = None,
         held: HeldRun | None = None,
+        stop: StopFlag | None = None,
     ) -> None:
         self.config = config
         self.run = run
@@ -142,7 +144,7 @@ class Session:
         self.attempt = attempt
         self.rank = rank
         self.environment = environment
-        self.stop = StopFlag()
+        self.stop = stop if stop is not None else StopFlag()
         self.report = SessionReport()
         self.notices: list[str] = []
         self.heads = heads
@@ -465,4 +467,5 @@ class _Observed:
 
 
 def _print_notice(line: str) -> None:
-    print(f"esper: {one_line(line)}", file=sys.stderr)
+    with contextlib.suppress(Exception):  # a stderr of someone else's, or none: training goes on without the line
+        print(f"esper: {one_line(line)}", file=sys.stderr)

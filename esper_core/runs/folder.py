@@ -19,6 +19,8 @@ __all__ = ["FULL", "Folder"]
 
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 """Error numbers of a disk, or a quota, that is full."""
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE})
+"""Error numbers of a process, or a machine, that has no descriptor left."""
 _BY_HANDLE: Final = {os.open, os.stat, os.rename, os.unlink, os.mkdir, os.link} <= os.supports_dir_fd
 _MODE: Final = 0o666  # less the umask
 
@@ -28,7 +30,8 @@ class Folder:
 
     Files are opened, replaced and removed in the directory itself, whatever the working directory is and wherever the
     directory has been moved to. A directory that was deleted is made again at its first path by the next write: a
-    trainer needs a place for its policy. Systems without ``dir_fd`` use the absolute path. Thread-safe.
+    trainer needs a place for its policy. A descriptor is kept in reserve, so that a file is written when an environment
+    has leaked all others. Systems without ``dir_fd`` use the absolute path. Thread-safe.
 
     Names are relative to the directory, such as ``run.json`` or ``telemetry/1-0-0001.otlp.jsonl``.
 
@@ -47,6 +50,7 @@ class Folder:
         self._identity = (0, 0)
         self._counts_links = False
         self._fd: int | None = None
+        self._spare: int | None = None
         self._closed = False
         self._hold(self._opened())
 
@@ -70,6 +74,7 @@ class Folder:
         with self._lock:
             if self._fd is not None and not self._closed and self._is_ours():
                 os.close(self._fd)
+            self._give_spare()
             self._closed = True
             self._fd = None
 
@@ -83,11 +88,16 @@ class Folder:
         """
         self.check()
         flags |= os.O_CLOEXEC
+        self._keep_spare()
         try:
             return os.open(self._at(name), flags, mode, dir_fd=self._fd)
         except FileNotFoundError:
             if not flags & os.O_CREAT:
                 raise
+        except OSError as error:
+            if error.errno not in _EXHAUSTED or not self._give_spare():
+                raise
+            return os.open(self._at(name), flags, mode, dir_fd=self._fd)
         self._make_parent(name)
         return os.open(self._at(name), flags, mode, dir_fd=self._fd)
 
@@ -161,6 +171,8 @@ class Folder:
         except BaseException:
             self.unlink(partial)
             raise
+        finally:
+            self._keep_spare()  # at once: who leaks descriptors takes the one that was just closed
         if durable:
             self.sync()
 
@@ -200,6 +212,23 @@ class Folder:
                 self._fd = None
                 if self._home.is_dir():
                     self._hold(self._opened())
+
+    def _keep_spare(self) -> None:
+        """Hold a descriptor that no file needs, for the moment when a leak has taken all others."""
+        if self._spare is None and self._fd is not None and not self._closed:
+            with contextlib.suppress(OSError):
+                self._spare = os.dup(self._fd)  # not inherited by programs that are started
+
+    def _give_spare(self) -> bool:
+        """Close it, unless someone did (closerange): its number may be another file's."""
+        spare, self._spare = self._spare, None
+        try:
+            if spare is None or _identity(os.fstat(spare)) != self._identity:
+                return False
+            os.close(spare)
+        except OSError:
+            return False
+        return True
 
     def _is_ours(self) -> bool:
         """Whether the descriptor is still open, and of our directory."""

@@ -16,7 +16,6 @@ from esper_core.errors import EsperError, JournalError, error_text
 from esper_core.events import RunFinished
 from esper_core.health import HEALTH_WINDOW, RunState
 from esper_core.host.load.secrets import secret_keys
-from esper_core.host.process.signals import install_signals
 from esper_core.host.session import Session
 from esper_core.masking import redact
 from esper_core.ppo.trainer import Checkpointer, Trainer
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from esper_core.events import PPOUpdatePayload
     from esper_core.health import Verdict
     from esper_core.host.load.selection import Selection
+    from esper_core.host.process.signals import StopFlag
     from esper_core.host.session import SessionReport
     from esper_core.ppo.agent import PPOAgent
     from esper_core.ppo.checkpoint import Checkpoint
@@ -51,7 +51,7 @@ class Attempt:
     """Joins a task and an agent with a session. Call :meth:`run` once, in the thread that trains.
 
     Attributes are those of :func:`esper_core.training.train_attempt`; ``checkpoint`` is what the agent was restored
-    from, and ``held`` the run to resume, held open; a new one is made in ``base``.
+    from, ``held`` the run to resume, held open; a new one is made in ``base``; ``stop`` is set by the signals.
     """
 
     resolved: Resolved
@@ -64,7 +64,7 @@ class Attempt:
     base: Path
     on_started: Callable[[Started], None]
     on_notice: Callable[[str], None]
-    exit_on_second_interrupt: bool
+    stop: StopFlag
     _begun: float = field(default_factory=time.monotonic)
     _pid: int = field(default_factory=os.getpid)
 
@@ -78,7 +78,7 @@ class Attempt:
         session = None
         try:
             session = self._session(held, attempt)
-            with install_signals(session.stop, exit_on_second=self.exit_on_second_interrupt), _torch_threads(), session:
+            with _torch_threads(), session:
                 self._write_config(held)
                 self.on_started(self._started(held.run, attempt))
                 result = _named(self._train(session, held), session.stop.name)
@@ -128,7 +128,8 @@ class Attempt:
             attempt=attempt,
             environment=self.task.name,
             heads=self.agent.layout.names,
-            install_signal_handlers=False,  # installed around the session, its closing included
+            install_signal_handlers=False,  # installed by whoever made the task, before it
+            stop=self.stop,
             origins=self.resolved.origins,
             selection=self.selection,
             updates=self.checkpoint.update_id if self.checkpoint is not None else 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from typing import TYPE_CHECKING, Final
 
 from esper_core import forks
@@ -11,6 +12,7 @@ from esper_core.health import RunState
 from esper_core.host.load.selection import select_sinks
 from esper_core.host.process.deadline import within
 from esper_core.host.process.memory import memory_bytes
+from esper_core.host.process.signals import StopFlag, install_signals
 from esper_core.reading import Run
 from esper_core.runs import RunDir, read_state
 from esper_core.runs.held import HeldRun
@@ -71,7 +73,15 @@ def train_attempt(
             resumed = Run(held.run)
         if selection is None:
             selection = select_sinks(resolved.config, origins=resolved.origins, dropped=resolved.dropped_sinks)
+        # Before the task: its worker processes get handlers, which leave the first Ctrl-C to the trainer, by forking.
+        stop = StopFlag()
+        handled = stack.enter_context(contextlib.ExitStack())
+        handled.enter_context(install_signals(stop, exit_on_second=exit_on_second_interrupt))
         task, agent, checkpoint = _assemble(resolved, resumed, on_notice)
+        if stop.signal is not None:  # there is no run yet that could end in order
+            _close(task, on_notice, _CLOSE_LEAST_S)
+            handled.close()
+            signal.raise_signal(stop.signal)
         from esper_core.training.attempt import Attempt  # noqa: PLC0415  # needs torch
 
         attempt = Attempt(
@@ -85,7 +95,7 @@ def train_attempt(
             base=base,
             on_started=on_started,
             on_notice=on_notice,
-            exit_on_second_interrupt=exit_on_second_interrupt,
+            stop=stop,
         )
         try:
             with forks.Place(f"environment {task.name}"):

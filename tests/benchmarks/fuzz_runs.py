@@ -307,8 +307,14 @@ MUTATIONS: Final[list[tuple[Callable[[Mutator, Path], None], int]]] = [
 # --- reading ------------------------------------------------------------------------------------
 
 
-def commands(run: Path, *, json_too: bool) -> list[list[str]]:
-    """The commands that read a run, each as its arguments, in one of their two forms."""
+def commands(run: Path, whole: Path, *, json_too: bool) -> list[list[str]]:
+    """The commands that read a run, each as its arguments, in one of their two forms.
+
+    Args:
+        run: the mutated run.
+        whole: the run that it was copied from, to compare it with.
+        json_too: the documents of the commands that have one, not their text.
+    """
     folder = ["--dir", str(run.parent)]
     return [
         ["runs", *folder, *(["--json"] if json_too else [])],
@@ -316,6 +322,8 @@ def commands(run: Path, *, json_too: bool) -> list[list[str]]:
         ["export", str(run)],
         ["sanctum", str(run), "--once", *(["--json"] if json_too else [])],
         ["eval", str(run), "--episodes", "1", "--deterministic"],
+        ["compare", str(run), str(whole), *(["--json"] if json_too else [])],
+        ["report", str(run), str(whole), "-o", str(run.parent / "report.html")],
     ]
 
 
@@ -387,7 +395,8 @@ def try_case(seed: int, case: int, sources: Sequence[Path], folder: Path) -> lis
     try:
         mutator = make_case(seed, case, sources, folder)
         found = [
-            judge(case, words, *read(words), mutator.done) for words in commands(mutator.run, json_too=case % 2 == 1)
+            judge(case, words, *read(words), mutator.done)
+            for words in commands(mutator.run, sources[case % len(sources)], json_too=case % 2 == 1)
         ]
         return [fault for fault in found if fault is not None]
     finally:
@@ -411,7 +420,7 @@ def try_for_real(seed: int, case: int, sources: Sequence[Path], folder: Path) ->
     faults = []
     try:
         mutator = make_case(seed, case, sources, folder)
-        for words in commands(mutator.run, json_too=case % 2 == 1):
+        for words in commands(mutator.run, sources[case % len(sources)], json_too=case % 2 == 1):
             call = [sys.executable, "-m", "esper_core", *words]
             try:
                 done = subprocess.run(call, capture_output=True, text=True, timeout=REAL_WATCHDOG_S, check=False)
@@ -531,7 +540,7 @@ def main() -> int:
         print(json.dumps(asdict(fault), indent=2))
     crashes = sum(fault.kind == "crash" for fault in faults)
     hangs = len(faults) - crashes
-    each = len(commands(Path("runs/run"), json_too=False))
+    each = len(commands(Path("runs/run"), Path("runs/run"), json_too=False))
     print(f"{done} mutated run folders x {each} commands in {minutes:.1f} min; as processes: {real} folders")
     print(f"crashes {crashes}, hangs {hangs}")
     return 1 if faults else 0

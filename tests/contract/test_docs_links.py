@@ -29,6 +29,22 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
     assert not missing
 
 
+PUBLISHED = [ROOT / "README.md", *sorted((ROOT / "plugins").glob("*/README.md"))]
+"""The pages of the distributions in a package index, where a relative link leads nowhere."""
+OURS = re.compile(
+    r"https://(?:github\.com/esper-core/esper/(?:blob|tree)|raw\.githubusercontent\.com/esper-core/esper)/main/"
+)
+
+
+@pytest.mark.parametrize("page", PUBLISHED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_of_published_pages_hold_anywhere(page: Path) -> None:
+    links = re.findall(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if "://" not in link] == []
+    into_the_repository = [OURS.sub("", link) for link in links if OURS.match(link)]
+    assert [path for path in into_the_repository if not (ROOT / path).exists()] == []
+    assert [link for link in links if "esper-core/esper" in link and not OURS.match(link)] == []
+
+
 def test_readme_names_only_commands_that_exist() -> None:
     named = set(re.findall(r"^esper ([a-z]+)", (ROOT / "README.md").read_text(), flags=re.MULTILINE))
     assert named

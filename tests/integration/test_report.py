@@ -146,3 +146,15 @@ def test_without_o_no_foreign_page_is_replaced(
     assert main(["report", run]) == 64
     assert "name the file with -o" in capsys.readouterr().err
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_page_and_rows_go_to_stdout_by_the_usual_sign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = recorded(tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", run, "-o", "-"]) == 0
+    assert capsys.readouterr().out.startswith("<!DOCTYPE html>")
+    assert main(["export", run, "-o", "-"]) == 0
+    assert capsys.readouterr().out.count("\n") == 3
+    assert not (tmp_path / "-").exists()

@@ -301,6 +301,28 @@ def test_a_run_and_every_command_on_it(here: Path, esper: Callable[..., str], ec
     assert not [line for body in echo[1] for line in leaks(body.decode(errors="replace"))]
 
 
+def test_sinks_that_serve_write_and_post(
+    here: Path, esper: Callable[..., str], echo: tuple[str, list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the sinks of the test above: the page, the event files, and a hook whose address is the secret."""
+    for package in ("esper_sink_prometheus", "esper_sink_tensorboard", "esper_sink_webhook"):
+        pytest.importorskip(package)
+    key = quote(canary("hook"), safe="")
+    monkeypatch.setenv("ESPER_SINK__WEBHOOK__URL", f"http://{echo[0]}/services/{key}?sig={key}")
+    monkeypatch.setenv("ESPER_SINK__WEBHOOK__TOKEN", canary("hook-token"))
+    monkeypatch.setenv("ESPER_SINK__PROMETHEUS__PORT", "0")
+    sinks = ("--sinks", "journal,prometheus,tensorboard,webhook")
+    esper("ppo", "--updates", "2", *sinks, *TASK)
+    esper("sinks", "check", *sinks, code=EXIT_FAILED)
+    esper("sinks", *sinks)
+    esper("config", "show", *sinks)
+    esper("replay", "latest", "--to", "tensorboard")
+    esper("ppo", "--updates", "9", *sinks, *TASK, "--set", "env.kwargs.fails=true", "--debug", code=EXIT_FAILED)
+    assert echo[1], "nothing reached the receiver"
+    assert not search(here / "runs")
+    assert not [line for body in echo[1] for line in leaks(body.decode(errors="replace"))]
+
+
 @pytest.mark.parametrize("more", [(), ("--debug",)])
 def test_an_environment_that_raises(here: Path, esper: Callable[..., str], more: tuple[str, ...]) -> None:
     sinks = "journal,./leaky.py:loud"

@@ -83,6 +83,34 @@ def test_at_least_one_episode(run: RunDir, episodes: str, capsys: pytest.Capture
     assert "at least 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("more", "variable", "code"),
+    [
+        ((), "", 64),
+        (("--set", "env.kwargs.render_mode=rgb_array"), "", 0),
+        ((), "rgb_array", 0),
+        (("--set", "ppo.seed=1"), "rgb_array", 64),
+        (("--set", "env.kwargs.other=1"), "rgb_array", 64),
+    ],
+)
+def test_a_masked_secret_is_asked_for_and_never_handed_to_the_environment(
+    run: RunDir,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: tuple[str, ...],
+    variable: str,
+    code: int,
+) -> None:
+    text = '[env]\nid = "CartPole-v1"\nn_envs = 2\n[env.kwargs]\nrender_mode = "***"\n'
+    run.config_path.write_text(text, encoding="utf-8")
+    if variable:
+        monkeypatch.setenv("ESPER_ENV__KWARGS__RENDER_MODE", variable)
+    assert main(["eval", str(run.path), "--episodes", "1", *more]) == code
+    said = capsys.readouterr().err
+    assert ("env.kwargs.render_mode was a secret" in said) == (code == 64 and not variable)
+    assert ("arguments of the environment alone" in said) == ("ppo.seed=1" in more)
+
+
 def test_weights_that_are_not_finite_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task = make_task(ENV, seed=0)
     agent = PPOAgent(task.heads, task.obs_shape, PPOConfig(hidden=(8,)))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import shutil
 import subprocess
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +18,6 @@ from esper_core.runs.reserve import drop_reserve, keep_reserve, replace_reserved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture(params=["handle", "path"])
@@ -212,3 +214,39 @@ def test_a_record_is_written_on_a_full_disk(small_disk: Path) -> None:
             record: Any = RunRecord(run_id="r", updates=number, message="x" * 500)
             write_record(folder, record)
             assert read_record(RunDir(small_disk)) == record
+
+
+def test_a_file_is_written_when_no_descriptor_is_left(place: Path) -> None:
+    """An environment that leaks them would leave ``run.json`` at "live", and the policy unsaved."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    leaked: list[int] = []
+    with Folder(place) as folder:
+        folder.replace("run.json", b"live")
+        try:
+            resource.setrlimit(
+                resource.RLIMIT_NOFILE, (max(int(path.name) for path in Path("/dev/fd").iterdir()) + 8, limits[1])
+            )
+            with contextlib.suppress(OSError):
+                while True:
+                    leaked.append(os.open(os.devnull, os.O_RDONLY))
+            for content in (b"stopped", b"done"):
+                folder.replace("run.json", content)
+                with pytest.raises(OSError, match="Too many open files"):
+                    os.open(os.devnull, os.O_RDONLY)
+                assert (place / "run.json").stat().st_size == len(content)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for number in leaked:
+                os.close(number)
+
+
+def test_the_descriptor_in_reserve_is_not_closed_when_its_number_is_anothers(place: Path) -> None:
+    with Folder(place) as folder:
+        folder.replace("run.json", b"x")
+        assert folder._spare is not None
+        with (place / "run.json").open("rb") as other:
+            os.dup2(other.fileno(), folder._spare)
+            number = folder._spare
+            folder.close()
+            assert os.fstat(number).st_ino == os.fstat(other.fileno()).st_ino
+        os.close(number)

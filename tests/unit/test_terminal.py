@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 import tomllib
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from esper_core.cli._output import note, note_text, own_streams, stream_error
+from esper_core.host.process.logs import log_to
+from esper_core.host.session import _print_notice
+from esper_core.runs.folder import Folder
 from esper_core.terminal import escaped, one_line, printable
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ANY = st.text(st.characters(), max_size=60)
 """Lone surrogates, by which Python holds a file name's bytes, included."""
@@ -61,3 +71,40 @@ def test_signs_that_act_are_shown_instead(text: str, shown: str) -> None:
 def test_an_escape_in_a_string_reads_as_its_sign(sign: str) -> None:
     assert json.loads(f'"{escaped(sign)}"') == sign
     assert tomllib.loads(f'v = "{escaped(sign)}"')["v"] == sign
+
+
+def test_a_message_is_given_up_where_stderr_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment or a sink may put anything in its place; what the message is about goes on."""
+
+    class Broken:
+        def write(self, text: str) -> int:
+            raise RuntimeError(text)
+
+        flush = None
+
+    for stream in (Broken(), None, object()):
+        monkeypatch.setattr(sys, "stderr", stream)
+        note("esper: a line")
+        note_text("two\nlines")
+        _print_notice("a notice")
+
+
+def test_the_log_file_is_fit_for_the_terminal_that_shows_it(tmp_path: Path) -> None:
+    with Folder(tmp_path) as folder, log_to(folder):
+        error = ValueError("\x1b]0;title\x07 raised")
+        logging.getLogger("esper.test").error("said \x1b[31mred\u202e", exc_info=error)
+    text = (tmp_path / "trainer.log").read_text()
+    assert "said \\u001b[31mred\\u202e\n" in text
+    assert text.endswith("ValueError: \\u001b]0;title\\u0007 raised\n")
+    assert text.replace("\n", "").isprintable()
+
+
+def test_a_stream_that_an_environment_replaced_is_put_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Python flushes what stands there when the process ends, and exits with 120 when that raises."""
+    with (tmp_path / "err").open("w", encoding="utf-8") as before:
+        monkeypatch.setattr(sys, "stderr", before)
+        with own_streams():
+            assert sys.stderr is not before
+            sys.stderr = object()  # type: ignore[assignment]  # what an environment does
+            assert stream_error(sys.stderr) is None
+        assert sys.stderr is before

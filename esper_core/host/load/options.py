@@ -58,9 +58,10 @@ def create_sink(
     except BaseException as error:  # a constructor may raise anything, SystemExit included
         if isinstance(error, KeyboardInterrupt):
             raise
+        exits = "it called exit() and should raise what is wrong; " if isinstance(error, SystemExit) else ""
         raise SinkError(
             f"sink {loaded.origin} cannot be created: {redact(error_text(error))}",
-            hint=f"check [sink.{loaded.name}], or leave it out with `--no-sink {loaded.name}`",
+            hint=f"{exits}check [sink.{loaded.name}], or leave it out with `--no-sink {loaded.name}`",
         ) from error
 
 

@@ -16,7 +16,6 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from esper_core.host.otel.processors import QueuedProcessor
-from esper_core.host.otel.variables import refusing_variables
 from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
 from esper_core.semconv.log_events import SAMPLED, log_events
 from esper_core.version import __version__
@@ -46,13 +45,8 @@ class GuardedLogProcessor(QueuedProcessor, LogRecordProcessor):
 
 
 def build_logger_provider(resource: Resource, processors: Iterable[LogRecordProcessor]) -> LoggerProvider:
-    """A provider with these processors; nothing is registered at exit.
-
-    Raises:
-        ConfigError: a variable that limits log records is no number; the SDK names it.
-    """
-    with refusing_variables("a limit of log records (OTEL_*_LIMIT) is a whole number"):
-        provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
+    """A provider with these processors; nothing is registered at exit."""
+    provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
     for processor in processors:
         provider.add_log_record_processor(processor)
     return provider

@@ -20,7 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from esper_core import ids
 from esper_core.errors import EsperError, SinkError, error_text
 from esper_core.host.otel.resource import traceparent
-from esper_core.host.otel.variables import limit_notices, refusing_variables
+from esper_core.host.otel.variables import check_variables, limit_notices
 from esper_core.masking import redact
 from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
 from esper_core.version import __version__
@@ -129,15 +129,17 @@ class Providers:
 
         Raises:
             SinkError: the SDK is missing, or a sink raised while it created its processors or readers.
-            ConfigError: the SDK cannot use one of its variables.
+            ConfigError: OpenTelemetry cannot use one of its variables.
         """
         made = cls()
+        check_variables(os.environ, "api")
         hooks = {_SPAN_HOOK, _METRIC_HOOK} if config.events == "span" else {_SPAN_HOOK, _METRIC_HOOK, _LOG_HOOK}
         wanting = [sink for sink in sinks if sink.loaded.hooks & hooks]
         own_spans = made._adopt(config) if not patient else False
         if config.sdk == "never" or (config.sdk == "auto" and not wanting):
             made._say_what_is_not_carried(sinks, config)
             return made
+        check_variables(os.environ, "sdk")
         if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
             what = "no spans and no metrics" if config.events == "span" else "no spans, no metrics and no log events"
             made.notices.append(f"OTEL_SDK_DISABLED is set: {what} leave through OpenTelemetry")
@@ -302,17 +304,18 @@ class Providers:
         self._resource = described
         self.notices.extend(limit_notices(os.environ))
         if self.tracer_provider is None and (self.processors or always):
-            with refusing_variables("a limit of spans (OTEL_*_LIMIT) is a whole number"):
-                tracers = SdkTracerProvider(resource=described, id_generator=OwnIds(), shutdown_on_exit=False)
+            check_variables(os.environ, "traces")
+            tracers = SdkTracerProvider(resource=described, id_generator=OwnIds(), shutdown_on_exit=False)
             for processor in self.processors:
                 tracers.add_span_processor(processor)
             self.tracer_provider = tracers
         if self.meter_provider is None and (self.readers or always):
-            with refusing_variables("OTEL_METRICS_EXEMPLAR_FILTER is trace_based, always_on or always_off"):
-                self.meter_provider = SdkMeterProvider(
-                    metric_readers=[reader.inner for reader in self.readers], resource=described, shutdown_on_exit=False
-                )
+            check_variables(os.environ, "metrics")
+            self.meter_provider = SdkMeterProvider(
+                metric_readers=[reader.inner for reader in self.readers], resource=described, shutdown_on_exit=False
+            )
         if self.logger_provider is None and self.log_processors:
             from esper_core.host.otel.log_records import build_logger_provider  # noqa: PLC0415  # as above
 
+            check_variables(os.environ, "logs")
             self.logger_provider = build_logger_provider(described, self.log_processors)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from esper_core import ids
+from esper_core.host.otel.variables import resource_pairs
 from esper_core.semconv.attributes import int64
 from esper_core.semconv.identity import ALGORITHM, ATTEMPT, ENVIRONMENT, RANK, RUN_ID
 from esper_core.version import __version__
@@ -41,6 +42,9 @@ def run_resource(
         env: ``OTEL_RESOURCE_ATTRIBUTES`` is merged over the service's defaults, ``OTEL_SERVICE_NAME`` over both.
         extra: merged last.
         algorithm: ``ppo``.
+
+    Raises:
+        ConfigError: an entry of ``OTEL_RESOURCE_ATTRIBUTES`` is no pair.
     """
     resource: dict[str, ResourceValue] = {
         "service.name": _DEFAULT_SERVICE,
@@ -49,10 +53,7 @@ def run_resource(
         # Set here and not by a Collector, so that a journal replayed on another machine keeps its host.
         "host.name": socket.gethostname(),
     }
-    for pair in env.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
-        key, separator, value = pair.partition("=")
-        if separator and key.strip():
-            resource[key.strip()] = unquote(value.strip())
+    resource |= {key: unquote(value) for key, value in resource_pairs(env)}
     if env.get("OTEL_SERVICE_NAME"):
         resource["service.name"] = env["OTEL_SERVICE_NAME"]
     resource |= {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from esper_core import forks
 from esper_core.masking import redact
+from esper_core.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,11 +47,11 @@ class _QuietFileHandler(logging.FileHandler):
 
 
 class _RedactingFormatter(logging.Formatter):
-    """Formats messages and tracebacks with their secrets replaced."""
+    """Formats messages and tracebacks with their secrets replaced and their control characters escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format one line and its traceback."""
-        return redact(super().format(record))
+        """Format one line and its traceback, fit for the terminal of whoever looks at the file."""
+        return printable(redact(super().format(record)))
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from esper_sink_otlp.metrics import MetricSource, UpdateReader
 from esper_sink_otlp.sender import Sender
 from esper_sink_otlp.settings import metric_settings, queue_settings, resolve
 from esper_sink_otlp.spans import SpanQueue, span_source
+from esper_sink_otlp.variables import check_proxies, check_variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -75,10 +76,13 @@ class OtlpSink:
         found: dict[Signal, SignalSettings] = {}
         for signal in self._config.signals:
             try:
+                check_variables(os.environ, (signal,))
                 found[signal] = resolve(self._config, os.environ, signal)
+                check_proxies(os.environ, found[signal])
             except ConfigError as error:
                 if signal != "logs":
                     raise
+                found.pop(signal, None)
                 self._logs_unusable = error
         return found
 
