@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from esper_core.config.schema import EnvConfig
     from esper_core.ppo.agent import PPOAgent
+    from esper_core.ppo.checkpoint import Checkpoint
+    from esper_core.ppo.task import Task
     from esper_core.runs.layout import RunDir
 
 __all__ = ["EvalCommand", "command"]
@@ -70,19 +72,28 @@ class EvalCommand:
             sys.path.append(here)  # the current folder: `esper ppo` finds the user's own environments there too
 
         from esper_core.ppo.agent import PPOAgent
+        from esper_core.ppo.checkpoint import load_checkpoint
         from esper_core.runs.layout import find_run
 
         directory = find_run(args.run, runs_dir(args))
         env = _with_secrets(_env_config(directory), directory, args.sets)
-        agent = PPOAgent.load(directory.checkpoint)
+        checkpoint = load_checkpoint(directory.checkpoint)
+        agent = PPOAgent.of(checkpoint)
         _refuse_non_finite(agent, directory)
         torch.set_num_threads(1)
         agent.sampling_generator.manual_seed(args.seed)
         if args.show or args.plot is not None:
             return self._look(args, agent, env)
-        return self._report(args, directory, agent, env)
+        return self._report(args, directory, agent, checkpoint, env)
 
-    def _report(self, args: argparse.Namespace, directory: RunDir, agent: PPOAgent, env: EnvConfig) -> int:
+    def _report(
+        self,
+        args: argparse.Namespace,
+        directory: RunDir,
+        agent: PPOAgent,
+        checkpoint: Checkpoint,
+        env: EnvConfig,
+    ) -> int:
         import msgspec
 
         from esper_core.config.environments import load_environment
@@ -95,7 +106,8 @@ class EvalCommand:
         n_envs = min(env.n_envs, args.episodes)
         task = make_task(msgspec.structs.replace(env, n_envs=n_envs, kwargs=kwargs), seed=args.seed)
         try:
-            _fits(agent, task.heads, task.obs_shape, env.id)
+            task.read_as(checkpoint.observation_form)
+            _fits(agent, task, checkpoint, env.id)
             played = evaluate(agent, task, episodes=args.episodes, seed=args.seed, deterministic=args.deterministic)
         finally:
             task.close()
@@ -209,11 +221,19 @@ def _refuse_non_finite(agent: PPOAgent, directory: RunDir) -> None:
         )
 
 
-def _fits(agent: PPOAgent, heads: tuple[object, ...], obs_shape: tuple[int, ...], name: str) -> None:
+def _fits(agent: PPOAgent, task: Task, checkpoint: Checkpoint, name: str) -> None:
+    """Raise for an environment that is not the checkpoint's."""
+    heads, obs_shape = task.heads, task.obs_shape
     if agent.layout.heads != heads or agent.obs_shape != obs_shape:
         raise ConfigError(
             f"the checkpoint does not fit {name}: it has heads {agent.layout.heads} and observations {agent.obs_shape},"
             f" the environment {heads} and {obs_shape}",
+            hint="was the environment changed since the run?",
+        )
+    if not checkpoint.fits(task.observation_form):
+        raise ConfigError(
+            f"the checkpoint does not fit {name}: it reads {checkpoint.observation_form}, and the environment shows"
+            f" {task.observation_form}",
             hint="was the environment changed since the run?",
         )
 

@@ -57,10 +57,39 @@ class PPOConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     normalise_advantage: Annotated[bool, _doc("scale advantages of the rollout's unforced steps to mean 0, std 1")] = (
         True
     )
+    normalise_observations: Annotated[
+        bool,
+        _doc(
+            "subtract the running mean of observations and divide by their running deviation, clipped to 10; pixels and"
+            " one-hot choices stay as they are"
+        ),
+    ] = False
+    normalise_rewards: Annotated[
+        bool,
+        _doc(
+            "learn from rewards divided by the running deviation of the discounted return, clipped to 10; returns are"
+            " reported as the environment gives them"
+        ),
+    ] = False
+    policy: Annotated[
+        str,
+        _doc(
+            "network: mlp, cnn (convolutions for images), auto (cnn where the observation has an image), or your own:"
+            " package.module:factory",
+            min_length=1,
+        ),
+    ] = "auto"
+    activation: Annotated[
+        Literal["tanh", "relu", "elu", "gelu", "silu"], _doc("function after each of the hidden layers")
+    ] = "tanh"
+    shared_trunk: Annotated[bool, _doc("policy and value share the hidden layers; convolutions are always shared")] = (
+        False
+    )
     hidden: Annotated[
         tuple[Annotated[int, Meta(ge=1)], ...],
         _doc(
-            "widths of the hidden layers of policy and value trunk, each at least 1; at most 100 of them",
+            "widths of the hidden layers of policy and value trunk, each at least 1; at most 100 of them; not used "
+            "where the observation is one image",
             max_length=100,
         ),
     ] = (

@@ -19,15 +19,14 @@ from esper_core.envs.contract import (
     described,
     info_of,
     mask_of,
-    observation_of,
     reset_of,
     step_of,
 )
 from esper_core.envs.faults import DEAD_PROCESS, own_fault
 from esper_core.envs.masks import CausalMask, CausalTable, MaskReader, load_causal_mask
+from esper_core.envs.observations import ObservationReader
 from esper_core.envs.seeds import environment_seeds
 from esper_core.envs.space_text import space_text
-from esper_core.envs.spaces import ObservationRows
 from esper_core.errors import EnvironmentContractError, EnvironmentUnsupportedError
 from esper_core.ppo.task import BoolArray, FloatArray, IntArray, Observation, StepResult, Task
 
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from esper_core.config.schema import EnvConfig
     from esper_core.ppo.actions import ActionForm
     from esper_core.ppo.heads import HeadSpec
+    from esper_core.ppo.preprocessing import ObservationForm
 
 __all__ = ["GymTask", "make_task"]
 
@@ -105,11 +105,7 @@ class GymTask:
         self._n_envs = int(env.num_envs)
         space = action_space(env.single_action_space, name, vector_attribute(env, "head_names", name))
         self._heads, self._form = space.heads, space.form
-        self._rows = ObservationRows(env.single_observation_space, name)
-        self._shape: tuple[int, ...] = env.single_observation_space.shape or ()
-        self._batch = (self._n_envs, *self._shape)
-        self._everyone = f"{name}, all environments"
-        self._dtype: np.dtype[Any] = np.dtype(env.single_observation_space.dtype)
+        self._reader = ObservationReader(env.single_observation_space, self._n_envs, name)
         self._conditioning: str | None = vector_attribute(env, "conditioning_head", name)
         names = [head.name for head in self._heads]
         if self._conditioning is not None and self._conditioning not in names:
@@ -153,8 +149,19 @@ class GymTask:
 
     @property
     def obs_shape(self) -> tuple[int, ...]:
-        """Length of a flattened observation."""
-        return (self._rows.size,)
+        """Length of a row that an observation becomes."""
+        return (self._reader.form.size,)
+
+    @property
+    def observation_form(self) -> ObservationForm:
+        """What an observation consists of, and what becomes of it."""
+        return self._reader.form
+
+    def read_as(self, form: ObservationForm | None) -> None:
+        """Read observations as a checkpoint's agent did; None is one of 0.1, which divided every byte by 255."""
+        older = ObservationReader(self._env.single_observation_space, self._n_envs, self._name, bytes_to=255.0)
+        if form is None or form == older.form:
+            self._reader = older
 
     @property
     def n_envs(self) -> int:
@@ -294,8 +301,7 @@ class GymTask:
 
     def _observation(self, values: Any, info: Mapping[str, Any]) -> Observation:
         action, conditional = self._masks.legal(info)
-        batch = observation_of(values, self._batch, self._dtype, self._everyone)
-        return Observation(values=self._rows(batch), action_mask=action, conditional_mask=conditional)
+        return Observation(values=self._reader.rows(values), action_mask=action, conditional_mask=conditional)
 
     def _rewards(self, value: Any) -> FloatArray:
         if type(value) is np.ndarray and value.dtype == np.float64 and value.shape == (self._n_envs,):
@@ -326,7 +332,7 @@ class GymTask:
     def _final(self, info: Mapping[str, Any], truncated: BoolArray) -> FloatArray:
         """The last observation of each truncated episode; other rows are 0."""
         found = info.get("final_obs")
-        rows = np.zeros((self._n_envs, self._rows.size), dtype=np.float32)
+        rows = np.zeros((self._n_envs, self._reader.form.size), dtype=np.float32)
         for index in np.flatnonzero(truncated):
             value = None if found is None else found[index]
             if value is None:
@@ -334,8 +340,7 @@ class GymTask:
                     f'{self._name}, environment {index}: truncates without info["final_obs"]',
                     hint="without the last observation the value of what was cut off cannot be bootstrapped",
                 )
-            last = observation_of(value, self._shape, self._dtype, f'{self._name}, environment {index}, "final_obs"')
-            rows[index] = self._rows(last[None])[0]
+            rows[index] = self._reader.row(value, f'{self._name}, environment {index}, "final_obs"')
         return rows
 
 

@@ -26,6 +26,7 @@ from esper_core.envs.contract import (
     reward_of,
     step_of,
 )
+from esper_core.envs.observations import copied, leaf_checked, leaves_of
 from esper_core.errors import EnvironmentContractError, EnvironmentUnsupportedError
 
 if TYPE_CHECKING:
@@ -135,6 +136,11 @@ class Gate(gym.Wrapper[Any, Any, Any, Any]):
                 )
         self._shape = env.observation_space.shape
         self._dtype = env.observation_space.dtype
+        self._leaves = [
+            (path, tuple(leaf.shape), np.dtype(leaf.dtype))
+            for path, leaf in leaves_of(env.observation_space)
+            if leaf.shape is not None and leaf.dtype is not None
+        ]
         self._shapes = self._mask_shapes() if masks != "off" else {}
         self._legal: tuple[str, ...] = _LEGAL if masks != "method" else ()
         self._taken = (*self._legal, "causal_mask")
@@ -151,7 +157,7 @@ class Gate(gym.Wrapper[Any, Any, Any, Any]):
             truncated = flag_of("truncated", truncated, self._place)
         observation = self._observation(observation)
         if terminated or truncated:
-            observation = np.array(observation)
+            observation = copied(observation)
         found = {} if type(info) is dict and not info else self._masks(info, self._taken)
         if self._method is not None and not (terminated or truncated):
             self._ask(found)
@@ -168,7 +174,9 @@ class Gate(gym.Wrapper[Any, Any, Any, Any]):
     def _observation(self, value: Any) -> Any:
         if type(value) is np.ndarray and value.dtype == self._dtype and value.shape == self._shape:
             return value
-        if self._shape is None or self._dtype is None:  # a space of several, which the adapter refuses
+        if self._shape is None or self._dtype is None:  # a space of several
+            for path, shape, dtype in self._leaves:
+                leaf_checked(value, path, shape, dtype, self._place)
             return value
         return observation_of(value, self._shape, self._dtype, self._place)
 

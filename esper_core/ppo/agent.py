@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +14,18 @@ import torch
 from esper_core.config.schema import PPOConfig
 from esper_core.emitter import TelemetryEmitter
 from esper_core.errors import ConfigError, EnvironmentUnsupportedError
+from esper_core.events import Divergence
 from esper_core.ppo.checkpoint import load_checkpoint, restore
 from esper_core.ppo.heads import HeadLayout, HeadSpec
 from esper_core.ppo.measure import distribution_of, measure, prepare, see_minibatch
 from esper_core.ppo.metrics import metrics_of
+from esper_core.ppo.normalisation import ObservationNormaliser, RewardNormaliser
 from esper_core.ppo.policy import MultiHeadPolicy
+from esper_core.ppo.preprocessing import ObservationForm, Preprocessing
 from esper_core.ppo.reducer import Identity, Reducer
 from esper_core.ppo.sampling import Noise, condition, noise
 from esper_core.ppo.sums import Sums
+from esper_core.ppo.trunk_choice import chosen, trunk_of
 from esper_core.runs.layout import find_run, path_text
 from esper_core.updates import EpisodeSummary, UpdateRecorder, UpdateSettings
 
@@ -34,7 +38,9 @@ if TYPE_CHECKING:
 
     from esper_core.events import PPOUpdatePayload
     from esper_core.ppo.actions import ActionForm
+    from esper_core.ppo.checkpoint import Checkpoint
     from esper_core.ppo.rollout import Batch, Rollout
+    from esper_core.ppo.task import FloatArray
     from esper_core.updates import FinalPass, MinibatchSeen
 
 __all__ = ["Decision", "PPOAgent", "resolve_device"]
@@ -108,6 +114,8 @@ class PPOAgent:
         conditioning_head: the head sampled first when a conditional mask is given.
         action_form: how the heads' columns make the environment's action; None for the columns themselves.
         reducer: joins the sums of several ranks.
+        form: what an observation consists of and how it becomes a row of ``obs_shape``: the task's
+            ``observation_form``; None reads numbers of ``obs_shape`` as they are.
 
     Raises:
         EnvironmentUnsupportedError: the heads do not make a policy, or ``ppo.squash`` has no bounds to reach.
@@ -124,10 +132,12 @@ class PPOAgent:
         conditioning_head: str | None = None,
         action_form: ActionForm | None = None,
         reducer: Reducer | None = None,
+        form: ObservationForm | None = None,
     ) -> None:
         self.layout = HeadLayout(heads)
         self.obs_shape = tuple(obs_shape)
-        self.config = config if config is not None else PPOConfig()
+        self.observation_form = form if form is not None else ObservationForm.numbers(self.obs_shape)
+        self.config = chosen(config if config is not None else PPOConfig(), self.observation_form)
         self.seed = seed
         self.emitter = emitter if emitter is not None else TelemetryEmitter()
         self.conditioning_head = conditioning_head
@@ -142,15 +152,17 @@ class PPOAgent:
         weights, sampling, order = (int(word) for word in np.random.SeedSequence(seed).generate_state(3))
         self.sampling_generator = torch.Generator().manual_seed(sampling)
         self.order_generator = torch.Generator().manual_seed(order)
+        first = torch.Generator().manual_seed(weights)
+        trunk = trunk_of(self.config, self.observation_form, first)
         self.policy = MultiHeadPolicy(
-            self.layout,
-            math.prod(self.obs_shape),
-            self.config.hidden,
-            torch.Generator().manual_seed(weights),
-            log_std_init=self.config.log_std_init,
-            squash=self.config.squash,
+            self.layout, trunk, first, log_std_init=self.config.log_std_init, squash=self.config.squash
         ).to(self.device)
-        self._parameters = list(self.policy.parameters())
+        self._preprocessing = Preprocessing(self.observation_form)
+        self.normaliser = (
+            ObservationNormaliser(self.observation_form.measured) if self.config.normalise_observations else None
+        )
+        self.reward_normaliser = RewardNormaliser(self.config.gamma) if self.config.normalise_rewards else None
+        self._parameters = self.policy.learned()
         fused = self.device.type in {"cpu", "cuda"}
         self.optimizer = torch.optim.Adam(
             self._parameters, lr=self.config.learning_rate, eps=1e-5, fused=fused, foreach=not fused
@@ -194,7 +206,11 @@ class PPOAgent:
         path = Path(path_text("run", run))
         if path.suffix != ".pt" and not path.is_file():
             path = find_run(str(path), Path(path_text("base", base, "the folder that holds the runs"))).checkpoint
-        checkpoint = load_checkpoint(path)
+        return cls.of(load_checkpoint(path), device=device)
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, *, device: str = "cpu") -> PPOAgent:
+        """The agent of a checkpoint, see :meth:`load`."""
         agent = cls(
             checkpoint.heads,
             checkpoint.obs_shape,
@@ -202,13 +218,14 @@ class PPOAgent:
             seed=checkpoint.seed,
             conditioning_head=checkpoint.conditioning_head,
             action_form=checkpoint.action_form,
+            form=checkpoint.observation_form,
         )
         restore(agent, checkpoint)
         return agent
 
     def act(
         self,
-        obs: NDArray[Any],
+        obs: Any,
         mask: NDArray[np.bool_] | None = None,
         *,
         conditional_mask: NDArray[np.bool_] | None = None,
@@ -217,7 +234,8 @@ class PPOAgent:
         """Choose actions.
 
         Args:
-            obs: one observation of ``obs_shape``, or n of them stacked.
+            obs: one observation as the environment returns it (an array, a number, a dict or a tuple of them), or n
+                of them stacked. It is scaled, made one-hot and normalised here as it was in training.
             mask: bool (sum of head sizes) or (n, ...), the legal choices; None when all are.
             conditional_mask: bool (choices of the conditioning head, sum of head sizes) or (n, ...).
             deterministic: the likeliest choice of each head, or its mean, instead of a sample.
@@ -226,10 +244,12 @@ class PPOAgent:
             One action of the environment's space, within its bounds; for stacked observations n of them, stacked (a
             tuple or a dict of stacks for those spaces). An agent that was made without ``action_form`` returns the
             heads' columns: shape () for one head, (heads,) for more, choices counted from 0.
+
+        Raises:
+            UsageError: the observation is not what the policy was trained on.
         """
-        values = np.asarray(obs, dtype=np.float32)
-        single = values.shape == self.obs_shape
-        columns = self.columns(values, mask, conditional_mask=conditional_mask, deterministic=deterministic)
+        rows, single = self._preprocessing.read(obs)
+        columns = self.columns(rows, mask, conditional_mask=conditional_mask, deterministic=deterministic)
         if self.action_form is not None:
             actions = self.action_form.batch(columns)
             return self.action_form.first(actions) if single else actions
@@ -239,21 +259,24 @@ class PPOAgent:
 
     def columns(
         self,
-        obs: NDArray[Any],
+        rows: FloatArray,
         mask: NDArray[np.bool_] | None = None,
         *,
         conditional_mask: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> NDArray[np.int64] | NDArray[np.float64]:
-        """What every head decides, as a task takes it: (n, heads), with the arguments of :meth:`act`."""
-        batched = np.asarray(obs, dtype=np.float32).reshape(-1, math.prod(self.obs_shape))
-        legal = None if mask is None else torch.as_tensor(np.asarray(mask, dtype=bool).reshape(len(batched), -1))
+        """What every head decides, as a task takes it: (n, heads), on its rows (n, inputs); masks as in :meth:`act`."""
+        legal = None if mask is None else torch.as_tensor(np.asarray(mask, dtype=bool).reshape(len(rows), -1))
         conditional = None
         if conditional_mask is not None:
-            rows = np.asarray(conditional_mask, dtype=bool)
-            conditional = torch.as_tensor(rows.reshape(len(batched), -1, self.layout.total))
-        drawn = None if deterministic else self.noise(1, len(batched))[0]
-        return self.bounded(self.decide(torch.as_tensor(batched), legal, conditional, drawn).actions)
+            given = np.asarray(conditional_mask, dtype=bool)
+            conditional = torch.as_tensor(given.reshape(len(rows), -1, self.layout.total))
+        drawn = None if deterministic else self.noise(1, len(rows))[0]
+        return self.bounded(self.decide(self.seen(torch.as_tensor(rows)), legal, conditional, drawn).actions)
+
+    def seen(self, rows: Tensor) -> Tensor:
+        """Rows float32 (..., inputs) as the policy reads them: normalised by the statistics of this moment."""
+        return rows if self.normaliser is None else self.normaliser(rows)
 
     def bounded(self, actions: Tensor) -> NDArray[np.int64] | NDArray[np.float64]:
         """Sampled actions (n, heads), on the CPU, as the environment takes them: clipped or squashed to its bounds."""
@@ -270,7 +293,7 @@ class PPOAgent:
         """Act in n environments at once.
 
         Args:
-            observations: float32 (n, inputs).
+            observations: float32 (n, inputs), as :meth:`seen` returns them.
             mask: bool (n, total), or None.
             conditional: bool (n, choices, total), or None.
             noise: of n environments; None acts greedily.
@@ -338,6 +361,8 @@ class PPOAgent:
             old = distribution_of(self.policy, batch) if self.config.kl_estimator == "exact" else None
             self._optimise(batch, recorder, should_stop)
             final = measure(self.policy, batch, old=old, reducer=self.reducer)
+            if rollout.raw is not None and not final.non_finite:
+                recorder.diverged(self._move(rollout.raw.to(self.device), batch))
         return self._finish(
             recorder, final, env_steps=rollout.env_steps, samples=len(rollout.batch), episodes=rollout.episodes
         )
@@ -369,6 +394,22 @@ class PPOAgent:
             update_id=self.updates,
             epochs=config.epochs,
             minibatches=self._minibatches(samples),
+        )
+
+    def _move(self, raw: Tensor, batch: Batch) -> Divergence:
+        """Take a rollout's rows into the statistics; return how far that alone moves the policy, exactly."""
+        assert self.normaliser is not None  # whoever keeps raw rows has one  # noqa: S101
+        before = distribution_of(self.policy, batch)
+        self.normaliser.see(raw, self.reducer)
+        moved = replace(batch, observations=self.seen(raw))
+        kl = measure(self.policy, moved, old=before, reducer=self.reducer).kl
+        return Divergence(
+            name="normaliser",
+            reference="normaliser",
+            estimator="exact",
+            direction="reference_policy",
+            per_decision=kl.weighted,
+            per_step=kl.joint,
         )
 
     def _minibatches(self, samples: int) -> int:

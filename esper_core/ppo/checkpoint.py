@@ -14,6 +14,7 @@ from esper_core.errors import ConfigError, EsperError
 from esper_core.ppo._plausible import refuse_implausible
 from esper_core.ppo.actions import ActionForm
 from esper_core.ppo.heads import HeadLayout, HeadSpec
+from esper_core.ppo.preprocessing import ObservationForm
 from esper_core.runs.files import fault_of, open_file
 from esper_core.runs.folder import Folder
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import IO
 
+    from esper_core.ppo.normalisation import ObservationNormaliser, RewardNormaliser
     from esper_core.ppo.task import Task
 
 __all__ = [
@@ -37,6 +39,8 @@ __all__ = [
 
 FORMAT: Final = 1
 _PLACE: Final = ("base", "episode", "actions", "shown")
+_UNDO: Final = "undo what changed it (env.kwargs, a wrapper, the environment's code), or begin a new run"
+_SAME_RUN: Final = "resume with the configuration of the run that wrote it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ class Checkpoint:
         config: the ``[ppo]`` table.
         config_digest: of the whole configuration, see :func:`esper_core.config.digest.config_digest`.
         seed: the run's.
-        state: weights, optimizer and generators.
+        state: weights, optimizer, generators, and the statistics of normalisation.
         environment: the environment's id; empty in files that were written without it.
         spaces: its observation and action space as text; None as above.
         wrappers: ``[env] wrappers``; None as above.
@@ -62,6 +66,7 @@ class Checkpoint:
             fresh episodes.
         running: return and length so far of each environment's episode; None with empty ``places``.
         action_form: how the heads' columns make the environment's action; None as above.
+        observation_form: how observations become rows; None in files of 0.1, whose agents read rows alone.
     """
 
     update_id: int
@@ -81,6 +86,12 @@ class Checkpoint:
     places: tuple[dict[str, Any], ...] = ()
     running: list[list[float]] | None = None
     action_form: ActionForm | None = None
+    observation_form: ObservationForm | None = None
+
+    def fits(self, form: ObservationForm) -> bool:
+        """Whether its policy reads observations of this form: its own, or any when it was made to read rows."""
+        rows = ObservationForm.numbers((form.size,))
+        return self.observation_form in {None, form, rows}
 
 
 class Checkpointed(Protocol):
@@ -88,9 +99,12 @@ class Checkpointed(Protocol):
 
     layout: HeadLayout
     obs_shape: tuple[int, ...]
+    observation_form: ObservationForm
     conditioning_head: str | None
     action_form: ActionForm | None
     config: PPOConfig
+    normaliser: ObservationNormaliser | None
+    reward_normaliser: RewardNormaliser | None
     seed: int
     sampling_generator: torch.Generator
     order_generator: torch.Generator
@@ -144,6 +158,7 @@ def checkpoint_content(
         "heads": [_kept_head(head) for head in agent.layout.heads],
         "action_form": None if agent.action_form is None else msgspec.to_builtins(agent.action_form),
         "obs_shape": list(agent.obs_shape),
+        "observation_form": msgspec.to_builtins(agent.observation_form),
         "conditioning_head": agent.conditioning_head,
         "config": msgspec.to_builtins(agent.config),
         "config_digest": config_digest,
@@ -156,6 +171,8 @@ def checkpoint_content(
             "optimizer": agent.optimizer.state_dict(),
             "sampling": agent.sampling_generator.get_state(),
             "order": agent.order_generator.get_state(),
+            "observations": None if agent.normaliser is None else agent.normaliser.moments.state(),
+            "rewards": None if agent.reward_normaliser is None else agent.reward_normaliser.state(),
         },
     }
 
@@ -239,6 +256,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise ConfigError(f"{path} is no checkpoint of format {FORMAT}", hint="it was written by another version")
     try:
         refuse_implausible(content)
+        form = msgspec.convert(content.get("observation_form"), ObservationForm | None)
+        config = msgspec.convert(content["config"], PPOConfig)
+        if form is None:  # of 0.1, which knew no other network
+            config = msgspec.structs.replace(config, policy="mlp")
         return Checkpoint(
             update_id=content["update_id"],
             env_steps=content["env_steps"],
@@ -247,16 +268,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
             heads=tuple(HeadSpec(*head) for head in content["heads"]),
             obs_shape=tuple(content["obs_shape"]),
             conditioning_head=content["conditioning_head"],
-            config=msgspec.convert(content["config"], PPOConfig),
+            config=config,
             config_digest=content["config_digest"],
             seed=content["seed"],
-            state=content["state"],
+            state=_state_of(content["state"]),
             environment=content.get("environment", ""),
             spaces=_pair(content.get("spaces")),
             wrappers=msgspec.convert(content.get("wrappers"), tuple[str, ...] | None),
             places=tuple({key: place[key] for key in _PLACE} for place in content.get("places", ())),
             running=content.get("running"),
             action_form=_form(content),
+            observation_form=form,
         )
     except (KeyError, TypeError, ValueError, AttributeError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path} lacks what a checkpoint holds: {error}", hint="it may be damaged") from error
@@ -281,16 +303,26 @@ def check_environment(checkpoint: Checkpoint, task: Task) -> None:
         if before != now:
             raise ConfigError(
                 f"{stored or task.name} had {what} space {before} when the checkpoint was written, and has {now} now",
-                hint="undo what changed it (env.kwargs, a wrapper, the environment's code), or begin a new run",
+                hint=_UNDO,
             )
+    if not checkpoint.fits(task.observation_form):
+        raise ConfigError(
+            f"the checkpoint's policy reads {checkpoint.observation_form}, and {stored or task.name} shows "
+            f"{task.observation_form}",
+            hint=_UNDO,
+        )
 
 
 def restore(agent: Checkpointed, checkpoint: Checkpoint) -> None:
     """Put a checkpoint's weights, optimizer, generators and update id into an agent of the same shape."""
     _same("heads", _heads(agent.layout.heads), _heads(checkpoint.heads))
     _same("observation shape", agent.obs_shape, checkpoint.obs_shape)
+    if not checkpoint.fits(agent.observation_form):
+        _same("preprocessing", str(agent.observation_form), str(checkpoint.observation_form))
+        raise ConfigError("the checkpoint's observations have other bounds than this run's", hint=_SAME_RUN)
     _same("ppo.hidden", tuple(agent.config.hidden), tuple(checkpoint.config.hidden))
-    _same("ppo.squash", agent.config.squash, checkpoint.config.squash)
+    for key in ("squash", "policy", "activation", "shared_trunk", "normalise_observations", "normalise_rewards"):
+        _same(f"ppo.{key}", getattr(agent.config, key), getattr(checkpoint.config, key))
     _same("conditioning head", agent.conditioning_head, checkpoint.conditioning_head)
     state = checkpoint.state
     try:
@@ -298,6 +330,10 @@ def restore(agent: Checkpointed, checkpoint: Checkpoint) -> None:
         agent.optimizer.load_state_dict(state["optimizer"])
         agent.sampling_generator.set_state(state["sampling"])
         agent.order_generator.set_state(state["order"])
+        if agent.normaliser is not None:
+            agent.normaliser.restore(state["observations"])
+        if agent.reward_normaliser is not None:
+            agent.reward_normaliser.restore(state["rewards"])
     except (KeyError, IndexError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ConfigError(f"the checkpoint does not fit this agent: {first}") from error
@@ -312,6 +348,15 @@ def _form(content: dict[str, Any]) -> ActionForm | None:
     if form is not None and form.columns != len(content["heads"]):
         raise ValueError(f"an action of {form.columns} columns for {len(content['heads'])} heads")
     return form
+
+
+def _state_of(state: dict[str, Any]) -> dict[str, Any]:
+    """The state under today's names: in 0.1 the layers of the trunk were parameters of the policy itself."""
+    policy = {
+        f"trunk.{name.removeprefix('trunk_')}" if name.startswith("trunk_") else name: weight
+        for name, weight in state["policy"].items()
+    }
+    return {**state, "policy": policy}
 
 
 def _pair(spaces: object) -> tuple[str, str] | None:
@@ -336,5 +381,5 @@ def _same(what: str, mine: object, stored: object) -> None:
     if mine != stored:
         raise ConfigError(
             f"the checkpoint has another {what}: {stored}, this run has {mine}",
-            hint="resume with the configuration of the run that wrote it",
+            hint=_SAME_RUN,
         )

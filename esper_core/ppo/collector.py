@@ -45,12 +45,14 @@ class Collection:
         steps: environment steps taken.
         fault: the first non-finite value met, with the count of all.
         interrupted: True when it was asked to stop.
+        raw: float32 (N, inputs), see :class:`~esper_core.ppo.rollout.Rollout`.
     """
 
     batch: Batch | None
     steps: int
     fault: Fault | None = None
     interrupted: bool = False
+    raw: Tensor | None = None
 
 
 class Collector:
@@ -68,7 +70,11 @@ class Collector:
         self._keep_going = keep_going
         steps, n_envs, heads = agent.config.rollout_steps, task.n_envs, agent.layout.count
         self._steps, self._n_envs, self._inputs = steps, n_envs, math.prod(task.obs_shape)
-        self._observations = torch.zeros(steps + 1, n_envs, self._inputs)
+        self._raw = torch.zeros(steps + 1, n_envs, self._inputs)
+        # What the policy reads; the same numbers where nothing is normalised.
+        self._observations = self._raw if agent.normaliser is None else torch.zeros_like(self._raw)
+        self._scale_rewards = agent.reward_normaliser
+        self._settling = False
         self._actions = torch.zeros(steps, n_envs, heads, dtype=agent.layout.action_dtype)
         self._log_prob = torch.zeros(steps, n_envs, heads)
         self._causal = torch.ones(steps, n_envs, heads, dtype=torch.bool)
@@ -112,11 +118,17 @@ class Collector:
         taken = self._steps * self._n_envs
         if self._fault is not None:
             return Collection(None, taken, fault=self._fault)
-        return Collection(self._pack(finals), taken)
+        raw = None if self._agent.normaliser is None or self._settling else self._raw[:-1].flatten(0, 1)
+        return Collection(self._pack(finals), taken, raw=raw)
 
     def _clear(self) -> None:
+        if self._fault is not None and self._scale_rewards is not None:
+            self._scale_rewards.begin()  # rewards of the rollout that was lost are missing between
         self._fault, self._legal = None, None
         self._causal.fill_(True)
+        # Until there are statistics at all, each step of the first rollout moves them: later ones wait for the update.
+        normaliser = self._agent.normaliser
+        self._settling = normaliser is not None and not normaliser.moved
 
     def _broken(self) -> bool:
         return self._fault is not None and not self._keep_going
@@ -128,11 +140,16 @@ class Collector:
 
     def _show(self, step: int, observation: Observation) -> None:
         """Copy an observation in; note what is not finite."""
-        shown = self._observations[step]
+        shown = self._raw[step]
         shown.numpy()[...] = observation.values
         if not np.isfinite(observation.values).all():
             self._note("observation", observation.values)
             shown.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+        if self._agent.normaliser is None:
+            return
+        if self._settling and step < self._steps:
+            self._agent.normaliser.see(shown, self._agent.reducer)
+        self._observations[step] = self._agent.seen(shown)
 
     def _last(self, values: NDArray[Any], cut: NDArray[np.bool_]) -> NDArray[Any]:
         """A copy of the last observations of episodes that were cut; note what is not finite."""
@@ -191,14 +208,17 @@ class Collector:
         next_values = self._values[1:].numpy().copy()
         if finals:
             cut = np.concatenate([final[rows].reshape(-1, self._inputs) for _, rows, final in finals])
-            bootstrap = agent.values_of(torch.from_numpy(cut.astype(np.float32))).numpy()
+            bootstrap = agent.values_of(agent.seen(torch.from_numpy(cut.astype(np.float32)))).numpy()
             where = np.zeros_like(self._truncated)
             for step, rows, _ in finals:
                 where[step] = rows
             next_values[where] = bootstrap
         values = self._values[:-1].numpy()
+        rewards = self._rewards
+        if self._scale_rewards is not None:
+            rewards = self._scale_rewards(rewards, self._terminated | self._truncated, agent.reducer)
         advantages = generalised_advantages(
-            self._rewards,
+            rewards,
             values,
             next_values,
             self._terminated,

@@ -63,7 +63,12 @@ class MemoryNeed:
 
 
 def memory_need(
-    config: PPOConfig, *, n_envs: int, obs_shape: Sequence[int] = (1,), heads: Sequence[int] = (2,)
+    config: PPOConfig,
+    *,
+    n_envs: int,
+    obs_shape: Sequence[int] = (1,),
+    heads: Sequence[int] = (2,),
+    images: bool = False,
 ) -> MemoryNeed:
     """The least that training takes.
 
@@ -72,19 +77,23 @@ def memory_need(
         n_envs: environments stepped together.
         obs_shape: of one observation; before the environment exists, one number.
         heads: the number of choices of each head, 0 for a Gaussian one; before the environment exists, one head of two.
+        images: whether the observation has any, which convolutions read.
     """
     inputs, logits = math.prod(obs_shape), len(heads) * max(1, *heads)
     samples = config.rollout_steps * n_envs
     # Per sample: the observation, action (int64, or float32) and log-probability of each head, value, reward and
     # advantage.
     rollout = _COPIES * samples * (_FLOAT * inputs + len(heads) * ((_FLOAT if 0 in heads else 8) + _FLOAT) + 3 * _FLOAT)
-    widths = [inputs, *config.hidden]
+    # Convolutions and a user's own network hold what only they know: nothing is counted.
+    dense = config.policy == "mlp" or (config.policy == "auto" and not images)
+    hidden = config.hidden if dense else ()
+    widths = [inputs, *hidden] if dense else [1]
     weights = (
         sum(2 * fan_out * (fan_in + 1) for fan_in, fan_out in pairwise(widths))
         + (widths[-1] + 1) * (logits + 1)
         + sum(size == 0 for size in heads)
     )
-    minibatch = min(config.minibatch_size, samples) * (2 * sum(config.hidden) + logits) * _FLOAT
+    minibatch = min(config.minibatch_size, samples) * (2 * sum(hidden) + logits) * _FLOAT
     return MemoryNeed(n_envs * _ENVIRONMENT, rollout, weights * _FLOAT * _STATES, minibatch)
 
 

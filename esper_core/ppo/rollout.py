@@ -124,8 +124,11 @@ class Rollout:
         batch: the samples, on the CPU.
         env_steps: environment steps taken in the run when the update begins.
         episodes: episodes that finished meanwhile.
+        raw: float32 (N, inputs), the batch's observations before they were normalised, for the statistics to take in
+            after the update; None where nothing is normalised, or where they were taken in already.
     """
 
     batch: Batch
     env_steps: int = 0
     episodes: EpisodeSummary = field(default_factory=EpisodeSummary)
+    raw: Tensor | None = None

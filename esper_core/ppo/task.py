@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from esper_core.ppo.actions import ActionForm
     from esper_core.ppo.heads import HeadSpec
+    from esper_core.ppo.preprocessing import ObservationForm
 
 __all__ = ["BoolArray", "FloatArray", "IntArray", "Observation", "StepResult", "Task"]
 
@@ -24,7 +25,8 @@ class Observation:
     """What n environments show, and what may be done there.
 
     Attributes:
-        values: float32 (n, inputs), flattened. May be reused by the next step: copy what must outlive it.
+        values: float32 (n, inputs), as the task's preprocessing makes rows of them. May be reused by the next
+            step: copy what must outlive it.
         action_mask: bool (n, sum of head sizes), True for legal choices; None when all are legal.
         conditional_mask: bool (n, choices of the conditioning head, sum of head sizes): the mask of every head
             given each choice of the conditioning head; None when no head conditions the others. Every head has
@@ -82,6 +84,11 @@ class Task(Protocol):
         ...
 
     @property
+    def observation_form(self) -> ObservationForm:
+        """What an observation of one environment consists of, and how it becomes a row of ``obs_shape``."""
+        ...
+
+    @property
     def spaces(self) -> tuple[str, str]:
         """Observation and action space of one environment, as text that differs when a space does."""
         ...
@@ -94,6 +101,10 @@ class Task(Protocol):
     @property
     def conditioning_head(self) -> str | None:
         """The head that is sampled first and chooses the row of ``conditional_mask``; None when there is none."""
+        ...
+
+    def read_as(self, form: ObservationForm | None) -> None:
+        """Read observations as a checkpoint's agent did; None is one of 0.1. A form that does not fit is left alone."""
         ...
 
     def reset(self, seed: int | None = None) -> Observation:

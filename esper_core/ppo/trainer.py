@@ -186,8 +186,11 @@ class Trainer:
         )
         self._boundary = Boundary(task, self._content, self._episodes)
         if resume is not None:
-            for line in go_back(task, self._episodes, resume.places, resume.running):
+            anew = go_back(task, self._episodes, resume.places, resume.running)
+            for line in anew:
                 _log.warning("%s", line)
+            if agent.reward_normaliser is not None and (anew or not (resume.places and self._boundary.exact)):
+                agent.reward_normaliser.begin()
         self._collector = Collector(agent, task, keep_going=self.config.run.keep_going)
 
     def run(self) -> TrainResult:
@@ -236,7 +239,7 @@ class Trainer:
             count = collected.fault.count if collected.fault is not None else 0
             self.agent.skip_update(reason, env_steps=self._env_steps, episodes=episodes, non_finite=count)
         else:
-            rollout = Rollout(collected.batch, env_steps=self._env_steps, episodes=episodes)
+            rollout = Rollout(collected.batch, env_steps=self._env_steps, episodes=episodes, raw=collected.raw)
             self.agent.update(rollout, should_stop=self._should_stop)
         return self._after_update()
 

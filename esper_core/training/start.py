@@ -6,6 +6,8 @@ import contextlib
 import signal
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from esper_core import forks
 from esper_core.errors import UsageError, error_text
 from esper_core.health import RunState
@@ -166,19 +168,26 @@ def _assemble(
     # Once before there is an environment, whose number alone may be too large, and once with its spaces.
     refuse_beyond(memory_need(config.ppo, n_envs=config.env.n_envs), memory_bytes())
     task = make_task(config.env, seed=config.run.seed)
+    ppo = config.ppo
     if checkpoint is not None and resumed is not None:
+        if ppo.policy == "auto":  # what it meant when the run began
+            ppo = msgspec.structs.replace(ppo, policy=checkpoint.config.policy)
+        task.read_as(checkpoint.observation_form)
         check_environment(checkpoint, task)
         if not checkpoint.environment:
             _compare_record(resumed, task.name, on_notice)
     heads = [head.size for head in task.heads]
-    refuse_beyond(memory_need(config.ppo, n_envs=task.n_envs, obs_shape=task.obs_shape, heads=heads), memory_bytes())
+    form = task.observation_form
+    need = memory_need(ppo, n_envs=task.n_envs, obs_shape=task.obs_shape, heads=heads, images=form.images)
+    refuse_beyond(need, memory_bytes())
     agent = PPOAgent(
         task.heads,
         task.obs_shape,
-        config.ppo,
+        ppo,
         seed=config.run.seed,
         conditioning_head=task.conditioning_head,
         action_form=task.action_form,
+        form=form,
     )
     if checkpoint is not None:
         restore(agent, checkpoint)

@@ -357,12 +357,20 @@ class Sizeless(Calm):
     action_space = spaces.Box(-1, 1, (0,), np.float32)
 
 
-@hostile("observations of several parts", "has observation space Dict", "FlattenObservation", code=64, state="")
+@hostile("a part of the observation is missing", "observation is a dict of 1 item without b", "declares")
 class Parts(Calm):
-    observation_space = spaces.Dict({"a": spaces.Box(-1, 1, (3,), np.float32)})
+    observation_space = spaces.Dict({"a": spaces.Box(-1, 1, (3,), np.float32), "b": spaces.Discrete(2)})
 
     def observe(self) -> Any:
         return {"a": super().observe()}
+
+
+@hostile("observations of free length", "has observation space Sequence", "in a wrapper", code=64, state="")
+class Free(Calm):
+    observation_space = spaces.Sequence(spaces.Box(-1, 1, (3,), np.float32))
+
+    def observe(self) -> Any:
+        return (super().observe(),)
 
 
 @hostile("two names for one head", "names 2 heads, but Discrete(3) has 1", "one name a head", code=64, state="")

@@ -48,7 +48,9 @@ torch.manual_seed(11)
 config = EsperConfig(
     sinks=tuple(sinks),
     otel=OtelConfig(sdk=sdk, episodes=True),
-    ppo=PPOConfig(rollout_steps=32, minibatch_size=32, epochs=2),
+    ppo=PPOConfig(
+        rollout_steps=32, minibatch_size=32, epochs=2, normalise_observations=True, normalise_rewards=True
+    ),
     env=EnvConfig(id="Both-v0", n_envs=2),
     run=RunConfig(updates=6, seed=5),
 )

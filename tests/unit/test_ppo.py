@@ -609,8 +609,8 @@ def test_two_packed_trunks_equal_two_separate_ones() -> None:
     parameters = dict(agent.policy.named_parameters())
     logits, values = agent.policy(x)
     for side, expected in ((0, logits[:, 0]), (1, values.unsqueeze(1))):
-        first = torch.tanh(x @ parameters["trunk_weight_0"][:, 64 * side : 64 * (side + 1)])
-        second = torch.tanh(first @ parameters["trunk_weight_1"][side])
+        first = torch.tanh(x @ parameters["trunk.weight_0"][:, 64 * side : 64 * (side + 1)])
+        second = torch.tanh(first @ parameters["trunk.weight_1"][side])
         out = second @ parameters["logit_weight" if side == 0 else "value_weight"]
         torch.testing.assert_close(out, expected)
 

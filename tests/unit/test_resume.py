@@ -56,7 +56,15 @@ def _registered() -> Iterator[None]:
 def config_of(**env: Any) -> EsperConfig:
     return EsperConfig(
         env=EnvConfig(id="Drifting-v0", n_envs=3, **({"seed_episodes": True} | env)),
-        ppo=PPOConfig(rollout_steps=STEPS, epochs=2, minibatch_size=16, hidden=(8,), anneal_learning_rate=True),
+        ppo=PPOConfig(
+            rollout_steps=STEPS,
+            epochs=2,
+            minibatch_size=16,
+            hidden=(8,),
+            anneal_learning_rate=True,
+            normalise_observations=True,
+            normalise_rewards=True,
+        ),
         run=RunConfig(updates=UPDATES, seed=3),
     )
 

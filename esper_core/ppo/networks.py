@@ -1,0 +1,150 @@
+"""Trunks: the layers between an observation and the heads.
+
+A trunk is a module whose ``forward`` maps rows float32 (B, inputs) to features of the policy (B, ``widths[0]``) and of
+the value (B, ``widths[1]``). What it draws comes from the generator that it is given.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from esper_core.config.schema import PPOConfig
+
+__all__ = ["ACTIVATIONS", "SeparateTrunks", "SharedTrunk", "Trunk", "dense_trunk", "linear", "orthogonal"]
+
+ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
+    "tanh": torch.tanh,
+    "relu": nn.functional.relu,
+    "elu": nn.functional.elu,
+    "gelu": nn.functional.gelu,
+    "silu": nn.functional.silu,
+}
+"""By the names that ``ppo.activation`` has for them."""
+
+GAIN: Final = math.sqrt(2)
+"""Of the orthogonal initialisation of hidden layers (Engstrom et al. 2020, arXiv:2005.12729)."""
+
+
+class Trunk(nn.Module):
+    """What every trunk is.
+
+    Attributes:
+        widths: features of the policy, and of the value.
+    """
+
+    widths: tuple[int, int]
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of policy (B, ``widths[0]``) and value (B, ``widths[1]``) of rows float32 (B, inputs)."""
+        raise NotImplementedError
+
+
+class SeparateTrunks(Trunk):
+    """One trunk for the policy and one for the value, packed into batched matrices.
+
+    The two have the same shape, so each layer of both is one matrix product.
+
+    Args:
+        inputs: length of a row.
+        hidden: widths of the hidden layers; may be empty.
+        generator: seeds the weights.
+        activation: after each layer.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: Sequence[int],
+        generator: torch.Generator,
+        *,
+        activation: Callable[[Tensor], Tensor] = torch.tanh,
+    ) -> None:
+        super().__init__()
+        sizes = [inputs, *hidden]
+        self.widths = (sizes[-1], sizes[-1])
+        self._activation = activation
+        # A plain list beside the registered parameters: indexing a ParameterList costs more than a small layer.
+        self._layers: list[tuple[nn.Parameter, nn.Parameter]] = []
+        for index, (fan_in, fan_out) in enumerate(pairwise(sizes)):
+            pair = torch.stack([orthogonal(fan_in, fan_out, GAIN, generator) for _ in range(2)])
+            # Both trunks read the same observation: their first layer is one ordinary matrix product.
+            weight = pair.transpose(0, 1).reshape(fan_in, 2 * fan_out) if index == 0 else pair
+            bias = torch.zeros(2 * fan_out) if index == 0 else torch.zeros(2, 1, fan_out)
+            layer = (nn.Parameter(weight.contiguous()), nn.Parameter(bias))
+            self.register_parameter(f"weight_{index}", layer[0])
+            self.register_parameter(f"bias_{index}", layer[1])
+            self._layers.append(layer)
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of policy and value."""
+        if not self._layers:
+            return rows, rows
+        weight, bias = self._layers[0]
+        first = self._activation(torch.addmm(bias, rows, weight))
+        both = first.view(len(first), 2, first.shape[1] // 2).transpose(0, 1)
+        for weight, bias in self._layers[1:]:
+            both = self._activation(torch.baddbmm(bias, both, weight))
+        return both[0], both[1]
+
+
+class SharedTrunk(Trunk):
+    """The same layers for policy and value.
+
+    Args:
+        inputs: length of a row.
+        hidden: widths of the hidden layers; may be empty.
+        generator: seeds the weights.
+        activation: after each layer.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: Sequence[int],
+        generator: torch.Generator,
+        *,
+        activation: Callable[[Tensor], Tensor] = torch.tanh,
+    ) -> None:
+        super().__init__()
+        sizes = [inputs, *hidden]
+        self.widths = (sizes[-1], sizes[-1])
+        self._activation = activation
+        self.layers = nn.ModuleList(linear(fan_in, fan_out, generator) for fan_in, fan_out in pairwise(sizes))
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of policy and value: the same."""
+        for layer in self.layers:
+            rows = self._activation(layer(rows))
+        return rows, rows
+
+
+def dense_trunk(config: PPOConfig, inputs: int, generator: torch.Generator) -> Trunk:
+    """The layers that ``ppo.hidden``, ``ppo.activation`` and ``ppo.shared_trunk`` describe."""
+    kind = SharedTrunk if config.shared_trunk else SeparateTrunks
+    return kind(inputs, config.hidden, generator, activation=ACTIVATIONS[config.activation])
+
+
+def linear(fan_in: int, fan_out: int, generator: torch.Generator) -> nn.Linear:
+    """A layer with orthogonal weights and no bias yet, drawn from the given generator alone."""
+    # Not initialised by torch: that would draw from its global generator.
+    layer = nn.Linear(fan_in, fan_out, device="meta").to_empty(device="cpu")
+    with torch.no_grad():
+        layer.weight.copy_(orthogonal(fan_in, fan_out, GAIN, generator).T)
+        layer.bias.zero_()
+    return layer
+
+
+def orthogonal(fan_in: int, fan_out: int, gain: float, generator: torch.Generator) -> Tensor:
+    """An orthogonal (fan_in, fan_out) matrix from the given generator alone."""
+    rows, columns = max(fan_in, fan_out), min(fan_in, fan_out)
+    q, r = torch.linalg.qr(torch.randn(rows, columns, generator=generator))
+    signed: Tensor = gain * q * torch.sign(torch.diagonal(r))
+    return signed if fan_in >= fan_out else signed.T
