@@ -40,10 +40,11 @@ class FlatAdam:
 
     def __init__(self, parameters: Sequence[nn.Parameter], learning_rate: float) -> None:
         self._parameters = list(parameters)
-        self.param_groups: list[dict[str, Any]] = [_settings(learning_rate, len(self._parameters))]
         self._vectors: list[_Vector] = []
         for dtype in dict.fromkeys(parameter.dtype for parameter in self._parameters):
             self._vectors.append(_Vector([item for item in self._parameters if item.dtype == dtype]))
+        fused = all(vector.fused for vector in self._vectors)
+        self.param_groups: list[dict[str, Any]] = [_settings(learning_rate, len(self._parameters), fused=fused)]
 
     def hold(self) -> None:
         """Take in again parameters and gradients that were given memory of their own.
@@ -90,7 +91,8 @@ class FlatAdam:
 
     def state_dict(self) -> dict[str, Any]:
         """As ``torch.optim.Adam.state_dict()`` of the same parameters, in their order."""
-        kept = self._each_state()
+        # Each with a count of its own: torch counts up that of every parameter.
+        kept = [{**state, "step": state["step"].clone()} for state in self._each_state()]
         return {
             "state": dict(enumerate(kept)) if all(int(state["step"]) for state in kept) else {},
             "param_groups": [dict(group) for group in self.param_groups],
@@ -139,9 +141,9 @@ class _Vector:
         self.values = torch.cat([parameter.detach().flatten() for parameter in parameters])
         self.gradient = torch.zeros_like(self.values)
         self.mean, self.square = torch.zeros_like(self.values), torch.zeros_like(self.values)
-        fused = _fused(self.values.device, self.values.dtype)
-        self.steps = torch.zeros((), device=self.values.device if fused else "cpu")
-        self._take: Callable[[float], None] = self._step_fused if fused else _OfTorch(self)
+        self.fused = _fused(self.values.device, self.values.dtype)
+        self.steps = torch.zeros((), device=self.values.device if self.fused else "cpu")
+        self._take: Callable[[float], None] = self._step_fused if self.fused else _OfTorch(self)
         self._views = self._parts(self.values)
         self._gradient_views = self._parts(self.gradient)
         for parameter, view, gradient in zip(self._parameters, self._views, self._gradient_views, strict=True):
@@ -226,7 +228,7 @@ def _fused(device: torch.device, dtype: torch.dtype) -> bool:
     return math.isclose(float(value), 0.75, rel_tol=1e-2) and math.isclose(float(mean), 0.2, rel_tol=1e-2)
 
 
-def _settings(learning_rate: float, count: int) -> dict[str, Any]:
+def _settings(learning_rate: float, count: int, *, fused: bool) -> dict[str, Any]:
     """The only group of parameters, under the names that ``torch.optim.Adam`` gives its settings."""
     return {
         "lr": learning_rate,
@@ -238,7 +240,7 @@ def _settings(learning_rate: float, count: int) -> dict[str, Any]:
         "foreach": False,
         "capturable": False,
         "differentiable": False,
-        "fused": True,
+        "fused": fused,
         "decoupled_weight_decay": False,
         "params": list(range(count)),
     }
