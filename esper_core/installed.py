@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import platform
+import sys
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, metadata, version
+from functools import lru_cache
+from importlib.metadata import EntryPoint, EntryPoints, PackageNotFoundError, entry_points, metadata, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -66,7 +69,7 @@ class Installed:
 def installed(group: str) -> dict[str, Installed]:
     """All entries of one group by name, sorted; the first one when a name occurs twice."""
     found: dict[str, Installed] = {}
-    for point in entry_points(group=group):
+    for point in _points(group):
         dist = point.dist
         distribution, version = (dist.name, dist.version) if dist is not None else ("", "")
         found.setdefault(
@@ -75,10 +78,30 @@ def installed(group: str) -> dict[str, Installed]:
     return dict(sorted(found.items()))
 
 
+def _points(group: str) -> EntryPoints:
+    """The entry points of one group, of every distribution that can be imported now."""
+    found: EntryPoints = _scanned(tuple((path, _changed(path)) for path in sys.path)).select(group=group)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _scanned(_places: tuple[tuple[str, int], ...]) -> Any:
+    """One look into every distribution: a start asks for a dozen groups, and the files are as many as packages."""
+    return entry_points()
+
+
+def _changed(path: str) -> int:
+    """When a folder of ``sys.path`` last gained or lost a distribution, ns since 1970; 0 where there is none."""
+    try:
+        return Path(path).stat().st_mtime_ns
+    except (OSError, ValueError):
+        return 0
+
+
 def duplicates(group: str) -> dict[str, tuple[str, ...]]:
     """Names that more than one distribution registers, with those distributions."""
     claims: dict[str, set[str]] = {}
-    for point in entry_points(group=group):
+    for point in _points(group):
         dist = point.dist
         claims.setdefault(point.name, set()).add(f"{dist.name if dist is not None else ''} ({point.value})")
     return {name: tuple(sorted(who)) for name, who in claims.items() if len(who) > 1}

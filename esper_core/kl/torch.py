@@ -11,7 +11,7 @@ from esper_core.kl.stats import LOG_RATIO_LIMIT
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["exact_categorical_sums", "exact_gaussian_sums", "k3_sums", "outlier_sums"]
+__all__ = ["exact_categorical_sums", "exact_gaussian_sums", "k3_and_clipped_sums", "k3_sums", "outlier_sums"]
 
 
 def k3_sums(log_ratio: Tensor, active: Tensor) -> Tensor:
@@ -25,10 +25,31 @@ def k3_sums(log_ratio: Tensor, active: Tensor) -> Tensor:
         float64 (heads). A NaN stays NaN in its head's numerator.
     """
     # Selecting before exp, not multiplying after: 0 * nan and 0 * inf are nan.
-    r = torch.where(active, log_ratio, 0.0).clamp_(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
-    # expm1(x) - x keeps its sign where exp(x) - 1 - x cancels to negative values (nearly half of them at x ~ 1e-4).
-    k3 = torch.expm1(r) - r
-    return k3.sum(0, dtype=torch.float64)
+    r, change = _limited(torch.where(active, log_ratio, 0.0))
+    return (change - r).sum(0, dtype=torch.float64)
+
+
+def k3_and_clipped_sums(log_ratio: Tensor, clip_range: float) -> Tensor:
+    """Numerators of the KL, and how many ratios are outside the clip range: two sums of one pass.
+
+    Args:
+        log_ratio: float32 or better (B, C), nats, 0 where nothing was decided.
+        clip_range: positive; a ratio that is further than this from 1 counts.
+
+    Returns:
+        float64 (2 C): the numerators of every column, then the counts.
+    """
+    r, change = _limited(log_ratio)
+    return torch.cat((change - r, change.abs() > clip_range), dim=1).sum(0, dtype=torch.float64)
+
+
+def _limited(log_ratio: Tensor) -> tuple[Tensor, Tensor]:
+    """The log-ratio r within its limit, and exp(r) - 1: k3 is their difference.
+
+    expm1(r) - r keeps its sign where exp(r) - 1 - r cancels to negative values (nearly half of them at r ~ 1e-4).
+    """
+    r = log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+    return r, torch.expm1(r)
 
 
 def outlier_sums(log_ratio: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:

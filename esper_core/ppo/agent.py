@@ -15,16 +15,19 @@ from esper_core.config.schema import PPOConfig
 from esper_core.emitter import TelemetryEmitter
 from esper_core.errors import ConfigError, EnvironmentUnsupportedError
 from esper_core.events import Divergence
+from esper_core.ppo.adam import FlatAdam
 from esper_core.ppo.checkpoint import load_checkpoint, restore
 from esper_core.ppo.heads import HeadLayout, HeadSpec
 from esper_core.ppo.measure import distribution_of, measure, prepare, see_minibatch
 from esper_core.ppo.metrics import metrics_of
+from esper_core.ppo.minibatches import minibatches
 from esper_core.ppo.normalisation import ObservationNormaliser, RewardNormaliser
 from esper_core.ppo.policy import MultiHeadPolicy
 from esper_core.ppo.preprocessing import ObservationForm, Preprocessing
 from esper_core.ppo.reducer import Identity, Reducer
 from esper_core.ppo.sampling import Noise, condition, noise
-from esper_core.ppo.sums import Sums
+from esper_core.ppo.surrogate import ppo_loss
+from esper_core.ppo.threads import torch_threads
 from esper_core.ppo.trunk_choice import chosen, trunk_of
 from esper_core.runs.layout import find_run, path_text
 from esper_core.updates import EpisodeSummary, UpdateRecorder, UpdateSettings
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
     from esper_core.ppo.checkpoint import Checkpoint
     from esper_core.ppo.rollout import Batch, Rollout
     from esper_core.ppo.task import FloatArray
-    from esper_core.updates import FinalPass, MinibatchSeen
+    from esper_core.updates import FinalPass
 
 __all__ = ["Decision", "PPOAgent", "resolve_device"]
 
@@ -153,20 +156,19 @@ class PPOAgent:
         self.sampling_generator = torch.Generator().manual_seed(sampling)
         self.order_generator = torch.Generator().manual_seed(order)
         first = torch.Generator().manual_seed(weights)
-        trunk = trunk_of(self.config, self.observation_form, first)
-        self.policy = MultiHeadPolicy(
-            self.layout, trunk, first, log_std_init=self.config.log_std_init, squash=self.config.squash
-        ).to(self.device)
+        # A second thread would only wait for work: drawing the weights of 64x64 took 0.3 s of CPU with one.
+        with torch_threads(1):
+            trunk = trunk_of(self.config, self.observation_form, first)
+            self.policy = MultiHeadPolicy(
+                self.layout, trunk, first, log_std_init=self.config.log_std_init, squash=self.config.squash
+            ).to(self.device)
         self._preprocessing = Preprocessing(self.observation_form)
         self.normaliser = (
             ObservationNormaliser(self.observation_form.measured) if self.config.normalise_observations else None
         )
         self.reward_normaliser = RewardNormaliser(self.config.gamma) if self.config.normalise_rewards else None
         self._parameters = self.policy.learned()
-        fused = self.device.type in {"cpu", "cuda"}
-        self.optimizer = torch.optim.Adam(
-            self._parameters, lr=self.config.learning_rate, eps=1e-5, fused=fused, foreach=not fused
-        )
+        self.optimizer = FlatAdam(self._parameters, self.config.learning_rate)
         self.updates = 0
         """Updates begun; also the id of the last one."""
         self.last: PPOUpdatePayload | None = None
@@ -451,10 +453,26 @@ class PPOAgent:
 
     def _optimise(self, batch: Batch, recorder: UpdateRecorder, should_stop: Callable[[], bool] | None) -> None:
         """The paper's inner loop: epochs of minibatches, until done or until the policy has moved far enough."""
-        for _ in range(self.config.epochs):
+        config, optimizer, reducer = self.config, self.optimizer, self.reducer
+        optimizer.hold()
+        for _ in range(config.epochs):
             recorder.begin_epoch()
-            for minibatch in batch.shuffled(self._minibatches(len(batch)), self.order_generator):
-                seen, interrupted = self._gradient(minibatch, interrupted=should_stop is not None and should_stop())
+            shuffled = batch.shuffled(self.order_generator)
+            parts = self._minibatches(len(batch))
+            for minibatch in minibatches(shuffled, parts, clip_range=config.clip_range, reducer=reducer):
+                asked = should_stop is not None and should_stop()
+                optimizer.zero_grad()
+                loss = ppo_loss(self.policy, minibatch, config)
+                loss.total.backward()  # type: ignore[no-untyped-call]  # torch ships it without annotations
+                optimizer.over_ranks(reducer)
+                seen, interrupted = see_minibatch(
+                    loss,
+                    minibatch,
+                    optimizer.grad_norm(),
+                    interrupted=asked,
+                    clip_range=config.clip_range,
+                    reducer=reducer,
+                )
                 recorder.saw(seen)
                 if interrupted:
                     recorder.interrupt("asked to stop")
@@ -464,47 +482,8 @@ class PPOAgent:
                     return
                 if recorder.stop_before_step():
                     return
-                self.optimizer.step()
+                optimizer.clip(seen.shown["grad_norm"] or 0.0, config.max_grad_norm)
+                optimizer.step()
                 recorder.stepped()
             if recorder.stop_after_epoch():
                 return
-
-    def _gradient(self, minibatch: Batch, *, interrupted: bool) -> tuple[MinibatchSeen, bool]:
-        """Loss and gradient of one minibatch, and what they showed, in one transfer to the host."""
-        config = self.config
-        now = self.policy.evaluate(minibatch.observations, minibatch.actions, minibatch.legal)
-        log_ratio = now.log_prob - minibatch.log_prob
-        counts = Sums.of(minibatch.counts()).over_ranks(self.reducer)
-        steps, samples = counts.one("steps").clamp_min(1.0), counts.one("samples")
-
-        # The joint ratio multiplies the heads that had an effect, and no others.
-        ratio = torch.where(minibatch.active, log_ratio, 0.0).sum(-1).exp()
-        clipped = ratio.clamp(1.0 - config.clip_range, 1.0 + config.clip_range)
-        policy_loss = -torch.minimum(ratio * minibatch.advantages, clipped * minibatch.advantages).sum() / steps
-        value_loss = 0.5 * (now.values - minibatch.returns).square().sum() / samples
-        entropy = torch.where(minibatch.active, now.entropy, 0.0).sum() / steps
-        loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy
-
-        for parameter in self._parameters:
-            parameter.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]  # torch ships it without annotations
-        grad_norm = self._clip_gradients()
-        return see_minibatch(
-            log_ratio=log_ratio.detach(),
-            active=minibatch.active,
-            counts=counts,
-            clipped=(ratio.detach() - 1.0).abs() > config.clip_range,
-            clip_range=config.clip_range,
-            losses={"policy_loss": policy_loss.detach(), "value_loss": value_loss.detach()},
-            grad_norm=grad_norm,
-            interrupted=interrupted,
-            reducer=self.reducer,
-        )
-
-    def _clip_gradients(self) -> Tensor:
-        """Sum gradients over ranks, scale them down to ``max_grad_norm``, return their norm before that."""
-        if self.reducer.world_size > 1:
-            for parameter in self._parameters:
-                if parameter.grad is not None:
-                    parameter.grad = self.reducer.sum(parameter.grad)
-        return torch.nn.utils.clip_grad_norm_(self._parameters, self.config.max_grad_norm)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import IO
 
+    from esper_core.ppo.adam import FlatAdam
     from esper_core.ppo.normalisation import ObservationNormaliser, RewardNormaliser
     from esper_core.ppo.task import Task
 
@@ -115,7 +116,7 @@ class Checkpointed(Protocol):
         """Holds the weights."""
 
     @property
-    def optimizer(self) -> torch.optim.Optimizer:
+    def optimizer(self) -> FlatAdam:
         """Holds its own state of each weight."""
 
 

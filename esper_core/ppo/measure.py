@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from esper_core.kl import KLStats
-from esper_core.kl.torch import k3_sums, outlier_sums
+from esper_core.kl.torch import k3_and_clipped_sums, k3_sums, outlier_sums
 from esper_core.ppo.distributions import Distribution
 from esper_core.ppo.sums import HostSums, Sums
 from esper_core.updates import FinalPass, Mean, Measured, MinibatchSeen
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from esper_core.ppo.minibatches import Minibatch
     from esper_core.ppo.policy import MultiHeadPolicy
     from esper_core.ppo.reducer import Reducer
     from esper_core.ppo.rollout import Batch
+    from esper_core.ppo.surrogate import Loss
 
 __all__ = ["distribution_of", "measure", "prepare", "see_minibatch"]
 
@@ -77,54 +79,42 @@ def prepare(batch: Batch, *, normalise: bool, reducer: Reducer) -> tuple[Batch, 
     return batch.with_advantages((advantages * unforced).float()), shown
 
 
+@torch.no_grad()
 def see_minibatch(
-    *,
-    log_ratio: Tensor,
-    active: Tensor,
-    counts: Sums,
-    clipped: Tensor,
-    clip_range: float,
-    losses: dict[str, Tensor],
-    grad_norm: Tensor,
-    interrupted: bool,
-    reducer: Reducer,
+    loss: Loss, minibatch: Minibatch, grad_norm: Tensor, *, interrupted: bool, clip_range: float, reducer: Reducer
 ) -> tuple[MinibatchSeen, bool]:
-    """What one minibatch showed: sums reduced over ranks, then one transfer.
+    """What one minibatch showed: sums reduced over ranks in one vector, then one transfer.
 
     Args:
-        log_ratio: float (B, heads), nats, without gradient.
-        active: bool (B, heads).
-        counts: ``steps`` and ``samples``, already reduced.
-        clipped: bool (B), joint ratio outside the clip range.
-        clip_range: beyond which a head's own ratio counts as clipped.
-        losses: under the payload's names, this rank's summands of the mean over all ranks.
-        grad_norm: of the reduced gradients.
+        loss: of the minibatch.
+        minibatch: its denominators are known already.
+        grad_norm: of the gradient of all ranks.
         interrupted: whether this rank was asked to stop; one rank asked stops all.
+        clip_range: beyond which a ratio, the joint one or a head's own, counts as clipped.
         reducer: joins the ranks.
 
     Returns:
         The minibatch, and whether any rank was asked to stop.
     """
-    local = Sums.of(
-        {
-            **_kl_sums(log_ratio, active),
-            **losses,
-            "head_clipped": (((log_ratio.exp() - 1.0).abs() > clip_range) & active).sum(0, dtype=torch.float64),
-            "clipped": clipped.sum(),
-            "interrupted": grad_norm.new_full((), float(interrupted), dtype=torch.float64),
-        }
-    )
-    seen = Sums.joined(local.over_ranks(reducer), counts, Sums.of({"grad_norm": grad_norm})).to_host()
-    shown = {name: seen.one(name) for name in losses}
-    shown["grad_norm"] = seen.one("grad_norm")
-    kl = _kl_stats(seen)
-    minibatch = MinibatchSeen(
-        kl,
+    sums = k3_and_clipped_sums(torch.cat((loss.log_ratio, loss.joint.unsqueeze(1)), dim=1), clip_range)
+    asked = grad_norm.new_ones(()) if interrupted else torch.zeros_like(grad_norm)
+    parts = torch.stack((loss.surrogate, loss.squared_error, grad_norm, asked))
+    heads = len(minibatch.decisions)
+    numbers = reducer.sum(torch.cat((sums, parts))).tolist()
+    surrogate, squared_error, norms, stopped = numbers[-4:]
+    clipped = numbers[heads + 1 : 2 * heads + 1]
+    shown = {
+        "policy_loss": -surrogate / max(minibatch.steps, 1.0),
+        "value_loss": 0.5 * squared_error / minibatch.samples,
+        "grad_norm": norms / reducer.world_size,  # each has that of the whole gradient
+    }
+    seen = MinibatchSeen(
+        KLStats(tuple(numbers[:heads]), minibatch.decisions, minibatch.steps),
         shown,
-        pooled={"clip_fraction": Mean(seen.one("clipped"), kl.steps)},
-        by_head={"clip_fraction": tuple(map(Mean, seen.each("head_clipped"), kl.decisions))},
+        pooled={"clip_fraction": Mean(numbers[2 * heads + 1], minibatch.steps)},
+        by_head={"clip_fraction": tuple(map(Mean, clipped, minibatch.decisions))},
     )
-    return minibatch, seen.one("interrupted") > 0
+    return seen, stopped > 0
 
 
 @torch.no_grad()

@@ -89,10 +89,10 @@ class Batch:
             yield self._each(itemgetter(slice(start, end)))
             start = end
 
-    def shuffled(self, parts: int, generator: torch.Generator) -> Iterator[Batch]:
-        """Minibatches of one epoch: one permutation, one gather, then views."""
+    def shuffled(self, generator: torch.Generator) -> Batch:
+        """The samples in an order drawn from the generator: one permutation, one gather a field."""
         order = torch.randperm(len(self), generator=generator)
-        return self.take(order.to(self.observations.device)).split(parts)
+        return self.take(order.to(self.observations.device))
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
-
-import torch
 
 from esper_core.config.show import config_toml
 from esper_core.errors import EsperError, JournalError, error_text
@@ -18,6 +15,7 @@ from esper_core.health import HEALTH_WINDOW, RunState
 from esper_core.host.load.secrets import secret_keys
 from esper_core.host.session import Session
 from esper_core.masking import redact
+from esper_core.ppo.threads import torch_threads
 from esper_core.ppo.trainer import Checkpointer, Trainer
 from esper_core.reading.judged import judge
 from esper_core.runs import create_run
@@ -27,7 +25,7 @@ from esper_core.training.outcome import Outcome, Started
 from esper_core.training.summary import summary_of, write_summary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from esper_core.config.layers import Resolved
@@ -78,7 +76,7 @@ class Attempt:
         session = None
         try:
             session = self._session(held, attempt)
-            with _torch_threads(), session:
+            with torch_threads(), session:
                 self._write_config(held)
                 self.on_started(self._started(held.run, attempt))
                 result = _named(self._train(session, held), session.stop.name)
@@ -245,16 +243,6 @@ class Attempt:
             reason=reason,
         )
         return write_summary(held, attempt, content)
-
-
-@contextlib.contextmanager
-def _torch_threads() -> Iterator[None]:
-    """Restore torch's number of threads at the end: the trainer sets it for the whole process (a notebook, say)."""
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _usually_active(task: Task) -> float | None:

@@ -262,9 +262,9 @@ def test_clip_fractions_pool_every_minibatch_seen_the_one_that_crossed_among_the
     """Stable-Baselines3's number, of sums: of the joint ratio per step, and of each head's own per decision."""
     minibatches: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def watch(**given: Any) -> Any:
-        minibatches.append((given["log_ratio"], given["active"]))
-        return see_minibatch(**given)
+    def watch(loss: Any, minibatch: Any, grad_norm: torch.Tensor, **given: Any) -> Any:
+        minibatches.append((loss.log_ratio.detach(), minibatch.active))
+        return see_minibatch(loss, minibatch, grad_norm, **given)
 
     monkeypatch.setattr("esper_core.ppo.agent.see_minibatch", watch)
     agent = bandit.agent(spread=0.5, epochs=10, minibatch_size=64, learning_rate=5e-2, clip_range=0.1)

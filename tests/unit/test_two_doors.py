@@ -38,7 +38,7 @@ def learn_like_anyone(agent: PPOAgent, run: Monitor, rollout: Rollout) -> PPOUpd
     stopped = False
     for _ in range(config.epochs):
         run.begin_epoch()
-        for part in batch.with_advantages(normalised).shuffled(minibatches, agent.order_generator):
+        for part in batch.with_advantages(normalised).shuffled(agent.order_generator).split(minibatches):
             now = agent.policy.evaluate(part.observations, part.actions, part.legal)
             log_ratio = now.log_prob - part.log_prob
             ratio = torch.where(part.active, log_ratio, 0.0).sum(-1).exp()
@@ -188,9 +188,12 @@ def test_both_doors_report_the_same(
             assert payload is not None
             assert_equal(payload, ours.last)
     assert ours.last.outcome == expected
-    assert torch.equal(
+    # The agent adds the same terms up in another order.
+    torch.testing.assert_close(
         torch.nn.utils.parameters_to_vector(ours.policy.parameters()),
         torch.nn.utils.parameters_to_vector(theirs.policy.parameters()),
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 

@@ -1,0 +1,54 @@
+"""The loss of PPO (Schulman et al. 2017, arXiv:1707.06347, equations 7 and 9), over the heads that had an effect."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from esper_core.config.schema import PPOConfig
+    from esper_core.ppo.minibatches import Minibatch
+    from esper_core.ppo.policy import MultiHeadPolicy
+
+__all__ = ["Loss", "ppo_loss"]
+
+
+class Loss(NamedTuple):
+    """A loss and what it is made of, with gradient: this rank's summands.
+
+    Attributes:
+        total: float32 (), what is minimised.
+        surrogate: float32 (), the clipped surrogate's sum over steps.
+        squared_error: float32 (), of the values, summed over samples.
+        log_ratio: float32 (B, heads), nats, 0 where a head did not decide.
+        joint: float32 (B,), their sums.
+    """
+
+    total: Tensor
+    surrogate: Tensor
+    squared_error: Tensor
+    log_ratio: Tensor
+    joint: Tensor
+
+
+def ppo_loss(policy: MultiHeadPolicy, minibatch: Minibatch, config: PPOConfig) -> Loss:
+    """Clipped surrogate, squared error of the value and entropy bonus of one minibatch."""
+    heads, steps = policy.heads, max(minibatch.steps, 1.0)
+    distribution, values = policy.distribution(minibatch.observations, minibatch.legal)
+    taken = heads.log_prob(distribution, minibatch.actions)
+    log_ratio = torch.where(minibatch.active, taken - minibatch.log_prob, 0.0)
+
+    # The joint ratio r multiplies the heads that had an effect, and no others.
+    joint = log_ratio.sum(-1)
+    # min(r A, clip(r, 1 - e, 1 + e) A): the ratio is bounded on the side to which its advantage drives it.
+    bounded = joint.exp().clamp(minibatch.ratio_least, minibatch.ratio_most)
+    surrogate = torch.dot(bounded, minibatch.advantages)
+    squared_error = nn.functional.mse_loss(values, minibatch.returns, reduction="sum")
+    # -E[surrogate] + c_v E[(V - R)^2] / 2 - c_e E[entropy], with each sum scaled once.
+    total = (squared_error * (0.5 * config.value_coef / minibatch.samples)).sub(surrogate, alpha=1.0 / steps)
+    if config.entropy_coef:
+        entropy = torch.where(minibatch.active, heads.entropy(distribution), 0.0).sum()
+        total = total.sub(entropy, alpha=config.entropy_coef / steps)
+    return Loss(total, surrogate, squared_error, log_ratio, joint)
