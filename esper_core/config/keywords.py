@@ -47,7 +47,12 @@ class PPOTable(TypedDict, total=False):
     entropy_coef: float
     max_grad_norm: float
     normalise_advantage: bool
+    policy: str
     hidden: Sequence[int]
+    activation: Literal["tanh", "relu", "elu", "gelu", "silu"]
+    shared_trunk: bool
+    normalise_observations: bool
+    normalise_rewards: bool
     log_std_init: float
     squash: bool
     target_kl: float

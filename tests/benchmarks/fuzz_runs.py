@@ -70,6 +70,7 @@ def make_runs(base: Path) -> list[Path]:
     from esper_core.cli.main import main
 
     common = ["ppo", "--env", "CartPole-v1", "--dir", str(base), "--set", "ppo.hidden=[8]", "--set", "env.n_envs=2"]
+    common += ["--set", "sink.journal.compress=false"]  # lines are what is mutated
     short = [*common, "--set", "ppo.rollout_steps=16"]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         main([*short, "--updates", "6", "--sinks", "journal", "--run-name", "resumed"])

@@ -338,7 +338,7 @@ def test_a_sink_that_does_not_open_ends_the_start_and_leaves_nothing(
     [
         (["--sink", "jurnal"], 'no sink named "jurnal" is installed, did you mean "journal"?'),
         (["--env", "CartPol-v1"], "CartPol"),
-        (["--env", "Pendulum-v1"], "Box"),
+        (["--env", "Pendulum-v1", "--set", "ppo.stop_on=both"], "stop_on"),
         (["--preset", "cartpol"], 'unknown preset "cartpol"'),
         (["--resume", "nosuchrun"], "nosuchrun"),
         (["--causal-mask", "nosuchmodule:mask"], "nosuchmodule"),

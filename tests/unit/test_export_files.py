@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("esper_sink_journal", reason="the journal holds what is exported")
+
 from esper_core import monitor, open_run
 from esper_core.cli._progress import counted
 from esper_core.cli.main import main

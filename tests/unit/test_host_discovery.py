@@ -228,9 +228,9 @@ def test_a_table_that_nearly_names_a_sink_is_a_slip(install: Install) -> None:
 def test_a_table_of_a_sink_that_is_not_here_is_named_at_the_start(install: Install, tmp_path: Path) -> None:
     install("sink-good", GOOD, statsd="sink_good:Sink")
     (tmp_path / "s.py").write_text(GOOD)
-    strange = EsperConfig(sinks=("statsd", f"{tmp_path}/s.py:Sink"), sink={"wandb": {"x": 1}, "Sink": {}})
+    strange = EsperConfig(sinks=("statsd", f"{tmp_path}/s.py:Sink"), sink={"graphite": {"x": 1}, "Sink": {}})
     (notice,) = select_sinks(strange).notices
-    assert notice.startswith("[sink.wandb]: no sink of this name is selected or installed; known: Sink, ")
+    assert notice.startswith("[sink.graphite]: no sink of this name is selected or installed; known: Sink, ")
     assert table_notices(strange) == (notice,)
     assert not table_notices(EsperConfig(sinks=(), sink={"statsd": {}}))  # installed, only not selected
 

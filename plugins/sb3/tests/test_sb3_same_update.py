@@ -80,10 +80,10 @@ def as_theirs(agent: PPOAgent) -> dict[str, torch.Tensor]:
     found = {}
     for side, net in enumerate(("policy_net", "value_net")):
         part = slice(side * WIDTH, (side + 1) * WIDTH)
-        found[f"mlp_extractor.{net}.0.weight"] = weights["trunk_weight_0"][:, part].T
-        found[f"mlp_extractor.{net}.0.bias"] = weights["trunk_bias_0"][part]
-        found[f"mlp_extractor.{net}.2.weight"] = weights["trunk_weight_1"][side].T
-        found[f"mlp_extractor.{net}.2.bias"] = weights["trunk_bias_1"][side, 0]
+        found[f"mlp_extractor.{net}.0.weight"] = weights["trunk.weight_0"][:, part].T
+        found[f"mlp_extractor.{net}.0.bias"] = weights["trunk.bias_0"][part]
+        found[f"mlp_extractor.{net}.2.weight"] = weights["trunk.weight_1"][side].T
+        found[f"mlp_extractor.{net}.2.bias"] = weights["trunk.bias_1"][side, 0]
     layout = agent.layout
     used = layout.valid.clone()
     for row, head in enumerate(layout.heads):

@@ -83,7 +83,7 @@ def story(module_stage: Any, certificates: Any, tmp_path_factory: pytest.TempPat
     began = time.time()
     helpers.esper(
         *("ppo", "--env", "CartPole-v1", "--updates", "16", "--seed", "3", "--sinks", "journal,otlp"),
-        *("--set", "ppo.learning_rate=0.01", "--set", "ppo.target_kl=0.02"),
+        *("--set", "ppo.learning_rate=0.02", "--set", "ppo.target_kl=0.02"),
         *("--set", f"sink.otlp.endpoint={agent.url}", "--set", "sink.otlp.update_interval_s=0.02"),
         cwd=home,
     )
