@@ -293,10 +293,11 @@ def test_a_run_and_every_command_on_it(here: Path, esper: Callable[..., str], ec
     esper("export", "latest")
     esper("sanctum", "latest", "--once", code=1)
     esper("sanctum", "latest", "--once", "--json", code=1)
-    esper("eval", "latest", "--episodes", "1", "--set", f"env.kwargs.password={canary('set')}")
+    again = ("--set", f"env.kwargs.password={canary('set')}", "--set", f"env.kwargs.url=https://{user('set')}@host")
+    esper("eval", "latest", "--episodes", "1", *again)
     esper("--help")
     esper("ppo", "--help")
-    resumed = ("--resume", "latest", "--updates", "3", "--set", f"env.kwargs.password={canary('set')}")
+    resumed = ("--resume", "latest", "--updates", "3", *again)
     esper("ppo", *resumed, "--sinks", "journal,otlp", "--debug")
     assert not search(here / "runs")
     assert not [line for body in echo[1] for line in leaks(body.decode(errors="replace"))]

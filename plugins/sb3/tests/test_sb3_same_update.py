@@ -119,7 +119,7 @@ def test_the_weights_after_an_update_are_those_of_sb3(name: str) -> None:
     order.set_state(agent.order_generator.get_state())
 
     def minibatches(_: int) -> Iterator[RolloutBufferSamples]:
-        for part in batch.shuffled(SAMPLES // MINIBATCH, order):
+        for part in batch.shuffled(order).split(SAMPLES // MINIBATCH):
             yield RolloutBufferSamples(
                 part.observations,
                 part.actions.float(),  # as its buffer keeps them
