@@ -60,17 +60,20 @@ def minibatches(batch: Batch, parts: int, *, clip_range: float, reducer: Reducer
     """
     size, longer = divmod(len(batch), parts)
     sizes = [size + 1] * longer + [size] * (parts - longer)
+    # A ratio is bounded on the side to which its advantage drives it, and on no other.
     gains = batch.advantages >= 0
+    least = torch.full_like(batch.advantages, -math.inf).where(gains, 1.0 - clip_range)
+    most = torch.full_like(batch.advantages, math.inf).where(~gains, 1.0 + clip_range)
     legal = [None] * parts if batch.legal is None else batch.legal.split_with_sizes(sizes)
-    for observations, actions, log_prob, mask, active, advantages, least, most, returns, counts in zip(
+    for observations, actions, log_prob, mask, active, advantages, lower, upper, returns, counts in zip(
         batch.observations.split_with_sizes(sizes),
         batch.actions.split_with_sizes(sizes),
         batch.log_prob.split_with_sizes(sizes),
         legal,
         batch.active.split_with_sizes(sizes),
         batch.advantages.split_with_sizes(sizes),
-        torch.where(gains, -math.inf, 1.0 - clip_range).split_with_sizes(sizes),
-        torch.where(gains, 1.0 + clip_range, math.inf).split_with_sizes(sizes),
+        least.split_with_sizes(sizes),
+        most.split_with_sizes(sizes),
         batch.returns.split_with_sizes(sizes),
         _denominators(batch, size, longer, parts, reducer),
         strict=True,
@@ -83,8 +86,8 @@ def minibatches(batch: Batch, parts: int, *, clip_range: float, reducer: Reducer
             mask,
             active,
             advantages,
-            least,
-            most,
+            lower,
+            upper,
             returns,
             tuple(decisions),
             steps,
