@@ -39,10 +39,12 @@ class PPOTable(TypedDict, total=False):
     epochs: int
     minibatch_size: int
     learning_rate: float
-    anneal_learning_rate: bool
+    learning_rate_schedule: Literal["constant", "linear", "cosine", "kl_adaptive"]
+    desired_kl: float
     gamma: float
     gae_lambda: float
     clip_range: float
+    clip_range_schedule: Literal["constant", "linear", "cosine"]
     value_coef: float
     entropy_coef: float
     max_grad_norm: float

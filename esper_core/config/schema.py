@@ -41,10 +41,23 @@ class PPOConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     epochs: Annotated[int, _doc("passes over the rollout per update", ge=1, most=10_000)] = 4
     minibatch_size: Annotated[int, _doc("environment steps per optimizer step", ge=1)] = 256
     learning_rate: Annotated[float, _doc("Adam's learning rate", gt=0, most=MOST)] = 3e-4
-    anneal_learning_rate: Annotated[bool, _doc("decay the learning rate linearly to 0 over the planned run")] = False
+    learning_rate_schedule: Annotated[
+        Literal["constant", "linear", "cosine", "kl_adaptive"],
+        _doc(
+            "linear or cosine to 0 over the planned run (its nearest limit); kl_adaptive: after each update divided by"
+            " 1.5 above twice desired_kl and multiplied by it below half, within 1e-5 and 1e-2"
+        ),
+    ] = "constant"
+    desired_kl: Annotated[
+        float,
+        _doc("nats; what kl_adaptive steers the KL of stop_on to; 0 takes target_kl", ge=0, most=MOST),
+    ] = 0.0
     gamma: Annotated[float, _doc("discount factor", ge=0, le=1)] = 0.99
     gae_lambda: Annotated[float, _doc("GAE's lambda", ge=0, le=1)] = 0.95
     clip_range: Annotated[float, _doc("clip range of the joint probability ratio", gt=0, most=MOST)] = 0.2
+    clip_range_schedule: Annotated[
+        Literal["constant", "linear", "cosine"], _doc("linear or cosine to 0 over the planned run (its nearest limit)")
+    ] = "constant"
     value_coef: Annotated[
         float, _doc("weight of the value loss, 0.5 * squared error per step: 1.0 is SB3's vf_coef 0.5", ge=0, most=MOST)
     ] = 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
@@ -9,6 +10,7 @@ import msgspec
 import torch
 from torch import nn
 
+from esper_core.config.retired import todays_ppo
 from esper_core.config.schema import PPOConfig
 from esper_core.errors import ConfigError, EsperError
 from esper_core.ppo._plausible import refuse_implausible
@@ -107,6 +109,7 @@ class Checkpointed(Protocol):
     normaliser: ObservationNormaliser | None
     reward_normaliser: RewardNormaliser | None
     seed: int
+    learning_rate: float
     sampling_generator: torch.Generator
     order_generator: torch.Generator
     updates: int
@@ -172,6 +175,7 @@ def checkpoint_content(
             "optimizer": agent.optimizer.state_dict(),
             "sampling": agent.sampling_generator.get_state(),
             "order": agent.order_generator.get_state(),
+            "learning_rate": agent.learning_rate,
             "observations": None if agent.normaliser is None else agent.normaliser.moments.state(),
             "rewards": None if agent.reward_normaliser is None else agent.reward_normaliser.state(),
         },
@@ -258,7 +262,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         refuse_implausible(content)
         form = msgspec.convert(content.get("observation_form"), ObservationForm | None)
-        config = msgspec.convert(content["config"], PPOConfig)
+        config = msgspec.convert(todays_ppo(content["config"]), PPOConfig)
         if form is None:  # of 0.1, which knew no other network
             config = msgspec.structs.replace(config, policy="mlp")
         return Checkpoint(
@@ -335,13 +339,20 @@ def restore(agent: Checkpointed, checkpoint: Checkpoint) -> None:
             agent.normaliser.restore(state["observations"])
         if agent.reward_normaliser is not None:
             agent.reward_normaliser.restore(state["rewards"])
+        # The file's rate is that of its own run, and this agent's configuration decides, but where both adapt it.
+        adapts = {agent.config.learning_rate_schedule, checkpoint.config.learning_rate_schedule} == {"kl_adaptive"}
+        agent.learning_rate = _rate(state["learning_rate"]) if adapts else agent.config.learning_rate
     except (KeyError, IndexError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ConfigError(f"the checkpoint does not fit this agent: {first}") from error
-    # The file's rate and flags are those of its own run; this agent's configuration decides.
-    for group in agent.optimizer.param_groups:
-        group["lr"] = agent.config.learning_rate
     agent.updates = checkpoint.update_id
+
+
+def _rate(value: object) -> float:
+    """A learning rate as a file holds it."""
+    if type(value) is not float or not 0.0 < value < math.inf:
+        raise ValueError(f"its learning rate is {value!r}")
+    return value
 
 
 def _form(content: dict[str, Any]) -> ActionForm | None:

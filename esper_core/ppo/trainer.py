@@ -22,6 +22,7 @@ from esper_core.ppo.checkpoint import check_environment, checkpoint_content, res
 from esper_core.ppo.collector import Collector
 from esper_core.ppo.episodes import EpisodeTracker
 from esper_core.ppo.rollout import Rollout
+from esper_core.ppo.schedules import refuse_impossible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,6 +163,7 @@ class Trainer:
         self.agent = agent
         self.task = task
         self.config = config if config is not None else EsperConfig()
+        refuse_impossible(agent.config, self.config.run)
         if emitter is not None:
             agent.emitter = emitter
         self.emitter = agent.emitter
@@ -262,7 +264,8 @@ class Trainer:
             return self._result(RunState.FAILED, f"NaN or Inf in update {payload.update_id}: {what}")
         if not payload.non_finite:
             self._good_update = payload.update_id
-        if payload.outcome != "interrupted":
+        stopped_before_its_first_step = payload.outcome == "skipped" and not payload.non_finite
+        if payload.outcome != "interrupted" and not stopped_before_its_first_step:
             self._boundary.reached()
         if not payload.non_finite and self._checkpointer is not None:
             self._checkpointer.completed(self._save)
