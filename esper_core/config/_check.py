@@ -31,6 +31,8 @@ OTHER_NAMES: Final = {
     "ent_coef": "ppo.entropy_coef",
     "vf_coef": "ppo.value_coef",
     "clip_coef": "ppo.clip_range",
+    "clip_range_vf": "ppo.value_clip_range",
+    "clip_vloss": "ppo.value_clip_range",
     "net_arch": "ppo.hidden",
     "num_envs": "env.n_envs",
     "total_timesteps": "run.steps",

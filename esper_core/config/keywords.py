@@ -45,6 +45,8 @@ class PPOTable(TypedDict, total=False):
     gae_lambda: float
     clip_range: float
     clip_range_schedule: Literal["constant", "linear", "cosine"]
+    value_clip_range: float
+    value_clip_rule: Literal["larger", "clipped"]
     value_coef: float
     entropy_coef: float
     max_grad_norm: float

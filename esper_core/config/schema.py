@@ -58,6 +58,18 @@ class PPOConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     clip_range_schedule: Annotated[
         Literal["constant", "linear", "cosine"], _doc("linear or cosine to 0 over the planned run (its nearest limit)")
     ] = "constant"
+    value_clip_range: Annotated[
+        float,
+        _doc(
+            "how far a value estimate counts as moved from the old one, in units of the return; 0 clips nothing",
+            ge=0,
+            most=MOST,
+        ),
+    ] = 0.0
+    value_clip_rule: Annotated[
+        Literal["larger", "clipped"],
+        _doc("larger: of the error and the clipped one (PPO2, CleanRL, rsl_rl); clipped: that one alone (SB3)"),
+    ] = "larger"
     value_coef: Annotated[
         float, _doc("weight of the value loss, 0.5 * squared error per step: 1.0 is SB3's vf_coef 0.5", ge=0, most=MOST)
     ] = 0.5

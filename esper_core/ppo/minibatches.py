@@ -30,6 +30,7 @@ class Minibatch(NamedTuple):
         ratio_least: float32 (B,), below which the surrogate is flat in the joint ratio; -inf where nowhere.
         ratio_most: float32 (B,), above which it is; inf likewise.
         returns: float32 (B,).
+        values: float32 (B,), the old value estimates.
         decisions: active ones of each head, over all ranks.
         steps: unforced ones, over all ranks.
         samples: over all ranks.
@@ -44,6 +45,7 @@ class Minibatch(NamedTuple):
     ratio_least: Tensor
     ratio_most: Tensor
     returns: Tensor
+    values: Tensor
     decisions: tuple[float, ...]
     steps: float
     samples: float
@@ -62,7 +64,7 @@ def minibatches(batch: Batch, parts: int, *, clip_range: float, reducer: Reducer
     sizes = [size + 1] * longer + [size] * (parts - longer)
     gains = batch.advantages >= 0
     legal = [None] * parts if batch.legal is None else batch.legal.split_with_sizes(sizes)
-    for observations, actions, log_prob, mask, active, advantages, least, most, returns, counts in zip(
+    for observations, actions, log_prob, mask, active, advantages, least, most, returns, values, counts in zip(
         batch.observations.split_with_sizes(sizes),
         batch.actions.split_with_sizes(sizes),
         batch.log_prob.split_with_sizes(sizes),
@@ -72,6 +74,7 @@ def minibatches(batch: Batch, parts: int, *, clip_range: float, reducer: Reducer
         torch.where(gains, -math.inf, 1.0 - clip_range).split_with_sizes(sizes),
         torch.where(gains, 1.0 + clip_range, math.inf).split_with_sizes(sizes),
         batch.returns.split_with_sizes(sizes),
+        batch.values.split_with_sizes(sizes),
         _denominators(batch, size, longer, parts, reducer),
         strict=True,
     ):
@@ -86,6 +89,7 @@ def minibatches(batch: Batch, parts: int, *, clip_range: float, reducer: Reducer
             least,
             most,
             returns,
+            values,
             tuple(decisions),
             steps,
             samples,
