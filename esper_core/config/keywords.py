@@ -97,6 +97,9 @@ class RunTable(TypedDict, total=False):
     updates: int
     steps: int
     episodes: int
+    eval_every: int
+    eval_episodes: int
+    eval_deterministic: bool
     keep_going: bool
     checkpoint_interval_s: float
     close_timeout_s: float

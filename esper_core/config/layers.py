@@ -56,7 +56,9 @@ NO_PRESET: Final = "none"
 """Name of the preset without values."""
 LIMITS: Final = ("updates", "steps", "episodes")
 _LIMIT_PATHS: Final = frozenset(("run", limit) for limit in LIMITS)
-_RESUMED_KEYS: Final = frozenset({*LIMITS, "name", "seed", "keep_going"})
+_RESUMED_KEYS: Final = frozenset(
+    {*LIMITS, "name", "seed", "keep_going", "eval_every", "eval_episodes", "eval_deterministic"}
+)
 DEFAULT_STEPS: Final = 100_000
 """The limit in environment steps when neither the user nor the preset gives one."""
 

@@ -212,6 +212,11 @@ class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     updates: Annotated[int, _doc("PPO updates to train for", ge=0)] = 0
     steps: Annotated[int, _doc("environment steps to train for", ge=0)] = 0
     episodes: Annotated[int, _doc("finished episodes to train for, over all environments", ge=0)] = 0
+    eval_every: Annotated[
+        int, _doc("evaluate the policy after every nth update, in environments of its own; 0 never", ge=0)
+    ] = 0
+    eval_episodes: Annotated[int, _doc("episodes of one evaluation, the same ones each time", ge=1)] = 10
+    eval_deterministic: Annotated[bool, _doc("evaluate the greedy policy; false samples, as in training")] = True
     keep_going: Annotated[bool, _doc("go on after NaN or Inf instead of stopping")] = False
     checkpoint_interval_s: Annotated[float, _doc("least seconds between two checkpoints", ge=0)] = 10.0
     close_timeout_s: Annotated[float, _doc("seconds all sinks together have to close", gt=0, most=86_400)] = 3.0

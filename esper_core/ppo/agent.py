@@ -270,14 +270,18 @@ class PPOAgent:
         *,
         conditional_mask: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
+        generator: torch.Generator | None = None,
     ) -> NDArray[np.int64] | NDArray[np.float64]:
-        """What every head decides, as a task takes it: (n, heads), on its rows (n, inputs); masks as in :meth:`act`."""
+        """What every head decides, as a task takes it: (n, heads), on its rows (n, inputs); masks as in :meth:`act`.
+
+        Samples are drawn from ``generator``, or from the agent's own.
+        """
         legal = None if mask is None else torch.as_tensor(np.asarray(mask, dtype=bool).reshape(len(rows), -1))
         conditional = None
         if conditional_mask is not None:
             given = np.asarray(conditional_mask, dtype=bool)
             conditional = torch.as_tensor(given.reshape(len(rows), -1, self.layout.total))
-        drawn = None if deterministic else self.noise(1, len(rows))[0]
+        drawn = None if deterministic else self.noise(1, len(rows), generator)[0]
         return self.bounded(self.decide(self.seen(torch.as_tensor(rows)), legal, conditional, drawn).actions)
 
     def seen(self, rows: Tensor) -> Tensor:
@@ -288,9 +292,9 @@ class PPOAgent:
         """Sampled actions (n, heads), on the CPU, as the environment takes them: clipped or squashed to its bounds."""
         return self.layout.bounded(actions, squash=self.config.squash)
 
-    def noise(self, steps: int, n_envs: int) -> Noise:
-        """What the actions of n environments are drawn with, for many steps at once."""
-        return noise(self.layout, steps, n_envs, self.sampling_generator)
+    def noise(self, steps: int, n_envs: int, generator: torch.Generator | None = None) -> Noise:
+        """What the actions of n environments are drawn with, for many steps at once; by default the agent's own."""
+        return noise(self.layout, steps, n_envs, self.sampling_generator if generator is None else generator)
 
     @torch.no_grad()
     def decide(

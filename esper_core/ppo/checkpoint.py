@@ -65,6 +65,7 @@ class Checkpoint:
         environment: the environment's id; empty in files that were written without it.
         spaces: its observation and action space as text; None as above.
         wrappers: ``[env] wrappers``; None as above.
+        evaluated: mean return of the evaluation that made this the best policy; None in any other file.
         places: where each environment was, see :class:`~esper_core.ppo.boundary.ResumableTask`; empty when they begin
             fresh episodes.
         running: return and length so far of each environment's episode; None with empty ``places``.
@@ -86,6 +87,7 @@ class Checkpoint:
     environment: str = ""
     spaces: tuple[str, str] | None = None
     wrappers: tuple[str, ...] | None = None
+    evaluated: float | None = None
     places: tuple[dict[str, Any], ...] = ()
     running: list[list[float]] | None = None
     action_form: ActionForm | None = None
@@ -139,6 +141,7 @@ def checkpoint_content(
     environment: str = "",
     spaces: tuple[str, str] | None = None,
     wrappers: Sequence[str] | None = None,
+    evaluated: float | None = None,
 ) -> dict[str, Any]:
     """What a checkpoint holds of this moment: plain values, and the agent's own tensors (copy what must stay).
 
@@ -152,6 +155,7 @@ def checkpoint_content(
         environment: the environment's id.
         spaces: its observation and action space as text.
         wrappers: ``[env] wrappers``.
+        evaluated: mean return of this policy's evaluation.
     """
     return {
         "format": FORMAT,
@@ -170,6 +174,7 @@ def checkpoint_content(
         "environment": environment,
         "spaces": None if spaces is None else list(spaces),
         "wrappers": None if wrappers is None else list(wrappers),
+        "evaluated": evaluated,
         "state": {
             "policy": agent.policy.state_dict(),
             "optimizer": agent.optimizer.state_dict(),
@@ -280,6 +285,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             environment=content.get("environment", ""),
             spaces=_pair(content.get("spaces")),
             wrappers=msgspec.convert(content.get("wrappers"), tuple[str, ...] | None),
+            evaluated=msgspec.convert(content.get("evaluated"), float | None),
             places=tuple({key: place[key] for key in _PLACE} for place in content.get("places", ())),
             running=content.get("running"),
             action_form=_form(content),
