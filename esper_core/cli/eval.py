@@ -42,6 +42,7 @@ class EvalCommand:
         parser.add_argument("--episodes", default=20, help="episodes to play (default 20)", **_COUNT)
         parser.add_argument("--seed", default=10_000, help="of environments and sampling", **_COUNT)
         parser.add_argument("--deterministic", action="store_true", help="take the likeliest choice, do not sample")
+        parser.add_argument("--best", action="store_true", help="the policy that --eval-every found best, not the last")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
         parser.add_argument(
             "--set",
@@ -77,7 +78,11 @@ class EvalCommand:
 
         directory = find_run(args.run, runs_dir(args))
         env = _with_secrets(_env_config(directory), directory, args.sets)
-        checkpoint = load_checkpoint(directory.checkpoint)
+        if args.best and not directory.best.is_file():
+            raise UsageError(
+                f"{directory.path} has no {directory.best.name}", hint="a run with --eval-every keeps its best policy"
+            )
+        checkpoint = load_checkpoint(directory.best if args.best else directory.checkpoint)
         agent = PPOAgent.of(checkpoint)
         _refuse_non_finite(agent, directory)
         torch.set_num_threads(1)
@@ -94,17 +99,10 @@ class EvalCommand:
         checkpoint: Checkpoint,
         env: EnvConfig,
     ) -> int:
-        import msgspec
-
-        from esper_core.config.environments import load_environment
-        from esper_core.envs.adapter import make_task
+        from esper_core.envs.evaluation import evaluation_task
         from esper_core.ppo.evaluation import evaluate
 
-        # A plugin declares what differs from training, for example whole episodes that all begin together.
-        plugin = load_environment(env.id)
-        kwargs = {**env.kwargs, **(plugin.evaluation if plugin is not None else {})}
-        n_envs = min(env.n_envs, args.episodes)
-        task = make_task(msgspec.structs.replace(env, n_envs=n_envs, kwargs=kwargs), seed=args.seed)
+        task = evaluation_task(env, episodes=args.episodes, seed=args.seed)
         try:
             task.read_as(checkpoint.observation_form)
             _fits(agent, task, checkpoint, env.id)

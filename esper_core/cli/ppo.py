@@ -57,6 +57,7 @@ class PPOCommand:
         run.add_argument("--run-name", metavar="NAME", help="a name for people; the run id holds it")
         run.add_argument("--dir", metavar="DIR", help="folder that holds the runs")
         run.add_argument("--resume", metavar="RUN", help="go on with a run: a new attempt, same weights and update ids")
+        run.add_argument("--eval-every", help="evaluate after every nth update; the best policy is kept", **_COUNT)
         run.add_argument("--keep-going", action="store_true", default=None, help="go on after NaN or Inf")
         run.add_argument(
             "--strict-telemetry", action="store_true", default=None, help="exit with 5 when telemetry was lost"
@@ -77,6 +78,7 @@ class PPOCommand:
             "run.updates": args.updates,
             "run.name": args.run_name,
             "run.dir": args.dir,
+            "run.eval_every": args.eval_every,
             "run.keep_going": args.keep_going,
             "run.strict_telemetry": args.strict_telemetry,
         }

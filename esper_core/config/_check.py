@@ -21,6 +21,8 @@ __all__ = ["Setting", "check_value", "choices_of", "field_type", "flatten", "kno
 _FREE: Final = Any
 OTHER_NAMES: Final = {
     "lr": "ppo.learning_rate",
+    "anneal_lr": "ppo.learning_rate_schedule",
+    "anneal_learning_rate": "ppo.learning_rate_schedule",
     "n_steps": "ppo.rollout_steps",
     "num_steps": "ppo.rollout_steps",
     "n_epochs": "ppo.epochs",
@@ -29,6 +31,8 @@ OTHER_NAMES: Final = {
     "ent_coef": "ppo.entropy_coef",
     "vf_coef": "ppo.value_coef",
     "clip_coef": "ppo.clip_range",
+    "clip_range_vf": "ppo.value_clip_range",
+    "clip_vloss": "ppo.value_clip_range",
     "net_arch": "ppo.hidden",
     "num_envs": "env.n_envs",
     "total_timesteps": "run.steps",
@@ -123,7 +127,7 @@ def unknown_key(path: tuple[str, ...], where: str) -> ConfigError:
     table, key = path[:-1], path[-1]
     node = strip_annotation(field_type(table)) if table else EsperConfig
     known = list(_children(node) or ())
-    guess = nearest(key, known) or _other_name(key, table)
+    guess = _other_name(key, table) or nearest(key, known)
     hint = None
     if not guess:
         elsewhere = known_keys().get(key)

@@ -39,10 +39,14 @@ class PPOTable(TypedDict, total=False):
     epochs: int
     minibatch_size: int
     learning_rate: float
-    anneal_learning_rate: bool
+    learning_rate_schedule: Literal["constant", "linear", "cosine", "kl_adaptive"]
+    desired_kl: float
     gamma: float
     gae_lambda: float
     clip_range: float
+    clip_range_schedule: Literal["constant", "linear", "cosine"]
+    value_clip_range: float
+    value_clip_rule: Literal["larger", "clipped"]
     value_coef: float
     entropy_coef: float
     max_grad_norm: float
@@ -93,6 +97,9 @@ class RunTable(TypedDict, total=False):
     updates: int
     steps: int
     episodes: int
+    eval_every: int
+    eval_episodes: int
+    eval_deterministic: bool
     keep_going: bool
     checkpoint_interval_s: float
     close_timeout_s: float

@@ -29,6 +29,7 @@ from esper_core.config._values import fault_of, shown_value
 from esper_core.config.environments import default_is_absent
 from esper_core.config.keywords import keyword_settings
 from esper_core.config.presets import preset_for, presets_of
+from esper_core.config.retired import todays_ppo
 from esper_core.config.schema import EnvConfig, EsperConfig
 from esper_core.config.variables import stray_variables, variable_path, with_sink_names
 from esper_core.errors import ConfigError, nearest
@@ -55,7 +56,9 @@ NO_PRESET: Final = "none"
 """Name of the preset without values."""
 LIMITS: Final = ("updates", "steps", "episodes")
 _LIMIT_PATHS: Final = frozenset(("run", limit) for limit in LIMITS)
-_RESUMED_KEYS: Final = frozenset({*LIMITS, "name", "seed", "keep_going"})
+_RESUMED_KEYS: Final = frozenset(
+    {*LIMITS, "name", "seed", "keep_going", "eval_every", "eval_episodes", "eval_deterministic"}
+)
 DEFAULT_STEPS: Final = 100_000
 """The limit in environment steps when neither the user nor the preset gives one."""
 
@@ -309,6 +312,8 @@ def _base_settings(base: Mapping[str, Any], label: str, upper: Iterable[Setting]
     limited = any(item.path in _LIMIT_PATHS for item in upper)
     given = {item.path[: depth + 1] for item in upper for depth in range(len(item.path))}
     kept = {key: base[key] for key in ("preset", "ppo", "health", "env", "run") if key in base}
+    if isinstance(kept.get("ppo"), dict):
+        kept["ppo"] = todays_ppo(kept["ppo"])
     items = [
         item
         for item in flatten(kept, origin=label, where=lambda table: f"{label}: [{'.'.join(table)}] ")

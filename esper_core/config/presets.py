@@ -27,7 +27,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
             "epochs": 2,
             "minibatch_size": 32,
             "learning_rate": 2e-3,
-            "anneal_learning_rate": True,
+            "learning_rate_schedule": "linear",
             "gamma": 0.98,
             "gae_lambda": 0.8,
             "entropy_coef": 0.0,

@@ -41,10 +41,35 @@ class PPOConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     epochs: Annotated[int, _doc("passes over the rollout per update", ge=1, most=10_000)] = 4
     minibatch_size: Annotated[int, _doc("environment steps per optimizer step", ge=1)] = 256
     learning_rate: Annotated[float, _doc("Adam's learning rate", gt=0, most=MOST)] = 3e-4
-    anneal_learning_rate: Annotated[bool, _doc("decay the learning rate linearly to 0 over the planned run")] = False
+    learning_rate_schedule: Annotated[
+        Literal["constant", "linear", "cosine", "kl_adaptive"],
+        _doc(
+            "linear or cosine to 0 over the planned run (its nearest limit); kl_adaptive: after each update divided by"
+            " 1.5 above twice desired_kl and multiplied by it below half, within 1e-5 and 1e-2"
+        ),
+    ] = "constant"
+    desired_kl: Annotated[
+        float,
+        _doc("nats; what kl_adaptive steers the KL of stop_on to; 0 takes target_kl", ge=0, most=MOST),
+    ] = 0.0
     gamma: Annotated[float, _doc("discount factor", ge=0, le=1)] = 0.99
     gae_lambda: Annotated[float, _doc("GAE's lambda", ge=0, le=1)] = 0.95
     clip_range: Annotated[float, _doc("clip range of the joint probability ratio", gt=0, most=MOST)] = 0.2
+    clip_range_schedule: Annotated[
+        Literal["constant", "linear", "cosine"], _doc("linear or cosine to 0 over the planned run (its nearest limit)")
+    ] = "constant"
+    value_clip_range: Annotated[
+        float,
+        _doc(
+            "how far a value estimate counts as moved from the old one, in units of the return; 0 clips nothing",
+            ge=0,
+            most=MOST,
+        ),
+    ] = 0.0
+    value_clip_rule: Annotated[
+        Literal["larger", "clipped"],
+        _doc("larger: of the error and the clipped one (PPO2, CleanRL, rsl_rl); clipped: that one alone (SB3)"),
+    ] = "larger"
     value_coef: Annotated[
         float, _doc("weight of the value loss, 0.5 * squared error per step: 1.0 is SB3's vf_coef 0.5", ge=0, most=MOST)
     ] = 0.5
@@ -187,6 +212,11 @@ class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     updates: Annotated[int, _doc("PPO updates to train for", ge=0)] = 0
     steps: Annotated[int, _doc("environment steps to train for", ge=0)] = 0
     episodes: Annotated[int, _doc("finished episodes to train for, over all environments", ge=0)] = 0
+    eval_every: Annotated[
+        int, _doc("evaluate the policy after every nth update, in environments of its own; 0 never", ge=0)
+    ] = 0
+    eval_episodes: Annotated[int, _doc("episodes of one evaluation, the same ones each time", ge=1)] = 10
+    eval_deterministic: Annotated[bool, _doc("evaluate the greedy policy; false samples, as in training")] = True
     keep_going: Annotated[bool, _doc("go on after NaN or Inf instead of stopping")] = False
     checkpoint_interval_s: Annotated[float, _doc("least seconds between two checkpoints", ge=0)] = 10.0
     close_timeout_s: Annotated[float, _doc("seconds all sinks together have to close", gt=0, most=86_400)] = 3.0

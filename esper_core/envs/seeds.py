@@ -6,9 +6,14 @@ keeps it in a C ``int``.
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
-__all__ = ["environment_seeds", "episode_seed"]
+__all__ = ["environment_seeds", "episode_seed", "evaluation_seed"]
+
+_EVALUATION: Final = 0x6576616C
+"""Tells the seeds of evaluations from those of training: "eval" in ASCII."""
 
 
 def environment_seeds(seed: int, n_envs: int) -> list[int]:
@@ -29,6 +34,15 @@ def episode_seed(base: int, episode: int) -> int:
         episode: counted from 0 in that environment.
     """
     return _word(np.random.SeedSequence(base, spawn_key=(episode,)))
+
+
+def evaluation_seed(seed: int) -> int:
+    """The seed of a run's evaluations while it trains: no environment of theirs has a seed of the training's.
+
+    Args:
+        seed: of the run.
+    """
+    return _word(np.random.SeedSequence([seed, _EVALUATION]))
 
 
 def _word(sequence: np.random.SeedSequence) -> int:

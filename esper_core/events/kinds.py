@@ -71,6 +71,7 @@ _ROWS: Final = (
         namespace="esper.policy",
         priority=Priority.CHANGE,
     ),
+    EventSpec(payload=run.PolicyEvaluated, span="esper.eval", namespace="esper.eval", priority=Priority.CHANGE),
     EventSpec(
         payload=run.SinkStatusChanged, span="esper.sink.status", namespace="esper.sink", priority=Priority.STATUS
     ),

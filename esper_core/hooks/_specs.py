@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from esper_core.events import (
         EpisodeFinished,
+        PolicyEvaluated,
         PolicyHealthChanged,
         PPOUpdatePayload,
         RunFinished,
@@ -70,6 +71,13 @@ class SinkHooks:
     @hookspec
     def esper_policy_health_changed(self, event: TelemetryEvent[PolicyHealthChanged]) -> None:
         """The policy's level changed. Emitted after the update that changed it."""
+
+    @hookspec
+    def esper_policy_evaluated(self, event: TelemetryEvent[PolicyEvaluated]) -> None:
+        """The policy was evaluated (``run.eval_every``). Emitted after the update whose policy played.
+
+        .. versionadded:: 0.1.0
+        """
 
     @hookspec
     def esper_sink_status_changed(self, event: TelemetryEvent[SinkStatusChanged]) -> None:

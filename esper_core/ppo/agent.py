@@ -26,6 +26,7 @@ from esper_core.ppo.policy import MultiHeadPolicy
 from esper_core.ppo.preprocessing import ObservationForm, Preprocessing
 from esper_core.ppo.reducer import Identity, Reducer
 from esper_core.ppo.sampling import Noise, condition, noise
+from esper_core.ppo.schedules import adapted_rate, refuse_impossible, share_left
 from esper_core.ppo.surrogate import ppo_loss
 from esper_core.ppo.threads import torch_threads
 from esper_core.ppo.trunk_choice import chosen, trunk_of
@@ -141,6 +142,7 @@ class PPOAgent:
         self.obs_shape = tuple(obs_shape)
         self.observation_form = form if form is not None else ObservationForm.numbers(self.obs_shape)
         self.config = chosen(config if config is not None else PPOConfig(), self.observation_form)
+        refuse_impossible(self.config)
         self.seed = seed
         self.emitter = emitter if emitter is not None else TelemetryEmitter()
         self.conditioning_head = conditioning_head
@@ -169,6 +171,8 @@ class PPOAgent:
         self.reward_normaliser = RewardNormaliser(self.config.gamma) if self.config.normalise_rewards else None
         self._parameters = self.policy.learned()
         self.optimizer = FlatAdam(self._parameters, self.config.learning_rate)
+        self.clip_range = self.config.clip_range
+        """In force: ``ppo.clip_range``, or what its schedule leaves of it."""
         self.updates = 0
         """Updates begun; also the id of the last one."""
         self.last: PPOUpdatePayload | None = None
@@ -266,14 +270,18 @@ class PPOAgent:
         *,
         conditional_mask: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
+        generator: torch.Generator | None = None,
     ) -> NDArray[np.int64] | NDArray[np.float64]:
-        """What every head decides, as a task takes it: (n, heads), on its rows (n, inputs); masks as in :meth:`act`."""
+        """What every head decides, as a task takes it: (n, heads), on its rows (n, inputs); masks as in :meth:`act`.
+
+        Samples are drawn from ``generator``, or from the agent's own.
+        """
         legal = None if mask is None else torch.as_tensor(np.asarray(mask, dtype=bool).reshape(len(rows), -1))
         conditional = None
         if conditional_mask is not None:
             given = np.asarray(conditional_mask, dtype=bool)
             conditional = torch.as_tensor(given.reshape(len(rows), -1, self.layout.total))
-        drawn = None if deterministic else self.noise(1, len(rows))[0]
+        drawn = None if deterministic else self.noise(1, len(rows), generator)[0]
         return self.bounded(self.decide(self.seen(torch.as_tensor(rows)), legal, conditional, drawn).actions)
 
     def seen(self, rows: Tensor) -> Tensor:
@@ -284,9 +292,9 @@ class PPOAgent:
         """Sampled actions (n, heads), on the CPU, as the environment takes them: clipped or squashed to its bounds."""
         return self.layout.bounded(actions, squash=self.config.squash)
 
-    def noise(self, steps: int, n_envs: int) -> Noise:
-        """What the actions of n environments are drawn with, for many steps at once."""
-        return noise(self.layout, steps, n_envs, self.sampling_generator)
+    def noise(self, steps: int, n_envs: int, generator: torch.Generator | None = None) -> Noise:
+        """What the actions of n environments are drawn with, for many steps at once; by default the agent's own."""
+        return noise(self.layout, steps, n_envs, self.sampling_generator if generator is None else generator)
 
     @torch.no_grad()
     def decide(
@@ -332,11 +340,22 @@ class PPOAgent:
 
     # --- learning -----------------------------------------------------------------------------
 
-    def anneal(self, fraction_done: float) -> None:
-        """Set the learning rate for the share (0..1) of the planned run that is done."""
-        remaining = max(0.0, 1.0 - fraction_done) if self.config.anneal_learning_rate else 1.0
+    @property
+    def learning_rate(self) -> float:
+        """In force; :meth:`anneal` and, with ``kl_adaptive``, every update move it."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * remaining
+            group["lr"] = rate
+
+    def anneal(self, fraction_done: float) -> None:
+        """Set learning rate and clip range for the share (0..1) of the planned run that is done."""
+        config = self.config
+        if config.learning_rate_schedule != "kl_adaptive":
+            self.learning_rate = config.learning_rate * share_left(config.learning_rate_schedule, fraction_done)
+        self.clip_range = config.clip_range * share_left(config.clip_range_schedule, fraction_done)
 
     @torch.enable_grad()  # whatever an environment has set for the whole thread
     def update(self, rollout: Rollout, *, should_stop: Callable[[], bool] | None = None) -> dict[str, float]:
@@ -387,7 +406,7 @@ class PPOAgent:
             stop_on=config.stop_on,
             stop_rule=config.stop_rule,
             kl_estimator=config.kl_estimator,
-            clip_range=config.clip_range,
+            clip_range=self.clip_range,
             device=str(self.device),
         )
         return UpdateRecorder.begin(
@@ -427,8 +446,10 @@ class PPOAgent:
         samples: int,
         episodes: EpisodeSummary,
     ) -> dict[str, float]:
-        recorder.measured({"learning_rate": float(self.optimizer.param_groups[0]["lr"])})
+        recorder.measured({"learning_rate": self.learning_rate})
         self.last = recorder.finish(final, env_steps=env_steps, rollout_steps=samples, episodes=episodes)
+        if self.config.learning_rate_schedule == "kl_adaptive":
+            self.learning_rate = adapted_rate(self.learning_rate, self.last, self.config)
         return metrics_of(self.last)
 
     def _fault(self, batch: Batch) -> tuple[str, int] | None:
@@ -459,7 +480,7 @@ class PPOAgent:
             recorder.begin_epoch()
             shuffled = batch.shuffled(self.order_generator)
             parts = self._minibatches(len(batch))
-            for minibatch in minibatches(shuffled, parts, clip_range=config.clip_range, reducer=reducer):
+            for minibatch in minibatches(shuffled, parts, clip_range=self.clip_range, reducer=reducer):
                 asked = should_stop is not None and should_stop()
                 optimizer.zero_grad()
                 loss = ppo_loss(self.policy, minibatch, config)
@@ -470,7 +491,7 @@ class PPOAgent:
                     minibatch,
                     optimizer.grad_norm(),
                     interrupted=asked,
-                    clip_range=config.clip_range,
+                    clip_range=self.clip_range,
                     reducer=reducer,
                 )
                 recorder.saw(seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
@@ -9,6 +10,7 @@ import msgspec
 import torch
 from torch import nn
 
+from esper_core.config.retired import todays_ppo
 from esper_core.config.schema import PPOConfig
 from esper_core.errors import ConfigError, EsperError
 from esper_core.ppo._plausible import refuse_implausible
@@ -63,6 +65,7 @@ class Checkpoint:
         environment: the environment's id; empty in files that were written without it.
         spaces: its observation and action space as text; None as above.
         wrappers: ``[env] wrappers``; None as above.
+        evaluated: mean return of the evaluation that made this the best policy; None in any other file.
         places: where each environment was, see :class:`~esper_core.ppo.boundary.ResumableTask`; empty when they begin
             fresh episodes.
         running: return and length so far of each environment's episode; None with empty ``places``.
@@ -84,6 +87,7 @@ class Checkpoint:
     environment: str = ""
     spaces: tuple[str, str] | None = None
     wrappers: tuple[str, ...] | None = None
+    evaluated: float | None = None
     places: tuple[dict[str, Any], ...] = ()
     running: list[list[float]] | None = None
     action_form: ActionForm | None = None
@@ -107,6 +111,7 @@ class Checkpointed(Protocol):
     normaliser: ObservationNormaliser | None
     reward_normaliser: RewardNormaliser | None
     seed: int
+    learning_rate: float
     sampling_generator: torch.Generator
     order_generator: torch.Generator
     updates: int
@@ -136,6 +141,7 @@ def checkpoint_content(
     environment: str = "",
     spaces: tuple[str, str] | None = None,
     wrappers: Sequence[str] | None = None,
+    evaluated: float | None = None,
 ) -> dict[str, Any]:
     """What a checkpoint holds of this moment: plain values, and the agent's own tensors (copy what must stay).
 
@@ -149,6 +155,7 @@ def checkpoint_content(
         environment: the environment's id.
         spaces: its observation and action space as text.
         wrappers: ``[env] wrappers``.
+        evaluated: mean return of this policy's evaluation.
     """
     return {
         "format": FORMAT,
@@ -167,11 +174,13 @@ def checkpoint_content(
         "environment": environment,
         "spaces": None if spaces is None else list(spaces),
         "wrappers": None if wrappers is None else list(wrappers),
+        "evaluated": evaluated,
         "state": {
             "policy": agent.policy.state_dict(),
             "optimizer": agent.optimizer.state_dict(),
             "sampling": agent.sampling_generator.get_state(),
             "order": agent.order_generator.get_state(),
+            "learning_rate": agent.learning_rate,
             "observations": None if agent.normaliser is None else agent.normaliser.moments.state(),
             "rewards": None if agent.reward_normaliser is None else agent.reward_normaliser.state(),
         },
@@ -258,7 +267,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         refuse_implausible(content)
         form = msgspec.convert(content.get("observation_form"), ObservationForm | None)
-        config = msgspec.convert(content["config"], PPOConfig)
+        config = msgspec.convert(todays_ppo(content["config"]), PPOConfig)
         if form is None:  # of 0.1, which knew no other network
             config = msgspec.structs.replace(config, policy="mlp")
         return Checkpoint(
@@ -276,6 +285,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             environment=content.get("environment", ""),
             spaces=_pair(content.get("spaces")),
             wrappers=msgspec.convert(content.get("wrappers"), tuple[str, ...] | None),
+            evaluated=msgspec.convert(content.get("evaluated"), float | None),
             places=tuple({key: place[key] for key in _PLACE} for place in content.get("places", ())),
             running=content.get("running"),
             action_form=_form(content),
@@ -335,13 +345,20 @@ def restore(agent: Checkpointed, checkpoint: Checkpoint) -> None:
             agent.normaliser.restore(state["observations"])
         if agent.reward_normaliser is not None:
             agent.reward_normaliser.restore(state["rewards"])
+        # The file's rate is that of its own run, and this agent's configuration decides, but where both adapt it.
+        adapts = {agent.config.learning_rate_schedule, checkpoint.config.learning_rate_schedule} == {"kl_adaptive"}
+        agent.learning_rate = _rate(state["learning_rate"]) if adapts else agent.config.learning_rate
     except (KeyError, IndexError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ConfigError(f"the checkpoint does not fit this agent: {first}") from error
-    # The file's rate and flags are those of its own run; this agent's configuration decides.
-    for group in agent.optimizer.param_groups:
-        group["lr"] = agent.config.learning_rate
     agent.updates = checkpoint.update_id
+
+
+def _rate(value: object) -> float:
+    """A learning rate as a file holds it."""
+    if type(value) is not float or not 0.0 < value < math.inf:
+        raise ValueError(f"its learning rate is {value!r}")
+    return value
 
 
 def _form(content: dict[str, Any]) -> ActionForm | None:

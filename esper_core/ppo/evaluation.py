@@ -11,6 +11,10 @@ import numpy as np
 from esper_core.ppo.episodes import EpisodeTracker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
     from esper_core.events import EpisodeFinished
     from esper_core.ppo.agent import PPOAgent
     from esper_core.ppo.task import Task
@@ -41,15 +45,26 @@ class Evaluated:
         return statistics.pstdev(self.returns)
 
 
-def evaluate(agent: PPOAgent, task: Task, *, episodes: int, seed: int, deterministic: bool = False) -> Evaluated:
+def evaluate(
+    agent: PPOAgent,
+    task: Task,
+    *,
+    episodes: int,
+    seed: int,
+    deterministic: bool = False,
+    generator: torch.Generator | None = None,
+    on_step: Callable[[], object] | None = None,
+) -> Evaluated:
     """Play whole episodes, the same number in every environment (to one): short ones are not preferred.
 
     Args:
-        agent: acts; its sampling generator moves on unless ``deterministic``.
+        agent: acts.
         task: of the agent's shape.
         episodes: at least 1.
         seed: of the environments, see :meth:`Task.reset`.
         deterministic: the likeliest choice, or the mean, instead of a sample.
+        generator: samples are drawn from it; None draws from the agent's own.
+        on_step: called after each step of all environments; what it raises ends the evaluation.
     """
     share, more = divmod(episodes, task.n_envs)
     wanted = np.array([share + (index < more) for index in range(task.n_envs)])
@@ -63,6 +78,7 @@ def evaluate(agent: PPOAgent, task: Task, *, episodes: int, seed: int, determini
             observation.action_mask,
             conditional_mask=observation.conditional_mask,
             deterministic=deterministic,
+            generator=generator,
         )
         result = task.step(actions)
         for episode in tracker.step(result.reward, result.terminated, result.truncated, env_steps=0):
@@ -70,4 +86,6 @@ def evaluate(agent: PPOAgent, task: Task, *, episodes: int, seed: int, determini
                 kept.append(episode)
             played[episode.env_index] += 1
         observation = result.observation
+        if on_step is not None:
+            on_step()
     return Evaluated(tuple(item.episode_return for item in kept), tuple(item.length for item in kept))

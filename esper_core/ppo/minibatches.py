@@ -30,6 +30,7 @@ class Minibatch(NamedTuple):
         ratio_least: float32 (B,), below which the surrogate is flat in the joint ratio; -inf where nowhere.
         ratio_most: float32 (B,), above which it is; inf likewise.
         returns: float32 (B,).
+        values: float32 (B,), the old value estimates.
         decisions: active ones of each head, over all ranks.
         steps: unforced ones, over all ranks.
         samples: over all ranks.
@@ -44,6 +45,7 @@ class Minibatch(NamedTuple):
     ratio_least: Tensor
     ratio_most: Tensor
     returns: Tensor
+    values: Tensor
     decisions: tuple[float, ...]
     steps: float
     samples: float
@@ -65,7 +67,7 @@ def minibatches(batch: Batch, parts: int, *, clip_range: float, reducer: Reducer
     least = torch.full_like(batch.advantages, -math.inf).where(gains, 1.0 - clip_range)
     most = torch.full_like(batch.advantages, math.inf).where(~gains, 1.0 + clip_range)
     legal = [None] * parts if batch.legal is None else batch.legal.split_with_sizes(sizes)
-    for observations, actions, log_prob, mask, active, advantages, lower, upper, returns, counts in zip(
+    for observations, actions, log_prob, mask, active, advantages, lower, upper, returns, values, counts in zip(
         batch.observations.split_with_sizes(sizes),
         batch.actions.split_with_sizes(sizes),
         batch.log_prob.split_with_sizes(sizes),
@@ -75,6 +77,7 @@ def minibatches(batch: Batch, parts: int, *, clip_range: float, reducer: Reducer
         least.split_with_sizes(sizes),
         most.split_with_sizes(sizes),
         batch.returns.split_with_sizes(sizes),
+        batch.values.split_with_sizes(sizes),
         _denominators(batch, size, longer, parts, reducer),
         strict=True,
     ):
@@ -89,6 +92,7 @@ def minibatches(batch: Batch, parts: int, *, clip_range: float, reducer: Reducer
             lower,
             upper,
             returns,
+            values,
             tuple(decisions),
             steps,
             samples,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from esper_core.ppo.minibatches import Minibatch
     from esper_core.ppo.policy import MultiHeadPolicy
 
-__all__ = ["Loss", "ppo_loss"]
+__all__ = ["Loss", "ppo_loss", "squared_errors"]
 
 
 class Loss(NamedTuple):
@@ -21,7 +21,7 @@ class Loss(NamedTuple):
     Attributes:
         total: float32 (), what is minimised.
         surrogate: float32 (), the clipped surrogate's sum over steps.
-        squared_error: float32 (), of the values, summed over samples.
+        squared_error: float32 (), of the values, summed over samples; see :func:`squared_errors`.
         log_ratio: float32 (B, heads), nats, 0 where a head did not decide.
         joint: float32 (B,), their sums.
     """
@@ -45,10 +45,32 @@ def ppo_loss(policy: MultiHeadPolicy, minibatch: Minibatch, config: PPOConfig) -
     # min(r A, clip(r, 1 - e, 1 + e) A): the ratio is bounded on the side to which its advantage drives it.
     bounded = joint.exp().clamp(minibatch.ratio_least, minibatch.ratio_most)
     surrogate = torch.dot(bounded, minibatch.advantages)
-    squared_error = nn.functional.mse_loss(values, minibatch.returns, reduction="sum")
+    squared_error = squared_errors(values, minibatch, config)
     # -E[surrogate] + c_v E[(V - R)^2] / 2 - c_e E[entropy], with each sum scaled once.
     total = (squared_error * (0.5 * config.value_coef / minibatch.samples)).sub(surrogate, alpha=1.0 / steps)
     if config.entropy_coef:
         entropy = torch.where(minibatch.active, heads.entropy(distribution), 0.0).sum()
         total = total.sub(entropy, alpha=config.entropy_coef / steps)
     return Loss(total, surrogate, squared_error, log_ratio, joint)
+
+
+def squared_errors(values: Tensor, minibatch: Minibatch, config: PPOConfig) -> Tensor:
+    """Sum of the squared errors of value estimates, float32 ().
+
+    With ``ppo.value_clip_range`` an estimate counts as no further from the old one than that. The rule ``larger`` takes
+    the larger of both errors (PPO2 of OpenAI's baselines, CleanRL, rsl_rl), ``clipped`` the clipped one alone
+    (Stable-Baselines3).
+
+    Args:
+        values: float32 (B,), with gradient.
+        minibatch: holds the old estimates and the returns.
+        config: the ``[ppo]`` table.
+    """
+    reach = config.value_clip_range
+    if not reach:
+        return nn.functional.mse_loss(values, minibatch.returns, reduction="sum")
+    held = minibatch.values + (values - minibatch.values).clamp(-reach, reach)
+    clipped = (held - minibatch.returns).square()
+    if config.value_clip_rule == "clipped":
+        return clipped.sum()
+    return torch.maximum((values - minibatch.returns).square(), clipped).sum()

@@ -18,10 +18,18 @@ from esper_core.health import RunState
 from esper_core.installed import CORE, versions_of
 from esper_core.kl import stop_threshold
 from esper_core.ppo.boundary import Boundary, go_back
-from esper_core.ppo.checkpoint import check_environment, checkpoint_content, restore, write_checkpoint
+from esper_core.ppo.checkpoint import (
+    check_environment,
+    checkpoint_content,
+    load_checkpoint,
+    restore,
+    write_checkpoint,
+)
 from esper_core.ppo.collector import Collector
 from esper_core.ppo.episodes import EpisodeTracker
 from esper_core.ppo.rollout import Rollout
+from esper_core.ppo.schedules import refuse_impossible
+from esper_core.runs.layout import BEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +38,7 @@ if TYPE_CHECKING:
     from esper_core.emitter import TelemetryEmitter
     from esper_core.ppo.agent import PPOAgent
     from esper_core.ppo.checkpoint import Checkpoint
+    from esper_core.ppo.evaluator import Evaluator
     from esper_core.ppo.task import StepResult, Task
     from esper_core.runs.folder import Folder
 
@@ -108,6 +117,26 @@ class Checkpointer:
         else:
             self._pending = self._failing = False
 
+    @property
+    def best_path(self) -> Path:
+        """Where the best policy is kept."""
+        return self.path.with_name(BEST)
+
+    def keep_best(self, content: dict[str, Any]) -> None:
+        """Keep the best policy so far; when that fails, training goes on and the failure is told."""
+        try:
+            write_checkpoint(self.best_path, content, folder=self.folder)
+        except EsperError as error:
+            self._failed(f"training goes on and the best policy was not kept: {error.message}")
+
+    def best_so_far(self) -> tuple[float, int] | None:
+        """Mean return and update id of the best policy that was kept; None when there is none that can be read."""
+        try:
+            kept = load_checkpoint(self.best_path)
+        except EsperError:
+            return None
+        return None if kept.evaluated is None else (kept.evaluated, kept.update_id)
+
     def _failed(self, line: str) -> None:
         first, self._failing = not self._failing, True
         if first:
@@ -139,6 +168,8 @@ class Trainer:
             ``signal`` attribute, when it has one, is passed on in the result.
         on_progress: called with ``updates=`` and ``env_steps=`` after every step of all environments.
         checkpointer: where checkpoints go; None writes none.
+        evaluator: plays every ``run.eval_every`` updates; None never. The best policy is kept in ``best.pt``, beside
+            the checkpoint.
         resume: continue from here: weights, optimizer, generators, counts. Episodes begin anew, unless the task's
             environments can be brought back (``env.seed_episodes``): then nothing differs from a run in one go.
         resumed_from: the attempt that wrote it, for the record.
@@ -155,6 +186,7 @@ class Trainer:
         should_stop: Callable[[], bool] = _never,
         on_progress: Callable[..., None] = _ignore,
         checkpointer: Checkpointer | None = None,
+        evaluator: Evaluator | None = None,
         resume: Checkpoint | None = None,
         resumed_from: int | None = None,
         run_name: str = "",
@@ -162,12 +194,16 @@ class Trainer:
         self.agent = agent
         self.task = task
         self.config = config if config is not None else EsperConfig()
+        refuse_impossible(agent.config, self.config.run)
         if emitter is not None:
             agent.emitter = emitter
         self.emitter = agent.emitter
         self._should_stop = should_stop
         self._on_progress = on_progress
         self._checkpointer = checkpointer
+        self._evaluator = evaluator
+        if evaluator is not None and resume is not None and checkpointer is not None:
+            evaluator.best = checkpointer.best_so_far()
         self._resumed_from = resumed_from
         self._run_name = run_name
         self._digest = config_digest(self.config)
@@ -262,11 +298,31 @@ class Trainer:
             return self._result(RunState.FAILED, f"NaN or Inf in update {payload.update_id}: {what}")
         if not payload.non_finite:
             self._good_update = payload.update_id
-        if payload.outcome != "interrupted":
+        left = not payload.non_finite and not self._evaluate()
+        stopped_before_its_first_step = payload.outcome == "skipped" and not payload.non_finite
+        if payload.outcome != "interrupted" and not stopped_before_its_first_step and not left:
             self._boundary.reached()
         if not payload.non_finite and self._checkpointer is not None:
             self._checkpointer.completed(self._save)
-        return self._stopped() if self._should_stop() else None
+        return self._stopped() if left or self._should_stop() else None
+
+    def _evaluate(self) -> bool:
+        """Evaluate the policy when it is time, and keep it when it is the best; False when the run is to stop."""
+        evaluator, agent = self._evaluator, self.agent
+        if evaluator is None or not evaluator.due(agent.updates) or self._should_stop() or not agent.finite:
+            return True  # whoever asked to stop is heard below
+        found = evaluator.play(
+            agent,
+            env_steps=self._env_steps,
+            should_stop=self._should_stop,
+            on_step=lambda: self._on_progress(updates=agent.updates, env_steps=self._env_steps),
+        )
+        if found is None:
+            return False
+        self.emitter.emit(found)
+        if found.better and self._checkpointer is not None:
+            self._checkpointer.keep_best(self._content() | {"evaluated": found.return_mean})
+        return True
 
     def _on_step(self, result: StepResult) -> None:
         self._env_steps += self.task.n_envs

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from esper_core.events import (
     EpisodeFinished,
+    PolicyEvaluated,
     PolicyHealthChanged,
     PPOUpdatePayload,
     RunFinished,
@@ -94,11 +95,7 @@ class SanctumAggregator:
     def _dispatch(self, event: TelemetryEvent[Payload]) -> None:
         if event.marked:
             return
-        if not self.run_id:
-            self.run_id = event.run_id
-        if event.run_id != self.run_id:
-            msg = f"an event of run {event.run_id}"
-            raise ValueError(msg)
+        self._check_run(event.run_id)
         self._last_event_ns = max(event.time_ns, self._last_event_ns or 0)
         payload: object = event.payload  # of this version or, from a newer emitter, of none we know
         match payload:
@@ -110,6 +107,8 @@ class SanctumAggregator:
                 self._handle_run_started(event, payload)
             case PolicyHealthChanged():
                 self._log(eventlog.health_changed(payload, event.time_ns, self._tamiyo.limits))
+            case PolicyEvaluated():
+                self._log(eventlog.policy_evaluated(payload, event.time_ns))
             case SinkStatusChanged():
                 self._handle_sink_status(event, payload)
             case RunFinished():
@@ -117,6 +116,13 @@ class SanctumAggregator:
             case _:
                 msg = f"an unknown payload {type(payload).__name__}"
                 raise TypeError(msg)
+
+    def _check_run(self, run_id: str) -> None:
+        """The first event says which run this is; raise for one of another."""
+        self.run_id = self.run_id or run_id
+        if run_id != self.run_id:
+            msg = f"an event of run {run_id}"
+            raise ValueError(msg)
 
     def _handle_ppo_update(self, event: TelemetryEvent[PPOUpdatePayload]) -> None:
         """Append, insert or ignore one update; see the rule in :class:`TamiyoState`."""

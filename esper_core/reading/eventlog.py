@@ -9,10 +9,25 @@ from esper_core.reading import sentences
 from esper_core.reading.snapshot import EventEntry, EventTone
 
 if TYPE_CHECKING:
-    from esper_core.events import PolicyHealthChanged, PPOUpdatePayload, RunFinished, RunStarted, SinkStatusChanged
+    from esper_core.events import (
+        PolicyEvaluated,
+        PolicyHealthChanged,
+        PPOUpdatePayload,
+        RunFinished,
+        RunStarted,
+        SinkStatusChanged,
+    )
     from esper_core.health import KLLimits
 
-__all__ = ["bad_event", "health_changed", "ppo_update", "run_finished", "run_started", "sink_status"]
+__all__ = [
+    "bad_event",
+    "health_changed",
+    "policy_evaluated",
+    "ppo_update",
+    "run_finished",
+    "run_started",
+    "sink_status",
+]
 
 _TONES: Final[dict[HealthLevel, EventTone]] = {
     HealthLevel.UNKNOWN: "info",
@@ -40,6 +55,13 @@ def health_changed(payload: PolicyHealthChanged, time_ns: int, limits: KLLimits)
     tone: EventTone = _TONES[payload.current] if worse else "good"
     text = sentences.health_changed(payload, limits=limits)
     return EventEntry(time_ns=time_ns, tone=tone, source="policy", update_id=payload.update_id, text=text)
+
+
+def policy_evaluated(payload: PolicyEvaluated, time_ns: int) -> EventEntry:
+    """The policy played without learning."""
+    tone: EventTone = "good" if payload.better else "info"
+    text = sentences.policy_evaluated(payload)
+    return EventEntry(time_ns=time_ns, tone=tone, source="eval", update_id=payload.update_id, text=text)
 
 
 def run_started(payload: RunStarted, attempt: int, time_ns: int) -> EventEntry:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from esper_core.events import PolicyHealthChanged, RunFinished, RunStarted, SinkStatusChanged
+from esper_core.events import PolicyEvaluated, PolicyHealthChanged, RunFinished, RunStarted, SinkStatusChanged
 from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel, KLLimits, format_kl
 from esper_core.reading.numbers import count, percent, plain
 
@@ -149,6 +149,18 @@ def health_changed(payload: PolicyHealthChanged, *, alone: bool = False, limits:
     return f"{'policy ' if alone else ''}{text} at {limits.name} {format_kl(kl, limits=limits)}{head}"
 
 
+def policy_evaluated(payload: PolicyEvaluated, *, alone: bool = False) -> str:
+    """The policy played without learning: how well, and how that compares with the best."""
+    spread = f" ± {plain(payload.return_std, 1)}" if payload.return_std is not None else ""
+    how = "greedy" if payload.deterministic else "sampled"
+    text = f"return {plain(payload.return_mean, 1)}{spread} over {count(payload.episodes)} {how} episodes"
+    if payload.better:
+        text += ", the best so far"
+    elif payload.best_update_id is not None:
+        text += f"; best {plain(payload.best_return_mean, 1)} after update {payload.best_update_id}"
+    return f"evaluation after update {payload.update_id}: {text}" if alone else text
+
+
 def run_started(payload: RunStarted, attempt: int, *, run: str = "") -> str:
     """A run or another attempt began; ``run`` makes it stand alone."""
     text = f"started on {payload.environment}, seed {payload.seed}"
@@ -192,6 +204,8 @@ def sentence(event: TelemetryEvent[Payload], limits: KLLimits = DEFAULT_KL_LIMIT
             return run_started(payload, event.attempt, run=event.run_id)
         case PolicyHealthChanged():
             return health_changed(payload, alone=True, limits=limits)
+        case PolicyEvaluated():
+            return policy_evaluated(payload, alone=True)
         case SinkStatusChanged() if payload.state not in {"ok", "closed"}:
             return sink_status(payload, alone=True)
         case RunFinished():

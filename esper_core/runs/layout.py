@@ -17,6 +17,7 @@ from esper_core.runs.files import read_bytes
 
 __all__ = [
     "A_RUN",
+    "BEST",
     "JOURNAL_FOLDER",
     "REST_SUFFIX",
     "JournalFile",
@@ -34,6 +35,8 @@ __all__ = [
 A_RUN: Final = 'a run, its path, its id, a part of its id, or "latest"'
 """What names a run in Python, as errors say it."""
 
+BEST: Final = "best.pt"
+"""The checkpoint of the policy that was evaluated best, in a run's directory."""
 JOURNAL_FOLDER: Final = "telemetry"
 JOURNAL_SUFFIX: Final = ".otlp.jsonl"
 REST_SUFFIX: Final = ".gz"
@@ -93,6 +96,11 @@ class RunDir:
     def checkpoint(self) -> Path:
         """``checkpoint.pt``: weights, optimizer, generators, ids."""
         return self.path / "checkpoint.pt"
+
+    @property
+    def best(self) -> Path:
+        """``best.pt``: the checkpoint of the policy that was evaluated best (``run.eval_every``)."""
+        return self.path / BEST
 
     @property
     def log_path(self) -> Path:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from esper_core.host.session import SessionReport
     from esper_core.ppo.agent import PPOAgent
     from esper_core.ppo.checkpoint import Checkpoint
+    from esper_core.ppo.evaluator import Evaluator
     from esper_core.ppo.task import Task
     from esper_core.ppo.trainer import TrainResult
     from esper_core.reading.run import Run
@@ -56,6 +57,7 @@ class Attempt:
     selection: Selection
     task: Task
     agent: PPOAgent
+    evaluator: Evaluator | None
     checkpoint: Checkpoint | None
     resumed: Run | None
     held: HeldRun | None
@@ -179,6 +181,7 @@ class Attempt:
             checkpointer=Checkpointer(
                 held.run.checkpoint, settings.checkpoint_interval_s, folder=held.folder, on_failure=self.on_notice
             ),
+            evaluator=self.evaluator,
             resume=self.checkpoint,
             resumed_from=session.attempt - 1 if self.resumed is not None else None,
             run_name=settings.name,

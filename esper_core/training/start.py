@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from esper_core.host.load.selection import Selection
     from esper_core.ppo.agent import PPOAgent
     from esper_core.ppo.checkpoint import Checkpoint
+    from esper_core.ppo.evaluator import Evaluator
     from esper_core.ppo.task import Task
     from esper_core.training.outcome import Outcome, Started
 
@@ -80,8 +81,10 @@ def train_attempt(
         handled = stack.enter_context(contextlib.ExitStack())
         handled.enter_context(install_signals(stop, exit_on_second=exit_on_second_interrupt))
         task, agent, checkpoint = _assemble(resolved, resumed, on_notice)
+        own, evaluator = _evaluator(resolved, task, checkpoint, on_notice)
         if stop.signal is not None:  # there is no run yet that could end in order
-            _close(task, on_notice, _CLOSE_LEAST_S)
+            for open_task in (task, own):
+                _close(open_task, on_notice, _CLOSE_LEAST_S)
             handled.close()
             signal.raise_signal(stop.signal)
         from esper_core.training.attempt import Attempt  # noqa: PLC0415  # needs torch
@@ -91,6 +94,7 @@ def train_attempt(
             selection=selection,
             task=task,
             agent=agent,
+            evaluator=evaluator,
             checkpoint=checkpoint,
             resumed=resumed,
             held=held,
@@ -103,7 +107,8 @@ def train_attempt(
             with forks.Place(f"environment {task.name}"):
                 return attempt.run()
         finally:
-            _close(task, on_notice, max(resolved.config.run.close_timeout_s, _CLOSE_LEAST_S))
+            for open_task in (task, own):
+                _close(open_task, on_notice, max(resolved.config.run.close_timeout_s, _CLOSE_LEAST_S))
 
 
 def _hold(resumed: Run, base: Path, on_notice: Callable[[str], None]) -> HeldRun:
@@ -117,8 +122,32 @@ def _hold(resumed: Run, base: Path, on_notice: Callable[[str], None]) -> HeldRun
     return held
 
 
-def _close(task: Task, on_notice: Callable[[str], None], seconds: float) -> None:
+def _evaluator(
+    resolved: Resolved, task: Task, checkpoint: Checkpoint | None, on_notice: Callable[[str], None]
+) -> tuple[Task | None, Evaluator | None]:
+    """The evaluator with its environments, which are those of the training again; none without ``run.eval_every``."""
+    config = resolved.config
+    if not config.run.eval_every:
+        return None, None
+    from esper_core.envs.evaluation import evaluation_task  # noqa: PLC0415  # needs what training needs
+    from esper_core.envs.seeds import evaluation_seed  # noqa: PLC0415  # as above
+    from esper_core.ppo.evaluator import Evaluator  # noqa: PLC0415  # as above
+
+    seed = evaluation_seed(config.run.seed)
+    try:
+        own = evaluation_task(config.env, episodes=config.run.eval_episodes, seed=seed)
+    except BaseException:
+        _close(task, on_notice, _CLOSE_LEAST_S)
+        raise
+    if checkpoint is not None:
+        own.read_as(checkpoint.observation_form)
+    return own, Evaluator(own, config.run, seed=seed)
+
+
+def _close(task: Task | None, on_notice: Callable[[str], None], seconds: float) -> None:
     """Close the environments. The run has ended and is written: an error in closing them is only told."""
+    if task is None:
+        return
     try:
         with within(seconds):
             task.close()
@@ -151,6 +180,7 @@ def _assemble(
         from esper_core.ppo.agent import PPOAgent, resolve_device  # noqa: PLC0415  # as above
         from esper_core.ppo.checkpoint import check_environment, load_checkpoint, restore  # noqa: PLC0415  # as above
         from esper_core.ppo.memory import memory_need, refuse_beyond  # noqa: PLC0415  # as above
+        from esper_core.ppo.schedules import refuse_impossible  # noqa: PLC0415  # as above
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _TRAINING_NEEDS:
             raise
@@ -159,6 +189,7 @@ def _assemble(
             hint="pip install 'esper-core[default]' (with sinks and the default task; [train] is training alone)",
         ) from error
     config = resolved.config
+    refuse_impossible(config.ppo, config.run)
     checkpoint = None
     if resumed is not None:
         checkpoint = load_checkpoint(resumed.directory.checkpoint)

@@ -199,6 +199,29 @@ def test_the_commands_of_the_summary_run_as_printed_from_a_fresh_shell(
         assert ran.stdout, command
 
 
+# --- evaluating while training ----------------------------------------------------------------------
+
+
+def test_the_policy_is_evaluated_while_it_trains_and_the_best_one_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = ["--set", "run.eval_episodes=2", "--set", "run.eval_deterministic=false"]
+    assert main(["ppo", *CARTPOLE, *TINY, *few, "--updates", "3", "--eval-every", "2"]) == EXIT_OK
+    assert "evaluation after update 2: return" in capsys.readouterr().err
+    assert main(["ppo", "--resume", "latest", "--updates", "4"]) == EXIT_OK
+    run = open_run("latest", "runs")
+    told = [event.payload for event in run.events() if event.kind == "policy_evaluated"]
+    assert [(item.update_id, item.episodes, item.deterministic) for item in told] == [(2, 2, False), (4, 2, False)]
+    assert told[0].better
+    capsys.readouterr()
+    assert main(["eval", "--best", "--episodes", "1", "--json"]) == EXIT_OK
+    assert json.loads(capsys.readouterr().out)["update_id"] == told[1].best_update_id
+    run.directory.best.unlink()
+    assert main(["eval", "--best"]) == EXIT_USAGE
+    assert "a run with --eval-every keeps its best policy" in capsys.readouterr().err
+
+
 # --- resuming ---------------------------------------------------------------------------------------
 
 

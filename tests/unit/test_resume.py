@@ -61,7 +61,7 @@ def config_of(**env: Any) -> EsperConfig:
             epochs=2,
             minibatch_size=16,
             hidden=(8,),
-            anneal_learning_rate=True,
+            learning_rate_schedule="linear",
             normalise_observations=True,
             normalise_rewards=True,
         ),

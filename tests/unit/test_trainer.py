@@ -168,7 +168,9 @@ def test_progress_is_told_every_step(toys: Any) -> None:
 
 @pytest.mark.parametrize("limit", [{"updates": 4}, {"steps": 16}])
 def test_learning_rate_is_annealed_over_the_plan(toys: Any, limit: dict[str, Any]) -> None:
-    _, recorder, _ = train(toys.task(toys.Counter(4)), limit, ppo={"anneal_learning_rate": True, "learning_rate": 1e-3})
+    _, recorder, _ = train(
+        toys.task(toys.Counter(4)), limit, ppo={"learning_rate_schedule": "linear", "learning_rate": 1e-3}
+    )
     assert [item.learning_rate for item in recorder.of("ppo_updated")] == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4])
 
 

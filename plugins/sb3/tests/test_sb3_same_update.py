@@ -39,8 +39,9 @@ class Nothing(gym.Env[Any, Any]):
         self.action_space = space
 
 
-def ours(space: gym.Space[Any]) -> PPOAgent:
+def ours(space: gym.Space[Any], **ppo: Any) -> PPOAgent:
     config = PPOConfig(
+        **ppo,
         hidden=(WIDTH, WIDTH),
         epochs=EPOCHS,
         minibatch_size=MINIBATCH,
@@ -97,9 +98,9 @@ def as_theirs(agent: PPOAgent) -> dict[str, torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize("name", SPACES)
-def test_the_weights_after_an_update_are_those_of_sb3(name: str) -> None:
-    agent = ours(SPACES[name])
+@pytest.mark.parametrize(("name", "reach"), [*((name, None) for name in SPACES), ("box", 0.01)])
+def test_the_weights_after_an_update_are_those_of_sb3(name: str, reach: float | None) -> None:
+    agent = ours(SPACES[name], value_clip_range=reach or 0.0, value_clip_rule="clipped")
     model = PPO(
         "MlpPolicy",
         Nothing(SPACES[name]),
@@ -109,6 +110,7 @@ def test_the_weights_after_an_update_are_those_of_sb3(name: str) -> None:
         learning_rate=1e-3,
         ent_coef=0.01,
         normalize_advantage=False,
+        clip_range_vf=reach,
         policy_kwargs={"net_arch": [WIDTH, WIDTH]},
         device="cpu",
     )

@@ -19,7 +19,15 @@ from esper_sink_console._lines import COMPACT_BELOW, advice
 from esper_sink_console._screen import BarScreen, PlainScreen, Screen, WhileRead, animates, wants_ascii
 
 if TYPE_CHECKING:
-    from esper_core.events import Payload, PPOUpdatePayload, RunFinished, RunStarted, SinkStatusChanged, TelemetryEvent
+    from esper_core.events import (
+        Payload,
+        PolicyEvaluated,
+        PPOUpdatePayload,
+        RunFinished,
+        RunStarted,
+        SinkStatusChanged,
+        TelemetryEvent,
+    )
     from esper_core.hooks import CloseReason, Delivery, SinkContext
     from esper_core.reading.glyphs import Role
 
@@ -113,6 +121,11 @@ class ConsoleSink:
             if second is not None:
                 screen.show(second, indent=_INDENT)
         screen.progress(*self._progress(update))
+
+    @hookimpl
+    def esper_policy_evaluated(self, event: TelemetryEvent[PolicyEvaluated]) -> None:
+        """Print what the policy earned where it did not learn."""
+        self._say(event, "ok" if event.payload.better else "")
 
     @hookimpl
     def esper_sink_status_changed(self, event: TelemetryEvent[SinkStatusChanged]) -> None:

@@ -24,7 +24,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
             "epochs": 8,
             "minibatch_size": 96,
             "learning_rate": 1e-3,
-            "anneal_learning_rate": True,
+            "learning_rate_schedule": "linear",
             "gae_lambda": 0.97,
         },
     },

@@ -1,0 +1,103 @@
+"""Evaluator: plays episodes between updates, in environments of its own, and keeps the best policy's checkpoint."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import torch
+
+from esper_core.events import PolicyEvaluated
+from esper_core.ppo.evaluation import evaluate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from esper_core.config.schema import RunConfig
+    from esper_core.ppo.agent import PPOAgent
+    from esper_core.ppo.task import Task
+
+__all__ = ["Evaluator"]
+
+
+class _Stopped(Exception):  # noqa: N818  # no error: the evaluation is left
+    """The run was asked to stop."""
+
+
+class Evaluator:
+    """Evaluates every ``run.eval_every`` updates; the same episodes each time, so that returns compare.
+
+    The training's environments and generators are not touched: with and without it, a run learns the same weights.
+
+    Args:
+        task: of the agent's shape, used for nothing else; its owner closes it.
+        config: the ``[run]`` table.
+        seed: of the environments and of the sampling, apart from the training's.
+
+    Attributes:
+        best: mean return and update id of the best evaluation so far; None before the first.
+    """
+
+    def __init__(self, task: Task, config: RunConfig, *, seed: int) -> None:
+        self.best: tuple[float, int] | None = None
+        self._task = task
+        self._config = config
+        self._seed = seed
+
+    def due(self, update_id: int) -> bool:
+        """Whether this update's policy is to be evaluated."""
+        return bool(self._config.eval_every) and update_id % self._config.eval_every == 0
+
+    def play(
+        self, agent: PPOAgent, *, env_steps: int, should_stop: Callable[[], bool], on_step: Callable[[], object]
+    ) -> PolicyEvaluated | None:
+        """Evaluate the agent as it is; a return above the best so far becomes the best.
+
+        Args:
+            agent: acts; normalised as in training, by statistics that stay as they are.
+            env_steps: of the training, for the record.
+            should_stop: read after each step.
+            on_step: called after each step.
+
+        Returns:
+            What came of it; None when it was asked to stop.
+        """
+        begun = time.monotonic()
+
+        def step_made() -> None:
+            on_step()
+            if should_stop():
+                raise _Stopped
+
+        try:
+            played = evaluate(
+                agent,
+                self._task,
+                episodes=self._config.eval_episodes,
+                seed=self._seed,
+                deterministic=self._config.eval_deterministic,
+                generator=torch.Generator().manual_seed(self._seed),
+                on_step=step_made,
+            )
+        except Exception:
+            if should_stop():  # told by step_made, or by an environment whose worker processes the signal ended
+                return None
+            raise
+        better = self.best is None or played.return_mean > self.best[0]
+        if self.best is None or better:
+            self.best = (played.return_mean, agent.updates)
+        return PolicyEvaluated(
+            update_id=agent.updates,
+            env_steps=env_steps,
+            episodes=len(played.returns),
+            deterministic=self._config.eval_deterministic,
+            return_mean=played.return_mean,
+            return_std=played.return_std,
+            return_min=min(played.returns),
+            return_max=max(played.returns),
+            episode_length_mean=sum(played.lengths) / len(played.lengths),
+            better=better,
+            best_return_mean=self.best[0],
+            best_update_id=self.best[1],
+            duration_s=time.monotonic() - begun,
+        )

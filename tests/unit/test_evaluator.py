@@ -1,0 +1,176 @@
+"""Evaluation while training: what is played, told and kept, and that training does not notice it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+import torch
+
+from esper_core.config.schema import EnvConfig, EsperConfig, PPOConfig, RunConfig
+from esper_core.emitter import TelemetryEmitter
+from esper_core.envs.adapter import make_task
+from esper_core.envs.evaluation import evaluation_task
+from esper_core.envs.seeds import environment_seeds, evaluation_seed
+from esper_core.hooks import SinkHooks
+from esper_core.ppo import Checkpointer, PPOAgent, Trainer, load_checkpoint
+from esper_core.ppo.evaluation import evaluate
+from esper_core.ppo.evaluator import Evaluator
+from esper_core.reading.aggregator import SanctumAggregator
+from esper_core.reading.sentences import policy_evaluated
+from esper_core.runs.layout import BEST
+from esper_core.testing import make_event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from esper_core.events import PolicyEvaluated
+
+pytestmark = pytest.mark.numeric
+ENV = EnvConfig(id="CartPole-v1", n_envs=2, seed_episodes=True)
+PPO = PPOConfig(rollout_steps=16, epochs=2, minibatch_size=16, hidden=(8,), normalise_observations=True)
+RUN = RunConfig(updates=5, seed=3, eval_every=2, eval_episodes=3)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+class Heard(SinkHooks):
+    """Keeps evaluations."""
+
+    def __init__(self) -> None:
+        self.found: list[PolicyEvaluated] = []
+
+    def esper_policy_evaluated(self, event: Any) -> None:
+        self.found.append(event.payload)
+
+
+def train(
+    path: Path, run: RunConfig, *, env: EnvConfig = ENV, should_stop: Callable[[PPOAgent], bool] = lambda _: False
+) -> tuple[list[PolicyEvaluated], PPOAgent]:
+    task = make_task(env, seed=run.seed)
+    seed = evaluation_seed(run.seed)
+    own = evaluation_task(env, episodes=run.eval_episodes, seed=seed)
+    agent = PPOAgent(task.heads, task.obs_shape, PPO, seed=run.seed, form=task.observation_form)
+    heard = Heard()
+    Trainer(
+        agent,
+        task,
+        EsperConfig(env=env, ppo=PPO, run=run),
+        emitter=TelemetryEmitter(heard),
+        should_stop=lambda: should_stop(agent),
+        checkpointer=Checkpointer(path, interval_s=0.0),
+        evaluator=Evaluator(own, run, seed=seed),
+        resume=load_checkpoint(path) if path.exists() else None,
+    ).run()
+    task.close()
+    own.close()
+    return heard.found, agent
+
+
+def changed(**run: Any) -> RunConfig:
+    return msgspec.structs.replace(RUN, **run)
+
+
+def weights(path: Path) -> dict[str, Any]:
+    state = load_checkpoint(path).state
+    found = {name: weight.tolist() for name, weight in state["policy"].items()}
+    return found | {name: state[name].tolist() for name in ("sampling", "order")}
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_training_does_not_notice_it(tmp_path: Path, *, deterministic: bool) -> None:
+    """Weights and generators are bit for bit those of the run that is never evaluated."""
+    found, _ = train(tmp_path / "with.pt", changed(eval_deterministic=deterministic))
+    none, _ = train(tmp_path / "without.pt", changed(eval_every=0))
+    assert ([item.update_id for item in found], none) == ([2, 4], [])
+    assert weights(tmp_path / "with.pt") == weights(tmp_path / "without.pt")
+    assert [item.deterministic for item in found] == [deterministic] * 2
+
+
+def test_it_tells_what_the_same_policy_earns_when_it_plays_again(tmp_path: Path) -> None:
+    """Every evaluation plays the same episodes: the best policy, loaded, earns what was told."""
+    found, _ = train(tmp_path / "checkpoint.pt", RUN)
+    best = max(found, key=lambda item: item.return_mean)
+    kept = load_checkpoint(tmp_path / BEST)
+    assert (kept.update_id, kept.evaluated) == (best.update_id, best.return_mean)
+    assert load_checkpoint(tmp_path / "checkpoint.pt").evaluated is None
+    seed = evaluation_seed(RUN.seed)
+    task = evaluation_task(ENV, episodes=3, seed=seed)
+    played = evaluate(PPOAgent.load(tmp_path / BEST), task, episodes=3, seed=seed, deterministic=True)
+    task.close()
+    assert (played.return_mean, played.return_std) == (best.return_mean, best.return_std)
+    assert (min(played.returns), max(played.returns)) == (best.return_min, best.return_max)
+    assert best.episodes == len(played.returns) == 3
+    assert found[-1].best_return_mean == best.return_mean
+
+
+def test_only_a_better_policy_replaces_the_best_also_after_a_resume(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    train(path, changed(updates=2))
+    content = torch.load(tmp_path / BEST, weights_only=True)
+    torch.save(content | {"evaluated": 1e6}, tmp_path / BEST)
+    (again,), _ = train(path, RUN)
+    assert (again.update_id, again.better, again.best_return_mean, again.best_update_id) == (4, False, 1e6, 2)
+    assert load_checkpoint(tmp_path / BEST).update_id == 2
+
+
+def test_a_stop_leaves_an_evaluation_at_its_next_step_and_a_resume_makes_it(tmp_path: Path) -> None:
+    """Where the environments can be brought back, the update is made again, and then evaluated."""
+    (tmp_path / "whole").mkdir()
+    whole, _ = train(tmp_path / "whole" / "checkpoint.pt", RUN)
+    path = tmp_path / "checkpoint.pt"
+    asked = 0
+
+    def during(agent: PPOAgent) -> bool:
+        nonlocal asked
+        asked += agent.last is not None and agent.last.update_id == 2
+        return asked > 3
+
+    cut, agent = train(path, RUN, should_stop=during)
+    assert (cut, agent.updates) == ([], 2)
+    found, _ = train(path, RUN)
+    assert [replace(item, duration_s=None) for item in found] == [replace(item, duration_s=None) for item in whole]
+    assert weights(path) == weights(tmp_path / "whole" / "checkpoint.pt")
+
+
+def test_a_stop_in_the_first_evaluation_keeps_the_update(tmp_path: Path) -> None:
+    """Environments that cannot be brought back: the checkpoint is that of the update, which is not evaluated."""
+    env = EnvConfig(id="CartPole-v1", n_envs=2)
+    path = tmp_path / "checkpoint.pt"
+    asked = 0
+
+    def during(agent: PPOAgent) -> bool:
+        nonlocal asked
+        asked += agent.last is not None
+        return asked > 1
+
+    found, _ = train(path, changed(eval_every=1), env=env, should_stop=during)
+    assert found == []
+    assert load_checkpoint(path).update_id == 1
+
+
+def test_its_seeds_are_apart_from_those_of_training() -> None:
+    training = {seed for run in range(50) for seed in environment_seeds(run, 16)}
+    evaluations = {seed for run in range(50) for seed in environment_seeds(evaluation_seed(run), 16)}
+    assert len(evaluations) == 800
+    assert not training & evaluations
+
+
+def test_sanctum_lists_it(tmp_path: Path) -> None:
+    found, _ = train(tmp_path / "checkpoint.pt", changed(updates=2))
+    run = SanctumAggregator()
+    run.handle(make_event(found[0]))
+    (entry,) = run.snapshot().events
+    assert (entry.tone, entry.source, entry.update_id) == ("good", "eval", 2)
+    assert entry.text == policy_evaluated(found[0])
+    assert entry.text.endswith("over 3 greedy episodes, the best so far")
+    later = replace(found[0], better=False, best_return_mean=99.0, best_update_id=1, deterministic=False)
+    assert policy_evaluated(later).endswith("over 3 sampled episodes; best 99.0 after update 1")
