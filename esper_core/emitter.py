@@ -242,6 +242,10 @@ class TelemetryEmitter:
         """
         return self._emit(payload)
 
+    def hears(self, kind: EventKind) -> bool:
+        """Whether a sink or observer receives events of this kind. A payload of another kind need not be built."""
+        return self._heard is None or kind in self._heard
+
     def emit_run_started(self, payload: RunStarted) -> TelemetryEvent[RunStarted] | None:
         """Emit the first event of an attempt, with the limits in force: those the updates are judged by, no others."""
         limits = self.limits
@@ -326,7 +330,7 @@ class TelemetryEmitter:
         self, payload: PayloadT, *, parent: _OpenSpan | None = None, now: int | None = None
     ) -> TelemetryEvent[PayloadT] | None:
         """An event with a span of no length below ``parent``, current while the hook runs."""
-        if self._heard is not None and payload.kind not in self._heard:
+        if not self.hears(payload.kind):
             return None
         spec = EVENTS[payload.kind]
         moment = self._clock_ns() if now is None else now
@@ -368,7 +372,7 @@ class TelemetryEmitter:
         )
         current = span.get_span_context()
         # Without an SDK the API returns the context of the enclosing span: its id must not be used for a second span.
-        enclosing = otel_trace.get_current_span(context).get_span_context()
+        enclosing = (parent.span if parent is not None else otel_trace.get_current_span()).get_span_context()
         if not current.is_valid or current.span_id == enclosing.span_id:
             return self._unrecorded(name, parent, now, span)
         return _OpenSpan(

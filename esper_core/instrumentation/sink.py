@@ -22,6 +22,7 @@ from esper_core.health.window import PolicyWindow
 from esper_core.hooks import hookimpl
 from esper_core.instrumentation.metrics import SinkCounts, runs_of
 from esper_core.instrumentation.pending import KL_BOUNDARIES, create_histogram, record_finite
+from esper_core.instrumentation.span_attributes import set_plain_attributes
 from esper_core.semconv.attributes import common_attributes, shared_attributes, span_events
 from esper_core.semconv.failure import failure
 from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
@@ -177,7 +178,7 @@ class Instrumentation:
         span = otel_trace.get_current_span()
         if not span.is_recording() or f"{span.get_span_context().span_id:016x}" != event.trace.own.span_id:
             return None
-        span.set_attributes(shared_attributes(event))
+        set_plain_attributes(span, shared_attributes(event))
         failed = failure(event.payload)
         if failed is not None:
             span.set_status(otel_trace.Status(otel_trace.StatusCode.ERROR, failed.message))

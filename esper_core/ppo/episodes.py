@@ -35,35 +35,54 @@ class EpisodeTracker:
         self.recent: deque[float] = deque(recent, maxlen=RECENT)
         self._returns = np.zeros(n_envs)
         self._lengths = np.zeros(n_envs, dtype=np.int64)
-        self._finished: list[EpisodeFinished] = []
+        self._ended_returns: list[float] = []
+        self._ended_lengths: list[int] = []
 
     def step(
-        self, reward: FloatArray, terminated: BoolArray, truncated: BoolArray, *, env_steps: int
+        self, reward: FloatArray, terminated: BoolArray, truncated: BoolArray, *, env_steps: int, told: bool = True
     ) -> list[EpisodeFinished]:
-        """Take one step of all environments in; return the episodes that it ended."""
+        """Take one step of all environments in.
+
+        Args:
+            reward: (n_envs,), of this step.
+            terminated: (n_envs,), the task ended.
+            truncated: (n_envs,), a time limit ended the episode.
+            env_steps: environment steps of the run so far.
+            told: build an event for each episode that ended; False counts them alone.
+
+        Returns:
+            The episodes that the step ended, in the order of the environments; none unless ``told``.
+        """
         self._returns += reward
         self._lengths += 1
         done = terminated | truncated
         if not done.any():
             return []
-        ended = []
-        for index in np.flatnonzero(done).tolist():
-            self.episodes += 1
-            ended.append(
-                EpisodeFinished(
-                    episode=self.episodes,
-                    episode_return=float(self._returns[index]),
-                    length=int(self._lengths[index]),
-                    env_index=index,
-                    truncated=bool(truncated[index] and not terminated[index]),
-                    env_steps=env_steps,
-                )
+        rows = np.flatnonzero(done)
+        first = self.episodes + 1
+        self.episodes += len(rows)
+        returns, lengths = self._returns[rows].tolist(), self._lengths[rows].tolist()
+        self._returns[rows] = 0.0
+        self._lengths[rows] = 0
+        self.recent.extend(returns)
+        self._ended_returns.extend(returns)
+        self._ended_lengths.extend(lengths)
+        if not told:
+            return []
+        cut = (truncated & ~terminated)[rows].tolist()
+        return [
+            EpisodeFinished(
+                episode=number,
+                episode_return=value,
+                length=length,
+                env_index=index,
+                truncated=bool(by_limit),
+                env_steps=env_steps,
             )
-            self.recent.append(ended[-1].episode_return)
-        self._returns[done] = 0.0
-        self._lengths[done] = 0
-        self._finished.extend(ended)
-        return ended
+            for number, (index, value, length, by_limit) in enumerate(
+                zip(rows.tolist(), returns, lengths, cut, strict=True), start=first
+            )
+        ]
 
     @property
     def running(self) -> tuple[list[float], list[int]]:
@@ -83,9 +102,10 @@ class EpisodeTracker:
 
     def drain(self) -> EpisodeSummary:
         """The episodes finished since the last call."""
-        finished, self._finished = self._finished, []
+        returns, self._ended_returns = self._ended_returns, []
+        lengths, self._ended_lengths = self._ended_lengths, []
         return EpisodeSummary(
-            returns=tuple(item.episode_return for item in finished),
-            lengths=tuple(item.length for item in finished),
+            returns=tuple(returns),
+            lengths=tuple(lengths),
             mean_100=self.mean_100,
         )

@@ -13,7 +13,7 @@ import torch
 from esper_core.config.digest import config_digest
 from esper_core.config.schema import EsperConfig
 from esper_core.errors import EsperError
-from esper_core.events import PPOUpdatePayload, RunStarted
+from esper_core.events import EpisodeFinished, PPOUpdatePayload, RunStarted
 from esper_core.health import RunState
 from esper_core.installed import CORE, versions_of
 from esper_core.kl import stop_threshold
@@ -327,7 +327,11 @@ class Trainer:
     def _on_step(self, result: StepResult) -> None:
         self._env_steps += self.task.n_envs
         for episode in self._episodes.step(
-            result.reward, result.terminated, result.truncated, env_steps=self._env_steps
+            result.reward,
+            result.terminated,
+            result.truncated,
+            env_steps=self._env_steps,
+            told=self.emitter.hears(EpisodeFinished.kind),
         ):
             self.emitter.emit_episode_finished(episode)
         self._on_progress(updates=self.agent.updates, env_steps=self._env_steps)

@@ -16,7 +16,7 @@ from esper_core.semconv._errors import CodecError
 from esper_core.semconv.identity import RUN_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from esper_core.semconv._scalars import AttributeValue, Scalar
 
@@ -188,9 +188,14 @@ def _plain(value: object) -> Scalar:
 def attribute_pairs(attributes: Mapping[str, AttributeValue]) -> list[_Pair]:
     """The attributes as OTLP key-value pairs, ready for encoding."""
     return [
-        _Pair(key, _Array(_Values(list(map(_value, value)))) if isinstance(value, tuple | list) else _value(value))
+        _Pair(key, _Array(_Values(_values(value))) if isinstance(value, tuple | list) else _value(value))
         for key, value in attributes.items()
     ]
+
+
+def _values(entries: Sequence[Scalar | None]) -> list[object]:
+    """An array's entries. Most are finite floats: those are written without a call each."""
+    return [_Double(item) if type(item) is float and item - item == 0.0 else _value(item) for item in entries]
 
 
 # --- reading ------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -27,9 +28,11 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 
 from esper_core.config.schema import OtelConfig
 from esper_core.emitter import TelemetryEmitter
-from esper_core.events import EarlyStop, HeadStats, PPOUpdatePayload, TelemetryEvent
+from esper_core.events import EarlyStop, EpisodeFinished, HeadStats, PPOUpdatePayload, TelemetryEvent
+from esper_core.health.window import PolicyWindow
 from esper_core.hooks import SinkHooks
 from esper_core.instrumentation.sink import Instrumentation
+from esper_core.ppo.episodes import EpisodeTracker
 from esper_core.runs.layout import create_run
 from esper_core.runs.writer import JournalWriter
 from esper_core.semconv._plan import plan_of
@@ -125,6 +128,31 @@ def updates(emitter: TelemetryEmitter, payload: PPOUpdatePayload) -> Callable[[]
     return call
 
 
+def append_us(folder: Path, event: TelemetryEvent, count: int, *, packs: bool) -> float:
+    """The caller's CPU time per append, in microseconds, with or without the compressing thread behind it."""
+    folder.mkdir()
+    writer = JournalWriter(create_run(folder), attempt=1, rank=0, resource=RESOURCE, compress=packs)
+    found = cost_us(lambda: writer.append(event), count)
+    writer.close()
+    return found
+
+
+def episodes_ms() -> float:
+    """The caller's CPU time for 10,000 episodes in eight environments that no sink receives, in milliseconds."""
+    emitter = TelemetryEmitter(heard=frozenset({PPOUpdatePayload.kind}))
+    tracker = EpisodeTracker(8)
+    reward, ended, cut = np.ones(8), np.ones(8, dtype=bool), np.zeros(8, dtype=bool)
+    costs = []
+    for _ in range(9):
+        begin = time.thread_time_ns()
+        for _ in range(1250):
+            for episode in tracker.step(reward, ended, cut, env_steps=1, told=emitter.hears(EpisodeFinished.kind)):
+                emitter.emit_episode_finished(episode)
+        tracker.drain()
+        costs.append((time.thread_time_ns() - begin) / 1e6)
+    return statistics.median(costs)
+
+
 def main() -> int:
     """Measure and print; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -138,9 +166,10 @@ def main() -> int:
         tracers = TracerProvider(shutdown_on_exit=False)
         tracers.add_span_processor(BatchSpanProcessor(NullExporter()))
         meters = MeterProvider([reader], shutdown_on_exit=False)
-        return tracers, Instrumentation(meters, config=OtelConfig())
+        return tracers, Instrumentation(meters, config=OtelConfig(), window=window)
 
     reader = InMemoryMetricReader()
+    window = PolicyWindow[PPOUpdatePayload]()  # the session gives emitter and instrumentation the same one
     tracers, instrumentation = sdk()
 
     def background() -> None:
@@ -158,6 +187,7 @@ def main() -> int:
         event = TelemetryEmitter(run_id="bench").emit_ppo_update(payload)
         line = encode(event, RESOURCE)
         whole = Hooks(instrumentation.esper_event, writer.append)
+        sampled = TelemetryEmitter(whole, tracer=tracer, window=window)
         silent = Instrumentation(config=OtelConfig())
         unsampled = Hooks(silent.esper_event, writer.append)
         rows = [
@@ -169,7 +199,7 @@ def main() -> int:
             (f"encode to OTLP JSON ({len(line)} bytes)", lambda: encode(event, RESOURCE)),
             ("journal append (encode and write)", lambda: writer.append(event)),
             ("all, without an SDK: emitter and journal", updates(TelemetryEmitter(unsampled), payload)),
-            ("all: emitter, SDK, instrumentation, journal", updates(TelemetryEmitter(whole, tracer=tracer), payload)),
+            ("all: emitter, SDK, instrumentation, journal", updates(sampled, payload)),
         ]
         gc.collect()
         behind = cost_us(later, count, background)
@@ -179,7 +209,11 @@ def main() -> int:
         for name, call in rows:
             print(f"{name:<48}{cost_us(call, count, background):>24.1f}")
         total = cost_us(rows[-1][1], count, background)
+        told = append_us(Path(folder) / "packed", event, count, packs=True)
+        alone = append_us(Path(folder) / "plain", event, count, packs=False)
         writer.close()
+    print(f"journal append of {count} updates, with and without compression behind it: {told:.1f} and {alone:.1f}")
+    print(f"10,000 finished episodes that no sink receives: {episodes_ms():.1f} ms")
     print(f"not the caller's: {behind:.1f} in the reader's thread for counts and the histograms of heads and durations")
     tracers.shutdown()
     print(f"all again: {total:.1f}; bound {BOUND_US:.0f}: {'held' if total <= BOUND_US else 'broken'}")
