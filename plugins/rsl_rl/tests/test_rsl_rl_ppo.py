@@ -182,6 +182,8 @@ def test_what_it_cannot_watch_is_refused_before_training(tmp_path: Path) -> None
         runner_of(tmp_path, actor={"class_name": "RNNModel", "rnn_type": "gru", "rnn_hidden_dim": 8})
     with pytest.raises(UsageError, match="heads: 2 names for 3 dimensions"):
         runner_of(tmp_path, esper={"heads": ("a", "b")})
+    with pytest.raises(UsageError, match="esper: no such option 'nmae', did you mean \"name\""):
+        runner_of(tmp_path, esper={"nmae": "walk"})
     assert not list(tmp_path.iterdir())
 
 

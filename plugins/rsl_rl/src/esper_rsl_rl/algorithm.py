@@ -17,6 +17,7 @@ from rsl_rl import algorithms
 from esper_core.errors import UsageError
 from esper_core.events import Divergence
 from esper_core.monitoring import monitor
+from esper_core.monitoring.options import monitor_options
 from esper_rsl_rl.episodes import Episodes
 from esper_rsl_rl.policy import Parameters, distribution, head_kind, head_names, judge, watchable
 
@@ -53,7 +54,8 @@ class PPO(algorithms.PPO):
         last: the last update as it was emitted.
 
     Raises:
-        UsageError: a recurrent actor, a distribution without a known KL, or another number of names than dimensions.
+        UsageError: a recurrent actor, a distribution without a known KL, another number of names than dimensions, or an
+            option that ``monitor`` does not have.
     """
 
     def __init__(self, *arguments: Any, esper: dict[str, Any] | None = None, **options: Any) -> None:
@@ -62,7 +64,7 @@ class PPO(algorithms.PPO):
         watchable(actor)
         self.run: Monitor | None = None
         self.last: PPOUpdatePayload | None = None
-        self._esper: dict[str, Any] = {"heads": head_names(actor), **(esper or {})}
+        self._esper = {"heads": head_names(actor)} | monitor_options("esper", {} if esper is None else esper)
         if len(self._esper["heads"]) != len(head_names(actor)):
             raise UsageError(
                 f"heads: {len(self._esper['heads'])} names for {len(head_names(actor))} dimensions of the action"

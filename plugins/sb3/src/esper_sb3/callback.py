@@ -16,6 +16,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from esper_core.errors import UsageError
 from esper_core.monitoring import monitor
+from esper_core.monitoring.options import monitor_options
 from esper_sb3.heads import Judged, Rollout, head_names, judge, rollout_of
 
 if TYPE_CHECKING:
@@ -31,6 +32,11 @@ CHUNK = 4096
 LIBRARY = "stable-baselines3"
 """The distribution."""
 _RECURRENT = "RecurrentPPO"
+_OWN = (
+    *("environment", "head_kinds", "target_kl", "stop_on", "stop_rule", "clip_range", "library", "library_kl_name"),
+    *("seed", "n_envs", "steps_planned", "device"),
+)
+"""What the callback reads from the model."""
 
 
 class EsperCallback(BaseCallback):
@@ -51,7 +57,8 @@ class EsperCallback(BaseCallback):
         last: the last update as it was emitted.
 
     Raises:
-        UsageError: at the start of ``learn()``, before any step: not PPO, or an action space that is not supported.
+        UsageError: an option that ``monitor`` does not have; at the start of ``learn()``, before any step: not PPO, or
+            an action space that is not supported.
     """
 
     def __init__(
@@ -69,7 +76,7 @@ class EsperCallback(BaseCallback):
         self.last: PPOUpdatePayload | None = None
         self._heads = tuple(heads) if heads is not None else None
         self._causal_mask = causal_mask
-        self._options = {"signals": True, **options}
+        self._options = {"signals": True} | monitor_options("EsperCallback", options, own=_OWN)
         self._rollout: Rollout | None = None
         self._old: Judged | None = None
         self._steps = 0

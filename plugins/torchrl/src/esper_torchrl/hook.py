@@ -13,6 +13,7 @@ from torchrl.objectives import PPOLoss
 
 from esper_core.errors import UsageError
 from esper_core.monitoring import monitor
+from esper_core.monitoring.options import monitor_options
 from esper_torchrl.policy import Samples, head_names, log_prob_keys, samples_of
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def report(source: Any, name: str = "", **options: Any) -> Report:
         last optimizer step.
 
     Raises:
-        UsageError: no PPO loss, or a recurrent policy.
+        UsageError: no PPO loss, a recurrent policy, or an option that ``monitor`` does not have.
     """
     return Report(source, name, options)
 
@@ -62,7 +63,7 @@ class Report:
         self._trainer = source if hasattr(source, "loss_module") else None
         self._loss = _ppo_loss(source)
         self._name = name
-        self._options = options
+        self._options = monitor_options("report", options, own=("library", "library_kl_name"))
         self._frames = 0
         self._means: dict[str, Any] = {}
         self._steps = 0

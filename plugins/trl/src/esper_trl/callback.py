@@ -18,6 +18,7 @@ from trl import GRPOTrainer, RLOOTrainer
 from esper_core.errors import UsageError
 from esper_core.events import Divergence
 from esper_core.monitoring import monitor
+from esper_core.monitoring.options import monitor_options
 from esper_trl.generation import Generation, Judged, buffered, generate_every, micro_steps, require_private
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ __all__ = ["EsperCallback"]
 
 LIBRARY = "trl"
 """The distribution; `esper_trl` itself refuses a version outside the tested range before this module is imported."""
+_OWN = (
+    *("heads", "granularity", "algorithm", "library", "clip_range", "seed", "updates_planned", "minibatches_planned"),
+    "device",
+)
+"""What the callback reads from the trainer."""
 _LOGGED = {"learning_rate": "learning_rate", "grad_norm": "grad_norm", "clip_ratio/region_mean": "clip_fraction"}
 """What TRL logs under its names, and the payload's."""
 
@@ -63,7 +69,7 @@ class EsperCallback(TrainerCallback):
         last: the last update as it was emitted.
 
     Raises:
-        UsageError: ``every`` or ``max_tokens`` is below 1.
+        UsageError: ``every`` or ``max_tokens`` is below 1, or an option that ``monitor`` does not have.
     """
 
     def __init__(self, name: str = "", *, every: int = 1, max_tokens: int | None = None, **options: Any) -> None:
@@ -74,7 +80,7 @@ class EsperCallback(TrainerCallback):
         self.run: Monitor | None = None
         self.last: PPOUpdatePayload | None = None
         self._every, self._max_tokens = every, max_tokens
-        self._options = {"signals": True, "kl_on": "weighted", **options}
+        self._options = {"signals": True, "kl_on": "weighted"} | monitor_options("EsperCallback", options, own=_OWN)
         self._trainer: Any = None
         self._source: list[dict[str, Any]] | None = None
         self._update: _Update | None = None
