@@ -11,12 +11,15 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from esper_core.health import HealthLevel, RunState, VerdictKind
 
 __all__ = [
+    "ABOVE",
     "ABSENT",
     "ARROWS",
+    "BELOW",
     "FOLLOW",
     "LEVELS",
     "MISSING",
     "NON_FINITE",
+    "RESUME",
     "SPARK",
     "STATES",
     "STOP",
@@ -76,11 +79,23 @@ STATES: Final = {
 SPARK: Final = "▁▂▃▄▅▆▇█"
 MISSING: Final = "·"
 STOP: Final = "▴"
+ABOVE: Final = "▲"
+"""In a curve: above the range that is drawn."""
+BELOW: Final = "▼"
+RESUME: Final = "┊"
+"""In a curve: an attempt begins."""
 FOLLOW: Final = "↳"
 """Before a second line that belongs to the first."""
 ABSENT: Final = "—"
 """Instead of a number that was not measured: never 0."""
 ARROWS: Final = {"rising": "↑", "falling": "↓", "steady": "→", "": " "}
+
+
+def _braille(bits: int) -> str:
+    """A cell of braille dots as one letter: where in the cell the dots are."""
+    upper, lower = bits & 0x1B, bits & 0xE4
+    return " " if not bits else ":" if upper and lower else "'" if upper else "."
+
 
 _ASCII: Final = str.maketrans(
     {
@@ -113,6 +128,10 @@ _ASCII: Final = str.maketrans(
         "┘": "+",
         "░": ".",
         "╌": "-",
+        "┄": "-",
+        RESUME: ":",
+        BELOW: "v",
+        **{chr(0x2800 + bits): _braille(bits) for bits in range(256)},
         "▏": "|",
     }
 )

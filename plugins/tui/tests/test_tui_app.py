@@ -60,7 +60,7 @@ async def test_the_banner_shows_the_journals_last_kl(kit: Kit) -> None:
         assert f"KL {kl}" in on_screen(app)
         assert "▲ warn" in app.query_one(HealthStatusPanel).text()
         assert "tempo carries 61%" in app.query_one(HeadsPanel).text()
-        assert "crit .0300" in on_screen(app)  # the plot's axis
+        assert "crit .030" in on_screen(app)  # the plot's axis
 
 
 async def test_what_changed_is_repainted_and_nothing_else(kit: Kit) -> None:
@@ -129,10 +129,10 @@ async def test_the_plot_in_focus_does_not_swallow_the_arrows(kit: Kit) -> None:
     app = app_over(kit.watch(kit.drift(30), now=99))
     async with app.run_test(size=WIDE) as pilot:
         await settled(pilot, app)
-        app.query_one("#plot-panel").focus()
+        app.query_one("#plot").focus()
         await pilot.press("left", "z")
         assert app.model.snapshot.updates == 29
-        assert app.query_one("#plot-panel").size.width > 100
+        assert app.query_one("#plot").size.width > 100
 
 
 async def test_zoom_gives_a_panel_the_screen_and_back(kit: Kit) -> None:

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from esper_core.reading.model import ScreenModel
     from esper_sink_tui.watch import Watch
-    from esper_sink_tui.widgets.kl_plot import KLPlot
 
 __all__ = ["SanctumApp"]
 
@@ -105,7 +104,6 @@ class SanctumApp(App[None]):
         self._zoomed = ""
         self._diverges = False
         self._seen: tuple[int, int] = (-1, -1)
-        self._plot: KLPlot | None = None
         for item in THEMES:
             self.register_theme(item)
 
@@ -119,8 +117,6 @@ class SanctumApp(App[None]):
         """Every text panel, in the order of the tab key, and the footer."""
         for widget in PANEL_WIDGETS.values():
             yield widget(ascii_only=self.ascii_only)
-        if self.ascii_only:
-            yield _TextPlot(ascii_only=True)
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -161,10 +157,6 @@ class SanctumApp(App[None]):
             self._diverges = not self._diverges
             self._arrange()
         for name, cell in self._cells.items():
-            if name == "plot" and not self.ascii_only:
-                if self._plot is not None and self._plot.is_mounted:
-                    self._plot.show(model, cell)
-                continue
             self._panel(name).show(model, cell)
         self._alert(model)
 
@@ -189,28 +181,7 @@ class SanctumApp(App[None]):
             panel.display = cell is not None
             if cell is not None:
                 panel.place(cell)
-        self._place_plot(main)
         self.call_after_refresh(self.draw)
-
-    def _place_plot(self, main: Screen[Any]) -> None:
-        """Create the plot widget, after the first screen: it imports numpy, which takes time."""
-        cell = None if self.ascii_only else self._cells.get("plot")
-        if self._plot is not None:
-            self._plot.display = cell is not None
-            if cell is not None:
-                self._plot.place(cell)
-        elif cell is not None:
-            self.call_after_refresh(self._mount_plot, main)
-
-    async def _mount_plot(self, main: Screen[Any]) -> None:
-        from esper_sink_tui.widgets.kl_plot import KLPlot  # noqa: PLC0415  # see _place_plot
-
-        cell = self._cells.get("plot")
-        if self._plot is None and cell is not None:
-            self._plot = KLPlot()
-            await main.mount(self._plot, before=self._panel("heads"))
-            self._plot.place(cell)
-            self.call_after_refresh(self.draw)
 
     def _alert(self, model: ScreenModel) -> None:
         found = self.alerts.see(model, time.time_ns())
@@ -266,8 +237,6 @@ class SanctumApp(App[None]):
     def _focused_name(self) -> str:
         """The panel in focus; the health panel when none is."""
         focused = self.focused
-        if focused is not None and focused is self._plot:
-            return "plot"
         if isinstance(focused, TextPanel) and focused.panel in PANELS:
             return focused.panel
         return "health"
@@ -422,9 +391,3 @@ class SanctumApp(App[None]):
                     f"Sanctum: {name}", rest.strip() or key.text, lambda action=action: self.run_action(action)
                 )
         yield from super().get_system_commands(screen)
-
-
-class _TextPlot(TextPanel, can_focus=True):
-    """Draws the plot as text, for terminals without braille signs."""
-
-    panel: ClassVar[str] = "plot"

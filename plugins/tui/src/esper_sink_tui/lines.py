@@ -22,7 +22,6 @@ __all__ = [
     "Line",
     "Span",
     "ascii_line",
-    "beside",
     "fit",
     "fit_all",
     "frame",
@@ -109,11 +108,6 @@ def frame(title: str, hint: str, body: Sequence[Line], width: int, height: int, 
     bottom = line((f"└{'─' * room}┘", edge))
     rows = fit_all(body, room - 2, height - 2)
     return [top, *(line(("│ ", edge), *row, (" │", edge)) for row in rows), bottom]
-
-
-def beside(left: Sequence[Line], right: Sequence[Line]) -> list[Line]:
-    """Two blocks of the same height side by side."""
-    return [(*one, *other) for one, other in zip(left, right, strict=True)]
 
 
 def ascii_line(of: Line) -> Line:

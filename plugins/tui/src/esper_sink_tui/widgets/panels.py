@@ -12,6 +12,7 @@ __all__ = [
     "HeadsPanel",
     "HealthStatusPanel",
     "OneLine",
+    "PlotPanel",
     "RunsPanel",
     "SinksPanel",
     "StatusBanner",
@@ -30,6 +31,12 @@ class HealthStatusPanel(TextPanel, can_focus=True):
     """The policy's numbers with limits and states."""
 
     panel: ClassVar[str] = "health"
+
+
+class PlotPanel(TextPanel, can_focus=True):
+    """KL and return by update."""
+
+    panel: ClassVar[str] = "plot"
 
 
 class HeadsPanel(TextPanel, can_focus=True):
