@@ -14,6 +14,7 @@ __all__ = [
     "ABOVE",
     "ABSENT",
     "ARROWS",
+    "BADGES",
     "BELOW",
     "FOLLOW",
     "LEVELS",
@@ -31,9 +32,28 @@ __all__ = [
 ]
 
 Role: TypeAlias = Literal[
-    "", "dim", "title", "frame", "ok", "info", "warn", "crit", "bad", "stale", "stop", "frozen", "cursor"
+    "",
+    "dim",
+    "title",
+    "frame",
+    "ok",
+    "info",
+    "warn",
+    "crit",
+    "bad",
+    "stale",
+    "stop",
+    "frozen",
+    "cursor",
+    "on-dim",
+    "on-ok",
+    "on-info",
+    "on-warn",
+    "on-crit",
+    "on-bad",
+    "on-stale",
 ]
-"""What a piece of text means; themes give roles their colours. ``""`` is plain text."""
+"""What a piece of text means; themes give roles their colours. ``""`` is plain text, ``on-`` a filled badge."""
 
 
 class Sign(NamedTuple):
@@ -76,6 +96,16 @@ STATES: Final = {
     RunState.DONE: Sign("✔", "done", "info"),
     RunState.UNKNOWN: Sign("…", "unknown", "dim"),
 }
+BADGES: Final[dict[Role, Role]] = {
+    "dim": "on-dim",
+    "ok": "on-ok",
+    "info": "on-info",
+    "warn": "on-warn",
+    "crit": "on-crit",
+    "bad": "on-bad",
+    "stale": "on-stale",
+}
+"""The filled form of a state's role."""
 SPARK: Final = "▁▂▃▄▅▆▇█"
 MISSING: Final = "·"
 STOP: Final = "▴"
@@ -132,7 +162,8 @@ _ASCII: Final = str.maketrans(
         RESUME: ":",
         BELOW: "v",
         **{chr(0x2800 + bits): _braille(bits) for bits in range(256)},
-        "▏": "|",
+        **dict.fromkeys("▏▎▍", "|"),
+        **dict.fromkeys("▌▋▊▉", "8"),
     }
 )
 

@@ -115,8 +115,15 @@ _TEXT_STYLES: Final = {
     "frozen": "bold reverse",
     "cursor": "bold",
 }
+
+
+def _text_style(role: Role) -> str:
+    """A badge is its colour reversed, so that every theme has it, those without colours too."""
+    return "bold reverse" if role.startswith("on-") else _TEXT_STYLES.get(role, "none")
+
+
 ROLE_CSS: Final = "\n".join(
-    f"TextPanel > .role--{role} {{ color: $role-{role}; text-style: {_TEXT_STYLES.get(role, 'none')}; }}"
+    f"TextPanel > .role--{role} {{ color: $role-{role.removeprefix('on-')}; text-style: {_text_style(role)}; }}"
     for role in get_args(Role)
     if role
 )
