@@ -150,7 +150,8 @@ def test_at_least_takes_two_letters_and_a_space_of_the_same_line() -> None:
     assert (
         plain_text(ascii_line(line("KL 0.02   warn≥0.015 crit≥0.030 upd 3"))) == "KL 0.02 warn>=0.015 crit>=0.030 upd 3"
     )
-    assert plain_text(ascii_line(line("no room≥1"))) == "no room>1"
+    assert plain_text(ascii_line(line("no room≥1"))) == "noroom>=1"
+    assert plain_text(ascii_line(line("room≥12"))) == "room>=."  # cut rather than another limit
 
 
 def test_every_sign_has_an_ascii_form_of_its_own() -> None:

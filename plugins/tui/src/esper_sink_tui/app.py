@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 __all__ = ["SanctumApp"]
 
 _DEFAULT_THEME: Final = "esper"
+_EVERYWHERE: Final = {"help", "next_theme", "command_palette"}
+_OWN_ACTIONS: Final = {key.action.partition("(")[0] for key in KEYS} - _EVERYWHERE
+"""What keys do on the main screen alone."""
 
 
 class SanctumApp(App[None]):
@@ -219,6 +222,11 @@ class SanctumApp(App[None]):
         self.watch_runs.step_to(first=first)
         self.draw()
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Keys of the main screen act on the main screen alone: other screens own theirs."""
+        del parameters
+        return len(self.screen_stack) == 1 or action not in _OWN_ACTIONS
+
     def action_retreat(self) -> None:
         """Zoom out, then thaw."""
         if self._zoomed:
@@ -250,6 +258,12 @@ class SanctumApp(App[None]):
         """Show all events, or the notable ones."""
         self.watch_runs.event_filter = "notable" if self.watch_runs.event_filter == "all" else "all"
         self.draw()
+
+    def action_events(self) -> None:
+        """Give the event log the screen and the keys, or go back."""
+        self.action_zoom("events")
+        if self._zoomed:
+            self._panel("events").focus()
 
     def action_alerts(self) -> None:
         """Open the list of changes of the verdict."""
@@ -382,12 +396,14 @@ class SanctumApp(App[None]):
         self.notify(f"theme {self.theme}", timeout=2)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """The commands of the palette: every key by its description, then Textual's own."""
+        """The commands of the palette: every key by its description, and the choice of a theme.
+
+        Textual's other commands are here by Sanctum's own names, or (Maximize) tear its panels from their places.
+        """
         for key in KEYS:
             if not key.action.startswith(("app.", "command_palette", "retreat")):
-                name, _, rest = key.text.partition(":")
                 action = key.action
                 yield SystemCommand(
-                    f"Sanctum: {name}", rest.strip() or key.text, lambda action=action: self.run_action(action)
+                    f"Sanctum: {key.text}", f"key {shown(key)}", lambda action=action: self.run_action(action)
                 )
-        yield from super().get_system_commands(screen)
+        yield from (item for item in super().get_system_commands(screen) if item.title == "Theme")

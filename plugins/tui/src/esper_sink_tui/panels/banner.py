@@ -30,7 +30,8 @@ _KL_WIDTH = len("KL 0.014996")
 
 def banner(model: ScreenModel, width: int, height: int) -> list[Line]:
     """Verdict, KL, trend, limits, run state and age; why; what next; the early stop and its limit."""
-    lines = [_verdict_line(model, width), _why_line(model, width), _next_line(model), _stop_line(model, width)]
+    said = _named(model, [_why_line(model), _next_line(model), _stop_line(model, width)], width)
+    lines = [_verdict_line(model, width), *said]
     return [fit(item, width) for item in lines[:height]] + [fit((), width)] * (height - len(lines))
 
 
@@ -149,14 +150,20 @@ def _progress_text(model: ScreenModel) -> str:
     return f"{done.unit} {count(done.done)}/{count(done.planned)} {percent(done.fraction, 0)}"
 
 
-def _why_line(model: ScreenModel, width: int) -> Line:
+def _why_line(model: ScreenModel) -> Line:
     sign = VERDICTS[model.verdict.kind]
-    reason = line((" why:  ", "dim"), (one_line(model.why), sign.role if sign.role != "ok" else ""))
+    return line((" why:  ", "dim"), (one_line(model.why), sign.role if sign.role != "ok" else ""))
+
+
+def _named(model: ScreenModel, lines: list[Line], width: int) -> list[Line]:
+    """The run's name at the right of the first of the lines that has room for it."""
     label = f"run {_label(model)}"
-    used = width_of(reason)
-    if used + len(label) + 4 > width:
-        return reason
-    return (*reason, (pad(label, width - used - 1, "right"), "dim"), (" ", ""))
+    for place, item in enumerate(lines):
+        used = width_of(item)
+        if used + len(label) + 4 <= width:
+            named: Line = (*item, (pad(label, width - used - 1, "right"), "dim"), (" ", ""))
+            return [*lines[:place], named, *lines[place + 1 :]]
+    return lines
 
 
 def _next_line(model: ScreenModel) -> Line:

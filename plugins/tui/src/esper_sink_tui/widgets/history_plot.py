@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["HistoryPlot", "KLAxis", "WholeAxis", "segments"]
 
 _TICKS: Final = 6
+_ACROSS: Final = 400
+"""Places of a limit's line: more than a screen has columns."""
 
 
 class KLAxis(NumericAxisFormatter):
@@ -96,10 +98,10 @@ class HistoryPlot(PlotWidget, can_focus=True):
         self.set_ylimits(ys[0] - 0.08 * height, ys[1] + 0.16 * height)
 
     def rule(self, value: float, xs: tuple[float, float], style: str) -> None:
-        """A limit, from edge to edge."""
-        width = max(xs[1] - xs[0], 1.0)
-        ends = [xs[0] - 0.01 * width, xs[1] + 0.02 * width]
-        self.plot(ends, [value, value], line_style=style, hires_mode=HiResMode.BRAILLE)
+        """A limit, from edge to edge, of whole cells: these lie on the row of its tick, which dots may miss."""
+        first, width = xs[0], max(xs[1] - xs[0], 1.0)
+        across = [first + width * (place / _ACROSS * 1.03 - 0.01) for place in range(_ACROSS + 1)]
+        self.scatter(across, [value] * len(across), marker="─", marker_style=style)
 
     def resume(self, x: float, ys: tuple[float, float], style: str) -> None:
         """Where an attempt begins: a column of marks."""
