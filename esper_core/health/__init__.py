@@ -7,7 +7,7 @@ take them from here. Nothing here reads a clock, a file or a tensor. KL is in na
 from __future__ import annotations
 
 from esper_core.health.advice import Suggestion, head_suggestion, state_suggestion, suggestion
-from esper_core.health.heads import HEAD_DECISIONS, HeadLevel, PolicyLevel, head_levels, policy_level
+from esper_core.health.heads import HEAD_DECISIONS, HeadLevel, PolicyLevel, head_levels, level_under, policy_level
 from esper_core.health.judgement import Verdict, VerdictInput, verdict
 from esper_core.health.kinds import VerdictKind
 from esper_core.health.levels import (
@@ -56,6 +56,7 @@ __all__ = [
     "format_kl",
     "head_levels",
     "head_suggestion",
+    "level_under",
     "policy_level",
     "state_suggestion",
     "suggestion",

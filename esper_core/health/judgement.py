@@ -43,7 +43,9 @@ class VerdictInput:
         limits: of the run.
         pooled_kl: the judged KL of all heads together over the judged window, for the reason's text beside a head's.
         critical_head: the worst head at CRITICAL over the judged window (``policy_level``), or None.
-        head: the head that carries most of the last update's KL.
+        worst_update: id of the worst update of the judged window, when that is not the last one.
+        worst_kl: its unrounded judged KL.
+        head: the head that carries most of the KL of the worst update.
         share: that head's share, 0..1.
         forced: every step of the judged updates was forced.
         journal_lost: events that the journal lost: the screen itself cannot be trusted.
@@ -61,6 +63,8 @@ class VerdictInput:
     limits: KLLimits = DEFAULT_KL_LIMITS
     pooled_kl: float | None = None
     critical_head: HeadLevel | None = None
+    worst_update: int | None = None
+    worst_kl: float | None = None
     head: str | None = None
     share: float | None = None
     forced: bool = False
@@ -128,7 +132,8 @@ def _judge_trust(seen: VerdictInput, level: HealthLevel) -> tuple[VerdictKind, s
     if seen.state is RunState.FAILED:
         return VerdictKind.FAILED, seen.message or "the run ended with an error"
     if level is HealthLevel.NON_FINITE:
-        return VerdictKind.NON_FINITE, f"NaN or Inf within the last {HEALTH_WINDOW} updates"
+        where = "" if seen.worst_update is None else f", in update {seen.worst_update}"
+        return VerdictKind.NON_FINITE, f"NaN or Inf within the last {HEALTH_WINDOW} updates{where}"
     if seen.state is RunState.STALE:
         return VerdictKind.STALE, f"no heartbeat from the trainer{age}"
     if seen.state is RunState.STALLED:
@@ -157,7 +162,14 @@ def _counted(seen: VerdictInput, level: HealthLevel, limit: float) -> str:
     """In how many of the judged updates the KL reached a limit; empty for none."""
     recent = seen.levels[-HEALTH_WINDOW:]
     count = sum(item.severity >= level.severity for item in recent)
-    return f"{seen.limits.name} >= {limit:g} in {count} of last {len(recent)} updates" if count else ""
+    if not count:
+        return ""
+    worst = "" if seen.worst_update is None else f", worst {_worst_kl(seen)} at update {seen.worst_update}"
+    return f"{seen.limits.name} >= {limit:g} in {count} of last {len(recent)} updates{worst}"
+
+
+def _worst_kl(seen: VerdictInput) -> str:
+    return format_kl(seen.worst_kl, limits=seen.limits)
 
 
 def _carrier(seen: VerdictInput) -> str:

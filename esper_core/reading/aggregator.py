@@ -245,6 +245,9 @@ class SanctumAggregator:
             tamiyo=tamiyo,
             heads=heads_of([item.payload for item in recent[-HISTORY:]], self._plan.heads),
             recent=tuple(item.payload for item in recent),
+            resumes=tuple(
+                item.payload.update_id for before, item in pairwise(recent) if item.attempt != before.attempt
+            ),
             last=last.payload if last is not None else None,
             last_time_ns=last.time_ns if last is not None else None,
             last_event_ns=self._last_event_ns,

@@ -11,12 +11,16 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from esper_core.health import HealthLevel, RunState, VerdictKind
 
 __all__ = [
+    "ABOVE",
     "ABSENT",
     "ARROWS",
+    "BADGES",
+    "BELOW",
     "FOLLOW",
     "LEVELS",
     "MISSING",
     "NON_FINITE",
+    "RESUME",
     "SPARK",
     "STATES",
     "STOP",
@@ -28,9 +32,28 @@ __all__ = [
 ]
 
 Role: TypeAlias = Literal[
-    "", "dim", "title", "frame", "ok", "info", "warn", "crit", "bad", "stale", "stop", "frozen", "cursor"
+    "",
+    "dim",
+    "title",
+    "frame",
+    "ok",
+    "info",
+    "warn",
+    "crit",
+    "bad",
+    "stale",
+    "stop",
+    "frozen",
+    "cursor",
+    "on-dim",
+    "on-ok",
+    "on-info",
+    "on-warn",
+    "on-crit",
+    "on-bad",
+    "on-stale",
 ]
-"""What a piece of text means; themes give roles their colours. ``""`` is plain text."""
+"""What a piece of text means; themes give roles their colours. ``""`` is plain text, ``on-`` a filled badge."""
 
 
 class Sign(NamedTuple):
@@ -73,14 +96,36 @@ STATES: Final = {
     RunState.DONE: Sign("✔", "done", "info"),
     RunState.UNKNOWN: Sign("…", "unknown", "dim"),
 }
+BADGES: Final[dict[Role, Role]] = {
+    "dim": "on-dim",
+    "ok": "on-ok",
+    "info": "on-info",
+    "warn": "on-warn",
+    "crit": "on-crit",
+    "bad": "on-bad",
+    "stale": "on-stale",
+}
+"""The filled form of a state's role."""
 SPARK: Final = "▁▂▃▄▅▆▇█"
 MISSING: Final = "·"
 STOP: Final = "▴"
+ABOVE: Final = "▲"
+"""In a curve: above the range that is drawn."""
+BELOW: Final = "▼"
+RESUME: Final = "┊"
+"""In a curve: an attempt begins."""
 FOLLOW: Final = "↳"
 """Before a second line that belongs to the first."""
 ABSENT: Final = "—"
 """Instead of a number that was not measured: never 0."""
 ARROWS: Final = {"rising": "↑", "falling": "↓", "steady": "→", "": " "}
+
+
+def _braille(bits: int) -> str:
+    """A cell of braille dots as one letter: where in the cell the dots are."""
+    upper, lower = bits & 0x1B, bits & 0xE4
+    return " " if not bits else ":" if upper and lower else "'" if upper else "."
+
 
 _ASCII: Final = str.maketrans(
     {
@@ -113,7 +158,12 @@ _ASCII: Final = str.maketrans(
         "┘": "+",
         "░": ".",
         "╌": "-",
-        "▏": "|",
+        "┄": "-",
+        RESUME: ":",
+        BELOW: "v",
+        **{chr(0x2800 + bits): _braille(bits) for bits in range(256)},
+        **dict.fromkeys("▏▎▍", "|"),
+        **dict.fromkeys("▌▋▊▉", "8"),
     }
 )
 

@@ -111,6 +111,10 @@ class UpdateIndex:
         """The update's own level."""
         return _LEVELS[self._levels[position]]
 
+    def attempt(self, position: int) -> int:
+        """The attempt that made the update at a position."""
+        return self._file(position).attempt
+
     def update_id(self, position: int) -> int:
         """Id of the update at a position."""
         return self._ids[position]

@@ -16,9 +16,11 @@ from esper_core.health import (
     Verdict,
     VerdictInput,
     head_suggestion,
+    level_under,
     policy_level,
     suggestion,
     verdict,
+    worst,
 )
 from esper_core.reading.account import from_record, losses, merged
 from esper_core.reading.condition import SOUND, JournalCondition
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from esper_core.reading.snapshot import SanctumSnapshot
     from esper_core.runs.state import RunRecord
 
-__all__ = ["judge", "judge_snapshot", "judged_policy", "run_verdict", "update_advice"]
+__all__ = ["judge", "judge_snapshot", "judged_policy", "run_verdict", "update_advice", "worst_update"]
 
 
 def judge(
@@ -60,7 +62,9 @@ def judge(
         journal: what the run's journal lacks.
     """
     last = recent[-1] if recent else None
-    leading = last.leading_head if last is not None else None
+    meant = worst_update(recent, limits)
+    leading = meant.leading_head if meant is not None else None
+    past = meant if meant is not last else None
     lost = losses(accounts)
     policy = policy_level(recent, limits)
     return verdict(
@@ -72,6 +76,8 @@ def judge(
             limits=limits,
             pooled_kl=policy.kl,
             critical_head=policy.head,
+            worst_update=past.update_id if past is not None else None,
+            worst_kl=past.judged_kl(limits.on) if past is not None else None,
             head=leading.name if leading is not None else None,
             share=leading.share if leading is not None else None,
             forced=policy.forced,
@@ -83,6 +89,26 @@ def judge(
             message=message if state in {RunState.FAILED, RunState.CRASHED} else "",
         )
     )
+
+
+def worst_update(recent: Sequence[PPOUpdatePayload], limits: KLLimits = DEFAULT_KL_LIMITS) -> PPOUpdatePayload | None:
+    """The update that the verdict on a policy is about: verdict, reason, head and advice are of this one.
+
+    Of the judged window's updates with its worst level the one with the highest KL; while all are calm, the last.
+
+    Args:
+        recent: the last effective updates, oldest first; three are enough.
+        limits: of the run.
+    """
+    window = recent[-HEALTH_WINDOW:]
+    levels = [level_under(item, limits) for item in window]
+    level = worst(levels)
+    if level.severity < HealthLevel.WARNING.severity:
+        return window[-1] if window else None
+    found = [item for item, own in zip(window, levels, strict=True) if own is level]
+    if level is HealthLevel.NON_FINITE:
+        return found[-1]
+    return max(reversed(found), key=lambda item: item.judged_kl(limits.on) or 0.0)
 
 
 def run_verdict(
@@ -141,7 +167,7 @@ def update_advice(last: PPOUpdatePayload | None, *, policy: PolicyLevel, named: 
     """What to try after an update, or None when there is nothing to do.
 
     Args:
-        last: the update.
+        last: the update: the last one, or the one that :func:`worst_update` names.
         policy: its level over the judged window. The verdict and this advice are about the same head.
         named: name the head that carries most of the KL as the cause; False where the line names it already.
     """
@@ -152,7 +178,7 @@ def update_advice(last: PPOUpdatePayload | None, *, policy: PolicyLevel, named: 
         return head_suggestion(policy.blamed.name, learning_rate=last.learning_rate, others_calm=calm)
     leading = last.leading_head if named else None
     return suggestion(
-        level=policy.levels[-1] if policy.levels else last.health,
+        level=level_under(last, policy.limits) if policy.levels else last.health,
         early_stopped=last.early_stop is not None,
         stopped_epoch=last.early_stop.epoch if last.early_stop is not None else None,
         epochs_planned=max(last.epochs_planned, 1),

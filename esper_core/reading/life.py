@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+import signal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal
 
 from esper_core.health import RunState
 from esper_core.reading.account import from_record
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from esper_core.reading.snapshot import SanctumSnapshot
     from esper_core.runs.state import RunRecord
 
-__all__ = ["STALE_FACTOR", "STALE_LEAST_S", "Life", "life_from_events", "life_from_record"]
+__all__ = ["STALE_FACTOR", "STALE_LEAST_S", "Life", "after_exit", "life_from_events", "life_from_record"]
 
 STALE_LEAST_S: Final = 10.0
 STALE_FACTOR: Final = 3.0
@@ -34,6 +35,9 @@ class Life:
         updates: as the trainer counts them.
         sinks: as the host accounts for them.
         journal: what its journal lacks.
+        kept: what of the run is on disk: a record, and a checkpoint to go on from; neither of a run known by its
+            events alone.
+        last_words: the last lines of the log of a run that failed or crashed, oldest first.
     """
 
     state: RunState = RunState.UNKNOWN
@@ -44,6 +48,23 @@ class Life:
     updates: int = 0
     sinks: tuple[SinkAccount, ...] = ()
     journal: JournalCondition = SOUND
+    kept: Literal["", "record", "checkpoint"] = ""
+    last_words: tuple[str, ...] = ()
+
+
+def after_exit(life: Life, code: int | None) -> Life:
+    """A run whose trainer is a child of this process, and has ended without telling so.
+
+    Args:
+        life: as ``run.json`` tells it, read after the exit code.
+        code: the child's exit code, 128 + number when a signal ended it; None while it runs.
+    """
+    if code is None or (life.state.ended and life.state is not RunState.CRASHED):
+        return life
+    how = f"ended with exit code {code}"
+    if code - 128 in {item.value for item in signal.Signals}:
+        how = f"was killed by {signal.Signals(code - 128).name}"
+    return replace(life, state=RunState.CRASHED, message=f"the trainer {how}")
 
 
 def life_from_events(snapshot: SanctumSnapshot, now_ns: int) -> Life:
@@ -87,4 +108,5 @@ def life_from_record(
         updates=record.updates,
         sinks=tuple(from_record(item) for item in record.sinks),
         journal=journal,
+        kept="record",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from esper_core.health import (
@@ -13,13 +13,12 @@ from esper_core.health import (
     Verdict,
     VerdictInput,
     VerdictKind,
-    state_suggestion,
     verdict,
 )
 from esper_core.reading.account import merged
-from esper_core.reading.condition import SOUND
-from esper_core.reading.judged import judge_snapshot, judged_policy, update_advice
+from esper_core.reading.judged import judge_snapshot
 from esper_core.reading.life import Life
+from esper_core.reading.next_step import next_step, why
 from esper_core.reading.progress import Progress, progress_of
 from esper_core.reading.returns import return_to_show
 from esper_core.reading.snapshot import SanctumSnapshot
@@ -65,7 +64,8 @@ class ScreenModel:
     Attributes:
         snapshot: of the run on show, or of the update a frozen view shows.
         life: of the run's process, now.
-        verdict: the one judgement.
+        verdict: the one judgement; of a frozen view that of the update it shows.
+        why: its reason, and which other rows are critical.
         advice: what to do next, or None.
         progress: how far, and until when.
         age_s: seconds since the last sign of life; None when there was none or the run has ended.
@@ -86,6 +86,7 @@ class ScreenModel:
     snapshot: SanctumSnapshot = field(default_factory=SanctumSnapshot)
     life: Life = field(default_factory=Life)
     verdict: Verdict = field(default_factory=lambda: verdict(VerdictInput()))
+    why: str = ""
     advice: Suggestion | None = None
     progress: Progress = field(default_factory=lambda: Progress(done=0))
     age_s: float | None = None
@@ -139,25 +140,27 @@ def build(
     selected: str = "",
     label: str = "",
 ) -> ScreenModel:
-    """Put a screen together. A frozen view judges the updates it shows and the run's state as it is now."""
+    """Put a screen together. A view of an earlier update judges that update, as if the run had not gone on."""
     sign_ns = max((item for item in (life.sign_ns, snapshot.last_event_ns) if item is not None), default=None)
     since = None if sign_ns is None else max((now_ns - sign_ns) / 1e9, 0.0)
     age_s = None if life.state.ended else since
-    now_shown = frozen is None or not frozen.behind
-    # A frozen view ends early by itself: what lies behind its last update is no gap of the journal.
-    judged = judge_snapshot(snapshot, life if now_shown else replace(life, journal=SOUND), age_s=age_s)
+    # What lies behind an earlier update is neither a gap of the journal nor an end of the run.
+    then = life if frozen is None or not frozen.behind else Life(state=RunState.LIVE, updates=snapshot.updates)
+    judged = judge_snapshot(snapshot, then, age_s=age_s)
+    known = label or snapshot.plan.run_name or snapshot.run_id
     return ScreenModel(
         snapshot=snapshot,
         life=life,
         verdict=judged,
-        advice=state_suggestion(judged.kind) or update_advice(snapshot.last, policy=judged_policy(snapshot)),
+        why=why(judged, snapshot),
+        advice=next_step(snapshot, then, judged, run=known or "RUN"),
         progress=progress_of(snapshot, life),
         age_s=age_s,
         ended_s=since if life.state.ended else None,
         sinks=merged(snapshot.sinks, life.sinks),
         runs=runs,
         selected=selected or snapshot.run_id,
-        label=label or snapshot.plan.run_name or snapshot.run_id,
+        label=known,
         frozen=frozen,
         event_filter=event_filter,
         head_view=head_view,

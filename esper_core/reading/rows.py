@@ -13,6 +13,7 @@ from esper_core.health import (
     HEALTH_WINDOW,
     HealthLevel,
     KLLimits,
+    Suggestion,
     TUIThresholds,
     classify_clip_fraction,
     classify_entropy,
@@ -28,7 +29,18 @@ if TYPE_CHECKING:
     from esper_core.reading.snapshot import SanctumSnapshot
     from esper_core.reading.tamiyo import TamiyoState
 
-__all__ = ["METRICS", "NOT_DEFINED", "PANEL_DIGITS", "Limits", "Metric", "absence", "kl_range", "limit_text", "metric"]
+__all__ = [
+    "METRICS",
+    "NOT_DEFINED",
+    "PANEL_DIGITS",
+    "Limits",
+    "Metric",
+    "absence",
+    "critical_rows",
+    "kl_range",
+    "limit_text",
+    "metric",
+]
 
 
 def kl_range(limits: KLLimits) -> tuple[float, float]:
@@ -61,6 +73,8 @@ class Metric:
         limits: the limits in force, printed beside.
         bounds: range of the sparkline.
         dead_band: least change that the trend arrow counts.
+        word: what a sentence calls it.
+        remedy: what to try when it is critical.
     """
 
     key: str
@@ -70,6 +84,8 @@ class Metric:
     limits: Callable[[TamiyoState], Limits]
     bounds: Callable[[TamiyoState], tuple[float, float]]
     dead_band: float
+    word: str = ""
+    remedy: str = ""
     series: Callable[[TamiyoState], str] | None = None
     title: Callable[[TamiyoState], str] | None = None
 
@@ -110,6 +126,8 @@ def _fixed(
     limits: Limits,
     bounds: tuple[float, float],
     dead_band: float,
+    word: str,
+    remedy: str,
 ) -> Metric:
     """A metric with absolute limits."""
 
@@ -124,10 +142,12 @@ def _fixed(
         limits=lambda _: limits,
         bounds=lambda _: bounds,
         dead_band=dead_band,
+        word=word,
+        remedy=remedy,
     )
 
 
-def _relative(key: str, label: str, digits: int) -> Metric:
+def _relative(key: str, label: str, digits: int, remedy: str) -> Metric:
     """A metric whose limits are factors of the median of its own past."""
     warning, critical = TUIThresholds.GRAD_NORM_WARNING_FACTOR, TUIThresholds.GRAD_NORM_CRITICAL_FACTOR
     if key == "advantage_std":
@@ -156,6 +176,8 @@ def _relative(key: str, label: str, digits: int) -> Metric:
         limits=limits,
         bounds=bounds,
         dead_band=0.0,
+        word=label,
+        remedy=remedy,
     )
 
 
@@ -186,6 +208,8 @@ METRICS: Final = (
         Limits(percent(TUIThresholds.CLIP_WARNING, 0), percent(TUIThresholds.CLIP_CRITICAL, 0)),
         (0.0, 1.5 * TUIThresholds.CLIP_CRITICAL),
         0.01,
+        "clip fraction",
+        "lower learning_rate or use fewer epochs",
     ),
     _fixed(
         "entropy_normalised",
@@ -195,6 +219,8 @@ METRICS: Final = (
         Limits(f"≤{TUIThresholds.ENTROPY_WARNING:.2f}", f"{TUIThresholds.ENTROPY_CRITICAL:.2f}"),
         (0.0, 1.0),
         0.01,
+        "entropy",
+        "raise entropy_coef",
     ),
     _fixed(
         "explained_variance",
@@ -204,10 +230,12 @@ METRICS: Final = (
         Limits(f"≤{TUIThresholds.EXPLAINED_VAR_WARNING:.2f}", f"{TUIThresholds.EXPLAINED_VAR_CRITICAL:.2f}"),
         (0.0, 1.0),
         0.02,
+        "explained variance",
+        "the value function explains nothing: raise value_coef, or scale the rewards",
     ),
-    _relative("grad_norm", "grad norm", 2),
-    _relative("advantage_std", "advantage std", 2),
-    _relative("value_loss", "value loss", 3),
+    _relative("grad_norm", "grad norm", 2, "lower learning_rate or max_grad_norm"),
+    _relative("advantage_std", "advantage std", 2, "look at the rewards: their scale has changed"),
+    _relative("value_loss", "value loss", 3, "lower learning_rate, or scale the rewards"),
     Metric(
         key="policy_loss",
         label="policy loss",
@@ -216,6 +244,8 @@ METRICS: Final = (
         limits=lambda _: Limits(),
         bounds=lambda _: (-0.1, 0.1),
         dead_band=0.002,
+        word="policy loss",
+        remedy="check rewards and observations for NaN",
     ),
 )
 """In the order of the panel; the compact layout shows the first ones."""
@@ -241,6 +271,18 @@ def absence(item: Metric, snapshot: SanctumSnapshot, *, ended: bool) -> str:
         return NOT_DEFINED
     told = item.key == "kl_divergence" and last.kl_measured != "after_last_step"
     return NOT_REPORTED if told or ended or len(state.levels) >= HEALTH_WINDOW else ""
+
+
+def critical_rows(state: TamiyoState) -> list[tuple[Metric, Suggestion]]:
+    """The rows other than the KL's that are critical or no number, each with what to try.
+
+    They never set the verdict, so the reason and the next step have to name them.
+    """
+    return [
+        (item, Suggestion(cause=f"{item.word} {item.text(state)} is critical", action=item.remedy))
+        for item in METRICS
+        if item.key != "kl_divergence" and item.level(state).severity >= HealthLevel.CRITICAL.severity
+    ]
 
 
 def metric(key: str) -> Metric:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from esper_core.errors import EsperError
-from esper_core.health import DEFAULT_KL_LIMITS, KLLimits
+from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel, KLLimits
 from esper_core.reading.returns import return_to_show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from esper_core.events import PPOUpdatePayload
+    from esper_core.reading.index import UpdateIndex
     from esper_core.reading.snapshot import SanctumSnapshot
     from esper_core.reading.source import Source
 
-__all__ = ["Band", "Extremes", "Series", "bands", "extremes", "peaks", "read_series"]
+__all__ = ["Band", "Extremes", "Series", "bands", "extremes", "headroom", "peaks", "read_series"]
 
 _POINTS: Final = 160
 
@@ -35,6 +38,10 @@ class Series:
         returns: mean return of the last 100 episodes, or of the rollout.
         limits: of the run: they say which KL it is.
         joined: updates that one point of the KL stands for.
+        broken: update ids whose KL was NaN or Inf.
+        resumes: update ids with which a later attempt began.
+        stops: update ids that stopped early, of the updates whose return was read and of the newest ones.
+        last: id and judged KL of the newest update, nats; None as KL where it was not measured.
     """
 
     label: str
@@ -45,6 +52,10 @@ class Series:
     returns: tuple[float, ...]
     joined: int = 1
     limits: KLLimits = DEFAULT_KL_LIMITS
+    broken: tuple[int, ...] = ()
+    resumes: tuple[int, ...] = ()
+    stops: tuple[int, ...] = ()
+    last: tuple[int, float | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +87,18 @@ def peaks(xs: Sequence[int], ys: Sequence[float], points: int) -> tuple[list[int
         out_x.append(xs[start + best])
         out_y.append(group[best])
     return out_x, out_y, width
+
+
+def headroom(values: Iterable[float]) -> tuple[float, float]:
+    """Ends of an axis on which every finite value lies inside, 5 % of their range from the edge; 0 to 1 for none."""
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return 0.0, 1.0
+    low, high = min(finite), max(finite)
+    # In halves, so that no difference overflows.
+    room = 0.1 * (high / 2 - low / 2) or 0.05 * max(abs(high), 1.0)
+    largest = sys.float_info.max
+    return max(low - room, -largest), min(high + room, largest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +150,10 @@ def read_series(source: Source, snapshot: SanctumSnapshot, *, group: str = "", p
             return_updates=ids,
             returns=tuple(_number(return_to_show(item)) for item in recent),
             limits=snapshot.tamiyo.limits,
+            broken=tuple(item.update_id for item in recent if item.health is HealthLevel.NON_FINITE),
+            resumes=snapshot.resumes,
+            stops=_stopped(recent),
+            last=(recent[-1].update_id, recent[-1].judged_kl(snapshot.tamiyo.limits.on)) if recent else None,
         )
     while index.extend(4 * 1024 * 1024):
         pass
@@ -136,16 +163,41 @@ def read_series(source: Source, snapshot: SanctumSnapshot, *, group: str = "", p
         points * 2,
     )
     step = max(math.ceil(len(index) / points), 1)
-    places = sorted({*range(0, len(index), step), *([len(index) - 1] if len(index) else [])})
-    return_ids, returns = [], []
+    read = _payloads(index, sorted({*range(0, len(index), step), *([len(index) - 1] if len(index) else [])}))
+    end = len(index) - 1
+    return Series(
+        label,
+        group,
+        tuple(xs),
+        tuple(ys),
+        tuple(item.update_id for item in read),
+        tuple(_number(return_to_show(item)) for item in read),
+        joined,
+        index.limits,
+        broken=tuple(
+            index.update_id(place) for place in range(len(index)) if index.level(place) is HealthLevel.NON_FINITE
+        ),
+        resumes=tuple(
+            index.update_id(place) for place in range(1, len(index)) if index.attempt(place) != index.attempt(place - 1)
+        ),
+        stops=tuple(sorted({*_stopped(read), *_stopped(snapshot.recent)})),
+        last=(index.update_id(end), index.kl(end)) if len(index) else None,
+    )
+
+
+def _payloads(index: UpdateIndex, places: Iterable[int]) -> list[PPOUpdatePayload]:
+    """The updates at these positions that can still be read."""
+    found = []
     for place in places:
         try:
-            payload = index.event(place).payload
+            found.append(index.event(place).payload)
         except (OSError, EsperError):
             continue
-        return_ids.append(payload.update_id)
-        returns.append(_number(return_to_show(payload)))
-    return Series(label, group, tuple(xs), tuple(ys), tuple(return_ids), tuple(returns), joined, index.limits)
+    return found
+
+
+def _stopped(updates: Iterable[PPOUpdatePayload]) -> tuple[int, ...]:
+    return tuple(item.update_id for item in updates if item.early_stop is not None)
 
 
 def bands(runs: Iterable[tuple[str, Sequence[int], Sequence[float]]], *, points: int = 100) -> list[Band]:

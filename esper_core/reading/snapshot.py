@@ -98,6 +98,7 @@ class SanctumSnapshot:
         tamiyo: the policy after the last update.
         heads: one entry a head, in the policy's order.
         recent: the last 120 effective updates, oldest first.
+        resumes: ids of those with which a later attempt began.
         last: the last of them.
         last_time_ns: when it ended, unix nanoseconds.
         last_event_ns: time of the newest event of any kind.
@@ -116,6 +117,7 @@ class SanctumSnapshot:
     tamiyo: TamiyoState = field(default_factory=TamiyoState)
     heads: tuple[HeadState, ...] = ()
     recent: tuple[PPOUpdatePayload, ...] = ()
+    resumes: tuple[int, ...] = ()
     last: PPOUpdatePayload | None = None
     last_time_ns: int | None = None
     last_event_ns: int | None = None

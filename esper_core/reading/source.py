@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import threading
 import tomllib
@@ -32,6 +33,7 @@ from esper_core.semconv.identity import RUN_ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from esper_core.events import Payload, TelemetryEvent
     from esper_core.reading.snapshot import SanctumSnapshot
@@ -46,6 +48,8 @@ _FIRST: Final = RECENT + RELATIVE_WINDOW
 """Updates read for the first screen: those shown, and those the oldest shown relative level is judged against."""
 _STAMP: Final = re.compile(r"^\d{8}T\d{6}Z-")
 _LIVE_ROOM: Final = 200_000
+_LOG_BYTES: Final = 8192
+"""Of a log's end that its last lines are looked for in."""
 
 
 class Source(Protocol):
@@ -165,7 +169,12 @@ class JournalSource:
         journal = journal_condition(self.run, record)
         if record is None:
             return replace(life_from_events(snapshot, now_ns), journal=journal)
-        return life_from_record(record, now_ns, state=state, journal=journal)
+        life = life_from_record(record, now_ns, state=state, journal=journal)
+        if life.state.ended and self.run.checkpoint.exists():
+            life = replace(life, kept="checkpoint")
+        if life.state in {RunState.CRASHED, RunState.FAILED}:
+            life = replace(life, last_words=_last_lines(self.run.log_path))
+        return life
 
     def group(self, snapshot: SanctumSnapshot) -> str:
         """The resolved configuration without seed, name and place: equal for seeds of one experiment."""
@@ -251,6 +260,18 @@ class MemorySource:
     def index(self) -> None:
         """Nothing but what was seen."""
         return
+
+
+def _last_lines(path: Path) -> tuple[str, ...]:
+    """The last three lines of a log that say something; none of one that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(file.tell() - _LOG_BYTES, 0))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ()
+    return tuple([item for item in text.splitlines() if item.strip()][-3:])
 
 
 def _group_of(config: dict[str, Any]) -> str:

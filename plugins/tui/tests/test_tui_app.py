@@ -24,7 +24,7 @@ from esper_sink_tui.screens.help import HelpScreen
 from esper_sink_tui.screens.plots import PlotsScreen, legend_lines
 from esper_sink_tui.screens.runs import RunsScreen
 from esper_sink_tui.watch import Watch
-from esper_sink_tui.widgets import HeadsPanel, HealthStatusPanel, StatusBanner, TextPanel
+from esper_sink_tui.widgets import EventsPanel, HeadsPanel, HealthStatusPanel, StatusBanner, TextPanel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,7 @@ async def test_the_banner_shows_the_journals_last_kl(kit: Kit) -> None:
         assert f"KL {kl}" in on_screen(app)
         assert "▲ warn" in app.query_one(HealthStatusPanel).text()
         assert "tempo carries 61%" in app.query_one(HeadsPanel).text()
-        assert "crit .0300" in on_screen(app)  # the plot's axis
+        assert "crit .030" in on_screen(app)  # the plot's axis
 
 
 async def test_what_changed_is_repainted_and_nothing_else(kit: Kit) -> None:
@@ -129,10 +129,10 @@ async def test_the_plot_in_focus_does_not_swallow_the_arrows(kit: Kit) -> None:
     app = app_over(kit.watch(kit.drift(30), now=99))
     async with app.run_test(size=WIDE) as pilot:
         await settled(pilot, app)
-        app.query_one("#plot-panel").focus()
+        app.query_one("#plot").focus()
         await pilot.press("left", "z")
         assert app.model.snapshot.updates == 29
-        assert app.query_one("#plot-panel").size.width > 100
+        assert app.query_one("#plot").size.width > 100
 
 
 async def test_zoom_gives_a_panel_the_screen_and_back(kit: Kit) -> None:
@@ -263,6 +263,64 @@ async def test_the_palette_knows_every_key(kit: Kit) -> None:
         assert "Sanctum: freeze or thaw the view" in titles
         assert "Sanctum: compare the marked runs" in titles
         assert any("heme" in title for title in titles)
+        commands = list(app.get_system_commands(app.screen))
+        assert len({command.title for command in commands}) == len(commands) == len({c.help for c in commands})
+        assert not {command.title for command in commands} & {"Maximize", "Quit", "Keys", "Screenshot"}
+
+
+@pytest.mark.parametrize("size", [(200, 60), (120, 36), (100, 30), (80, 24), (60, 15), (40, 6)])
+async def test_the_footer_always_has_help_and_the_way_out(kit: Kit, size: tuple[int, int]) -> None:
+    app = app_over(kit.watch(kit.drift(5), now=9))
+    async with app.run_test(size=size) as pilot:
+        await settled(pilot, app)
+        footer = on_screen(app).splitlines()[-1]
+        assert "q detach" in footer
+        assert "? help" in footer
+
+
+@pytest.mark.parametrize("opened", ["h", "v", "r", "a", "question_mark", "x", "e"])
+async def test_keys_of_the_main_screen_do_nothing_behind_another(kit: Kit, opened: str) -> None:
+    watch = kit.watch(kit.drift(30), now=99)
+    app = app_over(watch, request_stop=lambda _: "asked")
+    async with app.run_test(size=WIDE) as pilot:
+        await settled(pilot, app)
+        await pilot.press(opened)
+        await pilot.pause()
+        assert len(app.screen_stack) == 2
+        before = (watch.frozen, watch.head_view, watch.event_filter, app._zoomed)
+        await pilot.press("f", "z", "d", "l", "left", "home", "right_square_bracket")
+        await pilot.pause()
+        assert (watch.frozen, watch.head_view, watch.event_filter, app._zoomed) == before
+
+
+async def test_the_log_scrolls_by_key_page_and_wheel_and_stays_where_it_is(kit: Kit) -> None:
+    watch = kit.watch(kit.drift(60), now=999)
+    app = app_over(watch)
+    async with app.run_test(size=WIDE) as pilot:
+        await settled(pilot, app)
+        await pilot.press("enter")
+        await settled(pilot, app)
+        panel = app.query_one(EventsPanel)
+        assert panel.has_focus
+        assert " 60  KL" in panel.text().splitlines()[1]
+        await pilot.press("down", "down")
+        assert " 58  KL" in panel.text().splitlines()[1]
+        assert "EVENTS, 2 NEWER" in panel.text()
+        watched = watch.watched()
+        assert watched is not None
+        assert isinstance(watched.source, MemorySource)
+        watched.source.push([kit.event(kit.update(61), at=400)])
+        while watch.tick():
+            pass
+        app.draw()
+        assert " 58  KL" in panel.text().splitlines()[1]
+        await pilot.press("pagedown", "pagedown", "pagedown")
+        assert "started" in panel.text().splitlines()[-2]
+        await pilot.press("pageup", "pageup", "pageup")
+        panel.action_scroll_events(-99)
+        assert " 61  KL" in panel.text().splitlines()[1]
+        panel.on_mouse_scroll_down()
+        assert "3 NEWER" in panel.text()
 
 
 async def test_stopping_the_training_is_asked_for_twice(kit: Kit) -> None:

@@ -22,7 +22,7 @@ from esper_sink_tui.layout import Cell, cell_lines, layout, mode_of, screen_line
 from esper_sink_tui.lines import plain_text, width_of
 from esper_sink_tui.panels import PANELS
 from esper_sink_tui.panels.plot import plot_panel
-from esper_sink_tui.widgets.kl_plot import KLAxis
+from esper_sink_tui.widgets.history_plot import KLAxis
 
 if TYPE_CHECKING:
     from conftest import Kit
@@ -358,12 +358,12 @@ def test_nothing_moves_between_two_refreshes(kit: Kit) -> None:
 @pytest.mark.parametrize(
     ("warning", "critical", "rows", "shown"),
     [
-        (0.015, 0.03, 9, [".045", ".040", "crit", ".030", ".025", "warn", ".015", ".010", ".005"]),
-        (0.5, 1.0, 6, ["1.50", "crit", "1.00", "warn", ".50", ".25"]),
-        (20.0, 40.0, 7, ["60", "51", "crit", "34", "warn", "17", "9"]),
-        (0.0005, 0.001, 4, [".00150", "crit", "warn", ".00038"]),
-        (5e-10, 1e-9, 4, ["1.5e-09", "crit", "warn", "3.8e-10"]),
-        (0.0299, 0.0302, 4, [".045", "warn/crit", ".023", ".011"]),
+        (0.015, 0.03, 9, [".045", ".038", ".033", "crit .030", "", "warn .015", ".012", ".007", ".002"]),
+        (0.5, 1.0, 6, ["1.50", "1.14", "crit 1.000", "warn .500", ".36", ""]),
+        (20.0, 40.0, 7, ["60", "48", "crit 40.000", "30", "warn 20.000", "12", ""]),
+        (0.0005, 0.001, 4, [".00150", "crit .001", "warn .0005", ".00015"]),
+        (5e-10, 1e-9, 4, ["1.5e-09", "crit 1e-09", "warn 5e-10", "1.5e-10"]),
+        (0.0299, 0.0302, 4, [".045", "warn/crit", "", ".005"]),
     ],
 )
 def test_the_axis_of_the_text_plot_reads_right_for_any_limits(
@@ -371,10 +371,12 @@ def test_the_axis_of_the_text_plot_reads_right_for_any_limits(
 ) -> None:
     limits = KLLimits(warning=warning, critical=critical)
     started = RunStarted(environment="x", kl_warning=warning, kl_critical=critical)
-    model = kit.model([kit.event(started, at=0), kit.event(kit.update(1, warning / 2), at=1)])
+    model = kit.model(
+        [kit.event(started, at=0), kit.event(kit.update(1, warning / 2, return_mean=None, return_mean_100=None), at=1)]
+    )
     assert model.snapshot.tamiyo.limits == limits
-    text = [plain_text(item) for item in plot_panel(model, 53, rows + 3)]
-    assert [item.strip("│ ").split()[0] for item in text[1 : rows + 1]] == shown
+    text = [plain_text(item) for item in plot_panel(model, 53, rows + 4)]
+    assert [item.split("│")[1].strip().replace("stop", "") for item in text[1 : rows + 1]] == shown
     assert len({len(item) for item in text}) == 1
 
 

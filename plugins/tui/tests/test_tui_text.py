@@ -15,7 +15,7 @@ from esper_core.reading.numbers import age, clock, count, duration, percent, pla
 from esper_core.reading.trend import arrow, trend
 from esper_core.terminal import one_line
 from esper_sink_tui.lines import ascii_line, fit, frame, line, pad, plain_text, width_of
-from esper_sink_tui.spark import columns, glyph, marks, spark
+from esper_sink_tui.spark import glyph, marks, spark
 
 NAN, INF = math.nan, math.inf
 TOP = 0.045
@@ -40,7 +40,6 @@ def test_a_sparkline_has_a_fixed_range(values: list[float | None], shown: str) -
 @given(st.lists(st.one_of(st.none(), st.floats()), max_size=40), st.integers(1, 20))
 def test_a_sparkline_is_always_as_wide_as_asked(values: list[float | None], width: int) -> None:
     assert len(spark(values, 0.0, TOP, width)) == width
-    assert [len(row) for row in columns(values, 0.0, TOP, width, 3)] == [width] * 3
 
 
 def test_a_range_without_extent_draws_the_lowest_sign() -> None:
@@ -50,10 +49,6 @@ def test_a_range_without_extent_draws_the_lowest_sign() -> None:
 def test_marks_stand_beneath_the_sparkline() -> None:
     assert marks([False, True, True]) == " " * 8 + "▴▴"
     assert marks([True] * 12) == "▴" * 10
-
-
-def test_columns_fill_from_below() -> None:
-    assert columns([0.0, 0.5, 1.0, None, NAN], 0.0, 1.0, 5, 2) == ["  █  ", f"▁██·{NON_FINITE}"]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +150,8 @@ def test_at_least_takes_two_letters_and_a_space_of_the_same_line() -> None:
     assert (
         plain_text(ascii_line(line("KL 0.02   warn≥0.015 crit≥0.030 upd 3"))) == "KL 0.02 warn>=0.015 crit>=0.030 upd 3"
     )
-    assert plain_text(ascii_line(line("no room≥1"))) == "no room>1"
+    assert plain_text(ascii_line(line("no room≥1"))) == "noroom>=1"
+    assert plain_text(ascii_line(line("room≥12"))) == "room>=."  # cut rather than another limit
 
 
 def test_every_sign_has_an_ascii_form_of_its_own() -> None:

@@ -35,11 +35,13 @@ if TYPE_CHECKING:
 
     from esper_core.reading.model import ScreenModel
     from esper_sink_tui.watch import Watch
-    from esper_sink_tui.widgets.kl_plot import KLPlot
 
 __all__ = ["SanctumApp"]
 
 _DEFAULT_THEME: Final = "esper"
+_EVERYWHERE: Final = {"help", "next_theme", "command_palette"}
+_OWN_ACTIONS: Final = {key.action.partition("(")[0] for key in KEYS} - _EVERYWHERE
+"""What keys do on the main screen alone."""
 
 
 class SanctumApp(App[None]):
@@ -105,7 +107,6 @@ class SanctumApp(App[None]):
         self._zoomed = ""
         self._diverges = False
         self._seen: tuple[int, int] = (-1, -1)
-        self._plot: KLPlot | None = None
         for item in THEMES:
             self.register_theme(item)
 
@@ -119,8 +120,6 @@ class SanctumApp(App[None]):
         """Every text panel, in the order of the tab key, and the footer."""
         for widget in PANEL_WIDGETS.values():
             yield widget(ascii_only=self.ascii_only)
-        if self.ascii_only:
-            yield _TextPlot(ascii_only=True)
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -161,10 +160,6 @@ class SanctumApp(App[None]):
             self._diverges = not self._diverges
             self._arrange()
         for name, cell in self._cells.items():
-            if name == "plot" and not self.ascii_only:
-                if self._plot is not None and self._plot.is_mounted:
-                    self._plot.show(model, cell)
-                continue
             self._panel(name).show(model, cell)
         self._alert(model)
 
@@ -189,28 +184,7 @@ class SanctumApp(App[None]):
             panel.display = cell is not None
             if cell is not None:
                 panel.place(cell)
-        self._place_plot(main)
         self.call_after_refresh(self.draw)
-
-    def _place_plot(self, main: Screen[Any]) -> None:
-        """Create the plot widget, after the first screen: it imports numpy, which takes time."""
-        cell = None if self.ascii_only else self._cells.get("plot")
-        if self._plot is not None:
-            self._plot.display = cell is not None
-            if cell is not None:
-                self._plot.place(cell)
-        elif cell is not None:
-            self.call_after_refresh(self._mount_plot, main)
-
-    async def _mount_plot(self, main: Screen[Any]) -> None:
-        from esper_sink_tui.widgets.kl_plot import KLPlot  # noqa: PLC0415  # see _place_plot
-
-        cell = self._cells.get("plot")
-        if self._plot is None and cell is not None:
-            self._plot = KLPlot()
-            await main.mount(self._plot, before=self._panel("heads"))
-            self._plot.place(cell)
-            self.call_after_refresh(self.draw)
 
     def _alert(self, model: ScreenModel) -> None:
         found = self.alerts.see(model, time.time_ns())
@@ -248,6 +222,11 @@ class SanctumApp(App[None]):
         self.watch_runs.step_to(first=first)
         self.draw()
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Keys of the main screen act on the main screen alone: other screens own theirs."""
+        del parameters
+        return len(self.screen_stack) == 1 or action not in _OWN_ACTIONS
+
     def action_retreat(self) -> None:
         """Zoom out, then thaw."""
         if self._zoomed:
@@ -266,8 +245,6 @@ class SanctumApp(App[None]):
     def _focused_name(self) -> str:
         """The panel in focus; the health panel when none is."""
         focused = self.focused
-        if focused is not None and focused is self._plot:
-            return "plot"
         if isinstance(focused, TextPanel) and focused.panel in PANELS:
             return focused.panel
         return "health"
@@ -281,6 +258,12 @@ class SanctumApp(App[None]):
         """Show all events, or the notable ones."""
         self.watch_runs.event_filter = "notable" if self.watch_runs.event_filter == "all" else "all"
         self.draw()
+
+    def action_events(self) -> None:
+        """Give the event log the screen and the keys, or go back."""
+        self.action_zoom("events")
+        if self._zoomed:
+            self._panel("events").focus()
 
     def action_alerts(self) -> None:
         """Open the list of changes of the verdict."""
@@ -413,18 +396,14 @@ class SanctumApp(App[None]):
         self.notify(f"theme {self.theme}", timeout=2)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """The commands of the palette: every key by its description, then Textual's own."""
+        """The commands of the palette: every key by its description, and the choice of a theme.
+
+        Textual's other commands are here by Sanctum's own names, or (Maximize) tear its panels from their places.
+        """
         for key in KEYS:
             if not key.action.startswith(("app.", "command_palette", "retreat")):
-                name, _, rest = key.text.partition(":")
                 action = key.action
                 yield SystemCommand(
-                    f"Sanctum: {name}", rest.strip() or key.text, lambda action=action: self.run_action(action)
+                    f"Sanctum: {key.text}", f"key {shown(key)}", lambda action=action: self.run_action(action)
                 )
-        yield from super().get_system_commands(screen)
-
-
-class _TextPlot(TextPanel, can_focus=True):
-    """Draws the plot as text, for terminals without braille signs."""
-
-    panel: ClassVar[str] = "plot"
+        yield from (item for item in super().get_system_commands(screen) if item.title == "Theme")

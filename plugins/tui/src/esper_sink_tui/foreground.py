@@ -31,7 +31,7 @@ def show_child(child: ChildRun, config: TuiConfig) -> bool | None:
     """
     run = RunDir(child.run_dir)
     watch = Watch(child.run_dir.parent)
-    watch.add_run(run, select=True)
+    watch.add_run(run, select=True).exit_code = child.poll
     ascii_only = config.ascii or wants_ascii()
     if not has_terminal():
         with contextlib.suppress(KeyboardInterrupt):

@@ -28,8 +28,9 @@ class Key(NamedTuple):
 
 
 KEYS: Final = (
-    Key("q", "detach", "detach: training goes on", "Leave", footer="detach"),
-    Key("x", "stop_training", "stop the training, after a question", "Leave"),
+    Key("q", "detach", "detach: training goes on", "Leave and help", footer="detach"),
+    Key("question_mark", "help", "this help", "Leave and help", footer="help", shown="?"),
+    Key("x", "stop_training", "stop the training, after a question", "Leave and help"),
     Key("f", "freeze", "freeze or thaw the view", "Look closer", footer="freeze"),
     Key("left", "step(-1)", "one update back", "Look closer", footer="step"),
     Key("right", "step(1)", "one update on", "Look closer"),
@@ -41,7 +42,7 @@ KEYS: Final = (
     Key("tab", "app.focus_next", "next panel", "Look closer"),
     Key("d", "head_view", "heads: KL or entropy and clip", "Look closer"),
     Key("h", "history", "KL and return over the whole run", "Look closer", footer="history"),
-    Key("enter", "zoom('events')", "every event", "Look closer"),
+    Key("enter", "events", "the last 200 events; arrows, page keys and the wheel scroll them", "Look closer"),
     Key("l", "level", "events: all or notable only", "Look closer"),
     Key("a", "alerts", "how the verdict changed", "Look closer", footer="alerts"),
     Key("r,slash", "runs", "list and filter runs", "Runs", footer="runs", shown="r or /"),
@@ -53,7 +54,6 @@ KEYS: Final = (
     Key("e", "export", "export a series as CSV, the screen as SVG", "Take away", footer="export"),
     Key("t", "next_theme", "next theme", "Appearance"),
     Key("ctrl+p", "command_palette", "command palette", "Appearance"),
-    Key("question_mark", "help", "this help", "Appearance", footer="help", shown="?"),
     Key("escape", "retreat", "close, thaw, zoom out", "Appearance"),
 )
 GLOSSARY: Final = (
@@ -68,6 +68,12 @@ GLOSSARY: Final = (
     ("? stale", "no sign of life from the trainer, or no progress (stalled)"),
     ("‖ frozen", "the view does not change; reading continues"),
     ("▴", "this update stopped early"),
+    ("▲ ▼ in a curve", "above or below the range that is drawn"),
+    ("\u00d7 in a curve", "NaN or Inf: the line is broken there"),
+    ("┊ in a curve", "the run was resumed here"),
+    ("● most", "the head with the largest share of a KL that is calm"),
+    ("· idle", "the head decided nothing in this update"),
+    ("— lost", "not known: the update was not finite"),
     ("↑ → ↓", "the direction of the number, not a judgement"),
     ("· in a sparkline", "not measured in that update"),
     ("— as a value", "not measured: not the same as 0"),

@@ -8,10 +8,10 @@ divergences has a panel for them beside the events, from the update that first t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from esper_core.reading.divergences import newest_divergences
-from esper_sink_tui.lines import Line, ascii_line, beside, fit, fit_all
+from esper_sink_tui.lines import Line, ascii_line, fit, fit_all
 from esper_sink_tui.panels import PANELS, banner_line
 from esper_sink_tui.panels.runs import runs_line
 from esper_sink_tui.panels.sinks import sinks_line
@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 __all__ = ["Cell", "Mode", "cell_lines", "has_divergences", "layout", "mode_of", "screen_lines", "strip_lines"]
 
 Mode: TypeAlias = Literal["wide", "compact", "small", "line"]
-_LEFT = 67
+_LEFT: Final = 67
+"""Columns of the health panel with all that it has."""
+_SHORT: Final = 51
+"""Columns of the health panel without the limits."""
+_LEAST_PLOT: Final = 32
+_WIDE_ROWS: Final = 33
+"""Rows of the smallest wide layout, without the footer."""
+_PAIR_FROM: Final = 96
+"""Columns of the right half from which speed and sinks stand side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,28 +69,58 @@ def layout(width: int, height: int, *, footer: int = 1, divergences: bool = Fals
     if mode == "small":
         return [top, Cell("health", 0, 4, width, max(min(rows - 4, 12), 1))]
     if mode == "compact":
-        return [
-            top,
-            Cell("health", 0, 4, width, 9),
-            Cell("heads", 0, 13, width, 5),
-            Cell("strip", 0, 18, width, 2),
-            Cell("events", 0, 20, width, rows - 20),
-        ]
-    left = _LEFT
-    right = width - left
-    heads = 9 if rows >= 38 else 8
-    runs = 6 if rows < 44 else 8
-    low = 4 + 12 + heads
+        return [top, *_compact(width, rows)]
+    return [top, *_wide(width, rows, divergences=divergences)]
+
+
+def _compact(width: int, rows: int) -> list[Cell]:
+    """Health beside the plot, heads, two lines for all else, events."""
+    left = _LEFT if width - _LEFT >= _LEAST_PLOT else _SHORT
+    high = min(max(rows - 4 - 5 - 2 - 3, 9), 12)
     return [
-        top,
-        Cell("health", 0, 4, left, 12),
-        Cell("plot", left, 4, right, 12),
-        Cell("heads", 0, 16, left, heads),
-        Cell("throughput", left, 16, right, heads),
-        Cell("runs", 0, low, left, runs),
-        Cell("sinks", left, low, right, runs),
-        *_last_row(low + runs, width, rows - low - runs, divergences=divergences),
+        Cell("health", 0, 4, left, high),
+        Cell("plot", left, 4, width - left, high),
+        Cell("heads", 0, 4 + high, width, 5),
+        Cell("strip", 0, 9 + high, width, 2),
+        Cell("events", 0, 11 + high, width, rows - 11 - high),
     ]
+
+
+def _wide(width: int, rows: int, *, divergences: bool) -> list[Cell]:
+    """Two columns over the events: numbers, heads and runs; the plot, which takes what room there is, speed and sinks.
+
+    Where the right column has room for both, speed and sinks stand side by side below the plot.
+    """
+    right = width - _LEFT
+    spare = rows - _WIDE_ROWS
+    events = min(5 + spare // 4, 14)
+    column = rows - 4 - events
+    health = 12
+    heads = min(8 + (spare + 1) // 4, 14)
+    low = 4 + health + heads
+    runs = column - health - heads
+    cells = [
+        Cell("health", 0, 4, _LEFT, health),
+        Cell("heads", 0, 4 + health, _LEFT, heads),
+        Cell("runs", 0, low, _LEFT, runs),
+    ]
+    if right >= _PAIR_FROM:
+        half = right // 2
+        y = 4 + column - 8
+        cells += [
+            Cell("plot", _LEFT, 4, right, column - 8),
+            Cell("throughput", _LEFT, y, half, 8),
+            Cell("sinks", _LEFT + half, y, right - half, 8),
+        ]
+    else:
+        sinks = min(6 + spare // 6, 8)
+        plot = column - 8 - sinks
+        cells += [
+            Cell("plot", _LEFT, 4, right, plot),
+            Cell("throughput", _LEFT, 4 + plot, right, 8),
+            Cell("sinks", _LEFT, 12 + plot, right, sinks),
+        ]
+    return [*cells, *_last_row(4 + column, width, events, divergences=divergences)]
 
 
 def _last_row(y: int, width: int, height: int, *, divergences: bool) -> list[Cell]:
@@ -100,15 +138,11 @@ def strip_lines(model: ScreenModel, width: int, height: int) -> list[Line]:
 def screen_lines(model: ScreenModel, width: int, height: int, *, ascii_only: bool = False) -> list[Line]:
     """The whole screen as text, without the footer."""
     cells = layout(width, height, footer=0, divergences=has_divergences(model))
-    blocks: dict[int, list[list[Line]]] = {}
-    for cell in cells:
-        blocks.setdefault(cell.y, []).append(cell_lines(model, cell))
-    lines: list[Line] = []
-    for place in sorted(blocks):
-        block = blocks[place][0]
-        for other in blocks[place][1:]:
-            block = beside(block, other)
-        lines.extend(block)
+    drawn = [(cell, cell_lines(model, cell)) for cell in sorted(cells, key=lambda cell: cell.x)]
+    lines: list[Line] = [
+        tuple(span for cell, block in drawn if cell.y <= y < cell.y + cell.height for span in block[y - cell.y])
+        for y in range(max(cell.y + cell.height for cell in cells))
+    ]
     lines = fit_all(lines, width, max(len(lines), 1))
     return [ascii_line(item) for item in lines] if ascii_only else lines
 

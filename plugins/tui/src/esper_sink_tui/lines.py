@@ -22,7 +22,6 @@ __all__ = [
     "Line",
     "Span",
     "ascii_line",
-    "beside",
     "fit",
     "fit_all",
     "frame",
@@ -111,16 +110,11 @@ def frame(title: str, hint: str, body: Sequence[Line], width: int, height: int, 
     return [top, *(line(("│ ", edge), *row, (" │", edge)) for row in rows), bottom]
 
 
-def beside(left: Sequence[Line], right: Sequence[Line]) -> list[Line]:
-    """Two blocks of the same height side by side."""
-    return [(*one, *other) for one, other in zip(left, right, strict=True)]
-
-
 def ascii_line(of: Line) -> Line:
     """The line in ASCII, of the same width. Wide signs become two ``?``.
 
     ``>=`` and ``<=`` take two cells where their signs took one: the nearest run of spaces gives one up, that after the
-    sign first. Only a line without such a run shows ``>`` and ``<``.
+    sign first. A line without such a run gives up a single space, or is cut at its end: ``>`` would be another limit.
     """
     if not any(_TWO_LETTERS.search(text) for text, _ in of):
         return tuple((_ascii_cells(text), role) for text, role in of)
@@ -132,21 +126,23 @@ def ascii_line(of: Line) -> Line:
     ]
     for at, (letter, role) in enumerate(letters):
         if _TWO_LETTERS.fullmatch(letter):
-            letters[at] = (to_ascii(letter) + ("=" if _take_space(letters, at) else ""), role)
-    return tuple(
+            letters[at] = (to_ascii(letter) + "=", role)
+            _take_space(letters, at)
+    spelled = tuple(
         ("".join(letter for letter, _ in group), role) for role, group in groupby(letters, key=lambda item: item[1])
     )
+    return tuple((_ascii_cells(text), role) for text, role in fit(spelled, width_of(of)))
 
 
-def _take_space(letters: list[tuple[str, Role]], at: int) -> bool:
-    """Remove one of two neighbouring spaces, behind a place if there are some, else before it."""
+def _take_space(letters: list[tuple[str, Role]], at: int) -> None:
+    """Remove one of two neighbouring spaces, behind a place or else before it; without two the last single one."""
     left = [index for index, (letter, _) in enumerate(letters) if letter]
     pairs = [index for index, after in pairwise(left) if letters[index][0] == letters[after][0] == " "]
-    if not pairs:
-        return False
-    taken = next((index for index in pairs if index > at), pairs[-1])
+    single = [index for index in left if letters[index][0] == " "]
+    if not single:
+        return
+    taken = next((index for index in pairs if index > at), pairs[-1]) if pairs else single[-1]
     letters[taken] = ("", letters[taken][1])
-    return True
 
 
 def _ascii_cells(text: str) -> str:

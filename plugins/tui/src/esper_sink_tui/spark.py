@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from esper_core.reading.glyphs import MISSING, NON_FINITE, SPARK, STOP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
-__all__ = ["columns", "glyph", "marks", "spark"]
+__all__ = ["glyph", "marks", "spark"]
 
 
 def glyph(value: float | None, lo: float, hi: float) -> str:
@@ -38,26 +38,3 @@ def marks(flags: Iterable[bool], width: int = 10) -> str:
     """A mark below each True value, for a sparkline of the same width."""
     shown = list(flags)[-width:] if width > 0 else []
     return "".join(STOP if flag else " " for flag in shown).rjust(width)
-
-
-def columns(values: Sequence[float | None], lo: float, hi: float, width: int, height: int) -> list[str]:
-    """A column chart as text, top row first: for terminals and texts without the plot widget."""
-    shown = list(values)[-width:] if width > 0 else []
-    rows = []
-    for row in range(height - 1, -1, -1):
-        signs = [_cell(value, lo, hi, row, height) for value in shown]
-        rows.append("".join(signs).rjust(width))
-    return rows
-
-
-def _cell(value: float | None, lo: float, hi: float, row: int, height: int) -> str:
-    """One cell of a column: full below the value, an eighth block at it, blank above."""
-    if value is None or not math.isfinite(value) or not hi > lo:
-        sign = MISSING if value is None else NON_FINITE
-        return sign if row == 0 else " "
-    eighths = min(max((value - lo) / (hi - lo), 0.0), 1.0) * height * len(SPARK) - row * len(SPARK)
-    if eighths >= len(SPARK):
-        return SPARK[-1]
-    if eighths > 0:
-        return SPARK[max(math.ceil(eighths) - 1, 0)]
-    return SPARK[0] if row == 0 else " "

@@ -1,4 +1,7 @@
-"""Sanctum's themes. Colours are Okabe and Ito's, distinguishable with colour blindness: never red against green.
+"""Sanctum's themes. Colours began as Okabe and Ito's: never red against green.
+
+Their orange and vermillion look alike to many: warning and critical are kept apart under each colour blindness, which a
+test simulates.
 
 Every state also has a glyph and a word, so that a theme may have no colours: ``esper-mono`` has none, for NO_COLOR.
 """
@@ -20,7 +23,7 @@ _DARK_ROLES: Final = {
     "role-ok": "#8fc7ec",
     "role-info": "#56b4e9",
     "role-warn": "#e69f00",
-    "role-crit": "#ff7a1a",
+    "role-crit": "#f2456b",
     "role-bad": "#d98fb9",
     "role-stale": "#f0e442",
     "role-stop": "#f0e442",
@@ -33,9 +36,9 @@ _LIGHT_ROLES: Final = {
     "role-frame": "#a0a8b2",
     "role-ok": "#00507e",
     "role-info": "#0072b2",
-    "role-warn": "#8a5a00",
-    "role-crit": "#a63c00",
-    "role-bad": "#8c3a6b",
+    "role-warn": "#946400",
+    "role-crit": "#9c0038",
+    "role-bad": "#6a1fb0",
     "role-stale": "#6b6400",
     "role-stop": "#6b6400",
     "role-frozen": "#6b6400",
@@ -57,7 +60,7 @@ DARK: Final = Theme(
     primary="#56b4e9",
     secondary="#8a94a0",
     warning="#e69f00",
-    error="#d55e00",
+    error="#f2456b",
     success="#56b4e9",
     accent="#cc79a7",
     foreground="#dbe3ea",
@@ -71,8 +74,8 @@ LIGHT: Final = Theme(
     name="esper-light",
     primary="#0072b2",
     secondary="#5a6470",
-    warning="#8a5a00",
-    error="#a63c00",
+    warning="#946400",
+    error="#9c0038",
     success="#0072b2",
     accent="#8c3a6b",
     foreground="#10151b",
@@ -115,8 +118,15 @@ _TEXT_STYLES: Final = {
     "frozen": "bold reverse",
     "cursor": "bold",
 }
+
+
+def _text_style(role: Role) -> str:
+    """A badge is its colour reversed, so that every theme has it, those without colours too."""
+    return "bold reverse" if role.startswith("on-") else _TEXT_STYLES.get(role, "none")
+
+
 ROLE_CSS: Final = "\n".join(
-    f"TextPanel > .role--{role} {{ color: $role-{role}; text-style: {_TEXT_STYLES.get(role, 'none')}; }}"
+    f"TextPanel > .role--{role} {{ color: $role-{role.removeprefix('on-')}; text-style: {_text_style(role)}; }}"
     for role in get_args(Role)
     if role
 )

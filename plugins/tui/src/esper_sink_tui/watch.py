@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from esper_core.errors import UsageError
 from esper_core.reading.aggregator import SanctumAggregator
-from esper_core.reading.life import Life
+from esper_core.reading.life import Life, after_exit
 from esper_core.reading.model import Frozen, RunRow, ScreenModel, build, run_row
 from esper_core.reading.snapshot import SanctumSnapshot
 from esper_core.reading.source import JournalSource, MemorySource
@@ -62,6 +62,7 @@ class Watched:
     marked: bool = False
     group: str = ""
     row: RunRow | None = None
+    exit_code: Callable[[], int | None] | None = None
 
     def updates(self) -> Iterator[TelemetryEvent[PPOUpdatePayload]]:
         """Every effective update of the run that can still be read, ascending."""
@@ -265,7 +266,9 @@ class Watch:
                 watched.snapshot = watched.aggregator.snapshot()
         if now - watched.life_at >= _LIFE_S:
             watched.life_at = now
-            life = watched.source.life(watched.snapshot, self._clock_ns())
+            # Before the record: one that was written at the very end is then read after it.
+            code = watched.exit_code() if watched.exit_code is not None else None
+            life = after_exit(watched.source.life(watched.snapshot, self._clock_ns()), code)
             # A heartbeat alone changes only the age, which is drawn again every second.
             changed = changed or replace(life, sign_ns=None) != replace(watched.life, sign_ns=None)
             watched.life = life

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from esper_core.health import format_kl
+from esper_core.health import format_kl, level_under
 from esper_core.kl import STOP_FACTOR
-from esper_core.reading.glyphs import STATES, STOP, VERDICTS
+from esper_core.reading.glyphs import BADGES, LEVELS, STATES, STOP, VERDICTS
 from esper_core.reading.numbers import age, count, duration, percent, rate
 from esper_core.reading.rows import PANEL_DIGITS, limit_text
 from esper_core.reading.sentences import early_stop_text
@@ -30,22 +30,43 @@ _KL_WIDTH = len("KL 0.014996")
 
 def banner(model: ScreenModel, width: int, height: int) -> list[Line]:
     """Verdict, KL, trend, limits, run state and age; why; what next; the early stop and its limit."""
-    lines = [_verdict_line(model, width), _why_line(model, width), _next_line(model), _stop_line(model, width)]
+    said = _named(model, [_why_line(model), _next_line(model), _stop_line(model, width)], width)
+    lines = [_verdict_line(model, width), *said]
     return [fit(item, width) for item in lines[:height]] + [fit((), width)] * (height - len(lines))
 
 
 def banner_line(model: ScreenModel, width: int) -> Line:
     """The banner of a terminal too small for anything else."""
-    sign = VERDICTS[model.verdict.kind]
     tamiyo = model.snapshot.tamiyo
-    return fit(
+    parts = [
+        line(_badge(model, _label_of(model, short=True))),
+        line((f" {_kl(tamiyo)}", _kl_role(model)), arrow(tamiyo.judged_kl_history)),
         line(
-            (f"{sign.glyph} {model.verdict.label.upper()}", sign.role),
-            f" {_kl(tamiyo)}{arrow(tamiyo.judged_kl_history)}",
-            (f" ‖ {model.frozen.update_id}", "frozen") if model.frozen is not None else (f" {_age_text(model)}", "dim"),
+            (f" ‖ {model.frozen.update_id}", "frozen") if model.frozen is not None else (f" {_age_text(model)}", "dim")
         ),
-        width,
-    )
+    ]
+    # The KL is there whatever has no room.
+    return fit(tuple(span for part in parts for span in part), width)
+
+
+def _badge(model: ScreenModel, label: str) -> Span:
+    """The verdict as a filled field: sign and word, in the role's colour reversed."""
+    sign = VERDICTS[model.verdict.kind]
+    return f"{sign.glyph} {label}", BADGES[sign.role]
+
+
+def _label_of(model: ScreenModel, *, short: bool) -> str:
+    label = model.verdict.label.upper()
+    return label.replace(" (WARM-UP)", " ◌") if short else label
+
+
+def _kl_role(model: ScreenModel) -> Role:
+    """The newest KL in the colour of its own level, whatever the verdict on the last three is."""
+    last = model.snapshot.last
+    if last is None:
+        return ""
+    role = LEVELS[level_under(last, model.snapshot.tamiyo.limits)].role
+    return role if role in {"warn", "crit", "bad"} else ""
 
 
 def state_line(model: ScreenModel) -> Line:
@@ -61,7 +82,7 @@ def state_line(model: ScreenModel) -> Line:
         line(f"{rate(tamiyo.steps_per_s)} steps/s"),
         line(f"ETA {duration(model.progress.eta_s)}"),
         _state(model),
-        line(one_line(model.verdict.reason)),
+        line(one_line(model.why)),
     ]
     return joined(parts, ("  ", ""))
 
@@ -71,15 +92,15 @@ def _verdict_line(model: ScreenModel, width: int) -> Line:
     if width < _NARROW:
         return banner_line(model, width)
     wide = width >= _WIDE
-    label = model.verdict.label.upper()
-    label = pad(label, 18) if wide else pad(label.replace(" (WARM-UP)", " ◌"), 11)
-    sign = VERDICTS[model.verdict.kind]
+    room = 17 if wide else 10
+    label = _label_of(model, short=not wide)
     tamiyo = model.snapshot.tamiyo
     direction = trend(tamiyo.judged_kl_history)
-    role: Role = sign.role if sign.role in {"warn", "crit", "bad"} else ""
+    badge, role = _badge(model, label)
     head = line(
-        (f" {sign.glyph} {pad(label if wide else label.replace(' (WARM-UP)', ' ◌'), 18 if wide else 11)}", sign.role),
-        (f"{_kl(tamiyo):<{_KL_WIDTH}}", role),
+        (f" {badge} ", role),
+        pad("", room - len(label)),
+        (f"{_kl(tamiyo):<{_KL_WIDTH}}", _kl_role(model)),
         f" {arrow(tamiyo.judged_kl_history)} ",
         pad(direction, 7) if wide else "",
     )
@@ -106,10 +127,12 @@ def _kl(tamiyo: TamiyoState) -> str:
 
 def _state(model: ScreenModel) -> Line:
     """Run state and the age of the data: always there."""
+    state = STATES[model.life.state]
     if model.frozen is not None:
         behind = f"{count(model.frozen.behind)} behind" if model.frozen.behind else "at the newest"
-        return line((f"‖ frozen at {model.frozen.update_id}, {behind}", "frozen"))
-    state = STATES[model.life.state]
+        # The level is that update's own; how the run ended stands beside it.
+        end: Span = (f" {state.glyph} {state.word.upper()}", state.role) if model.life.state.ended else ("", "")
+        return line((f"‖ frozen at {model.frozen.update_id}, {behind}", "frozen"), end)
     return line((f"{state.glyph} {state.word.upper()}", state.role), (f" {_age_text(model)}", "dim"))
 
 
@@ -127,14 +150,20 @@ def _progress_text(model: ScreenModel) -> str:
     return f"{done.unit} {count(done.done)}/{count(done.planned)} {percent(done.fraction, 0)}"
 
 
-def _why_line(model: ScreenModel, width: int) -> Line:
+def _why_line(model: ScreenModel) -> Line:
     sign = VERDICTS[model.verdict.kind]
-    reason = line((" why:  ", "dim"), (one_line(model.verdict.reason), sign.role if sign.role != "ok" else ""))
+    return line((" why:  ", "dim"), (one_line(model.why), sign.role if sign.role != "ok" else ""))
+
+
+def _named(model: ScreenModel, lines: list[Line], width: int) -> list[Line]:
+    """The run's name at the right of the first of the lines that has room for it."""
     label = f"run {_label(model)}"
-    used = width_of(reason)
-    if used + len(label) + 4 > width:
-        return reason
-    return (*reason, (pad(label, width - used - 1, "right"), "dim"), (" ", ""))
+    for place, item in enumerate(lines):
+        used = width_of(item)
+        if used + len(label) + 4 <= width:
+            named: Line = (*item, (pad(label, width - used - 1, "right"), "dim"), (" ", ""))
+            return [*lines[:place], named, *lines[place + 1 :]]
+    return lines
 
 
 def _next_line(model: ScreenModel) -> Line:
@@ -151,8 +180,13 @@ def _label(model: ScreenModel) -> str:
 
 
 def _stop_line(model: ScreenModel, width: int) -> Line:
-    """The early stop of the last update, else the number of early stops in the last ten; and the limit in force."""
+    """The early stop of the last update, else the number of early stops in the last ten; and the limit in force.
+
+    Of a run that failed or crashed the last line of its log instead.
+    """
     snapshot, tamiyo = model.snapshot, model.snapshot.tamiyo
+    if model.life.last_words and (model.frozen is None or not model.frozen.behind):
+        return line((" log:  ", "dim"), one_line(model.life.last_words[-1]))
     stopped = snapshot.stopped_recently
     seen = len(tamiyo.early_stops)
     counted = f"{STOP if stopped else ' '} stopped {stopped} of last {seen or HISTORY}"

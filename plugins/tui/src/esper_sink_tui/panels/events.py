@@ -48,13 +48,24 @@ def event_line(entry: EventEntry) -> Line:
     )
 
 
-def events_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
-    """The newest events that fit."""
-    entries = shown_events(model.snapshot.events, model.event_filter)
+def events_panel(model: ScreenModel, width: int, height: int, *, skipped: int = 0) -> list[Line]:
+    """The newest events that fit, or older ones.
+
+    Args:
+        model: of the screen.
+        width: cells.
+        height: cells.
+        skipped: newest events that are scrolled out of sight.
+    """
+    entries = shown_events(model.snapshot.events, model.event_filter)[skipped:]
     if height < _FRAMED:
         return fit_all([event_line(entry) for entry in entries[:height]], width, height)
     body = [event_line(entry) for entry in entries[: height - 2]]
     if not body:
         body = [line(("nothing yet" if model.event_filter == "all" else "nothing notable yet", "dim"))]
     title = "EVENTS" if model.event_filter == "all" else "EVENTS, NOTABLE ONLY"
-    return frame(title, "l level  enter all", body, width, height)
+    if skipped:
+        title += f", {skipped} NEWER"
+    below = len(entries) - (height - 2)
+    hint = f"l level  enter all, {below} older" if below > 0 else "l level  enter all"
+    return frame(title, hint, body, width, height)

@@ -25,6 +25,7 @@ __all__ = ["heads_panel"]
 
 _NAME: Final = 13
 _BAR: Final = 5
+_EIGHTHS: Final = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 _PAIRS_FROM: Final = 76
 _TRAIL: Final = (("LAST 10", 11), ("STATE", 5))
 
@@ -33,19 +34,22 @@ def heads_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
     """One row a head; two heads a row where the panel is wide and low. Heads that do not fit are counted."""
     heads, entropy = model.snapshot.heads, model.head_view == "entropy"
     leading, limits = _leading(heads), model.snapshot.tamiyo.limits
+    lost = model.snapshot.last is not None and model.snapshot.last.health is HealthLevel.NON_FINITE
     room = height - 2
     title = "ENTROPY AND CLIP BY HEAD" if entropy else "KL BY HEAD"
     body: list[Line]
     if not heads:
-        body = [line(("waiting for the first update", "dim"))]
+        body = [line(("no update yet" if not model.snapshot.updates else "this run reports no heads", "dim"))]
     elif room >= len(heads) + 1 or width < _PAIRS_FROM:
-        rows = [_entropy_row(head) if entropy else _kl_row(head, leading, limits) for head in heads]
+        rows = [
+            _entropy_row(head, lost=lost) if entropy else _kl_row(head, leading, limits, lost=lost) for head in heads
+        ]
         body = [_entropy_header() if entropy else _kl_header(), *rows]
         if len(body) > room:
             hidden = len(body) - room + 1
             body = [*body[: room - 1], line((f"and {hidden} more: z zooms", "dim"))]
     else:
-        cells = [_entropy_cell(head) if entropy else _kl_cell(head, limits) for head in heads]
+        cells = [_entropy_cell(head, lost=lost) if entropy else _kl_cell(head, limits, lost=lost) for head in heads]
         body = _pairs(cells, room, (width - 4) // 2)
     return frame(title, _drift(model, leading), body, width, height)
 
@@ -67,8 +71,13 @@ def _drift(model: ScreenModel, leading: HeadState | None) -> str:
     return f"{one_line(leading.name)} carries {percent(leading.share, 0)}"
 
 
-def _sign(level: HealthLevel, *, idle: bool, most: bool = False) -> tuple[str, Role]:
-    """A head's own level; the leading one is marked even where the level is calm."""
+def _sign(level: HealthLevel, *, idle: bool, lost: bool = False, most: bool = False) -> tuple[str, Role]:
+    """A head's own level; the leading one is marked even where the level is calm.
+
+    ``lost``: the update was not finite, so that a head without a value was not idle.
+    """
+    if idle and lost:
+        return f"{ABSENT} lost", "dim"
     if idle:
         return "· idle", "dim"
     sign = LEVELS[level]
@@ -80,11 +89,11 @@ def _judged(role: Role) -> Role:
 
 
 def _bar(share: float | None, width: int) -> str:
-    """A share as a bar of whole cells; any share above 0 gets at least the smallest bar."""
+    """A share as a bar of eighths of cells; any share above 0 gets at least the smallest bar."""
     if share is None or not math.isfinite(share):
         return " " * width
-    full = round(min(max(share, 0.0), 1.0) * width)
-    return ("█" * full if full else ("▏" if share > 0 else "")).ljust(width)
+    eighths = max(round(min(max(share, 0.0), 1.0) * width * 8), 1 if share > 0 else 0)
+    return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).ljust(width)
 
 
 # --- KL ---------------------------------------------------------------------------------------
@@ -103,8 +112,8 @@ def _kl_header() -> Line:
     return line((row(*columns), "dim"))
 
 
-def _kl_row(head: HeadState, leading: HeadState | None, limits: KLLimits) -> Line:
-    text, role = _sign(classify_kl(head.kl, limits), idle=head.kl is None, most=head is leading)
+def _kl_row(head: HeadState, leading: HeadState | None, limits: KLLimits, *, lost: bool) -> Line:
+    text, role = _sign(classify_kl(head.kl, limits), idle=head.kl is None, lost=lost, most=head is leading)
     return line(
         pad(one_line(head.name), _NAME),
         (pad(format_kl(head.kl, limits=limits), 10, "right"), _judged(role)),
@@ -117,8 +126,8 @@ def _kl_row(head: HeadState, leading: HeadState | None, limits: KLLimits) -> Lin
     )
 
 
-def _kl_cell(head: HeadState, limits: KLLimits) -> Line:
-    text, role = _sign(classify_kl(head.kl, limits), idle=head.kl is None)
+def _kl_cell(head: HeadState, limits: KLLimits, *, lost: bool) -> Line:
+    text, role = _sign(classify_kl(head.kl, limits), idle=head.kl is None, lost=lost)
     return line(
         pad(one_line(head.name), _NAME),
         (pad(format_kl(head.kl, limits=limits), 8, "right"), _judged(role)),
@@ -152,16 +161,16 @@ def _entropy_text(head: HeadState) -> str:
     return f"{plain(head.entropy, 1)} nats"
 
 
-def _entropy_sign(head: HeadState) -> tuple[str, Role]:
+def _entropy_sign(head: HeadState, *, lost: bool) -> tuple[str, Role]:
     """A head's level by its normalised entropy; a density has none."""
     idle = head.kl is None if head.differential else head.entropy_normalised is None
     if head.differential and not idle:
         return f"{ABSENT} n/a", "dim"
-    return _sign(classify_entropy(head.entropy_normalised), idle=idle)
+    return _sign(classify_entropy(head.entropy_normalised), idle=idle, lost=lost)
 
 
-def _entropy_row(head: HeadState) -> Line:
-    text, role = _entropy_sign(head)
+def _entropy_row(head: HeadState, *, lost: bool) -> Line:
+    text, role = _entropy_sign(head, lost=lost)
     trail: Span = (
         (NOT_DEFINED, "dim")
         if head.differential
@@ -177,8 +186,8 @@ def _entropy_row(head: HeadState) -> Line:
     )
 
 
-def _entropy_cell(head: HeadState) -> Line:
-    text, role = _entropy_sign(head)
+def _entropy_cell(head: HeadState, *, lost: bool) -> Line:
+    text, role = _entropy_sign(head, lost=lost)
     return line(
         pad(one_line(head.name), _NAME),
         (pad(_entropy_text(head), 8, "right"), _judged(role)),

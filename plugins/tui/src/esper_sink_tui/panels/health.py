@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from esper_core.reading.glyphs import ABSENT, LEVELS, STOP
+from esper_core.health import HealthLevel
+from esper_core.reading.glyphs import ABSENT, LEVELS, STOP, Sign
 from esper_core.reading.rows import METRICS, absence
 from esper_core.reading.tamiyo import HISTORY
 from esper_core.reading.trend import arrow
-from esper_sink_tui.lines import frame, line, pad
+from esper_sink_tui.lines import fit_all, frame, line, pad
 from esper_sink_tui.panels.details import detail_lines
 from esper_sink_tui.panels.divergences import divergence_lines
 from esper_sink_tui.spark import marks, spark
@@ -28,6 +29,8 @@ _VALUE: Final = 10
 _LIMITS: Final = 15
 _STATE: Final = 9
 _FULL: Final = _LABEL + _VALUE + HISTORY + _LIMITS + _STATE + 5
+_FRAMED: Final = 4
+"""Rows from which the panel has a frame and a header; below, the KL comes first."""
 _DETAILED: Final = 18
 """Rows from which a zoomed panel shows every number of the update too."""
 _NO_LIMITS: Final = _FULL - _LIMITS - 1
@@ -39,8 +42,10 @@ def health_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
     Too narrow for every column, the limits go first and then the sparklines; value and state stay.
     """
     state, room = model.snapshot.tamiyo, width - 4
-    shown = [metric_row(item, state, room, absent=_absent(item, model)) for item in METRICS]
+    shown = [_row(item, model, room) for item in METRICS]
     rows = [_header(room), shown[0], _stop_row(model.snapshot, room), *shown[1:]]
+    if height < _FRAMED:
+        return fit_all([shown[0], *shown[1:]], width, height)
     if height >= _DETAILED and model.snapshot.last is not None:
         title = f"every number of update {model.snapshot.updates}, attempt {state.attempt}"
         if others := divergence_lines(model.snapshot):
@@ -70,13 +75,28 @@ def _header(room: int) -> Line:
     )
 
 
+def _row(item: Metric, model: ScreenModel, room: int) -> Line:
+    """A metric's row; of an update that was lost to NaN or Inf the rows say so, since nothing more will come of it."""
+    last = model.snapshot.last
+    lost = last is not None and last.health is HealthLevel.NON_FINITE
+    return metric_row(item, model.snapshot.tamiyo, room, absent=_absent(item, model), lost=lost)
+
+
 def _absent(item: Metric, model: ScreenModel) -> str:
     """Why a metric has no value and will hardly get one; empty while it has one or may yet."""
     return absence(item, model.snapshot, ended=model.life.state.ended)
 
 
-def metric_row(item: Metric, state: TamiyoState, room: int = _FULL, *, absent: str = "") -> Line:
-    """One metric: its name, its history, its limits and its state; ``absent`` says why it has none of them."""
+def metric_row(item: Metric, state: TamiyoState, room: int = _FULL, *, absent: str = "", lost: bool = False) -> Line:
+    """One metric: its name, its history, its limits and its state.
+
+    Args:
+        item: the metric.
+        state: the policy's.
+        room: columns.
+        absent: why it has no value at all.
+        lost: the last update was not finite, so that what it has no value of is lost and not to come.
+    """
     if absent and room < _NO_LIMITS:
         return line((pad(item.name(state), _LABEL), ""), (f"  {absent}", "dim"))
     if absent:
@@ -88,7 +108,10 @@ def metric_row(item: Metric, state: TamiyoState, room: int = _FULL, *, absent: s
             (pad("", _LIMITS), "dim"),
             (ABSENT, "dim"),
         )
-    sign = LEVELS[item.level(state)]
+    level = item.level(state)
+    sign = LEVELS[level]
+    if level is HealthLevel.UNKNOWN and lost and item.value(state) is None:
+        sign = LEVELS[HealthLevel.NON_FINITE] if item.key == "kl_divergence" else Sign(ABSENT, "lost", "dim")
     history = list(item.history(state))
     lo, hi = item.bounds(state)
     judged: Role = sign.role if sign.role in {"warn", "crit", "bad"} else ""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from esper_core.health import WARM_UP_UPDATES
 from esper_core.reading.numbers import count, duration, percent, plain, rate
+from esper_core.reading.returns import return_to_show
+from esper_core.reading.tamiyo import HISTORY
 from esper_core.reading.trend import arrow
 from esper_core.terminal import one_line
 from esper_sink_tui.lines import fit, frame, line, pad
@@ -25,7 +27,8 @@ def throughput_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
     state, last = model.snapshot.tamiyo, model.snapshot.last
     history = [value for value in state.steps_per_s_history if value is not None]
     top = 1.25 * _range(history)[1]
-    return_history = [value for value in state.return_mean_history if value is not None]
+    returns = [return_to_show(item) for item in model.snapshot.recent[-HISTORY:]]
+    return_history = [value for value in returns if value is not None]
     body = [
         line(
             pad("env steps/s", 13),
@@ -37,10 +40,10 @@ def throughput_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
         line(pad("update", 13), pad(duration(_total(last)), 10, "right"), "  ", (_split(last), "dim")),
         line(
             pad("return", 13),
-            pad(plain(state.return_mean, 1), 10, "right"),
+            pad(plain(return_to_show(last), 1), 10, "right"),
             "  ",
-            (spark(state.return_mean_history, *_range(return_history)), "dim"),
-            f" {arrow(state.return_mean_history, dead_band=0.0)}",
+            (spark(returns, *_range(return_history)), "dim"),
+            f" {arrow(returns, dead_band=0.0)}",
         ),
         _progress(model, width - 4),
         line(pad("to go", 13), pad(duration(model.progress.eta_s), 10, "right"), "  ", (_warm_up(model), "dim")),
@@ -64,7 +67,7 @@ def throughput_line(model: ScreenModel, width: int) -> Line:
             f" {rate(state.steps_per_s)} steps/s {arrow(state.steps_per_s_history, dead_band=0.0)}",
             f"  update {duration(_total(last))} ",
             (_split(last), "dim"),
-            f"  return {plain(state.return_mean, 1)}  ETA {eta}",
+            f"  return {plain(return_to_show(last), 1)}  ETA {eta}",
         ),
         width,
     )
@@ -89,6 +92,8 @@ def _device(last: PPOUpdatePayload | None) -> str:
 
 
 def _warm_up(model: ScreenModel) -> str:
+    if model.life.state.ended:
+        return f"the run has ended: {model.life.state.value}"
     done = min(model.snapshot.updates, WARM_UP_UPDATES)
     return f"warm-up {'done' if done == WARM_UP_UPDATES else f'{done}/{WARM_UP_UPDATES}'}"
 

@@ -1,4 +1,4 @@
-"""Sanctum's widgets: they draw the lines of the pure panels, and the plot."""
+"""Sanctum's widgets: they draw the lines of the pure panels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from esper_sink_tui.widgets.panels import (
     HeadsPanel,
     HealthStatusPanel,
     OneLine,
+    PlotPanel,
     RunsPanel,
     SinksPanel,
     StatusBanner,
@@ -28,6 +29,7 @@ __all__ = [
     "HeadsPanel",
     "HealthStatusPanel",
     "OneLine",
+    "PlotPanel",
     "RunsPanel",
     "SinksPanel",
     "StatusBanner",
@@ -41,6 +43,7 @@ PANEL_WIDGETS: Final[Mapping[str, type[TextPanel]]] = {
     for kind in (
         StatusBanner,
         HealthStatusPanel,
+        PlotPanel,
         HeadsPanel,
         ThroughputPanel,
         RunsPanel,
@@ -51,5 +54,4 @@ PANEL_WIDGETS: Final[Mapping[str, type[TextPanel]]] = {
         OneLine,
     )
 }
-"""The text widgets by their names in :mod:`esper_sink_tui.layout`, in the order of the tab key; the plot is a widget of
-another kind, imported when first shown."""
+"""The text widgets by their names in :mod:`esper_sink_tui.layout`, in the order of the tab key."""

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from textual.binding import Binding
+
+from esper_sink_tui.panels.events import events_panel, shown_events
 from esper_sink_tui.widgets.text_panel import TextPanel
+
+if TYPE_CHECKING:
+    from textual.binding import BindingType
+
+    from esper_core.reading.model import ScreenModel
+    from esper_core.reading.snapshot import EventEntry
+    from esper_sink_tui.layout import Cell
 
 __all__ = [
     "DivergencesPanel",
@@ -12,6 +22,7 @@ __all__ = [
     "HeadsPanel",
     "HealthStatusPanel",
     "OneLine",
+    "PlotPanel",
     "RunsPanel",
     "SinksPanel",
     "StatusBanner",
@@ -30,6 +41,12 @@ class HealthStatusPanel(TextPanel, can_focus=True):
     """The policy's numbers with limits and states."""
 
     panel: ClassVar[str] = "health"
+
+
+class PlotPanel(TextPanel, can_focus=True):
+    """KL and return by update."""
+
+    panel: ClassVar[str] = "plot"
 
 
 class HeadsPanel(TextPanel, can_focus=True):
@@ -63,9 +80,49 @@ class DivergencesPanel(TextPanel, can_focus=True):
 
 
 class EventsPanel(TextPanel, can_focus=True):
-    """The newest events."""
+    """The events, newest first; keys and the wheel scroll to older ones."""
 
     panel: ClassVar[str] = "events"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "scroll_events(-1)", "newer", show=False),
+        Binding("down", "scroll_events(1)", "older", show=False),
+        Binding("pageup", "scroll_pages(-1)", "a page newer", show=False),
+        Binding("pagedown", "scroll_pages(1)", "a page older", show=False),
+    ]
+
+    def __init__(self, *, ascii_only: bool = False) -> None:
+        super().__init__(ascii_only=ascii_only)
+        self._skipped = 0
+        self._newest: EventEntry | None = None
+        self._shown: tuple[ScreenModel, Cell] | None = None
+
+    def show(self, model: ScreenModel, cell: Cell) -> bool:
+        """Draw the events; a scrolled log stays at its events while new ones come."""
+        entries = shown_events(model.snapshot.events, model.event_filter)
+        if self._skipped and self._newest in entries:
+            self._skipped += entries.index(self._newest)
+        self._newest = entries[0] if entries else None
+        self._shown = (model, cell)
+        self._skipped = max(min(self._skipped, len(entries) - max(cell.height - 2, 1)), 0)
+        return self.show_lines(events_panel(model, cell.width, cell.height, skipped=self._skipped))
+
+    def action_scroll_events(self, by: int) -> None:
+        """Scroll by so many events, to older ones when positive."""
+        self._skipped = max(self._skipped + by, 0)
+        if self._shown is not None:
+            self.show(*self._shown)
+
+    def action_scroll_pages(self, by: int) -> None:
+        """Scroll by what the panel shows."""
+        self.action_scroll_events(by * max(self.size.height - 3, 1))
+
+    def on_mouse_scroll_down(self) -> None:
+        """Scroll to older events."""
+        self.action_scroll_events(3)
+
+    def on_mouse_scroll_up(self) -> None:
+        """Scroll to newer events."""
+        self.action_scroll_events(-3)
 
 
 class StripPanel(TextPanel, can_focus=False):

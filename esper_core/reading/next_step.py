@@ -1,0 +1,75 @@
+"""What to do next about a run: about its end, about what is wrong with the run itself, or about its policy. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from esper_core.health import WARM_UP_UPDATES, HealthLevel, RunState, Suggestion, VerdictKind, state_suggestion
+from esper_core.reading.judged import judged_policy, update_advice, worst_update
+from esper_core.reading.rows import critical_rows
+
+if TYPE_CHECKING:
+    from esper_core.health import Verdict
+    from esper_core.reading.life import Life
+    from esper_core.reading.snapshot import SanctumSnapshot
+
+__all__ = ["next_step", "why"]
+
+_POLICY: frozenset[VerdictKind] = frozenset({VerdictKind.CRITICAL, VerdictKind.WARNING, VerdictKind.HEALTHY})
+"""Verdicts on the policy, beside which other critical rows are named."""
+
+
+def why(judged: Verdict, snapshot: SanctumSnapshot) -> str:
+    """The verdict's reason, and which other rows are critical: a calm KL may be calm because the policy collapsed."""
+    if judged.kind not in _POLICY or snapshot.updates <= WARM_UP_UPDATES:
+        return judged.reason
+    return "; ".join([judged.reason, *(told.cause for _, told in critical_rows(snapshot.tamiyo))])
+
+
+def next_step(snapshot: SanctumSnapshot, life: Life, judged: Verdict, *, run: str) -> Suggestion | None:
+    """What to do next, or None when there is nothing to do.
+
+    Args:
+        snapshot: of the run, or of an earlier update of it.
+        life: of its process; live for an earlier update.
+        judged: the verdict on the two.
+        run: what commands call it.
+    """
+    policy = judged_policy(snapshot)
+    worst = worst_update(snapshot.recent, snapshot.tamiyo.limits)
+    learned = update_advice(worst, policy=policy)
+    if learned is None and snapshot.updates > WARM_UP_UPDATES:
+        learned = next((told for _, told in critical_rows(snapshot.tamiyo)), None)
+    if life.state in {RunState.CRASHED, RunState.FAILED}:
+        rate = worst.learning_rate if worst is not None and policy.level is HealthLevel.NON_FINITE else None
+        return _after_failure(life, shlex.quote(run), broken=policy.level is HealthLevel.NON_FINITE, learning_rate=rate)
+    ended = _after_end(life, shlex.quote(run), learned) if judged.kind is not VerdictKind.LOSSY else None
+    return ended or state_suggestion(judged.kind) or learned
+
+
+def _after_failure(life: Life, run: str, *, broken: bool, learning_rate: float | None) -> Suggestion:
+    """How to find the cause, and the command that goes on from the checkpoint."""
+    again = f"esper ppo --resume {run}"
+    if broken:
+        lower = f" --set ppo.learning_rate={learning_rate / 3:.2g}" if learning_rate else ""
+        look = "check rewards and observations"
+        return Suggestion(
+            cause="NaN or Inf", action=f"{look}, then {again}{lower}" if life.kept == "checkpoint" else look
+        )
+    cause = "it failed" if life.state is RunState.FAILED else "the trainer is gone"
+    if life.kept == "checkpoint":
+        return Suggestion(cause=cause, action=f"see trainer.log, then {again}")
+    return Suggestion(cause=cause, action=f"see trainer.log of {run}; there is no checkpoint to go on from")
+
+
+def _after_end(life: Life, run: str, learned: Suggestion | None) -> Suggestion | None:
+    """The commands that use a run that ended as it should; None for one that is not on this disk."""
+    if life.state not in {RunState.DONE, RunState.STOPPED} or not life.kept:
+        return None
+    lesson = f"; for the next run, {learned}" if learned is not None else ""
+    if life.kept == "record":
+        return Suggestion(cause=life.state.value, action=f"esper report {run} writes a page{lesson}")
+    if life.state is RunState.STOPPED:
+        return Suggestion(cause="stopped", action=f"esper ppo --resume {run} goes on, esper eval {run} plays{lesson}")
+    return Suggestion(cause="done", action=f"esper eval {run} plays its policy{lesson}")
