@@ -80,7 +80,9 @@ class EsperCallback(TrainerCallback):
         self.run: Monitor | None = None
         self.last: PPOUpdatePayload | None = None
         self._every, self._max_tokens = every, max_tokens
-        self._options = {"signals": True, "kl_on": "weighted"} | monitor_options("EsperCallback", options, own=_OWN)
+        self._options: dict[str, Any] = {"signals": True, "kl_on": "weighted"} | monitor_options(
+            "EsperCallback", options, own=_OWN
+        )
         self._trainer: Any = None
         self._source: list[dict[str, Any]] | None = None
         self._update: _Update | None = None
