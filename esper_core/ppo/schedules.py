@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Final
 from esper_core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from esper_core.config.schema import PPOConfig, RunConfig
     from esper_core.events import PPOUpdatePayload
 
-__all__ = ["adapted_rate", "desired_kl", "refuse_impossible", "share_left"]
+__all__ = ["SCHEDULES", "adapted_rate", "desired_kl", "refuse_impossible", "share_left"]
 
 FACTOR: Final = 1.5
 LOWEST: Final = 1e-5
 HIGHEST: Final = 1e-2
+SCHEDULES: Final = ("learning_rate_schedule", "clip_range_schedule")
+"""Their keys in ``[ppo]``."""
 _PLANNED: Final = frozenset({"linear", "cosine"})
 
 
@@ -58,10 +62,17 @@ def adapted_rate(rate: float, update: PPOUpdatePayload, config: PPOConfig) -> fl
     return rate
 
 
-def refuse_impossible(ppo: PPOConfig, run: RunConfig | None = None) -> None:
-    """Raise a ConfigError for a schedule that cannot be followed; without a run, only for one that never can."""
+def refuse_impossible(ppo: PPOConfig, run: RunConfig | None = None, *, asked: Collection[str] = SCHEDULES) -> None:
+    """Raise a ConfigError for a schedule that cannot be followed.
+
+    Args:
+        ppo: the configuration.
+        run: its limits; None to refuse only what can never be followed.
+        asked: the schedules that the user chose. One of a preset or of the run that is resumed leaves its value
+            constant in a run without a limit.
+    """
     planned = run is None or bool(run.updates or run.steps or run.episodes)
-    for key in ("learning_rate_schedule", "clip_range_schedule"):
+    for key in asked:
         schedule = getattr(ppo, key)
         if schedule in _PLANNED and not planned:
             raise ConfigError(

@@ -194,7 +194,7 @@ class Trainer:
         self.agent = agent
         self.task = task
         self.config = config if config is not None else EsperConfig()
-        refuse_impossible(agent.config, self.config.run)
+        refuse_impossible(agent.config)
         if emitter is not None:
             agent.emitter = emitter
         self.emitter = agent.emitter

@@ -180,7 +180,7 @@ def _assemble(
         from esper_core.ppo.agent import PPOAgent, resolve_device  # noqa: PLC0415  # as above
         from esper_core.ppo.checkpoint import check_environment, load_checkpoint, restore  # noqa: PLC0415  # as above
         from esper_core.ppo.memory import memory_need, refuse_beyond  # noqa: PLC0415  # as above
-        from esper_core.ppo.schedules import refuse_impossible  # noqa: PLC0415  # as above
+        from esper_core.ppo.schedules import SCHEDULES, refuse_impossible  # noqa: PLC0415  # as above
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _TRAINING_NEEDS:
             raise
@@ -189,7 +189,8 @@ def _assemble(
             hint="pip install 'esper-core[default]' (with sinks and the default task; [train] is training alone)",
         ) from error
     config = resolved.config
-    refuse_impossible(config.ppo, config.run)
+    chosen = [] if resumed else [key for key in SCHEDULES if not resolved.origin(f"ppo.{key}").startswith("preset ")]
+    refuse_impossible(config.ppo, config.run, asked=chosen)
     checkpoint = None
     if resumed is not None:
         checkpoint = load_checkpoint(resumed.directory.checkpoint)

@@ -241,7 +241,7 @@ def test_heads_must_be_distinct_and_not_empty() -> None:
 def test_minibatches_are_of_nearly_equal_size(bandit: Any) -> None:
     agent = bandit.agent()
     batch = bandit.rollout(agent, 103).batch
-    parts = list(batch.shuffled(10, agent.order_generator))
+    parts = list(batch.shuffled(agent.order_generator).split(10))
     assert sorted({len(part) for part in parts}) == [10, 11]
     everything = torch.cat([part.log_prob for part in parts])
     assert torch.equal(everything.sum(1).sort().values, batch.log_prob.sum(1).sort().values)

@@ -39,7 +39,7 @@ def heads_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
     title = "ENTROPY AND CLIP BY HEAD" if entropy else "KL BY HEAD"
     body: list[Line]
     if not heads:
-        body = [line(("no update yet" if not model.snapshot.updates else "this run reports no heads", "dim"))]
+        body = [line((_missing(model), "dim"))]
     elif room >= len(heads) + 1 or width < _PAIRS_FROM:
         rows = [
             _entropy_row(head, lost=lost) if entropy else _kl_row(head, leading, limits, lost=lost) for head in heads
@@ -203,3 +203,10 @@ def _pairs(cells: list[Line], room: int, half: int) -> list[Line]:
         cells = [*cells[: room * 2 - 1], line((f"and {hidden} more: z zooms", "dim"))]
     starts = range(0, len(cells), 2)
     return [tuple(span for cell in cells[start : start + 2] for span in fit(cell, half)) for start in starts]
+
+
+def _missing(model: ScreenModel) -> str:
+    """Why there is no head."""
+    if model.life.journal.absent:
+        return "no journal to read them from"
+    return "this run reports no heads" if model.snapshot.updates else "no update yet"
