@@ -44,8 +44,9 @@ class PPOConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     learning_rate_schedule: Annotated[
         Literal["constant", "linear", "cosine", "kl_adaptive"],
         _doc(
-            "linear or cosine to 0 over the planned run (its nearest limit; a preset's stays constant where there is none);"
-            " kl_adaptive: after each update divided by 1.5 above twice desired_kl and multiplied by it below half, within 1e-5 and 1e-2"
+            "linear or cosine to 0 over the planned run (its nearest limit; a preset's stays constant without one);"
+            " kl_adaptive: after each update divided by 1.5 above twice desired_kl and multiplied by it below half,"
+            " within 1e-5 and 1e-2"
         ),
     ] = "constant"
     desired_kl: Annotated[
