@@ -70,6 +70,7 @@ class Resolved:
     Attributes:
         config: complete and validated, except for the tables of sinks.
         origins: dotted path -> origin, for every value that is not a default.
+        asked: the dotted paths that the user set: not of a preset, nor of the run that is resumed.
         file: the file that was read, if any.
         dropped_sinks: what ``--no-sink`` names.
         notices: lines for the user, about variables that look like Esper's and are not.
@@ -77,6 +78,7 @@ class Resolved:
 
     config: EsperConfig
     origins: dict[str, str] = field(default_factory=dict)
+    asked: frozenset[str] = frozenset()
     file: Path | None = None
     dropped_sinks: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
@@ -161,6 +163,7 @@ def load_config(
     return Resolved(
         config,
         {".".join(item.path): item.origin for item in settings.values()},
+        frozenset(".".join(item.path) for item in upper),
         chosen,
         dropped_sinks=tuple(drop_sinks),
         notices=stray_variables(env or {}),

@@ -189,8 +189,7 @@ def _assemble(
             hint="pip install 'esper-core[default]' (with sinks and the default task; [train] is training alone)",
         ) from error
     config = resolved.config
-    chosen = [] if resumed else [key for key in SCHEDULES if not resolved.origin(f"ppo.{key}").startswith("preset ")]
-    refuse_impossible(config.ppo, config.run, asked=chosen)
+    refuse_impossible(config.ppo, config.run, asked=[key for key in SCHEDULES if f"ppo.{key}" in resolved.asked])
     checkpoint = None
     if resumed is not None:
         checkpoint = load_checkpoint(resumed.directory.checkpoint)

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -236,43 +232,6 @@ def test_a_compressed_segment_that_is_deleted_counts_as_lost(run: RunDir) -> Non
 def _without(run: RunDir, path: Path) -> list[TelemetryEvent[Payload]]:
     path.unlink()
     return list(read_events(run))
-
-
-_WRITE_FOREVER = """
-import sys
-from pathlib import Path
-from esper_core.events import PPOUpdatePayload, SpanRef, TelemetryEvent, TraceRef
-from esper_core.runs import JournalWriter, RunDir
-
-writer = JournalWriter(
-    RunDir(Path(sys.argv[1])), attempt=1, rank=0, resource={}, compress=True, segment_bytes=int(sys.argv[2])
-)
-number = 0
-while True:
-    number += 1
-    span = SpanRef(name="esper.ppo.update", span_id=f"{number:016x}", start_ns=1, end_ns=2)
-    trace = TraceRef(trace_id=f"{number:032x}", spans=(span,))
-    writer.append(TelemetryEvent(time_ns=2, run_id="r", trace=trace, payload=PPOUpdatePayload(update_id=number)))
-    print(number, flush=True)
-"""
-
-
-def test_kill_9_between_any_two_steps_of_compressing_costs_nothing(run: RunDir) -> None:
-    """Segments of a few lines, so that the kill falls into the thread's work."""
-    command = [sys.executable, "-c", _WRITE_FOREVER, str(run.path), "2500"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        last = 0
-        while last < 500:
-            last = int(child.stdout.readline())
-        os.kill(child.pid, signal.SIGKILL)
-        said = [int(line) for line in child.stdout.read().split("\n")[:-1]]
-    reader = JournalReader(run)
-    found = ids(reader.finish())
-    assert found == list(range(1, len(found) + 1))
-    assert len(found) >= max([last, *said])
-    assert reader.corrupt <= 1
-    assert any(name.endswith(".gz") for name in names(run))
 
 
 def test_a_file_that_is_there_plain_and_compressed_counts_once(run: RunDir) -> None:

@@ -380,7 +380,14 @@ from pathlib import Path
 from esper_core.events import PPOUpdatePayload, SpanRef, TelemetryEvent, TraceRef
 from esper_core.runs import JournalWriter, RunDir
 
-writer = JournalWriter(RunDir(Path(sys.argv[1])), attempt=1, rank=0, resource={}, segment_bytes=100_000)
+writer = JournalWriter(
+    RunDir(Path(sys.argv[1])),
+    attempt=1,
+    rank=0,
+    resource={},
+    compress=sys.argv[2] == "gz",
+    segment_bytes=int(sys.argv[3]),
+)
 number = 0
 while True:
     number += 1
@@ -391,8 +398,10 @@ while True:
 """
 
 
-def test_every_finished_append_survives_kill_9(run: RunDir) -> None:
-    command = [sys.executable, "-c", _WRITE_FOREVER, str(run.path)]
+@pytest.mark.parametrize(("form", "segment_bytes"), [("plain", 100_000), ("gz", 2_500)])
+def test_every_finished_append_survives_kill_9(run: RunDir, form: str, segment_bytes: int) -> None:
+    """Compressed with segments of a few lines, so that the kill falls into the thread that compresses."""
+    command = [sys.executable, "-c", _WRITE_FOREVER, str(run.path), form, str(segment_bytes)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         last = 0
@@ -405,6 +414,7 @@ def test_every_finished_append_survives_kill_9(run: RunDir) -> None:
     assert found == list(range(1, len(found) + 1))
     assert len(found) >= max([last, *said])
     assert reader.corrupt <= 1
+    assert any(path.suffix == ".gz" for path in run.telemetry.iterdir()) == (form == "gz")
 
 
 def test_a_full_disk_costs_what_did_not_fit_and_no_more(small_disk: Path) -> None:

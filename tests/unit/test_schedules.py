@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from esper_core.errors import ConfigError
 from esper_core.hooks import SinkHooks
 from esper_core.ppo import Checkpointer, PPOAgent, Trainer, load_checkpoint
 from esper_core.ppo.checkpoint import checkpoint_content, restore, write_checkpoint
-from esper_core.ppo.schedules import adapted_rate, share_left
+from esper_core.ppo.schedules import SCHEDULES, adapted_rate, refuse_impossible, share_left
 from esper_core.testing import one_of_each
 from esper_core.training import train
 
@@ -216,3 +217,21 @@ def test_a_run_that_annealed_under_the_older_key_goes_on_linearly() -> None:
     assert config.ppo.learning_rate_schedule == "linear"
     with pytest.raises(ConfigError, match='did you mean "learning_rate_schedule"'):
         load_config(no_file=True, sets=["ppo.anneal_learning_rate=true"])
+
+
+def test_who_set_a_schedule_decides_whether_a_run_without_a_limit_is_refused(tmp_path: Path) -> None:
+    """A preset's, and that of a run that is resumed, leaves its value constant there; one that is asked for is not."""
+    unlimited = {"env.id": "CartPole-v1", "run.steps": 0}
+    of_preset = load_config(no_file=True, flags=unlimited, cwd=tmp_path)
+    assert of_preset.config.ppo.learning_rate_schedule == "linear"
+    assert "ppo.learning_rate_schedule" not in of_preset.asked
+    base = {"ppo": {"learning_rate_schedule": "linear"}}
+    resumed = load_config(no_file=True, flags=unlimited, base=base, base_label="run x", cwd=tmp_path)
+    assert "ppo.learning_rate_schedule" not in resumed.asked
+    sets = ['ppo.learning_rate_schedule="linear"']
+    asked = load_config(no_file=True, flags=unlimited, sets=sets, base=base, base_label="run x", cwd=tmp_path)
+    assert "ppo.learning_rate_schedule" in asked.asked
+    for resolved, refused in ((of_preset, False), (resumed, False), (asked, True)):
+        keys = [key for key in SCHEDULES if f"ppo.{key}" in resolved.asked]
+        with pytest.raises(ConfigError) if refused else nullcontext():
+            refuse_impossible(resolved.config.ppo, resolved.config.run, asked=keys)
