@@ -50,7 +50,7 @@ def fault_of(value: Any, place: str, *, finite: bool = False, most: float | None
 
 def _fault_of_number(value: float, place: str, *, finite: bool, most: float | None) -> ConfigError | None:
     if isinstance(value, float) and not math.isfinite(value):
-        return ConfigError(f"{place}: {value} is no number to work with", hint=_at_most(most)) if finite else None
+        return ConfigError(f"{place}: {value} is no number to work with", hint=_finite(most)) if finite else None
     if most is not None and value > most:
         return ConfigError(f"{place}: {shown_value(value)} is more than can work", hint=_at_most(most))
     if isinstance(value, int) and not -_INT64 - 1 <= value <= max(_INT64, most or 0):
@@ -58,9 +58,11 @@ def _fault_of_number(value: float, place: str, *, finite: bool, most: float | No
     return None
 
 
-def _at_most(most: float | None) -> str:
-    if most is None:
-        return "give a finite number"
+def _finite(most: float | None) -> str:
+    return "give a finite number" if most is None else f"give a finite number, {_at_most(most).removeprefix('give ')}"
+
+
+def _at_most(most: float) -> str:
     return f"give at most {most:g}" if most < _INT64 else f"give at most {most}"
 
 

@@ -83,9 +83,10 @@ class Evaluator:
             if should_stop():  # told by step_made, or by an environment whose worker processes the signal ended
                 return None
             raise
-        better = self.best is None or played.return_mean > self.best[0]
-        if self.best is None or better:
-            self.best = (played.return_mean, agent.updates)
+        this, before = (played.return_mean, agent.updates), self.best
+        better = before is None or this[0] > before[0]
+        best = this if before is None or better else before
+        self.best = best
         return PolicyEvaluated(
             update_id=agent.updates,
             env_steps=env_steps,
@@ -97,7 +98,7 @@ class Evaluator:
             return_max=max(played.returns),
             episode_length_mean=sum(played.lengths) / len(played.lengths),
             better=better,
-            best_return_mean=self.best[0],
-            best_update_id=self.best[1],
+            best_return_mean=best[0],
+            best_update_id=best[1],
             duration_s=time.monotonic() - begun,
         )
