@@ -412,6 +412,8 @@ async def test_a_worse_verdict_is_told_once_and_rings(kit: Kit, monkeypatch: pyt
         assert [item.now.value for item in app.alerts.history] == ["critical", "healthy"]
         await pilot.press("a")
         assert isinstance(app.screen, AlertsScreen)
+        await app.workers.wait_for_complete()
+        await pilot.pause()
         assert "critical (was healthy)" in on_screen(app)
 
 

@@ -14,7 +14,7 @@ from textual.binding import Binding
 from textual.css.query import NoMatches
 from textual.widgets import Footer
 
-from esper_core.reading.alerts import Alerts
+from esper_core.reading.alerts import AlertBook, Alerts
 from esper_core.reading.glyphs import VERDICTS
 from esper_core.terminal import one_line
 from esper_sink_tui.feeder import TICK_S, Feeder
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["SanctumApp"]
 
 _DEFAULT_THEME: Final = "esper"
+_TOAST_REST_S: Final = 30.0
 _EVERYWHERE: Final = {"help", "next_theme", "command_palette"}
 _OWN_ACTIONS: Final = {key.action.partition("(")[0] for key in KEYS} - _EVERYWHERE
 """What keys do on the main screen alone."""
@@ -95,6 +96,8 @@ class SanctumApp(App[None]):
         self.ascii_only = ascii_only
         self.set_class(ascii_only, "-ascii")
         self.alerts = Alerts()
+        self._book = AlertBook()
+        self._next_toast = float("-inf")
         self.model: ScreenModel = watch.model()
         self._bell = bell
         self._wanted_theme = theme
@@ -161,7 +164,7 @@ class SanctumApp(App[None]):
             self._arrange()
         for name, cell in self._cells.items():
             self._panel(name).show(model, cell)
-        self._alert(model)
+        self._alert()
 
     def _panel(self, name: str) -> TextPanel:
         return self.screen_stack[0].query_one(f"#{name}", TextPanel)
@@ -186,17 +189,26 @@ class SanctumApp(App[None]):
                 panel.place(cell)
         self.call_after_refresh(self.draw)
 
-    def _alert(self, model: ScreenModel) -> None:
-        found = self.alerts.see(model, time.time_ns())
-        if found is None or not found.worse:
+    def _alert(self) -> None:
+        """Tell of the worst that any run has come to since the last look: one bell, and one toast where there is room.
+
+        A toast takes the place of the one before, and comes twice a minute at most.
+        """
+        worse = [item for item in self.alerts.see(self.watch_runs.rows(filtered=False), time.time_ns()) if item.worse]
+        if not worse:
             return
+        if self._bell:
+            self.bell()
+        now = time.monotonic()
+        if now < self._next_toast or mode_of(*self.size) != "wide":
+            return
+        self._next_toast = now + _TOAST_REST_S
+        found = max(worse, key=lambda item: item.rank)
         sign = VERDICTS[found.now]
         severity: Literal["warning", "error"] = "error" if sign.role in {"crit", "bad"} else "warning"
-        text = f"{sign.glyph} {found.now.value}: {one_line(found.reason)}"
-        if found.before is not None:
-            self.notify(text, title=one_line(found.run), severity=severity, markup=False)
-            if self._bell:
-                self.bell()
+        more = f" and {len(worse) - 1} more" if len(worse) > 1 else ""
+        self.clear_notifications()
+        self.notify(f"{sign.glyph} {found.now.value}: {one_line(found.run)}{more}", severity=severity, markup=False)
 
     # --- keys: view ---------------------------------------------------------------------------
 
@@ -266,10 +278,11 @@ class SanctumApp(App[None]):
             self._panel("events").focus()
 
     def action_alerts(self) -> None:
-        """Open the list of changes of the verdict."""
+        """Open the list of changes of the verdict, of all runs."""
         from esper_sink_tui.screens.alerts import AlertsScreen  # noqa: PLC0415  # screens load when opened
 
-        self.push_screen(AlertsScreen(self.alerts.history, ascii_only=self.ascii_only))
+        screen = AlertsScreen(self.watch_runs, self.alerts.history, self._book, ascii_only=self.ascii_only)
+        self.push_screen(screen)
 
     def action_help(self) -> None:
         """Open the help: keys and signs."""
@@ -296,6 +309,8 @@ class SanctumApp(App[None]):
         def closed(answer: str | None) -> None:
             if answer == "compare":
                 self.action_compare()
+            elif answer == "differences":
+                self.action_differences()
             self.draw()
 
         self.push_screen(RunsScreen(self.watch_runs, ascii_only=self.ascii_only), closed)
@@ -321,6 +336,40 @@ class SanctumApp(App[None]):
         from esper_sink_tui.screens.plots import PlotsScreen  # noqa: PLC0415  # screens load when opened
 
         self.push_screen(PlotsScreen(runs))
+
+    def action_overview(self) -> None:
+        """Open what describes the run: configuration, command line, files, versions."""
+        watched = self.watch_runs.watched()
+        if watched is None:
+            self.notify("no run yet", severity="warning")
+            return
+        from esper_sink_tui.screens.overview import overview_text  # noqa: PLC0415  # screens load when opened
+        from esper_sink_tui.screens.page import Page  # noqa: PLC0415  # as above
+
+        title = f"{one_line(self.model.label)} (escape closes)"
+        self.push_screen(Page(title, overview_text(watched.overview()), ascii_only=self.ascii_only))
+
+    def action_log(self) -> None:
+        """Open the end of the trainer's log."""
+        directory = self.watch_runs.directory()
+        if directory is None:
+            self.notify("the log of a run that is received over the network stays where it runs", severity="warning")
+            return
+        from esper_sink_tui.screens.log import LogScreen  # noqa: PLC0415  # screens load when opened
+
+        self.push_screen(LogScreen(directory, ascii_only=self.ascii_only))
+
+    def action_differences(self) -> None:
+        """Open what differs in configuration between the marked runs."""
+        runs = [item for item in self.watch_runs.all() if item.marked and item.directory is not None]
+        if len(runs) < 2:
+            self.notify("mark two runs of this disk first, with m or in the list", severity="warning")
+            return
+        from esper_sink_tui.screens.overview import differences  # noqa: PLC0415  # screens load when opened
+        from esper_sink_tui.screens.page import Page  # noqa: PLC0415  # as above
+
+        text = differences([item.source.label for item in runs], [item.directory for item in runs if item.directory])
+        self.push_screen(Page("What differs in configuration (escape closes)", text, ascii_only=self.ascii_only))
 
     def action_stop_training(self) -> None:
         """Ask the user for confirmation, then ask the trainer to stop."""

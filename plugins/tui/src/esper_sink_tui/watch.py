@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from esper_core.errors import UsageError
 from esper_core.reading.aggregator import SanctumAggregator
+from esper_core.reading.alerts import alerts_of
 from esper_core.reading.life import Life, after_exit
+from esper_core.reading.listing import first_row, listed_row, sorted_rows
 from esper_core.reading.model import Frozen, RunRow, ScreenModel, build, run_row
+from esper_core.reading.overview import heard_overview, run_overview
 from esper_core.reading.snapshot import SanctumSnapshot
 from esper_core.reading.source import JournalSource, MemorySource
 from esper_core.reading.stream import stream_updates
@@ -26,14 +29,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
+    from esper_core.reading.alerts import Alert, AlertBook
+    from esper_core.reading.listing import Sort
     from esper_core.reading.model import EventFilter, HeadView
+    from esper_core.reading.overview import Section
     from esper_core.reading.source import Source
     from esper_core.runs import RunDir
 
 __all__ = ["LISTED", "Watch", "Watched"]
 
 LISTED: Final = 12
-"""The number of runs of a folder that are followed for the list; any other run is followed once it is selected."""
+"""The number of runs of a folder that are followed; the others are read for the list, and followed once selected."""
 MOST_HEARD: Final = 2000
 """The largest number of runs followed over the network: a client may send any number of invented run ids."""
 _MOST_EVENTS: Final = 120_000
@@ -42,9 +48,28 @@ _LEAST_EVENTS: Final = 60
 """The number of events that each of these runs keeps in any case."""
 _BITE: Final = 64
 _DISCOVER_S: Final = 2.0
+_RELIST_S: Final = 5.0
+"""Least seconds between two reads of a run that is listed and not followed."""
 _LIFE_S: Final = 0.5
 _ENDED_S: Final = 3.0
 """Seconds between two reads of a run that has ended: it may be resumed."""
+
+
+@dataclass(slots=True)
+class _Listed:
+    """A run of the folder that is listed and not followed.
+
+    Attributes:
+        run: its directory.
+        row: as it was last read.
+        mark: of its ``run.json`` then; None before the end of its journal was read.
+        due: monotonic seconds from which it is looked at again.
+    """
+
+    run: RunDir
+    row: RunRow
+    mark: tuple[int, int] | None = None
+    due: float = -1.0
 
 
 @dataclass(slots=True)
@@ -63,6 +88,16 @@ class Watched:
     group: str = ""
     row: RunRow | None = None
     exit_code: Callable[[], int | None] | None = None
+
+    @property
+    def directory(self) -> RunDir | None:
+        """Where the run lies; None for one received over the network."""
+        return self.source.run if isinstance(self.source, JournalSource) else None
+
+    def overview(self) -> tuple[Section, ...]:
+        """What describes the run beside its numbers."""
+        here = self.directory
+        return heard_overview(self.snapshot) if here is None else run_overview(here, now_ns=time.time_ns())
 
     def updates(self) -> Iterator[TelemetryEvent[PPOUpdatePayload]]:
         """Every effective update of the run that can still be read, ascending."""
@@ -87,6 +122,7 @@ class Watch:
         self.event_filter: EventFilter = "all"
         self.head_view: HeadView = "kl"
         self.run_filter = ""
+        self.run_sort: Sort = "time"
         self.notice = ""
         self.waiting_for = "no run yet"
         self._clock_ns = clock_ns
@@ -94,6 +130,7 @@ class Watch:
         self._lock = threading.RLock()
         self._runs: dict[str, Watched] = {}
         self._places: dict[Path, str] = {}
+        self._others: dict[str, _Listed] = {}
         self._selected = ""
         self._frozen_at: int | None = None
         self._frozen: tuple[int, SanctumSnapshot] | None = None
@@ -128,14 +165,21 @@ class Watch:
                 known.marked = known.marked or marked
                 return known
             self._places[place] = run.run_id
+            self._others.pop(run.run_id, None)
             return self.add(JournalSource(run), select=select, marked=marked)
 
     def select(self, run_id: str) -> None:
-        """Show a run; a frozen view thaws."""
+        """Show a run, and follow it from now on; a frozen view thaws."""
         with self._lock:
+            self._follow(run_id)
             if run_id in self._runs and run_id != self._selected:
                 self._selected = run_id
                 self.thaw()
+
+    def _follow(self, run_id: str) -> None:
+        listed = self._others.get(run_id)
+        if listed is not None:
+            self.add_run(listed.run)
 
     def open(self, spec: str) -> None:
         """Follow and show a run of the folder by name.
@@ -157,6 +201,7 @@ class Watch:
     def mark(self, run_id: str) -> None:
         """Mark or unmark a run for comparing."""
         with self._lock:
+            self._follow(run_id)
             if run_id in self._runs:
                 self._runs[run_id].marked = not self._runs[run_id].marked
                 self._runs[run_id].row = None
@@ -170,6 +215,11 @@ class Watch:
     def watched(self, run_id: str | None = None) -> Watched | None:
         """A followed run; the selected one by default."""
         return self._runs.get(self._selected if run_id is None else run_id)
+
+    def directory(self) -> RunDir | None:
+        """Where the selected run lies; None before the first, and for one received over the network."""
+        watched = self.watched()
+        return None if watched is None else watched.directory
 
     def all(self) -> list[Watched]:
         """Every followed run."""
@@ -205,6 +255,25 @@ class Watch:
                     self.notice = f"{self._unassigned} spans could not be decoded and name no run of the list"
             self.version += 1
 
+    def changes(self, book: AlertBook) -> Iterator[tuple[str, list[Alert]]]:
+        """Each run's label, and how the verdict on it changed; the selected run comes first. Reads journals.
+
+        Args:
+            book: keeps what was read before.
+        """
+        with self._lock:
+            known = [(item.directory, item.source.label, item) for item in self._runs.values()]
+            others = [(item.run, item.row.label, None) for item in self._others.values()]
+        found: list[tuple[RunDir | None, str, Watched | None]] = [*known, *others]
+        found.sort(key=lambda item: item[2] is None or item[2].source.run_id != self._selected)
+        for directory, label, watched in found:
+            if directory is not None:
+                yield label, book.of(directory, label)
+            elif watched is not None:
+                with self._lock:
+                    events = watched.timeline.events()
+                yield label, alerts_of(events, label, watched.snapshot.tamiyo.limits)
+
     # --- reading ------------------------------------------------------------------------------
 
     def tick(self, *, budget_s: float = 0.2) -> bool:
@@ -228,7 +297,30 @@ class Watch:
                     break
             self._refresh(watched)
         self._shed()
-        return more
+        return self._relist(deadline) or more
+
+    def _relist(self, deadline: float) -> bool:
+        """Read runs that are listed and not followed, when their ``run.json`` has changed. True when some are left."""
+        now = time.monotonic()
+        with self._lock:
+            due = [item for item in self._others.values() if item.due <= now]
+        for place, item in enumerate(due):
+            if place and time.monotonic() > deadline:
+                return True
+            item.due = now + _RELIST_S
+            try:
+                found = item.run.record_path.stat()
+                mark = (found.st_mtime_ns, found.st_ino)
+            except OSError:
+                mark = (0, 0)
+            if mark == item.mark and (item.row.state.ended or mark == (0, 0)):
+                continue
+            row = listed_row(item.run, now_ns=self._clock_ns())
+            with self._lock:
+                item.mark = mark
+                self.version += row != item.row
+                item.row = row
+        return False
 
     def _shed(self) -> None:
         """Divide the memory for events among the runs received over the network; the run on show keeps all of its."""
@@ -302,6 +394,21 @@ class Watch:
             return
         for run in found[: self._listed]:
             self.add_run(run)
+        self._list(found[self._listed :])
+
+    def _list(self, runs: list[RunDir]) -> None:
+        """List runs that are not followed; forget those whose folder is gone."""
+        here = {run.run_id: run for run in runs if run.run_id not in self._runs}
+        new = [
+            _Listed(run, first_row(run, now_ns=self._clock_ns()))
+            for run_id, run in here.items()
+            if run_id not in self._others and run.path.resolve() not in self._places
+        ]
+        with self._lock:
+            left = len(self._others)
+            self._others = {key: item for key, item in self._others.items() if key in here and key not in self._runs}
+            self._others.update({item.run.run_id: item for item in new})
+            self.version += bool(new) or left != len(self._others)
 
     # --- the view -----------------------------------------------------------------------------
 
@@ -350,30 +457,31 @@ class Watch:
         self._frozen = (update_id, found)
         self.version += 1
 
-    def rows(self) -> list[RunRow]:
-        """The rows of the list, newest first: the followed runs that the filter keeps, and always the selected one."""
+    def rows(self, *, filtered: bool = True) -> list[RunRow]:
+        """The rows of the list, sorted: the runs that the filter keeps, and always the selected one; or every run."""
         with self._lock:
-            rows = []
-            for watched in self._runs.values():
-                if watched.row is None:
-                    watched.row = run_row(
-                        watched.snapshot,
-                        watched.life,
-                        label=watched.source.label,
-                        group=watched.group,
-                        marked=watched.marked,
-                        run_id=watched.source.run_id,
-                    )
-                rows.append(watched.row)
+            rows = [self._row(watched) for watched in self._runs.values()]
+            rows += [item.row for item in self._others.values()]
             wanted = self.run_filter.casefold()
             kept = [
                 row
                 for row in rows
-                if not wanted
-                or row.run_id == self._selected
-                or wanted in f"{row.label} {row.state.value} {row.kind.value} {row.group}".casefold()
+                if not (wanted and filtered) or row.run_id == self._selected or wanted in _searched(row)
             ]
-            return sorted(kept, key=lambda row: row.run_id, reverse=True)
+            return sorted_rows(kept, self.run_sort)
+
+    def _row(self, watched: Watched) -> RunRow:
+        if watched.row is None:
+            watched.row = run_row(
+                watched.snapshot,
+                watched.life,
+                label=watched.source.label,
+                group=watched.group,
+                marked=watched.marked,
+                run_id=watched.source.run_id,
+                started_ns=watched.source.started_ns(watched.snapshot),
+            )
+        return watched.row
 
     def model(self) -> ScreenModel:
         """The model of the screen now."""
@@ -400,7 +508,16 @@ class Watch:
                 run_filter=self.run_filter,
                 source=watched.source.where,
                 corrupt=watched.source.corrupt,
-                notice=self.notice,
+                notice=self.notice or _gone(watched),
                 selected=watched.source.run_id,
                 label=watched.source.label,
             )
+
+
+def _searched(row: RunRow) -> str:
+    """What a filter looks in; the id has the time in it."""
+    return f"{row.run_id} {row.label} {row.state.value} {row.kind.value} {row.group}".casefold()
+
+
+def _gone(watched: Watched) -> str:
+    return f"the folder {watched.source.where} is gone: this is what was read before" if watched.life.gone else ""
