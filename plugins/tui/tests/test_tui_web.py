@@ -112,10 +112,10 @@ async def test_several_viewers_draw_at_once_and_one_comes_again(served: int) -> 
 
 
 async def drew(socket: Any) -> bool:
-    """Whether the run's name comes through the socket."""
+    """Whether the run's banner comes through the socket."""
     drawn = b""
-    while b"run-a" not in drawn:
-        message = await socket.receive(250)
+    while b"KL " not in drawn:
+        message = await socket.receive(120)
         if not isinstance(message.data, bytes):
             if message.data is None or "error" in str(message.data):
                 return False

@@ -8,6 +8,7 @@ is in the URL that the command prints. Other users of the machine do not have it
 from __future__ import annotations
 
 import hmac
+import logging
 import re
 import secrets
 import shlex
@@ -115,6 +116,7 @@ def serve(args: argparse.Namespace, token: str = "") -> int:
             app.middlewares.append(own_pages_only)
             return app
 
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)  # each line of it would repeat the token
     print(f"sanctum on http://{host}:{port}/?{_TOKEN}={token} (Ctrl-C ends it)", file=sys.stderr, flush=True)
     server = LoopbackServer(shlex.join(viewer_words(args)), host=host, port=port, title="Sanctum")
     try:
