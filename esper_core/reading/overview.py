@@ -127,20 +127,23 @@ def _started(record: RunRecord | None) -> Iterable[Section]:
 
 
 def _files(run: RunDir) -> Iterator[tuple[str, str]]:
-    yield "folder", str(run.path)
+    yield "folder", str(run.path.absolute())
     try:
         sizes = [_size(item.path) for item in journal_files(run)]
     except JournalError as error:
         yield "journal", error.message
     else:
-        yield "journal", f"{run.telemetry}: {len(sizes)} files, {bytes_text(sum(sizes))}"
+        yield (
+            "journal",
+            f"{len(sizes)} {'file' if len(sizes) == 1 else 'files'} in {run.telemetry.name}, {bytes_text(sum(sizes))}",
+        )
     for name, path in (
         ("log", run.log_path),
         ("checkpoint", run.checkpoint),
         ("summary", run.summary_path),
         ("configuration", run.config_path),
     ):
-        yield name, f"{path}, {bytes_text(_size(path))}" if path.exists() else "none"
+        yield name, f"{path.name}, {bytes_text(_size(path))}" if path.exists() else "none"
 
 
 def _size(path: Any) -> int:

@@ -182,7 +182,7 @@ class JournalSource:
         """What is still known of a run whose folder was deleted."""
         known = self._record
         if known is not None and known.state.ended:
-            return replace(life_from_record(known, now_ns, state=known.state), gone=True)
+            return replace(life_from_record(known, now_ns, state=known.state), gone=True, kept="")
         if known is None and snapshot.finished is not None:
             return replace(life_from_events(snapshot, now_ns), gone=True)
         return Life(state=RunState.STALE, sign_ns=snapshot.last_event_ns, updates=snapshot.updates, gone=True)

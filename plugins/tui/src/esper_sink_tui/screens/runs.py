@@ -115,7 +115,9 @@ class RunsScreen(ModalScreen[str]):
                 table.move_cursor(row=list(cells).index(here) if here in cells else min(keep, len(cells) - 1))
         self._shown = cells
         order = {"time": "newest first", "return": "highest return first", "verdict": "worst verdict first"}
-        self.query_one(Vertical).border_title = f"{len(cells)} runs, {order[self._watch.run_sort]}"
+        self.query_one(
+            Vertical
+        ).border_title = f"{len(cells)} {'run' if len(cells) == 1 else 'runs'}, {order[self._watch.run_sort]}"
 
     @on(Input.Changed)
     def _filtered(self, event: Input.Changed) -> None:
