@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.errors import ConfigError, JournalError
 from esper_core.events import RunStarted
 from esper_core.reading.attempts import first_events
-from esper_core.reading.numbers import MISSING, age, count
+from esper_core.reading.numbers import MISSING, age, count, moment
 from esper_core.reading.run import Run
 from esper_core.reading.settings import setting_text, settings_of
 from esper_core.reading.system import bytes_text, system_text
@@ -65,7 +64,7 @@ def run_overview(run: RunDir, *, now_ns: int) -> tuple[Section, ...]:
                     ("state", state.value),
                     ("how it ended", record.message if record is not None else ""),
                     ("attempt", str(record.attempt) if record is not None else ""),
-                    ("began", f"{_moment(begun)}, {age(max(now_ns - begun, 0) / 1e9)} ago" if begun else ""),
+                    ("began", f"{moment(begun)}, {age(max(now_ns - begun, 0) / 1e9)} ago" if begun else ""),
                     ("updates", count(record.updates) if record is not None else ""),
                     ("environment steps", count(record.env_steps) if record is not None else ""),
                     ("seed", str(told.seed) if told is not None else ""),
@@ -93,7 +92,7 @@ def heard_overview(snapshot: SanctumSnapshot) -> tuple[Section, ...]:
         ("heads", ", ".join(plan.heads)),
         ("seed", str(plan.seed)),
         ("attempt", str(snapshot.attempt)),
-        ("began", _moment(plan.started_ns)),
+        ("began", moment(plan.started_ns)),
         ("planned", ", ".join(f"{count(number)} {name}" for name, number in planned if number)),
         ("configuration", plan.config_digest),
     )
@@ -105,10 +104,6 @@ def heard_overview(snapshot: SanctumSnapshot) -> tuple[Section, ...]:
 
 def _known(*rows: tuple[str, str]) -> Iterator[tuple[str, str]]:
     return (row for row in rows if row[1] and row[1] != MISSING)
-
-
-def _moment(time_ns: int | None) -> str:
-    return MISSING if time_ns is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time_ns / 1e9))
 
 
 def _newest_start(run: RunDir) -> RunStarted | None:
@@ -159,7 +154,7 @@ def _process(record: RunRecord | None) -> Iterable[Section]:
     rows = _known(
         ("host", record.host),
         ("pid", str(record.pid or "")),
-        ("last heartbeat", _moment(record.heartbeat_ns)),
+        ("last heartbeat", moment(record.heartbeat_ns)),
         ("took", system_text(record.system)),
     )
     return (Section(title="process", rows=tuple(rows)),)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Final
 
 from rich.cells import cell_len
 
 from esper_core.health import format_kl
 from esper_core.reading.glyphs import STATES, VERDICTS
-from esper_core.reading.numbers import MISSING, age, count, plain, rate
+from esper_core.reading.numbers import MISSING, age, count, moment, plain, rate
 from esper_core.terminal import one_line
 from esper_sink_tui.lines import frame, joined, line, pad, row
 
@@ -93,7 +92,7 @@ def run_cells(item: RunRow, now_ns: int) -> tuple[str, ...]:
         plain(item.return_mean, 1),
         count(item.updates),
         age(max(now_ns - begun, 0) / 1e9) if begun is not None else MISSING,
-        time.strftime("%d %b %H:%M", time.localtime(begun / 1e9)) if begun is not None else MISSING,
+        moment(begun, "%d %b %H:%M"),
         rate(item.steps_per_s),
         one_line(item.group),
     )

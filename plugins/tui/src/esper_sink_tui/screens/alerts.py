@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from esper_core.reading.alerts import with_seen
 from esper_core.reading.glyphs import VERDICTS
-from esper_core.reading.numbers import clock
+from esper_core.reading.numbers import moment
 from esper_core.terminal import one_line
 from esper_sink_tui.screens.page import Page
 
@@ -32,8 +32,7 @@ def alert_lines(alerts: Iterable[Alert]) -> str:
     for item in sorted(alerts, key=lambda item: item.time_ns, reverse=True)[:_MOST]:
         sign = VERDICTS[item.now]
         came = f" (was {item.before.value})" if item.before is not None else ""
-        day = time.strftime("%d %b", time.localtime(item.time_ns / 1e9))
-        when = clock(item.time_ns) if day == today else f"{day} {clock(item.time_ns)}"
+        when = moment(item.time_ns, "%d %b %H:%M:%S").removeprefix(f"{today} ")
         where = f"{when}  {sign.glyph} {item.now.value}{came}"
         lines.append(f"{where}  {one_line(item.run)} update {item.update_id}\n          {one_line(item.reason)}")
     return "\n".join(lines) or "no verdict has changed"
