@@ -278,7 +278,7 @@ async def test_the_footer_always_has_help_and_the_way_out(kit: Kit, size: tuple[
         assert "? help" in footer
 
 
-@pytest.mark.parametrize("opened", ["h", "v", "r", "a", "question_mark", "x", "e"])
+@pytest.mark.parametrize("opened", ["h", "v", "r", "a", "i", "question_mark", "x", "e"])
 async def test_keys_of_the_main_screen_do_nothing_behind_another(kit: Kit, opened: str) -> None:
     watch = kit.watch(kit.drift(30), now=99)
     app = app_over(watch, request_stop=lambda _: "asked")

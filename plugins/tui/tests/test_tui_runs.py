@@ -204,7 +204,7 @@ async def test_marked_runs_are_compared_by_their_configuration(kit: Kit, tmp_pat
     async with app.run_test(size=(120, 36)) as pilot:
         await pilot.press("w")
         assert not isinstance(app.screen, Page)
-        await pilot.press("r", "space", "down", "space", "d")
+        await pilot.press("r", "space", "down", "space", "w")
         await pilot.pause()
         assert isinstance(app.screen, Page)
         rows = [line.split() for line in text_of(app).splitlines()]

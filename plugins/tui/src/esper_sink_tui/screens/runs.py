@@ -44,7 +44,7 @@ class _Table(DataTable[str]):
 class RunsScreen(ModalScreen[str]):
     """Every run of the folder. Enter or a click shows the run, ``space`` marks it, ``v`` compares the marked ones.
 
-    Dismisses with ``compare`` after ``v``, with ``differences`` after ``d``, else with an empty string.
+    Dismisses with ``compare`` after ``v``, with ``differences`` after ``w``, else with an empty string.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -53,7 +53,7 @@ class RunsScreen(ModalScreen[str]):
         ("s", "sort", "sort"),
         ("space", "mark", "mark"),
         ("v", "compare", "compare"),
-        ("d", "differences", "what differs"),
+        ("w", "differences", "what differs"),
     ]
     DEFAULT_CSS = """
     RunsScreen { align: center middle; }
@@ -78,7 +78,7 @@ class RunsScreen(ModalScreen[str]):
             yield Input(self._watch.run_filter, placeholder="search by name, id, state, verdict or experiment")
             yield _Table(cursor_type="row", zebra_stripes=False)
             yield Static(
-                "enter show  space mark  v compare marked  d what differs  s sort  / search  escape close", markup=False
+                "enter show  space mark  v compare marked  w what differs  s sort  / search  escape close", markup=False
             )
 
     def on_mount(self) -> None:
