@@ -24,6 +24,7 @@ from esper_sink_tui.screens.log import LogScreen
 from esper_sink_tui.screens.page import Page
 from esper_sink_tui.screens.runs import RunsScreen
 from esper_sink_tui.watch import Watch
+from esper_sink_tui.widgets import RunsPanel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -235,6 +236,12 @@ async def test_the_list_is_sorted_by_keys_and_heads_and_opened_by_one_click(kit:
         await pilot.pause()
         assert not isinstance(app.screen, RunsScreen)
         assert watch.selected == "20260106T000000Z-sweep-000006"
+        app.draw()
+        await pilot.pause()
+        panel = app.query_one(RunsPanel)
+        second = panel.text().splitlines()[3]
+        await pilot.click(RunsPanel, offset=(9, 3))
+        assert watch.selected.removeprefix(watch.selected[:17]) in second
         await pilot.press("r")
         await pilot.press("slash", *"000003", "enter", "enter")
         await pilot.pause()

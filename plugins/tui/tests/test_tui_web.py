@@ -38,8 +38,15 @@ def served(kit: Kit, tmp_path: Path) -> Iterator[int]:
     """A viewer over one run, served on a free port."""
     kit.record(kit.run(tmp_path, "run-a", kit.drift(30)), state=RunState.DONE)
     port = free_port()
+    with serving(tmp_path, port):
+        yield port
+
+
+@contextlib.contextmanager
+def serving(base: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """The server, until the end of the with block."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "esper_core", "sanctum", "run-a", "--dir", str(tmp_path), "--web", f"127.0.0.1:{port}"],
+        [sys.executable, "-m", "esper_core", "sanctum", "run-a", "--dir", str(base), "--web", f"127.0.0.1:{port}"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -52,7 +59,7 @@ def served(kit: Kit, tmp_path: Path) -> Iterator[int]:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
                 break
             time.sleep(0.1)
-        yield port
+        yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
@@ -128,9 +135,7 @@ async def drew(socket: Any) -> bool:
 def test_the_viewer_draws_in_a_browser_and_answers_keys(served: int, tmp_path: Path) -> None:
     with opened() as browser:
         browser.show(f"http://127.0.0.1:{served}/?token={TOKEN}")
-        deadline = time.monotonic() + 250
-        while not browser.run("return document.body.classList.contains('-first-byte')") and time.monotonic() < deadline:
-            time.sleep(0.2)
+        assert first_byte(browser)
         warning, frozen, background = (bytes.fromhex(text) for text in ("e69f00", "f0e442", "10151b"))
         colours = drawn(browser, tmp_path, warning, 200)
         assert colours[warning] > 200  # the verdict, in the theme's orange
@@ -139,6 +144,35 @@ def test_the_viewer_draws_in_a_browser_and_answers_keys(served: int, tmp_path: P
         browser.press("f")  # freezing turns the run's state into a yellow block
         least = colours[frozen] + 1000
         assert drawn(browser, tmp_path, frozen, least)[frozen] > least
+
+
+@pytest.mark.browser
+def test_a_page_whose_connection_broke_comes_back(kit: Kit, tmp_path: Path) -> None:
+    kit.record(kit.run(tmp_path, "run-a", kit.drift(3)), state=RunState.DONE)
+    port = free_port()
+    with opened() as browser:
+        with serving(tmp_path, port) as process:
+            browser.show(f"http://127.0.0.1:{port}/?token={TOKEN}")
+            assert first_byte(browser)
+            browser.run("window.before = true; return 0")
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        with serving(tmp_path, port):
+            deadline = time.monotonic() + 250
+            while browser.run("return window.before === true") and time.monotonic() < deadline:
+                time.sleep(0.2)
+            assert not browser.run("return window.before === true")
+            assert first_byte(browser)
+
+
+def first_byte(browser: Browser) -> bool:
+    """Wait until the viewer has drawn something; False when it does not."""
+    deadline = time.monotonic() + 250
+    while time.monotonic() < deadline:
+        if browser.run("return document.body !== null && document.body.classList.contains('-first-byte')"):
+            return True
+        time.sleep(0.2)
+    return False
 
 
 def drawn(browser: Browser, folder: Path, wanted: bytes, least: int) -> Counter[bytes]:

@@ -22,6 +22,7 @@ from esper_sink_tui.keys import KEYS, shown
 from esper_sink_tui.layout import Cell, cell_lines, has_divergences, layout, mode_of
 from esper_sink_tui.lines import plain_text
 from esper_sink_tui.panels import PANELS
+from esper_sink_tui.panels.runs import run_at
 from esper_sink_tui.theme import THEMES, role_defaults
 from esper_sink_tui.widgets import PANEL_WIDGETS, TextPanel
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from textual.app import ComposeResult
-    from textual.events import Resize
+    from textual.events import Click, Resize
     from textual.geometry import Size
     from textual.screen import Screen
 
@@ -314,6 +315,16 @@ class SanctumApp(App[None]):
             self.draw()
 
         self.push_screen(RunsScreen(self.watch_runs, ascii_only=self.ascii_only), closed)
+
+    def on_click(self, event: Click) -> None:
+        """Show the run that was clicked on in the list of the main screen."""
+        cell = self._cells.get("runs")
+        if cell is None or len(self.screen_stack) > 1 or not cell.x <= event.screen_x < cell.x + cell.width:
+            return
+        found = run_at(self.model, cell.height, event.screen_y - cell.y)
+        if found is not None:
+            self.watch_runs.select(found)
+            self.draw()
 
     def action_neighbour(self, offset: int) -> None:
         """Show the next run of the list."""
