@@ -80,7 +80,7 @@ def test_the_worst_verdicts_come_first_and_unknown_ones_last() -> None:
 def test_a_listed_run_that_goes_on_is_read_again(
     kit: Kit, tmp_path: Path, read_through: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("esper_sink_tui.watch._RELIST_S", 0.0)
+    monkeypatch.setattr("esper_sink_tui.unfollowed._REREAD_S", 0.0)
     for name in ("run-a", "run-b"):
         kit.record(kit.run(tmp_path, name, kit.drift(2)))
     watch = Watch(tmp_path, listed=0)

@@ -153,8 +153,8 @@ class SanctumApp(App[None]):
         now = (self.watch_runs.version, int(self._clock()))
         if now != self._seen:
             self._seen = now
-            # Textual removes the widgets before it stops this timer: then there is nothing to draw on.
-            with contextlib.suppress(NoMatches):
+            # Textual removes widgets and screens before it stops this timer: then there is nothing to draw on.
+            with contextlib.suppress(NoMatches, IndexError):
                 self.draw()
 
     def draw(self) -> None:

@@ -15,7 +15,7 @@ from esper_core.errors import UsageError
 from esper_core.reading.aggregator import SanctumAggregator
 from esper_core.reading.alerts import alerts_of
 from esper_core.reading.life import Life, after_exit
-from esper_core.reading.listing import first_row, listed_row, sorted_rows
+from esper_core.reading.listing import sorted_rows
 from esper_core.reading.model import Frozen, RunRow, ScreenModel, build, run_row
 from esper_core.reading.overview import heard_overview, run_overview
 from esper_core.reading.snapshot import SanctumSnapshot
@@ -23,6 +23,7 @@ from esper_core.reading.source import JournalSource, MemorySource
 from esper_core.reading.stream import stream_updates
 from esper_core.reading.timeline import Timeline
 from esper_core.runs import find_run, list_runs
+from esper_sink_tui.unfollowed import Unfollowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -48,28 +49,9 @@ _LEAST_EVENTS: Final = 60
 """The number of events that each of these runs keeps in any case."""
 _BITE: Final = 64
 _DISCOVER_S: Final = 2.0
-_RELIST_S: Final = 5.0
-"""Least seconds between two reads of a run that is listed and not followed."""
 _LIFE_S: Final = 0.5
 _ENDED_S: Final = 3.0
 """Seconds between two reads of a run that has ended: it may be resumed."""
-
-
-@dataclass(slots=True)
-class _Listed:
-    """A run of the folder that is listed and not followed.
-
-    Attributes:
-        run: its directory.
-        row: as it was last read.
-        mark: of its ``run.json`` then; None before the end of its journal was read.
-        due: monotonic seconds from which it is looked at again.
-    """
-
-    run: RunDir
-    row: RunRow
-    mark: tuple[int, int] | None = None
-    due: float = -1.0
 
 
 @dataclass(slots=True)
@@ -130,7 +112,7 @@ class Watch:
         self._lock = threading.RLock()
         self._runs: dict[str, Watched] = {}
         self._places: dict[Path, str] = {}
-        self._others: dict[str, _Listed] = {}
+        self._others = Unfollowed(clock_ns)
         self._selected = ""
         self._frozen_at: int | None = None
         self._frozen: tuple[int, SanctumSnapshot] | None = None
@@ -165,7 +147,7 @@ class Watch:
                 known.marked = known.marked or marked
                 return known
             self._places[place] = run.run_id
-            self._others.pop(run.run_id, None)
+            self._others.take(run.run_id)
             return self.add(JournalSource(run), select=select, marked=marked)
 
     def select(self, run_id: str) -> None:
@@ -177,9 +159,9 @@ class Watch:
                 self.thaw()
 
     def _follow(self, run_id: str) -> None:
-        listed = self._others.get(run_id)
-        if listed is not None:
-            self.add_run(listed.run)
+        run = self._others.take(run_id)
+        if run is not None:
+            self.add_run(run)
 
     def open(self, spec: str) -> None:
         """Follow and show a run of the folder by name.
@@ -263,7 +245,7 @@ class Watch:
         """
         with self._lock:
             known = [(item.directory, item.source.label, item) for item in self._runs.values()]
-            others = [(item.run, item.row.label, None) for item in self._others.values()]
+        others = [(run, label, None) for run, label in self._others.directories()]
         found: list[tuple[RunDir | None, str, Watched | None]] = [*known, *others]
         found.sort(key=lambda item: item[2] is None or item[2].source.run_id != self._selected)
         for directory, label, watched in found:
@@ -297,30 +279,10 @@ class Watch:
                     break
             self._refresh(watched)
         self._shed()
-        return self._relist(deadline) or more
-
-    def _relist(self, deadline: float) -> bool:
-        """Read runs that are listed and not followed, when their ``run.json`` has changed. True when some are left."""
-        now = time.monotonic()
+        left, changed = self._others.read(deadline)
         with self._lock:
-            due = [item for item in self._others.values() if item.due <= now]
-        for place, item in enumerate(due):
-            if place and time.monotonic() > deadline:
-                return True
-            item.due = now + _RELIST_S
-            try:
-                found = item.run.record_path.stat()
-                mark = (found.st_mtime_ns, found.st_ino)
-            except OSError:
-                mark = (0, 0)
-            if mark == item.mark and (item.row.state.ended or mark == (0, 0)):
-                continue
-            row = listed_row(item.run, now_ns=self._clock_ns())
-            with self._lock:
-                item.mark = mark
-                self.version += row != item.row
-                item.row = row
-        return False
+            self.version += changed
+        return left or more
 
     def _shed(self) -> None:
         """Divide the memory for events among the runs received over the network; the run on show keeps all of its."""
@@ -394,21 +356,11 @@ class Watch:
             return
         for run in found[: self._listed]:
             self.add_run(run)
-        self._list(found[self._listed :])
-
-    def _list(self, runs: list[RunDir]) -> None:
-        """List runs that are not followed; forget those whose folder is gone."""
-        here = {run.run_id: run for run in runs if run.run_id not in self._runs}
-        new = [
-            _Listed(run, first_row(run, now_ns=self._clock_ns()))
-            for run_id, run in here.items()
-            if run_id not in self._others and run.path.resolve() not in self._places
-        ]
         with self._lock:
-            left = len(self._others)
-            self._others = {key: item for key, item in self._others.items() if key in here and key not in self._runs}
-            self._others.update({item.run.run_id: item for item in new})
-            self.version += bool(new) or left != len(self._others)
+            here = [run for run in found if run.run_id not in self._runs and run.path.resolve() not in self._places]
+        changed = self._others.set(here)
+        with self._lock:
+            self.version += changed
 
     # --- the view -----------------------------------------------------------------------------
 
@@ -461,7 +413,7 @@ class Watch:
         """The rows of the list, sorted: the runs that the filter keeps, and always the selected one; or every run."""
         with self._lock:
             rows = [self._row(watched) for watched in self._runs.values()]
-            rows += [item.row for item in self._others.values()]
+            rows += [row for row in self._others.rows() if row.run_id not in self._runs]
             wanted = self.run_filter.casefold()
             kept = [
                 row
