@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from esper_core.semconv.attributes import UPDATE_ID
 from esper_core.semconv.identity import ATTEMPT, RANK, RUN_ID
 from esper_core.semconv.log_events import severity
+from esper_core.semconv.system import SYSTEM_METRICS
 from registry import annotation
 from tables import template
 
@@ -61,6 +62,7 @@ def telemetry_page(registry: Registry) -> str:
             f"| `{group['metric_name']}` | {group['instrument']} | `{group['unit']}` | {shown} "
             f"| {_cell(annotation(group, 'cardinality'))} | {_cell(group['brief'])} |"
         )
+    lines += _of_the_process()
     lines += ["", "## Attributes", ""]
     for group in registry.of_type("attribute_group"):
         title = group["id"].removeprefix("attributes.")
@@ -69,6 +71,21 @@ def telemetry_page(registry: Registry) -> str:
         lines += [_attribute_row(registry, name) for name in registry.attributes_of(group)]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _of_the_process() -> list[str]:
+    """The metrics under names that OpenTelemetry gave; its own registry defines them and their attributes."""
+    lines = ["", "### Of the trainer's process", ""]
+    lines += [
+        "OpenTelemetry's own names, measured with every heartbeat; `[run] system_metrics = false` switches them off."
+    ]
+    lines += ["`hw.gpu.*` needs the package `nvidia-ml-py`, and a driver that tells which processes compute.", ""]
+    lines += ["| metric | type | unit | attributes | cardinality | meaning |", "|---|---|---|---|---|---|"]
+    for metric in SYSTEM_METRICS.values():
+        shown = ", ".join(f"`{item}`" for item in metric.attributes)
+        cells = (f"`{metric.name}`", metric.instrument, f"`{metric.unit}`", shown, metric.cardinality, metric.brief)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines
 
 
 def _anchor(title: str) -> str:

@@ -36,6 +36,7 @@ def train_behind(resolved: Resolved, selection: Selection, argv: Sequence[str]) 
     screen = foreground_sink(selection.sinks)
     assert screen is not None  # the caller asked  # noqa: S101
     sink = create_sink(screen, resolved.config.sink.get(screen.name), origins=resolved.origins)
+    note(f"esper: starting the training; {screen.name} opens when its run has begun")
     try:
         child = start_child(argv)
     except ChildFailedError as error:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 import time
-from calendar import timegm
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -105,6 +103,7 @@ def _row(directory: RunDir, now: int) -> _Row:
     from esper_core.reading import Run, journal_condition, run_limits, run_verdict
     from esper_core.reading.returns import return_to_show
     from esper_core.runs import read_state
+    from esper_core.runs.layout import started_ns
 
     record, state = read_state(directory, now_ns=now)
     journal = journal_condition(directory, record)
@@ -117,7 +116,7 @@ def _row(directory: RunDir, now: int) -> _Row:
     if journal.unread and not recent:
         unreadable = str(journal.unread[0])
     judged = run_verdict(record, recent, limits=limits, now_ns=now, state=state, journal=journal)
-    started = _started_ns(directory, record.started_ns if record is not None else 0)
+    started = started_ns(directory.path, record.started_ns if record is not None else 0)
     payload = last.payload if last is not None else None
     told = _summary(directory) if journal.absent else {}
     updates, steps = (payload.update_id, payload.env_steps) if payload is not None else (0, 0)
@@ -155,13 +154,6 @@ def _summary(directory: RunDir) -> dict[str, float]:
     except JournalError:
         return {}
     return {key: float(value) for key, value in found.items() if type(value) in {int, float}}
-
-
-def _started_ns(directory: RunDir, recorded: int) -> int | None:
-    """When the run began: from its id, whichever attempt is running; else from the record of the latest attempt."""
-    if re.match(r"\d{8}T\d{6}Z", directory.path.name):
-        return timegm(time.strptime(directory.path.name[:16], "%Y%m%dT%H%M%SZ")) * 1_000_000_000
-    return recorded or None
 
 
 def _table(rows: list[_Row]) -> list[str]:

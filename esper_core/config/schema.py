@@ -222,6 +222,9 @@ class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     checkpoint_interval_s: Annotated[float, _doc("least seconds between two checkpoints", ge=0)] = 10.0
     close_timeout_s: Annotated[float, _doc("seconds all sinks together have to close", gt=0, most=86_400)] = 3.0
     strict_telemetry: Annotated[bool, _doc("exit with 5 when telemetry was lost")] = False
+    system_metrics: Annotated[
+        bool, _doc("look at the trainer's CPU, memory and GPU with every heartbeat, for run.json and process.* metrics")
+    ] = True
 
 
 class OtelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -30,6 +30,7 @@ from esper_core.host.process.child import announce_run
 from esper_core.host.process.ending import closing_ends
 from esper_core.host.process.heartbeat import Heartbeat
 from esper_core.host.process.logs import log_to
+from esper_core.host.process.provenance import start_record
 from esper_core.host.process.signals import StopFlag, install_signals
 from esper_core.instrumentation.rl import rl_resource
 from esper_core.masking import learn_environment, redact
@@ -149,6 +150,7 @@ class Session:
         self.notices: list[str] = []
         self.heads = heads
         self._run_id = run_id or (run.run_id if run is not None else "unnamed")
+        self._origins = dict(origins or {})
         self._signals = install_signal_handlers
         self._exit_on_second = exit_on_second_interrupt
         self._on_notice = on_notice or _print_notice
@@ -288,6 +290,7 @@ class Session:
             attempt=self.attempt,
             updates=self._totals[0],
             env_steps=self._totals[1],
+            start=start_record(self._origins),
         )
         instrumentation = self._instrumentation
         self._heartbeat = Heartbeat(
@@ -295,6 +298,7 @@ class Session:
             record,
             self.statuses,
             tell=instrumentation.set_run_status if instrumentation is not None else None,
+            system=self.config.run.system_metrics,
         )
         self._heartbeat.start()
 

@@ -18,6 +18,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from esper_core import forks
 from esper_core.health import HealthLevel, KLLimits, RunState
 from esper_core.instrumentation.pending import Histograms, Pending, Totals
+from esper_core.instrumentation.system import create_system
 from esper_core.semconv.gauges import DIVERGENCE, divergence_values, gauge_values
 from esper_core.semconv.names import GAUGES, METRICS, Gauge
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import Meter, MeterProvider
 
     from esper_core.events import PPOUpdatePayload
+    from esper_core.instrumentation.system import SystemUse
     from esper_core.semconv.attributes import AttributeValue
 
 __all__ = ["Observed", "ObservedRuns", "SinkCounts", "runs_of"]
@@ -65,6 +67,7 @@ class Observed:
         heartbeat_s: time of the last heartbeat, unix seconds.
         progress_s: time of the last progress, unix seconds.
         state: what the run is doing.
+        system: what its process takes of the machine; None when that is not measured.
         sink_status: current counts of every sink.
         ended_s: when the run ended, monotonic seconds; None before.
     """
@@ -77,6 +80,7 @@ class Observed:
     heartbeat_s: float | None = None
     progress_s: float | None = None
     state: RunState | None = None
+    system: SystemUse | None = None
     sink_status: Callable[[], Iterable[SinkCounts]] | None = None
     ended_s: float | None = None
 
@@ -149,6 +153,7 @@ def runs_of(provider: MeterProvider, meter: Meter) -> ObservedRuns:
         _create_counters(meter, runs)
         _create_status(meter, runs)
         _create_sinks(meter, runs)
+        create_system(meter, runs)
     return runs
 
 

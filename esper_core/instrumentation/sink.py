@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from esper_core.events import TelemetryEvent
     from esper_core.health import RunState
     from esper_core.hooks import EventKinds
+    from esper_core.instrumentation.system import SystemUse
 
 __all__ = ["Instrumentation"]
 
@@ -106,14 +107,18 @@ class Instrumentation:
         heartbeat_s: float | None = None,
         progress_s: float | None = None,
         state: RunState | None = None,
+        system: SystemUse | None = None,
     ) -> None:
-        """Set the values that ``esper.run.*`` report; None leaves a value unchanged. Takes no lock; any thread.
+        """Set what ``esper.run.*`` and ``process.*`` report; None leaves a value unchanged. Takes no lock; any thread.
 
         Args:
             heartbeat_s: time of the last heartbeat, unix seconds.
             progress_s: time of the last progress, unix seconds.
             state: what the run is doing.
+            system: what its process takes of the machine.
         """
+        if system is not None:
+            self._observed.system = system
         if heartbeat_s is not None:
             self._observed.heartbeat_s = heartbeat_s
         if progress_s is not None:

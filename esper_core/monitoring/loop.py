@@ -445,6 +445,7 @@ class Monitor:
                 returns=tuple(value for value, _ in finished),
                 lengths=tuple(length for _, length in finished),
                 mean_100=counts.return_mean_100,
+                total=counts.episodes or None,  # a loop need not tell of episodes
             ),
         )
         counts.early_stops += payload.outcome == "early_stopped"

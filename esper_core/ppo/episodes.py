@@ -108,4 +108,5 @@ class EpisodeTracker:
             returns=tuple(returns),
             lengths=tuple(lengths),
             mean_100=self.mean_100,
+            total=self.episodes,
         )

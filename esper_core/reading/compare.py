@@ -6,13 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from esper_core.errors import ConfigError, JournalError
+from esper_core.errors import ConfigError
 from esper_core.health import HealthLevel
 from esper_core.reading.returns import return_to_show
-from esper_core.reading.stream import shape_updates, stream_updates
+from esper_core.reading.settings import run_settings
+from esper_core.reading.stream import stream_updates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from esper_core.events import HeadKind
     from esper_core.health import KLLimits
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ComparedRun", "Comparison", "Group", "Stat", "compare"]
 
-_OF_A_RUN: Final = ("run.name", "run.seed", "run.dir", "run.close_timeout_s", "run.checkpoint_interval_s")
-"""Keys that tell runs of one experiment apart, or say nothing about learning."""
-_TABLES: Final = ("preset", "env", "ppo", "health", "run")
-"""Tables that say how a run learns and is judged; sinks and delivery do not."""
 LAST: Final = 10
 """Updates behind a run's figures at its end."""
 
@@ -154,7 +151,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
     found: dict[str, tuple[Mapping[str, Any], list[ComparedRun]]] = {}
     notes = []
     for run in dict.fromkeys(runs):
-        config, fault = _config(run)
+        config, fault = run_settings(run)
         if fault:
             notes.append(f"{run.run_id}: {fault}; it is a group of its own")
         key = repr(sorted(config.items())) if config else run.run_id
@@ -166,40 +163,6 @@ def compare(runs: Sequence[Run]) -> Comparison:
     if len({run.kl_on for group in groups for run in group.runs}) > 1:
         notes.append("the runs are judged on different KLs, weighted and joint: their KL figures are not comparable")
     return Comparison(groups=groups, differing=_differing(groups), notes=tuple(notes))
-
-
-def _config(run: Run) -> tuple[dict[str, Any], str]:
-    """What says how the run learns, by dotted key; and why it cannot be read."""
-    try:
-        whole = run.config
-    except ConfigError as error:
-        return {}, error.message
-    if not whole:
-        return {}, "it has no config.toml"
-    kept: dict[str, Any] = {name: whole[name] for name in _TABLES if name in whole}
-    found = {path: value for path, value in _leaves(kept, "") if path not in _OF_A_RUN}
-    return (found if "ppo.learning_rate" in found else found | _loop(run)), ""
-
-
-def _loop(run: Run) -> dict[str, Any]:
-    """What the updates of a loop that is not ours tell: its ``config.toml`` cannot say how it learns."""
-    try:
-        first = next(shape_updates(run.directory), None)
-    except JournalError:
-        return {}
-    if first is None:
-        return {}
-    found = {"loop.heads": [head.name for head in first.heads], "loop.granularity": first.granularity}
-    return found | ({"loop.library": first.library} if first.library else {})
-
-
-def _leaves(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{path}.")
-        else:
-            yield path, value
 
 
 def _read(run: Run) -> ComparedRun:

@@ -14,7 +14,7 @@ from esper_core.runs.state import run_state
 if TYPE_CHECKING:
     from esper_core.reading.account import SinkAccount
     from esper_core.reading.snapshot import SanctumSnapshot
-    from esper_core.runs.state import RunRecord
+    from esper_core.runs.state import RunRecord, SystemRecord
 
 __all__ = ["STALE_FACTOR", "STALE_LEAST_S", "Life", "after_exit", "life_from_events", "life_from_record"]
 
@@ -32,7 +32,9 @@ class Life:
         pid: of the trainer; None when unknown.
         host: where it runs; empty when unknown.
         message: how it ended, in words.
+        gone: its folder was deleted while it was watched.
         updates: as the trainer counts them.
+        system: what the trainer takes of the machine; None when that is not known.
         sinks: as the host accounts for them.
         journal: what its journal lacks.
         kept: what of the run is on disk: a record, and a checkpoint to go on from; neither of a run known by its
@@ -45,7 +47,9 @@ class Life:
     pid: int | None = None
     host: str = ""
     message: str = ""
+    gone: bool = False
     updates: int = 0
+    system: SystemRecord | None = None
     sinks: tuple[SinkAccount, ...] = ()
     journal: JournalCondition = SOUND
     kept: Literal["", "record", "checkpoint"] = ""
@@ -106,6 +110,7 @@ def life_from_record(
         host=record.host,
         message=record.message,
         updates=record.updates,
+        system=record.system,
         sinks=tuple(from_record(item) for item in record.sinks),
         journal=journal,
         kept="record",

@@ -42,12 +42,21 @@ class Frozen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
-    """One run of the list. ``kl`` is the one that ``limits`` are on."""
+    """One run of the list.
+
+    Attributes are those of the panels; beside them:
+        judged: the verdict is known; False before the end of the run's journal was read.
+        reason: of the verdict.
+        kl: the one that ``limits`` are on.
+        started_ns: unix nanoseconds.
+    """
 
     run_id: str
     label: str
     state: RunState = RunState.UNKNOWN
     kind: VerdictKind = VerdictKind.UNKNOWN
+    reason: str = ""
+    judged: bool = True
     updates: int = 0
     kl: float | None = None
     limits: KLLimits = DEFAULT_KL_LIMITS
@@ -55,6 +64,7 @@ class RunRow:
     steps_per_s: float | None = None
     group: str = ""
     marked: bool = False
+    started_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,15 +115,24 @@ class ScreenModel:
 
 
 def run_row(
-    snapshot: SanctumSnapshot, life: Life, *, run_id: str, label: str, group: str = "", marked: bool = False
+    snapshot: SanctumSnapshot,
+    life: Life,
+    *,
+    run_id: str,
+    label: str,
+    group: str = "",
+    marked: bool = False,
+    started_ns: int | None = None,
 ) -> RunRow:
     """A run as one row of the list."""
     last = snapshot.last
+    judged = judge_snapshot(snapshot, life)
     return RunRow(
         run_id=run_id,
         label=label,
         state=life.state,
-        kind=judge_snapshot(snapshot, life).kind,
+        kind=judged.kind,
+        reason=judged.reason,
         updates=max(snapshot.updates, life.updates),
         kl=snapshot.tamiyo.judged_kl,
         limits=snapshot.tamiyo.limits,
@@ -121,6 +140,7 @@ def run_row(
         steps_per_s=last.steps_per_s if last is not None and not life.state.ended else None,
         group=group,
         marked=marked,
+        started_ns=started_ns,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from esper_core.reading.glyphs import ABSENT
 
-__all__ = ["MISSING", "age", "clock", "count", "duration", "percent", "plain", "rate", "step_trim"]
+__all__ = ["MISSING", "age", "clock", "count", "duration", "moment", "percent", "plain", "rate", "step_trim"]
 
 MISSING: Final = ABSENT
 NON_FINITE: Final = "non-finite"
@@ -97,3 +97,11 @@ def clock(time_ns: int, *, utc: bool = False) -> str:
     """A moment as hours, minutes and seconds of the local day."""
     parts = time.gmtime(time_ns / 1e9) if utc else time.localtime(time_ns / 1e9)
     return time.strftime("%H:%M:%S", parts)
+
+
+def moment(time_ns: int | None, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """A moment as local date and time, in a form of ``time.strftime``; missing for a time that no calendar has."""
+    try:
+        return MISSING if time_ns is None else time.strftime(form, time.localtime(time_ns / 1e9))
+    except (OverflowError, ValueError, OSError):
+        return MISSING

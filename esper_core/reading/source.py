@@ -26,7 +26,7 @@ from esper_core.reading.snapshot import RECENT
 from esper_core.reading.stream import out_of_order
 from esper_core.reading.tamiyo import RELATIVE_WINDOW
 from esper_core.runs.files import read_text
-from esper_core.runs.layout import journal_files
+from esper_core.runs.layout import journal_files, started_ns
 from esper_core.runs.reader import JournalReader, first_resource
 from esper_core.runs.state import read_state
 from esper_core.semconv.identity import RUN_ID
@@ -83,6 +83,9 @@ class Source(Protocol):
 
     def group(self, snapshot: SanctumSnapshot) -> str:
         """What makes two runs seeds of one experiment."""
+
+    def started_ns(self, snapshot: SanctumSnapshot) -> int | None:
+        """When the run began, unix nanoseconds; None when that is not known."""
 
     def index(self) -> UpdateIndex | None:
         """A new, empty index over the whole run, or None when only what was seen is known."""
@@ -156,13 +159,12 @@ class JournalSource:
         return found + tail
 
     def life(self, snapshot: SanctumSnapshot, now_ns: int) -> Life:
-        """From ``run.json``; without one, from the events. A deleted run is stale and says so."""
+        """From ``run.json``; without one, from the events. A deleted run keeps its end, and is else stale."""
         state: RunState | None
         record, state = read_state(self.run, now_ns=now_ns)
         if record is None:
             if self._reader.deleted:
-                gone = "the run's directory is gone"
-                return Life(state=RunState.STALE, sign_ns=snapshot.last_event_ns, message=gone)
+                return self._gone(snapshot, now_ns)
             # Replaced while it was read, or never written: the last one read still tells more than none.
             record, state = self._record, None
         self._record = record
@@ -176,6 +178,15 @@ class JournalSource:
             life = replace(life, last_words=_last_lines(self.run.log_path))
         return life
 
+    def _gone(self, snapshot: SanctumSnapshot, now_ns: int) -> Life:
+        """What is still known of a run whose folder was deleted."""
+        known = self._record
+        if known is not None and known.state.ended:
+            return replace(life_from_record(known, now_ns, state=known.state), gone=True, kept="")
+        if known is None and snapshot.finished is not None:
+            return replace(life_from_events(snapshot, now_ns), gone=True)
+        return Life(state=RunState.STALE, sign_ns=snapshot.last_event_ns, updates=snapshot.updates, gone=True)
+
     def group(self, snapshot: SanctumSnapshot) -> str:
         """The resolved configuration without seed, name and place: equal for seeds of one experiment."""
         if self._group is None:
@@ -184,6 +195,12 @@ class JournalSource:
             except (OSError, ValueError, RecursionError):
                 return snapshot.plan.environment
         return self._group
+
+    def started_ns(self, snapshot: SanctumSnapshot) -> int | None:
+        """From the folder's name, else from the record that was read last, else from the events."""
+        return started_ns(self.run.path, self._record.started_ns if self._record is not None else 0) or (
+            snapshot.plan.started_ns
+        )
 
     def index(self) -> UpdateIndex:
         """An index over the whole journal."""
@@ -217,8 +234,8 @@ class MemorySource:
 
     @property
     def label(self) -> str:
-        """The run id."""
-        return self._run_id
+        """The run id without its time."""
+        return _STAMP.sub("", self._run_id) or self._run_id
 
     @property
     def where(self) -> str:
@@ -256,6 +273,10 @@ class MemorySource:
     def group(self, snapshot: SanctumSnapshot) -> str:
         """The environment: the configuration itself does not travel."""
         return snapshot.plan.environment
+
+    def started_ns(self, snapshot: SanctumSnapshot) -> int | None:
+        """As its events tell."""
+        return snapshot.plan.started_ns
 
     def index(self) -> None:
         """Nothing but what was seen."""

@@ -95,6 +95,10 @@ class Timeline:
         while len(self._events) > kept:
             self._events.popleft()
 
+    def events(self) -> list[Event]:
+        """What memory still has, with the plan of every attempt."""
+        return [*self._starts, *(event for event in self._events if not isinstance(event.payload, RunStarted))]
+
     def updates(self) -> list[TelemetryEvent[PPOUpdatePayload]]:
         """The effective updates that memory still has, ascending."""
         return effective_updates([*self._starts, *self._events])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from calendar import timegm
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,7 @@ __all__ = [
     "list_runs",
     "named_as_run",
     "path_text",
+    "started_ns",
     "working_directory",
 ]
 
@@ -301,6 +303,19 @@ def _age_key(path: Path) -> tuple[str, int, str]:
     if not stamp:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(changed / 1e9))
     return stamp, changed, path.name
+
+
+def started_ns(path: Path, recorded: int) -> int | None:
+    """When a run began, unix nanoseconds: from its folder's name, whichever attempt is running, else as recorded.
+
+    Args:
+        path: the run's folder.
+        recorded: start of the latest attempt by ``run.json``; 0 when unknown.
+    """
+    try:
+        return timegm(time.strptime(path.name[:17], "%Y%m%dT%H%M%SZ-")) * 1_000_000_000
+    except ValueError:  # another name
+        return recorded or None
 
 
 def find_run(spec: str, base: Path) -> RunDir:

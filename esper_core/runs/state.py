@@ -30,8 +30,11 @@ __all__ = [
     "LATE_FACTOR",
     "STALL_FACTOR",
     "STALL_MIN_S",
+    "GPURecord",
     "RunRecord",
     "SinkRecord",
+    "StartRecord",
+    "SystemRecord",
     "read_record",
     "read_state",
     "record_fault",
@@ -81,6 +84,62 @@ class SinkRecord(Struct, kw_only=True):
     keeps_record: bool | None = None
 
 
+class StartRecord(Struct, kw_only=True, frozen=True):
+    """How an attempt was started. Secrets are masked.
+
+    Attributes:
+        command: the command line, word by word.
+        directory: the working directory.
+        origins: dotted key of the configuration -> where its value came from; keys at their default are left out.
+    """
+
+    command: tuple[str, ...] = ()
+    directory: str = ""
+    origins: dict[str, str] = field(default_factory=dict)
+
+
+class GPURecord(Struct, kw_only=True, frozen=True):
+    """One GPU that the trainer's process computes on.
+
+    Attributes:
+        id: its UUID.
+        name: as its driver names it.
+        utilization: share of the last sampling period in which it computed, for whomever, 0..1; None when unknown.
+        memory: bytes that the trainer holds; None when the driver does not tell.
+        memory_limit: bytes that the GPU has; None when unknown.
+    """
+
+    id: str = ""
+    name: str = ""
+    utilization: float | None = None
+    memory: int | None = None
+    memory_limit: int | None = None
+
+
+class SystemRecord(Struct, kw_only=True, frozen=True):
+    """What the trainer's process and its children take of the machine, at the last heartbeat.
+
+    Attributes:
+        cpu_cores: CPU time a second since the heartbeat before, in cores; None at the first one.
+        cpu_count: logical CPUs that the process may use.
+        cpu_user_s: CPU seconds so far outside the kernel.
+        cpu_system_s: CPU seconds so far in the kernel.
+        memory: resident bytes; memory that processes share counts in each.
+        memory_limit: bytes of the machine or the container; None when unknown.
+        threads: of the trainer's process alone.
+        gpus: those that the process computes on.
+    """
+
+    cpu_cores: float | None = None
+    cpu_count: int = 1
+    cpu_user_s: float = 0.0
+    cpu_system_s: float = 0.0
+    memory: int = 0
+    memory_limit: int | None = None
+    threads: int = 0
+    gpus: tuple[GPURecord, ...] = ()
+
+
 class RunRecord(Struct, kw_only=True):
     """``run.json``. Times are unix nanoseconds. Unknown fields of a newer version are ignored.
 
@@ -105,6 +164,8 @@ class RunRecord(Struct, kw_only=True):
         updates: PPO updates over all attempts.
         env_steps: environment steps over all attempts.
         message: how it ended, as text.
+        start: how this attempt was started; None in files of 0.1.
+        system: what the trainer takes of the machine; None when that is switched off or not known.
         sinks: one account a sink.
     """
 
@@ -127,6 +188,8 @@ class RunRecord(Struct, kw_only=True):
     updates: int = 0
     env_steps: int = 0
     message: str = ""
+    start: StartRecord | None = None
+    system: SystemRecord | None = None
     sinks: list[SinkRecord] = field(default_factory=list)
 
 

@@ -131,16 +131,19 @@ class EpisodeSummary:
         returns: undiscounted return of each.
         lengths: environment steps of each.
         mean_100: mean return of the last 100 episodes of the run; None before the first.
+        total: episodes of the run so far, over all attempts; None when nobody counts them.
     """
 
     returns: tuple[float, ...] = ()
     lengths: tuple[int, ...] = ()
     mean_100: float | None = None
+    total: int | None = None
 
     def measured(self) -> dict[str, Measured]:
         """The payload's fields."""
         return {
             "episodes": len(self.returns),
+            "episodes_total": self.total,
             "return_mean": finite_mean(self.returns),
             "return_min": min(self.returns, default=None),
             "return_max": max(self.returns, default=None),

@@ -89,7 +89,7 @@ def test_an_update_with_everything_measured_field_by_field() -> None:
         },
         measured={"ratio_max": 1.75, "clamped": 3},
     )
-    episodes = EpisodeSummary(returns=(1.0, 4.0, math.nan), lengths=(10, 20, 30), mean_100=2.5)
+    episodes = EpisodeSummary(returns=(1.0, 4.0, math.nan), lengths=(10, 20, 30), mean_100=2.5, total=40)
     payload = recorder.finish(final, env_steps=1400, rollout_steps=200, episodes=episodes)
 
     head = HeadStats(
@@ -157,6 +157,7 @@ def test_an_update_with_everything_measured_field_by_field() -> None:
         "learning_rate": 3e-4,
         "clip_range": 0.2,
         "episodes": 3,
+        "episodes_total": 40,
         "return_mean": 2.5,
         "return_min": 1.0,
         "return_max": 4.0,

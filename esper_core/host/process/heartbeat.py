@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from esper_core.health import RunState
+    from esper_core.host.process.system import SystemProbe
     from esper_core.reading.account import SinkAccount
     from esper_core.runs.folder import Folder
     from esper_core.runs.layout import RunDir
@@ -31,7 +32,8 @@ class Heartbeat:
         run: the run whose ``run.json`` is written, or its directory held open; None writes nothing.
         record: its first record; process identity and times are filled in here.
         reports: returns the sinks' counters.
-        tell: called with heartbeat and progress (unix seconds) and the state, for metrics.
+        tell: called with heartbeat and progress (unix seconds), the state and the system's record, for metrics.
+        system: also look at what the process takes of the machine, in the heartbeat's thread.
         interval_s: seconds between two heartbeats.
     """
 
@@ -42,6 +44,7 @@ class Heartbeat:
         reports: Callable[[], Iterable[SinkAccount]],
         *,
         tell: Callable[..., None] | None = None,
+        system: bool = False,
         interval_s: float = HEARTBEAT_S,
     ) -> None:
         who = process_identity()
@@ -56,6 +59,7 @@ class Heartbeat:
         self._reports = reports
         self._tell = tell
         self._interval_s = interval_s
+        self._system = system
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._progress = (0, now, record.updates, record.env_steps)
@@ -85,8 +89,19 @@ class Heartbeat:
         self._run = self._tell = None
 
     def _beat(self) -> None:
+        probe = self._probe() if self._system else None
+        if probe is not None:
+            self._record.system = probe.read()
         while not self._stop.wait(self._interval_s):
+            if probe is not None:
+                self._record.system = probe.read()
             self._write(durable=False)
+
+    @staticmethod
+    def _probe() -> SystemProbe:
+        from esper_core.host.process.system import SystemProbe  # noqa: PLC0415  # loads a driver, in this thread
+
+        return SystemProbe()
 
     def _write(self, *, durable: bool) -> None:
         with self._lock:
@@ -97,7 +112,10 @@ class Heartbeat:
             record.progress, record.progress_ns, record.updates, record.env_steps = self._progress
             if self._tell is not None:
                 self._tell(
-                    heartbeat_s=record.heartbeat_ns / 1e9, progress_s=record.progress_ns / 1e9, state=record.state
+                    heartbeat_s=record.heartbeat_ns / 1e9,
+                    progress_s=record.progress_ns / 1e9,
+                    state=record.state,
+                    system=record.system,
                 )
             if self._run is None:
                 return

@@ -24,7 +24,7 @@ from esper_core.health import RunState, classify_kl
 from esper_core.reading.account import SinkAccount
 from esper_core.reading.aggregator import SanctumAggregator
 from esper_core.reading.life import Life
-from esper_core.reading.model import ScreenModel, build
+from esper_core.reading.model import RunRow, ScreenModel, build
 from esper_core.reading.source import MemorySource
 from esper_core.runs import JournalWriter, RunDir, RunRecord, SinkRecord, process_identity, write_record
 from esper_core.semconv.attributes import span_name
@@ -187,6 +187,9 @@ class Kit:
         record = RunRecord(run_id=run.run_id, state=state, **{**known, **values})
         write_record(run, record, durable=False)
         return record
+
+    def row(self, label: str, **values: Any) -> RunRow:
+        return RunRow(run_id=label, label=label, **values)
 
     def finished(self, **values: Any) -> RunFinished:
         return RunFinished(**{"state": RunState.DONE, "reason": "40 updates done", "updates": 40, **values})

@@ -278,7 +278,7 @@ async def test_the_footer_always_has_help_and_the_way_out(kit: Kit, size: tuple[
         assert "? help" in footer
 
 
-@pytest.mark.parametrize("opened", ["h", "v", "r", "a", "question_mark", "x", "e"])
+@pytest.mark.parametrize("opened", ["h", "v", "r", "a", "i", "question_mark", "x", "e"])
 async def test_keys_of_the_main_screen_do_nothing_behind_another(kit: Kit, opened: str) -> None:
     watch = kit.watch(kit.drift(30), now=99)
     app = app_over(watch, request_stop=lambda _: "asked")
@@ -412,6 +412,8 @@ async def test_a_worse_verdict_is_told_once_and_rings(kit: Kit, monkeypatch: pyt
         assert [item.now.value for item in app.alerts.history] == ["critical", "healthy"]
         await pilot.press("a")
         assert isinstance(app.screen, AlertsScreen)
+        await app.workers.wait_for_complete()
+        await pilot.pause()
         assert "critical (was healthy)" in on_screen(app)
 
 

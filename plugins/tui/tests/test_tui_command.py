@@ -110,6 +110,7 @@ def test_without_a_name_the_newest_live_run_is_shown_and_named(
         ["--listen", "127.0.0.1:0", "--token", "@/nowhere/token"],
         ["--interval", "0"],
         ["--web", "0.0.0.0:8000"],
+        ["--web", "--token", ""],
     ],
 )
 def test_what_does_not_go_together_is_refused(words: list[str]) -> None:

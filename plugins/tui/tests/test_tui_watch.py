@@ -232,17 +232,26 @@ def test_a_killed_trainer_is_crashed_and_its_last_update_is_shown(kit: Kit, tmp_
     assert model.snapshot.updates == 4
 
 
-def test_a_deleted_run_is_stale_and_the_screen_stays(kit: Kit, tmp_path: Path, read_through: Any) -> None:
+@pytest.mark.parametrize(
+    ("state", "shown"),
+    [(RunState.LIVE, RunState.STALE), (RunState.DONE, RunState.DONE), (RunState.STOPPED, RunState.STOPPED)],
+)
+def test_a_deleted_run_keeps_its_end_and_says_that_its_folder_is_gone(
+    kit: Kit, tmp_path: Path, read_through: Any, state: RunState, shown: RunState
+) -> None:
     run = kit.run(tmp_path, "run-a", kit.drift(4))
-    kit.record(run)
+    kit.record(run, state=state)
     watch = Watch(tmp_path)
     watched = watch.add_run(run, select=True)
     read_through(watch)
+    assert watch.model().notice == ""
     shutil.rmtree(run.path)
-    watched.life_at = -1.0
+    watched.life_at = watched.rests_until = -1.0
     read_through(watch)
     model = watch.model()
-    assert model.life.state is RunState.STALE
+    assert model.life.state is shown
+    assert model.progress.eta_s is None or not shown.ended
+    assert model.notice == f"the folder {run.path} is gone: this is what was read before"
     assert model.snapshot.updates == 4
 
 
@@ -359,6 +368,8 @@ def test_sinks_of_events_and_host_are_one_list() -> None:
         ({"updates_planned": None, "steps_planned": 40960}, 11264, 40960, "steps", 92.8),
         ({"updates_planned": None, "episodes_planned": 60}, 30, 60, "episodes", 32.0),
         ({"updates_planned": None}, 10, None, "upd", None),
+        ({"updates_planned": 100000, "steps_planned": 40960}, 11264, 40960, "steps", 92.8),
+        ({"updates_planned": 20, "steps_planned": 40960}, 10, 20, "upd", 32.0),
     ],
 )
 def test_progress_and_time_to_go(
@@ -387,6 +398,17 @@ def test_runs_are_listed_filtered_and_marked(kit: Kit, tmp_path: Path, read_thro
     watch.mark(watch.selected)
     assert watch.rows()[0].marked
     assert watch.rows()[0].kind is not VerdictKind.UNKNOWN
+
+
+def test_progress_in_episodes_is_known_in_the_middle_of_a_long_or_resumed_run(kit: Kit) -> None:
+    plan = {"updates_planned": 100_000, "episodes_planned": 600}
+    updates = [kit.update(number, episodes_total=3 * number) for number in range(150, 160)]
+    events = [kit.event(kit.started(**plan), at=0)]
+    events += [kit.event(item, at=place * 2.0) for place, item in enumerate(updates)]
+    found = progress_of(kit.fed(events).snapshot(), Life(state=RunState.LIVE))
+    assert (found.done, found.planned, found.unit, found.eta_s) == (477, 600, "episodes", pytest.approx(82.0))
+    ended = progress_of(kit.fed(events).snapshot(), Life(state=RunState.DONE))
+    assert (ended.unit, ended.fraction, ended.eta_s) == ("episodes", 477 / 600, None)
 
 
 def test_new_runs_of_the_folder_appear(kit: Kit, tmp_path: Path, read_through: Any) -> None:

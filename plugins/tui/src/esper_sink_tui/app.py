@@ -14,7 +14,7 @@ from textual.binding import Binding
 from textual.css.query import NoMatches
 from textual.widgets import Footer
 
-from esper_core.reading.alerts import Alerts
+from esper_core.reading.alerts import AlertBook, Alerts
 from esper_core.reading.glyphs import VERDICTS
 from esper_core.terminal import one_line
 from esper_sink_tui.feeder import TICK_S, Feeder
@@ -22,6 +22,7 @@ from esper_sink_tui.keys import KEYS, shown
 from esper_sink_tui.layout import Cell, cell_lines, has_divergences, layout, mode_of
 from esper_sink_tui.lines import plain_text
 from esper_sink_tui.panels import PANELS
+from esper_sink_tui.panels.runs import run_at
 from esper_sink_tui.theme import THEMES, role_defaults
 from esper_sink_tui.widgets import PANEL_WIDGETS, TextPanel
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from textual.app import ComposeResult
-    from textual.events import Resize
+    from textual.events import Click, Resize
     from textual.geometry import Size
     from textual.screen import Screen
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["SanctumApp"]
 
 _DEFAULT_THEME: Final = "esper"
+_TOAST_REST_S: Final = 30.0
 _EVERYWHERE: Final = {"help", "next_theme", "command_palette"}
 _OWN_ACTIONS: Final = {key.action.partition("(")[0] for key in KEYS} - _EVERYWHERE
 """What keys do on the main screen alone."""
@@ -95,6 +97,8 @@ class SanctumApp(App[None]):
         self.ascii_only = ascii_only
         self.set_class(ascii_only, "-ascii")
         self.alerts = Alerts()
+        self._book = AlertBook()
+        self._next_toast = float("-inf")
         self.model: ScreenModel = watch.model()
         self._bell = bell
         self._wanted_theme = theme
@@ -149,8 +153,8 @@ class SanctumApp(App[None]):
         now = (self.watch_runs.version, int(self._clock()))
         if now != self._seen:
             self._seen = now
-            # Textual removes the widgets before it stops this timer: then there is nothing to draw on.
-            with contextlib.suppress(NoMatches):
+            # Textual removes widgets and screens before it stops this timer: then there is nothing to draw on.
+            with contextlib.suppress(NoMatches, IndexError):
                 self.draw()
 
     def draw(self) -> None:
@@ -161,7 +165,7 @@ class SanctumApp(App[None]):
             self._arrange()
         for name, cell in self._cells.items():
             self._panel(name).show(model, cell)
-        self._alert(model)
+        self._alert()
 
     def _panel(self, name: str) -> TextPanel:
         return self.screen_stack[0].query_one(f"#{name}", TextPanel)
@@ -186,17 +190,26 @@ class SanctumApp(App[None]):
                 panel.place(cell)
         self.call_after_refresh(self.draw)
 
-    def _alert(self, model: ScreenModel) -> None:
-        found = self.alerts.see(model, time.time_ns())
-        if found is None or not found.worse:
+    def _alert(self) -> None:
+        """Tell of the worst that any run has come to since the last look: one bell, and one toast where there is room.
+
+        A toast takes the place of the one before, and comes twice a minute at most.
+        """
+        worse = [item for item in self.alerts.see(self.watch_runs.rows(filtered=False), time.time_ns()) if item.worse]
+        if not worse:
             return
+        if self._bell:
+            self.bell()
+        now = time.monotonic()
+        if now < self._next_toast or mode_of(*self.size) != "wide":
+            return
+        self._next_toast = now + _TOAST_REST_S
+        found = max(worse, key=lambda item: item.rank)
         sign = VERDICTS[found.now]
         severity: Literal["warning", "error"] = "error" if sign.role in {"crit", "bad"} else "warning"
-        text = f"{sign.glyph} {found.now.value}: {one_line(found.reason)}"
-        if found.before is not None:
-            self.notify(text, title=one_line(found.run), severity=severity, markup=False)
-            if self._bell:
-                self.bell()
+        more = f" and {len(worse) - 1} more" if len(worse) > 1 else ""
+        self.clear_notifications()
+        self.notify(f"{sign.glyph} {found.now.value}: {one_line(found.run)}{more}", severity=severity, markup=False)
 
     # --- keys: view ---------------------------------------------------------------------------
 
@@ -266,10 +279,11 @@ class SanctumApp(App[None]):
             self._panel("events").focus()
 
     def action_alerts(self) -> None:
-        """Open the list of changes of the verdict."""
+        """Open the list of changes of the verdict, of all runs."""
         from esper_sink_tui.screens.alerts import AlertsScreen  # noqa: PLC0415  # screens load when opened
 
-        self.push_screen(AlertsScreen(self.alerts.history, ascii_only=self.ascii_only))
+        screen = AlertsScreen(self.watch_runs, self.alerts.history, self._book, ascii_only=self.ascii_only)
+        self.push_screen(screen)
 
     def action_help(self) -> None:
         """Open the help: keys and signs."""
@@ -296,9 +310,21 @@ class SanctumApp(App[None]):
         def closed(answer: str | None) -> None:
             if answer == "compare":
                 self.action_compare()
+            elif answer == "differences":
+                self.action_differences()
             self.draw()
 
         self.push_screen(RunsScreen(self.watch_runs, ascii_only=self.ascii_only), closed)
+
+    def on_click(self, event: Click) -> None:
+        """Show the run that was clicked on in the list of the main screen."""
+        cell = self._cells.get("runs")
+        if cell is None or len(self.screen_stack) > 1 or not cell.x <= event.screen_x < cell.x + cell.width:
+            return
+        found = run_at(self.model, cell.height, event.screen_y - cell.y)
+        if found is not None:
+            self.watch_runs.select(found)
+            self.draw()
 
     def action_neighbour(self, offset: int) -> None:
         """Show the next run of the list."""
@@ -321,6 +347,40 @@ class SanctumApp(App[None]):
         from esper_sink_tui.screens.plots import PlotsScreen  # noqa: PLC0415  # screens load when opened
 
         self.push_screen(PlotsScreen(runs))
+
+    def action_overview(self) -> None:
+        """Open what describes the run: configuration, command line, files, versions."""
+        watched = self.watch_runs.watched()
+        if watched is None:
+            self.notify("no run yet", severity="warning")
+            return
+        from esper_sink_tui.screens.overview import overview_text  # noqa: PLC0415  # screens load when opened
+        from esper_sink_tui.screens.page import Page  # noqa: PLC0415  # as above
+
+        title = f"{one_line(self.model.label)} (escape closes)"
+        self.push_screen(Page(title, overview_text(watched.overview()), ascii_only=self.ascii_only))
+
+    def action_log(self) -> None:
+        """Open the end of the trainer's log."""
+        directory = self.watch_runs.directory()
+        if directory is None:
+            self.notify("the log of a run that is received over the network stays where it runs", severity="warning")
+            return
+        from esper_sink_tui.screens.log import LogScreen  # noqa: PLC0415  # screens load when opened
+
+        self.push_screen(LogScreen(directory, ascii_only=self.ascii_only))
+
+    def action_differences(self) -> None:
+        """Open what differs in configuration between the marked runs."""
+        runs = [item for item in self.watch_runs.all() if item.marked and item.directory is not None]
+        if len(runs) < 2:
+            self.notify("mark two runs of this disk first, with m or in the list", severity="warning")
+            return
+        from esper_sink_tui.screens.overview import differences  # noqa: PLC0415  # screens load when opened
+        from esper_sink_tui.screens.page import Page  # noqa: PLC0415  # as above
+
+        text = differences([item.source.label for item in runs], [item.directory for item in runs if item.directory])
+        self.push_screen(Page("What differs in configuration (escape closes)", text, ascii_only=self.ascii_only))
 
     def action_stop_training(self) -> None:
         """Ask the user for confirmation, then ask the trainer to stop."""

@@ -13,27 +13,34 @@ from typing import TYPE_CHECKING, Final
 
 from esper_core.errors import UsageError
 from esper_core.reading.aggregator import SanctumAggregator
+from esper_core.reading.alerts import alerts_of
 from esper_core.reading.life import Life, after_exit
+from esper_core.reading.listing import sorted_rows
 from esper_core.reading.model import Frozen, RunRow, ScreenModel, build, run_row
+from esper_core.reading.overview import heard_overview, run_overview
 from esper_core.reading.snapshot import SanctumSnapshot
 from esper_core.reading.source import JournalSource, MemorySource
 from esper_core.reading.stream import stream_updates
 from esper_core.reading.timeline import Timeline
 from esper_core.runs import find_run, list_runs
+from esper_sink_tui.unfollowed import Unfollowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
+    from esper_core.reading.alerts import Alert, AlertBook
+    from esper_core.reading.listing import Sort
     from esper_core.reading.model import EventFilter, HeadView
+    from esper_core.reading.overview import Section
     from esper_core.reading.source import Source
     from esper_core.runs import RunDir
 
 __all__ = ["LISTED", "Watch", "Watched"]
 
 LISTED: Final = 12
-"""The number of runs of a folder that are followed for the list; any other run is followed once it is selected."""
+"""The number of runs of a folder that are followed; the others are read for the list, and followed once selected."""
 MOST_HEARD: Final = 2000
 """The largest number of runs followed over the network: a client may send any number of invented run ids."""
 _MOST_EVENTS: Final = 120_000
@@ -64,6 +71,16 @@ class Watched:
     row: RunRow | None = None
     exit_code: Callable[[], int | None] | None = None
 
+    @property
+    def directory(self) -> RunDir | None:
+        """Where the run lies; None for one received over the network."""
+        return self.source.run if isinstance(self.source, JournalSource) else None
+
+    def overview(self) -> tuple[Section, ...]:
+        """What describes the run beside its numbers."""
+        here = self.directory
+        return heard_overview(self.snapshot) if here is None else run_overview(here, now_ns=time.time_ns())
+
     def updates(self) -> Iterator[TelemetryEvent[PPOUpdatePayload]]:
         """Every effective update of the run that can still be read, ascending."""
         if isinstance(self.source, JournalSource):
@@ -87,6 +104,7 @@ class Watch:
         self.event_filter: EventFilter = "all"
         self.head_view: HeadView = "kl"
         self.run_filter = ""
+        self.run_sort: Sort = "time"
         self.notice = ""
         self.waiting_for = "no run yet"
         self._clock_ns = clock_ns
@@ -94,6 +112,7 @@ class Watch:
         self._lock = threading.RLock()
         self._runs: dict[str, Watched] = {}
         self._places: dict[Path, str] = {}
+        self._others = Unfollowed(clock_ns)
         self._selected = ""
         self._frozen_at: int | None = None
         self._frozen: tuple[int, SanctumSnapshot] | None = None
@@ -128,14 +147,21 @@ class Watch:
                 known.marked = known.marked or marked
                 return known
             self._places[place] = run.run_id
+            self._others.take(run.run_id)
             return self.add(JournalSource(run), select=select, marked=marked)
 
     def select(self, run_id: str) -> None:
-        """Show a run; a frozen view thaws."""
+        """Show a run, and follow it from now on; a frozen view thaws."""
         with self._lock:
+            self._follow(run_id)
             if run_id in self._runs and run_id != self._selected:
                 self._selected = run_id
                 self.thaw()
+
+    def _follow(self, run_id: str) -> None:
+        run = self._others.take(run_id)
+        if run is not None:
+            self.add_run(run)
 
     def open(self, spec: str) -> None:
         """Follow and show a run of the folder by name.
@@ -157,6 +183,7 @@ class Watch:
     def mark(self, run_id: str) -> None:
         """Mark or unmark a run for comparing."""
         with self._lock:
+            self._follow(run_id)
             if run_id in self._runs:
                 self._runs[run_id].marked = not self._runs[run_id].marked
                 self._runs[run_id].row = None
@@ -170,6 +197,11 @@ class Watch:
     def watched(self, run_id: str | None = None) -> Watched | None:
         """A followed run; the selected one by default."""
         return self._runs.get(self._selected if run_id is None else run_id)
+
+    def directory(self) -> RunDir | None:
+        """Where the selected run lies; None before the first, and for one received over the network."""
+        watched = self.watched()
+        return None if watched is None else watched.directory
 
     def all(self) -> list[Watched]:
         """Every followed run."""
@@ -205,6 +237,25 @@ class Watch:
                     self.notice = f"{self._unassigned} spans could not be decoded and name no run of the list"
             self.version += 1
 
+    def changes(self, book: AlertBook) -> Iterator[tuple[str, list[Alert]]]:
+        """Each run's label, and how the verdict on it changed; the selected run comes first. Reads journals.
+
+        Args:
+            book: keeps what was read before.
+        """
+        with self._lock:
+            known = [(item.directory, item.source.label, item) for item in self._runs.values()]
+        others = [(run, label, None) for run, label in self._others.directories()]
+        found: list[tuple[RunDir | None, str, Watched | None]] = [*known, *others]
+        found.sort(key=lambda item: item[2] is None or item[2].source.run_id != self._selected)
+        for directory, label, watched in found:
+            if directory is not None:
+                yield label, book.of(directory, label)
+            elif watched is not None:
+                with self._lock:
+                    events = watched.timeline.events()
+                yield label, alerts_of(events, label, watched.snapshot.tamiyo.limits)
+
     # --- reading ------------------------------------------------------------------------------
 
     def tick(self, *, budget_s: float = 0.2) -> bool:
@@ -228,7 +279,10 @@ class Watch:
                     break
             self._refresh(watched)
         self._shed()
-        return more
+        left, changed = self._others.read(deadline)
+        with self._lock:
+            self.version += changed
+        return left or more
 
     def _shed(self) -> None:
         """Divide the memory for events among the runs received over the network; the run on show keeps all of its."""
@@ -302,6 +356,11 @@ class Watch:
             return
         for run in found[: self._listed]:
             self.add_run(run)
+        with self._lock:
+            here = [run for run in found if run.run_id not in self._runs and run.path.resolve() not in self._places]
+        changed = self._others.set(here)
+        with self._lock:
+            self.version += changed
 
     # --- the view -----------------------------------------------------------------------------
 
@@ -350,30 +409,31 @@ class Watch:
         self._frozen = (update_id, found)
         self.version += 1
 
-    def rows(self) -> list[RunRow]:
-        """The rows of the list, newest first: the followed runs that the filter keeps, and always the selected one."""
+    def rows(self, *, filtered: bool = True) -> list[RunRow]:
+        """The rows of the list, sorted: the runs that the filter keeps, and always the selected one; or every run."""
         with self._lock:
-            rows = []
-            for watched in self._runs.values():
-                if watched.row is None:
-                    watched.row = run_row(
-                        watched.snapshot,
-                        watched.life,
-                        label=watched.source.label,
-                        group=watched.group,
-                        marked=watched.marked,
-                        run_id=watched.source.run_id,
-                    )
-                rows.append(watched.row)
+            rows = [self._row(watched) for watched in self._runs.values()]
+            rows += [row for row in self._others.rows() if row.run_id not in self._runs]
             wanted = self.run_filter.casefold()
             kept = [
                 row
                 for row in rows
-                if not wanted
-                or row.run_id == self._selected
-                or wanted in f"{row.label} {row.state.value} {row.kind.value} {row.group}".casefold()
+                if not (wanted and filtered) or row.run_id == self._selected or wanted in _searched(row)
             ]
-            return sorted(kept, key=lambda row: row.run_id, reverse=True)
+            return sorted_rows(kept, self.run_sort)
+
+    def _row(self, watched: Watched) -> RunRow:
+        if watched.row is None:
+            watched.row = run_row(
+                watched.snapshot,
+                watched.life,
+                label=watched.source.label,
+                group=watched.group,
+                marked=watched.marked,
+                run_id=watched.source.run_id,
+                started_ns=watched.source.started_ns(watched.snapshot),
+            )
+        return watched.row
 
     def model(self) -> ScreenModel:
         """The model of the screen now."""
@@ -400,7 +460,16 @@ class Watch:
                 run_filter=self.run_filter,
                 source=watched.source.where,
                 corrupt=watched.source.corrupt,
-                notice=self.notice,
+                notice=self.notice or _gone(watched),
                 selected=watched.source.run_id,
                 label=watched.source.label,
             )
+
+
+def _searched(row: RunRow) -> str:
+    """What a filter looks in; the id has the time in it."""
+    return f"{row.run_id} {row.label} {row.state.value} {row.kind.value} {row.group}".casefold()
+
+
+def _gone(watched: Watched) -> str:
+    return f"the folder {watched.source.where} is gone: this is what was read before" if watched.life.gone else ""

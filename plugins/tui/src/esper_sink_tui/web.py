@@ -1,12 +1,16 @@
 """``esper sanctum --web``: the same viewer in a browser, through textual-serve, on loopback.
 
-Each browser tab gets its own viewer process. textual-serve has no authentication, so it accepts connections from this
-machine only, and only from pages that it served itself.
+Each browser tab gets its own viewer process. textual-serve has no authentication: this module lets it accept
+connections from this machine only, from pages that it served itself, and from browsers that came with the token, which
+is in the URL that the command prints. Other users of the machine do not have it.
 """
 
 from __future__ import annotations
 
+import hmac
+import logging
 import re
+import secrets
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +29,23 @@ _POLICY: Final = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; font-src 'self' data:; frame-ancestors 'none'; connect-src 'self'"
 )
+_TOKEN: Final = "token"  # noqa: S105  # the name of the parameter
+_RECONNECT: Final = """<script>
+(() => {  // a connection that broke (sleep, a lost tunnel, a restarted server) comes back; one that was closed does not
+  const Native = window.WebSocket;
+  let leaving = false, wait = 500;
+  addEventListener("beforeunload", () => { leaving = true; });
+  const again = () => fetch(location.href, {cache: "no-store"})
+    .then((answer) => { if (answer.ok) location.reload(); else later(); }, later);
+  const later = () => { if (!leaving) setTimeout(again, wait = Math.min(wait * 2, 8000)); };
+  window.WebSocket = class extends Native {
+    constructor(...words) {
+      super(...words);
+      this.addEventListener("close", (event) => { if (!event.wasClean) later(); });
+    }
+  };
+})();
+</script>"""
 
 
 def viewer_words(args: argparse.Namespace) -> list[str]:
@@ -35,8 +56,12 @@ def viewer_words(args: argparse.Namespace) -> list[str]:
     return words
 
 
-def serve(args: argparse.Namespace) -> int:
+def serve(args: argparse.Namespace, token: str = "") -> int:
     """Serve until interrupted.
+
+    Args:
+        args: of the command.
+        token: that a browser must bring; empty makes one.
 
     Raises:
         UsageError: textual-serve is missing, or the address is not loopback.
@@ -56,17 +81,31 @@ def serve(args: argparse.Namespace) -> int:
 
     allowed = {f"{name}:{port}" for name in (host, "localhost", "127.0.0.1", "[::1]")}
 
+    token = token or secrets.token_urlsafe(24)
+    cookie = f"esper-sanctum-{port}"  # cookies belong to a host, whichever the port
+
     @web.middleware
     async def own_pages_only(request: Any, handler: Any) -> Any:
-        """Check host and origin: without it a page of another site could open a socket to this server."""
+        """Check host and origin: without it a page of another site could open a socket to this server. And the token.
+
+        It is taken from the URL once, and then from a cookie, so that it leaves the address bar and its history.
+        """
         origin = request.headers.get("Origin", "")
         if request.host not in allowed or (origin and origin.partition("://")[2] not in allowed):
             raise web.HTTPForbidden(text="only this machine's own pages\n")
+        if hmac.compare_digest(request.query.get(_TOKEN, "").encode(), token.encode()):
+            rest = {key: value for key, value in request.query.items() if key != _TOKEN}
+            onward = web.HTTPSeeOther(request.rel_url.with_query(rest))
+            onward.set_cookie(cookie, token, httponly=True, samesite="Lax")
+            raise onward
+        if not hmac.compare_digest(request.cookies.get(cookie, "").encode(), token.encode()):
+            raise web.HTTPForbidden(text="open the address that esper sanctum --web printed: it holds the token\n")
         answer = await handler(request)
         if getattr(answer, "content_type", "") == "text/html":
             # textual-serve's page loads a font from another host, which would learn of the viewer: remove the link.
-            answer.text = _FONT.sub("", answer.text)
+            answer.text = _FONT.sub("", answer.text).replace("<head>", f"<head>{_RECONNECT}", 1)
             answer.headers["Content-Security-Policy"] = f"{_POLICY} ws://{request.host}"
+            answer.headers["Referrer-Policy"] = "no-referrer"
         return answer
 
     class LoopbackServer(Server):
@@ -77,7 +116,8 @@ def serve(args: argparse.Namespace) -> int:
             app.middlewares.append(own_pages_only)
             return app
 
-    print(f"sanctum on http://{host}:{port} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)  # each line of it would repeat the token
+    print(f"sanctum on http://{host}:{port}/?{_TOKEN}={token} (Ctrl-C ends it)", file=sys.stderr, flush=True)
     server = LoopbackServer(shlex.join(viewer_words(args)), host=host, port=port, title="Sanctum")
     try:
         server.serve()

@@ -52,7 +52,9 @@ class SanctumCommand:
         net = parser.add_argument_group("listening for OTLP/HTTP")
         net.add_argument("--listen", metavar="HOST:PORT", help="receive traces, for example on 127.0.0.1:4318")
         net.add_argument(
-            "--token", metavar="TOKEN", help=f"bearer token clients must send; @FILE reads one; or {_TOKEN_VARIABLE}"
+            "--token",
+            metavar="TOKEN",
+            help=f"token clients must send, or in the URL of --web; @FILE reads one; or {_TOKEN_VARIABLE}",
         )
         net.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate (PEM)")
         net.add_argument("--tls-key", type=Path, metavar="FILE", help="its key (PEM)")
@@ -67,7 +69,7 @@ class SanctumCommand:
         if args.web is not None:
             from esper_sink_tui.web import serve  # noqa: PLC0415  # heavy, and only for this
 
-            return serve(args)
+            return serve(args, _token(args.token))
         if args.listen is not None:
             return _listen(args)
         return _attach(args)
@@ -85,8 +87,10 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--web and --once do not go together")
     if (args.tls_cert is None) != (args.tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together")
-    if args.listen is None and (args.token or args.tls_cert):
-        raise UsageError("--token and --tls-cert go with --listen")
+    if args.listen is None and args.tls_cert:
+        raise UsageError("--tls-cert goes with --listen")
+    if args.listen is None and args.web is None and args.token:
+        raise UsageError("--token goes with --listen and --web")
     if args.interval <= 0 or args.width < 1 or args.height < 1:
         raise UsageError("--interval, --width and --height must be above 0")
 

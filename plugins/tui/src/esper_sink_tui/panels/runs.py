@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from rich.cells import cell_len
 
 from esper_core.health import format_kl
 from esper_core.reading.glyphs import STATES, VERDICTS
-from esper_core.reading.numbers import count, plain, rate
+from esper_core.reading.numbers import MISSING, age, count, moment, plain, rate
 from esper_core.terminal import one_line
 from esper_sink_tui.lines import frame, joined, line, pad, row
 
@@ -14,15 +16,18 @@ if TYPE_CHECKING:
     from esper_core.reading.model import RunRow, ScreenModel
     from esper_sink_tui.lines import Line
 
-__all__ = ["run_cells", "runs_line", "runs_panel"]
+__all__ = ["COLUMNS", "run_at", "run_cells", "runs_line", "runs_panel"]
+
+COLUMNS: Final = (" ", "run", "state", "verdict", "KL", "return", "updates", "age", "started", "steps/s", "experiment")
+_TAIL: Final = 7
+"""Cells of a name's end that stay when it is cut: the dash and the six random characters of an id."""
+_WIDEST: Final = 40
 
 
 def runs_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
-    """The runs around the one on show, newest first."""
-    room = max(height - 3, 1)
+    """The runs around the one on show, in the order of the list."""
     rows = model.runs
-    place = next((index for index, item in enumerate(rows) if item.run_id == model.selected), 0)
-    first = min(max(place - room + 1, 0), max(len(rows) - room, 0))
+    first, room = _shown(model, height)
     name = max(width - 4 - 2 - 10 - 7 - 12 - 9 - 8, 8)
     head = row(("", 2), ("RUN", name), ("STATE", 10), ("UPD", -6), ("KL", -13), ("RETURN", -9), ("STEPS/S", -8))
     body = [line((head, "dim"))]
@@ -33,12 +38,34 @@ def runs_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
     return frame(one_line(title), hint, body, width, height)
 
 
+def run_at(model: ScreenModel, height: int, y: int) -> str | None:
+    """Id of the run in a line of the panel, which counts from 0 with the frame; None where there is none."""
+    first, room = _shown(model, height)
+    place = y - 2
+    return model.runs[first + place].run_id if 0 <= place < min(room, len(model.runs) - first) else None
+
+
+def _shown(model: ScreenModel, height: int) -> tuple[int, int]:
+    """The first run that is shown, and for how many there is room."""
+    room = max(height - 3, 1)
+    place = next((index for index, item in enumerate(model.runs) if item.run_id == model.selected), 0)
+    return min(max(place - room + 1, 0), max(len(model.runs) - room, 0)), room
+
+
+def _named(label: str, width: int) -> str:
+    """A name in so many cells; of a longer one the end stays, by which runs of one name differ."""
+    text = one_line(label)
+    if cell_len(text) <= width or width < 2 * _TAIL:
+        return pad(text, width)
+    return pad(pad(text, width - _TAIL) + text[-_TAIL:], width)
+
+
 def _row(item: RunRow, model: ScreenModel, name: int) -> Line:
     state, sign = STATES[item.state], VERDICTS[item.kind]
     here = item.run_id == model.selected
     return line(
         ("▶ " if here else ("■ " if item.marked else "  "), "cursor" if here else "info"),
-        (pad(one_line(item.label), name - 1) + " ", "cursor" if here else ""),
+        (_named(item.label, name - 1) + " ", "cursor" if here else ""),
         (pad(f"{state.glyph} {state.word}", 10), state.role),
         pad(count(item.updates), 6, "right"),
         (f" {pad(f'{sign.glyph} {_kl(item)}', 12, 'right')}", sign.role),
@@ -52,17 +79,20 @@ def _kl(item: RunRow) -> str:
     return f"{'j ' if item.limits.on == 'joint' else ''}{format_kl(item.kl, limits=item.limits)}"
 
 
-def run_cells(item: RunRow) -> tuple[str, ...]:
-    """A run as the cells of a table: mark, run, state, verdict, updates, KL, return, steps/s, group."""
+def run_cells(item: RunRow, now_ns: int) -> tuple[str, ...]:
+    """A run as the cells of a table, in the order of :data:`COLUMNS`."""
     state, sign = STATES[item.state], VERDICTS[item.kind]
+    begun = item.started_ns
     return (
         "■" if item.marked else " ",
-        one_line(item.label),
+        _named(item.label, min(cell_len(one_line(item.label)), _WIDEST)),
         f"{state.glyph} {state.word}",
         f"{sign.glyph} {item.kind.value}",
-        count(item.updates),
         _kl(item),
         plain(item.return_mean, 1),
+        count(item.updates),
+        age(max(now_ns - begun, 0) / 1e9) if begun is not None else MISSING,
+        moment(begun, "%d %b %H:%M"),
         rate(item.steps_per_s),
         one_line(item.group),
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from esper_core.health import WARM_UP_UPDATES
 from esper_core.reading.numbers import count, duration, percent, plain, rate
 from esper_core.reading.returns import return_to_show
+from esper_core.reading.system import system_text
 from esper_core.reading.tamiyo import HISTORY
 from esper_core.reading.trend import arrow
 from esper_core.terminal import one_line
@@ -47,7 +48,7 @@ def throughput_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
         ),
         _progress(model, width - 4),
         line(pad("to go", 13), pad(duration(model.progress.eta_s), 10, "right"), "  ", (_warm_up(model), "dim")),
-        line((f"{one_line(model.snapshot.plan.environment)}  {_device(last)}", "dim")),
+        line((_place(model, last), "dim")),
     ]
     return frame("THROUGHPUT", "", body, width, height)
 
@@ -89,6 +90,12 @@ def _split(last: PPOUpdatePayload | None) -> str:
 
 def _device(last: PPOUpdatePayload | None) -> str:
     return f"on {one_line(last.device)}" if last is not None else ""
+
+
+def _place(model: ScreenModel, last: PPOUpdatePayload | None) -> str:
+    """Where it trains, and what it takes of the machine while it runs."""
+    taken = system_text(model.life.system) if not model.life.state.ended else ""
+    return "  ".join(part for part in (one_line(model.snapshot.plan.environment), _device(last), taken) if part)
 
 
 def _warm_up(model: ScreenModel) -> str:

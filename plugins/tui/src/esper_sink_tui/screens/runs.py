@@ -1,8 +1,9 @@
-"""The screen with the list of runs: filter, show, mark for comparison."""
+"""The screen with the list of runs: search, sort, show, mark, compare."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+import time
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual import on
 from textual.containers import Vertical
@@ -11,35 +12,53 @@ from textual.widgets import DataTable, Input, Static
 
 from esper_core.errors import EsperError
 from esper_core.reading.glyphs import to_ascii
-from esper_sink_tui.panels.runs import run_cells
+from esper_core.reading.listing import SORTS
+from esper_sink_tui.panels.runs import COLUMNS, run_cells
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import BindingType
+    from textual.events import Click
 
+    from esper_core.reading.listing import Sort
     from esper_sink_tui.watch import Watch
 
 __all__ = ["RunsScreen"]
 
-_COLUMNS = (" ", "run", "state", "verdict", "updates", "KL", "return", "steps/s", "experiment")
+_LOOK_S: Final = 1.0
+_SORTED_BY: Final[dict[str, Sort]] = {"age": "time", "started": "time", "return": "return", "verdict": "verdict"}
+"""Column -> the order that a click on its head gives."""
+
+
+class _Table(DataTable[str]):
+    """One click selects a row: Textual's table alone wants two, on the same cell."""
+
+    def on_click(self, event: Click) -> None:
+        """Select the row."""
+        place = event.style.meta.get("row", -1)
+        if 0 <= place < self.row_count:
+            self.move_cursor(row=place)
+            self.action_select_cursor()
 
 
 class RunsScreen(ModalScreen[str]):
-    """Type to filter; enter shows the run, ``space`` marks it, ``v`` compares the marked ones.
+    """Every run of the folder. Enter or a click shows the run, ``space`` marks it, ``v`` compares the marked ones.
 
-    Dismisses with ``compare`` after ``v``, else with an empty string.
+    Dismisses with ``compare`` after ``v``, with ``differences`` after ``w``, else with an empty string.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        ("escape", "close", "close"),
-        ("slash", "filter", "filter"),
+        ("escape,q", "close", "close"),
+        ("slash", "filter", "search"),
+        ("s", "sort", "sort"),
         ("space", "mark", "mark"),
         ("v", "compare", "compare"),
+        ("w", "differences", "what differs"),
     ]
     DEFAULT_CSS = """
     RunsScreen { align: center middle; }
     RunsScreen > Vertical {
-        width: 110; max-width: 98%; height: 24; max-height: 92%;
+        width: 98%; max-width: 150; height: 92%;
         border: round $role-cursor; padding: 0 1; background: $surface;
     }
     RunsScreen Input { height: 3; }
@@ -51,67 +70,111 @@ class RunsScreen(ModalScreen[str]):
         super().__init__()
         self._watch = watch
         self._ascii = ascii_only
+        self._shown: dict[str, tuple[str, ...]] = {}
 
     def compose(self) -> ComposeResult:
-        """Filter, table and a line of help."""
-        with Vertical() as box:
-            box.border_title = "Runs"
-            yield Input(self._watch.run_filter, placeholder="filter by name, state, verdict or experiment")
-            yield DataTable(cursor_type="row", zebra_stripes=False)
-            yield Static("enter show   space mark   v compare marked   / filter   escape close", markup=False)
+        """Search, table and a line of help."""
+        with Vertical():
+            yield Input(self._watch.run_filter, placeholder="search by name, id, state, verdict or experiment")
+            yield _Table(cursor_type="row", zebra_stripes=False)
+            yield Static(
+                "enter show  space mark  v compare marked  w what differs  s sort  / search  escape close", markup=False
+            )
 
     def on_mount(self) -> None:
-        """Fill the table."""
+        """Fill the table, and keep it up to date."""
         table = self.query_one(DataTable)
-        for name in _COLUMNS:
+        for name in COLUMNS:
             table.add_column(name, key=name)
-        self._fill()
+        self.fill()
+        if self._watch.selected in self._shown:
+            table.move_cursor(row=list(self._shown).index(self._watch.selected))
         table.focus()
+        self.set_interval(_LOOK_S, self.fill)
 
-    def _fill(self) -> None:
+    def fill(self) -> None:
+        """Write what has changed; the cursor stays on its run."""
+        rows = self._watch.rows()
+        now = time.time_ns()
+        cells = {row.run_id: run_cells(row, now) for row in rows}
+        if self._ascii:
+            cells = {key: tuple(to_ascii(cell) for cell in found) for key, found in cells.items()}
         table = self.query_one(DataTable)
-        keep = table.cursor_row
-        table.clear()
-        for row in self._watch.rows():
-            cells = run_cells(row)
-            table.add_row(*(to_ascii(cell) if self._ascii else cell for cell in cells), key=row.run_id)
-        if table.row_count:
-            table.move_cursor(row=min(keep, table.row_count - 1))
+        if list(cells) == list(self._shown):
+            for key, found in cells.items():
+                before = self._shown[key]
+                for name, old, new in zip(COLUMNS, before, found, strict=True):
+                    if old != new:
+                        table.update_cell(key, name, new, update_width=True)
+        else:
+            here, keep = self._current(), table.cursor_row
+            table.clear()
+            for key, found in cells.items():
+                table.add_row(*found, key=key)
+            if cells:
+                table.move_cursor(row=list(cells).index(here) if here in cells else min(keep, len(cells) - 1))
+        self._shown = cells
+        order = {"time": "newest first", "return": "highest return first", "verdict": "worst verdict first"}
+        self.query_one(
+            Vertical
+        ).border_title = f"{len(cells)} {'run' if len(cells) == 1 else 'runs'}, {order[self._watch.run_sort]}"
 
     @on(Input.Changed)
     def _filtered(self, event: Input.Changed) -> None:
         self._watch.run_filter = event.value.strip()
         self._watch.version += 1
-        self._fill()
+        self.fill()
 
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
-        """Show the run of that name; a run that is not followed yet is looked up in the folder."""
-        if event.value.strip() and self.query_one(DataTable).row_count <= 1:
+        """Go to the first run that was found; one that the list does not have is looked up by its path."""
+        wanted = event.value.strip()
+        table = self.query_one(DataTable)
+        found = [place for place, key in enumerate(self._shown) if key != self._watch.selected]
+        if wanted and not found:
             try:
-                self._watch.open(event.value.strip())
+                self._watch.open(wanted)
             except EsperError as error:
                 self.notify(error.message, severity="warning", markup=False)
             else:
                 self._watch.run_filter = ""
                 self.dismiss("")
                 return
-        self.query_one(DataTable).focus()
+        elif wanted:
+            table.move_cursor(row=found[0])
+        table.focus()
 
     @on(DataTable.RowSelected)
     def _selected(self, event: DataTable.RowSelected) -> None:
-        if event.row_key.value is not None:
-            self._watch.select(event.row_key.value)
-        self.dismiss("")
+        self._choose(event.row_key.value)
+
+    @on(DataTable.HeaderSelected)
+    def _sorted_by(self, event: DataTable.HeaderSelected) -> None:
+        order = _SORTED_BY.get(event.column_key.value or "")
+        if order is not None:
+            self._sort(order)
+
+    def _choose(self, run_id: str | None) -> None:
+        if run_id is not None and self.is_active:
+            self._watch.select(run_id)
+            self.dismiss("")
 
     def _current(self) -> str | None:
-        table = self.query_one(DataTable)
-        if not table.row_count:
-            return None
-        return table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value
+        """The run under the cursor."""
+        place = self.query_one(DataTable).cursor_row
+        return list(self._shown)[place] if 0 <= place < len(self._shown) else None
+
+    def _sort(self, order: Sort) -> None:
+        self._watch.run_sort = order
+        self._watch.version += 1
+        self.fill()
+
+    def action_sort(self) -> None:
+        """Sort by the next of time, return and verdict."""
+        self._sort(SORTS[(SORTS.index(self._watch.run_sort) + 1) % len(SORTS)])
 
     def action_filter(self) -> None:
-        """Move the focus to the filter."""
+        """Move the focus to the search."""
         self.query_one(Input).focus()
 
     def action_mark(self) -> None:
@@ -119,11 +182,15 @@ class RunsScreen(ModalScreen[str]):
         current = self._current()
         if current is not None:
             self._watch.mark(current)
-            self._fill()
+            self.fill()
 
     def action_compare(self) -> None:
         """Close and compare."""
         self.dismiss("compare")
+
+    def action_differences(self) -> None:
+        """Close and show what differs in configuration."""
+        self.dismiss("differences")
 
     def action_close(self) -> None:
         """Close."""
