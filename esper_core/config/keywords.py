@@ -104,6 +104,8 @@ class RunTable(TypedDict, total=False):
     checkpoint_interval_s: float
     close_timeout_s: float
     strict_telemetry: bool
+    rank_timeout_s: float
+    rank_check_updates: int
 
 
 class OtelTable(TypedDict, total=False):

@@ -222,6 +222,13 @@ class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     checkpoint_interval_s: Annotated[float, _doc("least seconds between two checkpoints", ge=0)] = 10.0
     close_timeout_s: Annotated[float, _doc("seconds all sinks together have to close", gt=0, most=86_400)] = 3.0
     strict_telemetry: Annotated[bool, _doc("exit with 5 when telemetry was lost")] = False
+    rank_timeout_s: Annotated[
+        float,
+        _doc("seconds that a rank waits for the others, rollouts included, before the run fails", ge=1, most=86_400),
+    ] = 600.0
+    rank_check_updates: Annotated[
+        int, _doc("updates between two comparisons of all ranks' weights; 0 compares them at the start alone", ge=0)
+    ] = 10
 
 
 class OtelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
