@@ -174,6 +174,7 @@ class TelemetryEmitter:
         self.attempt = attempt
         self.rank = rank
         self._common = common_attributes(run_id=run_id, attempt=attempt, rank=rank)
+        self._withheld = False
         self._iteration: _OpenSpan | None = None
         self._rollout: _OpenSpan | None = None
         self._update: _OpenSpan | None = None
@@ -227,9 +228,10 @@ class TelemetryEmitter:
         event = self._event(payload, spans, now)
         previous = self.window.policy.level
         self.window.add(payload)  # before the hooks, which may ask for the level
-        with _inside(own.span):
-            self._hooks.esper_ppo_updated(event=event)
-        self._emit_health_change(payload, previous, own, now)
+        if not self._withheld:
+            with _inside(own.span):
+                self._hooks.esper_ppo_updated(event=event)
+            self._emit_health_change(payload, previous, own, now)
         self._abandon(now)
         self.emit_pending_status()
         return event
@@ -272,6 +274,11 @@ class TelemetryEmitter:
         if self._drain_status is not None:
             for status in self._drain_status():
                 self.emit_sink_status(status)
+
+    def withhold_updates(self) -> None:
+        """Tell nobody of updates and of their spans from now on: rank 0 tells them for all ranks."""
+        self._withheld = True
+        self._tracer = otel_trace.NoOpTracer()
 
     def mute(self) -> None:
         """Emit nothing from now on: no hook is called, no span is opened or ended. For a forked child."""

@@ -24,6 +24,7 @@ __all__ = [
     "EsperError",
     "JournalError",
     "NonFiniteError",
+    "RanksError",
     "RunNotFoundError",
     "SinkError",
     "TelemetryLostError",
@@ -94,6 +95,10 @@ class JournalError(EsperError):
 
 class NonFiniteError(EsperError):
     """Training met NaN or Inf and stopped (``--keep-going`` goes on)."""
+
+
+class RanksError(EsperError):
+    """The ranks of a run do not go together: one is gone, hangs, failed, or holds other weights."""
 
 
 class TelemetryLostError(EsperError):

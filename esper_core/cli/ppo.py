@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -90,9 +91,10 @@ class PPOCommand:
             resumed = open_run(args.resume, resolved.config.run.dir)
             resolved = resolve_config(args, flags, resumed=resumed)
         from esper_core.host.load.selection import foreground_sink, select_sinks
+        from esper_core.training.ranks import place_of
 
         selection = select_sinks(resolved.config, origins=resolved.origins, dropped=resolved.dropped_sinks)
-        if foreground_sink(selection.sinks) is not None:
+        if foreground_sink(selection.sinks) is not None and not place_of(os.environ).several:
             from esper_core.cli._foreground import train_behind
 
             return train_behind(resolved, selection, args.words)
@@ -102,7 +104,9 @@ class PPOCommand:
 def _train(resolved: Resolved, selection: Selection, resumed: Run | None, here: Path) -> int:
     """Train in this process, and print the start and end of the run."""
     from esper_core.training import train_attempt
+    from esper_core.training.ranks import place_of
 
+    speaks = place_of(os.environ).first  # the console is rank 0's; the others have a log
     bear_lost_readers()
     if str(here) not in sys.path:
         sys.path.append(str(here))  # a module of the user's own: --env my_env:MyEnv-v0, --causal-mask my_masks:mask
@@ -110,7 +114,8 @@ def _train(resolved: Resolved, selection: Selection, resumed: Run | None, here: 
 
     def started(start: Started) -> None:
         begun.append(start)
-        _say_start(resolved, start, here, resumed=resumed is not None)
+        if speaks:
+            _say_start(resolved, start, here, resumed=resumed is not None)
 
     try:
         outcome = train_attempt(
@@ -118,13 +123,16 @@ def _train(resolved: Resolved, selection: Selection, resumed: Run | None, here: 
             resumed=resumed,
             selection=selection,
             on_started=started,
-            on_notice=lambda line: note(f"esper: {line}"),
+            on_notice=(lambda line: note(f"esper: {line}")) if speaks else (lambda _: None),
             base=here,
         )
     except EsperError as error:
         if begun:
             error.exit_code = EXIT_FAILED  # the command was right: a run has begun, and failed
         raise
+    if not speaks:
+        failure = outcome.failure()
+        return failure.exit_code if failure is not None else _exit_code(outcome, here)
     if outcome.unwritten:
         note(f"esper: {outcome.unwritten}")
     _say_end(outcome, here, resumed=resumed is not None)

@@ -104,6 +104,9 @@ class RunTable(TypedDict, total=False):
     checkpoint_interval_s: float
     close_timeout_s: float
     strict_telemetry: bool
+    system_metrics: bool
+    rank_timeout_s: float
+    rank_check_updates: int
 
 
 class OtelTable(TypedDict, total=False):

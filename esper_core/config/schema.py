@@ -225,6 +225,13 @@ class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     system_metrics: Annotated[
         bool, _doc("look at the trainer's CPU, memory and GPU with every heartbeat, for run.json and process.* metrics")
     ] = True
+    rank_timeout_s: Annotated[
+        float,
+        _doc("seconds that a rank waits for the others, rollouts included, before the run fails", ge=1, most=86_400),
+    ] = 600.0
+    rank_check_updates: Annotated[
+        int, _doc("updates between two comparisons of all ranks' weights; 0 compares them at the start alone", ge=0)
+    ] = 10
 
 
 class OtelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -302,7 +302,7 @@ class PPOUpdatePayload(Payload):
     clip_range: float | None = measured("Clip range of the surrogate.", unit="{ratio}", gauge=True)
     # returns of finished episodes
     episodes: int = measured("Episodes finished in this rollout.", default=0, unit="{episode}")
-    episodes_total: int | None = measured(
+    run_episodes: int | None = measured(
         "Episodes finished in the run so far, over all attempts; None when they are not counted.", unit="{episode}"
     )
     return_mean: float | None = measured(

@@ -27,6 +27,8 @@ It may declare:
 * ``requires``: names of other sinks that must be on.
 * ``keeps_record``: True when the sink keeps the run's record on disk. When it loses events, no number of the run is
   reliable.
+* ``every_rank``: True when each rank of a run of several has one, and not rank 0 alone. Rank 0 tells the updates, which
+  are of all ranks; the others tell that they started and ended, their episodes and their metrics.
 * ``check_report() -> str``: a line that ``esper sinks check`` prints after the marked event was delivered (an endpoint,
   a response, a latency); raise to fail the check with that message.
 * ``replay_report() -> str``: lines that ``esper replay --to NAME`` prints at its end: what was sent, what cannot be.

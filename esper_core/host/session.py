@@ -194,7 +194,7 @@ class Session:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             self._hold(stack)
-            stack.enter_context(log_to(self.held.folder if self.held is not None else None))
+            stack.enter_context(log_to(self.held.folder if self.held is not None else None, rank=self.rank))
             if self._signals:
                 stack.enter_context(install_signals(self.stop, exit_on_second=self._exit_on_second))
             self._begun = time.monotonic()

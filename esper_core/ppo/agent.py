@@ -24,7 +24,7 @@ from esper_core.ppo.minibatches import minibatches
 from esper_core.ppo.normalisation import ObservationNormaliser, RewardNormaliser
 from esper_core.ppo.policy import MultiHeadPolicy
 from esper_core.ppo.preprocessing import ObservationForm, Preprocessing
-from esper_core.ppo.reducer import Identity, Reducer
+from esper_core.ppo.reducer import Identity, Reducer, seed_of_rank
 from esper_core.ppo.sampling import Noise, condition, noise
 from esper_core.ppo.schedules import adapted_rate, refuse_impossible, share_left
 from esper_core.ppo.surrogate import ppo_loss
@@ -154,7 +154,10 @@ class PPOAgent:
             _refuse_unbounded(self.layout)
         self.reducer: Reducer = reducer if reducer is not None else Identity()
         self.device = resolve_device(self.config.device)
-        weights, sampling, order = (int(word) for word in np.random.SeedSequence(seed).generate_state(3))
+        # Of one weight vector all ranks learn; what they draw for it is their own.
+        weights = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        own = np.random.SeedSequence(seed_of_rank(seed, self.reducer.rank))
+        _, sampling, order = (int(word) for word in own.generate_state(3))
         self.sampling_generator = torch.Generator().manual_seed(sampling)
         self.order_generator = torch.Generator().manual_seed(order)
         first = torch.Generator().manual_seed(weights)
@@ -371,22 +374,21 @@ class PPOAgent:
         Returns:
             The numbers measured, ``approx_kl`` among them (the payload's ``kl_divergence``).
         """
-        recorder = self._begin(len(rollout.batch))
         batch = rollout.batch.to(self.device)
-        fault, final = self._fault(batch), None
+        samples = self._samples(batch)
+        recorder = self._begin(samples)
+        fault, final = self._fault(batch, samples), None
         if fault is not None:
             recorder.skip(fault[0], non_finite=fault[1])
         else:
             batch, shown = prepare(batch, normalise=self.config.normalise_advantage, reducer=self.reducer)
             recorder.measured(shown)
             old = distribution_of(self.policy, batch) if self.config.kl_estimator == "exact" else None
-            self._optimise(batch, recorder, should_stop)
+            self._optimise(batch, self._minibatches(samples), recorder, should_stop)
             final = measure(self.policy, batch, old=old, reducer=self.reducer)
             if rollout.raw is not None and not final.non_finite:
                 recorder.diverged(self._move(rollout.raw.to(self.device), batch))
-        return self._finish(
-            recorder, final, env_steps=rollout.env_steps, samples=len(rollout.batch), episodes=rollout.episodes
-        )
+        return self._finish(recorder, final, env_steps=rollout.env_steps, samples=samples, episodes=rollout.episodes)
 
     def skip_update(
         self, reason: str, *, env_steps: int = 0, episodes: EpisodeSummary | None = None, non_finite: int = 0
@@ -434,8 +436,12 @@ class PPOAgent:
         )
 
     def _minibatches(self, samples: int) -> int:
-        """Minibatches of one epoch."""
-        return max(1, math.ceil(samples / self.config.minibatch_size))
+        """Minibatches of one epoch over the samples of all ranks: a rank takes part in each, with what it has."""
+        return max(1, math.ceil(samples / (self.config.minibatch_size * self.reducer.world_size)))
+
+    def _samples(self, batch: Batch) -> int:
+        """Samples of all ranks."""
+        return int(self.reducer.sum(torch.tensor(len(batch))))
 
     def _finish(
         self,
@@ -452,9 +458,9 @@ class PPOAgent:
             self.learning_rate = adapted_rate(self.learning_rate, self.last, self.config)
         return metrics_of(self.last)
 
-    def _fault(self, batch: Batch) -> tuple[str, int] | None:
+    def _fault(self, batch: Batch, samples: int) -> tuple[str, int] | None:
         """Why no step may be taken on this batch, and how many values are NaN or Inf."""
-        if not len(batch):
+        if not samples:
             return "the rollout is empty", 0
         places = {
             "observations": batch.observations,
@@ -472,14 +478,15 @@ class PPOAgent:
         faults = [f"{count} non-finite {name}" for name, count in counts.items() if count]
         return (", ".join(faults), sum(counts.values())) if faults else None
 
-    def _optimise(self, batch: Batch, recorder: UpdateRecorder, should_stop: Callable[[], bool] | None) -> None:
+    def _optimise(
+        self, batch: Batch, parts: int, recorder: UpdateRecorder, should_stop: Callable[[], bool] | None
+    ) -> None:
         """The paper's inner loop: epochs of minibatches, until done or until the policy has moved far enough."""
         config, optimizer, reducer = self.config, self.optimizer, self.reducer
         optimizer.hold()
         for _ in range(config.epochs):
             recorder.begin_epoch()
             shuffled = batch.shuffled(self.order_generator)
-            parts = self._minibatches(len(batch))
             for minibatch in minibatches(shuffled, parts, clip_range=self.clip_range, reducer=reducer):
                 asked = should_stop is not None and should_stop()
                 optimizer.zero_grad()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from esper_core.ppo.gae import generalised_advantages
+from esper_core.ppo.reducer import seed_of_rank
 from esper_core.ppo.rollout import Batch, active_decisions
 from esper_core.ppo.sampling import Noise
 
@@ -68,6 +69,7 @@ class Collector:
         self._agent = agent
         self._task = task
         self._keep_going = keep_going
+        self._own_seed = seed_of_rank(agent.seed, agent.reducer.rank)
         steps, n_envs, heads = agent.config.rollout_steps, task.n_envs, agent.layout.count
         self._steps, self._n_envs, self._inputs = steps, n_envs, math.prod(task.obs_shape)
         self._raw = torch.zeros(steps + 1, n_envs, self._inputs)
@@ -135,7 +137,7 @@ class Collector:
 
     def _observation(self) -> Observation:
         if self._current is None:
-            self._current = self._task.reset(_first_seed(self._agent.seed, self._agent.updates))
+            self._current = self._task.reset(_first_seed(self._own_seed, self._agent.updates))
         return self._current
 
     def _show(self, step: int, observation: Observation) -> None:

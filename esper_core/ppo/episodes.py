@@ -33,6 +33,7 @@ class EpisodeTracker:
     def __init__(self, n_envs: int, *, episodes: int = 0, recent: Iterable[float] = ()) -> None:
         self.episodes = episodes
         self.recent: deque[float] = deque(recent, maxlen=RECENT)
+        self._before = self.recent.copy()
         self._returns = np.zeros(n_envs)
         self._lengths = np.zeros(n_envs, dtype=np.int64)
         self._ended_returns: list[float] = []
@@ -99,6 +100,28 @@ class EpisodeTracker:
     def mean_100(self) -> float | None:
         """Mean return of the last 100 finished episodes."""
         return finite_mean(self.recent)
+
+    def joined(self, parts: Sequence[EpisodeSummary], own: int) -> EpisodeSummary:
+        """Take in what other ranks finished since the last call; return the episodes of all.
+
+        Args:
+            parts: of each rank, as :meth:`drain` returned them there.
+            own: which of them is this rank's, and counted already.
+        """
+        self.episodes += sum(len(part.returns) for part in parts) - len(parts[own].returns)
+        # Side by side, as they ended in time: a hundred of one rank would else push out the others'.
+        ended = [
+            ((place + 1) / len(part.returns), rank, value)
+            for rank, part in enumerate(parts)
+            for place, value in enumerate(part.returns)
+        ]
+        self._before.extend(value for _, _, value in sorted(ended))
+        self.recent = self._before.copy()
+        return EpisodeSummary(
+            returns=tuple(value for part in parts for value in part.returns),
+            lengths=tuple(length for part in parts for length in part.lengths),
+            mean_100=self.mean_100,
+        )
 
     def drain(self) -> EpisodeSummary:
         """The episodes finished since the last call."""

@@ -180,7 +180,7 @@ def _final_sums(policy: MultiHeadPolicy, part: Batch, old: Distribution | None) 
     # Fields of the payload: values (B) whose mean is over unforced steps; counts (); largest values ().
     by_step: dict[str, Tensor] = {}
     counts = {"clamped": clamped}
-    extremes = {"ratio_max": joint_ratio.amax()}
+    extremes = {"ratio_max": joint_ratio.amax() if len(part) else joint_ratio.new_zeros(())}
 
     kl = _kl_sums(log_ratio, active)
     if old is not None:
@@ -220,4 +220,4 @@ def _named(prefix: str, names: Iterable[str], values: Iterable[Tensor]) -> dict[
 
 
 def _chunks(batch: Batch) -> Iterator[Batch]:
-    return batch.split(math.ceil(len(batch) / CHUNK))
+    return batch.split(max(1, math.ceil(len(batch) / CHUNK)))  # a rank without samples takes part all the same

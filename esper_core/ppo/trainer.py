@@ -17,6 +17,7 @@ from esper_core.events import EpisodeFinished, PPOUpdatePayload, RunStarted
 from esper_core.health import RunState
 from esper_core.installed import CORE, versions_of
 from esper_core.kl import stop_threshold
+from esper_core.ppo.agreement import Agreement, Alone
 from esper_core.ppo.boundary import Boundary, go_back
 from esper_core.ppo.checkpoint import (
     check_environment,
@@ -25,7 +26,7 @@ from esper_core.ppo.checkpoint import (
     restore,
     write_checkpoint,
 )
-from esper_core.ppo.collector import Collector
+from esper_core.ppo.collector import Collection, Collector
 from esper_core.ppo.episodes import EpisodeTracker
 from esper_core.ppo.rollout import Rollout
 from esper_core.ppo.schedules import refuse_impossible
@@ -174,6 +175,7 @@ class Trainer:
             environments can be brought back (``env.seed_episodes``): then nothing differs from a run in one go.
         resumed_from: the attempt that wrote it, for the record.
         run_name: for the record.
+        agreement: of the ranks, which decide as one; None is one rank. Counts and limits are of all ranks then.
     """
 
     def __init__(
@@ -190,6 +192,7 @@ class Trainer:
         resume: Checkpoint | None = None,
         resumed_from: int | None = None,
         run_name: str = "",
+        agreement: Agreement | None = None,
     ) -> None:
         self.agent = agent
         self.task = task
@@ -206,6 +209,7 @@ class Trainer:
             evaluator.best = checkpointer.best_so_far()
         self._resumed_from = resumed_from
         self._run_name = run_name
+        self._agreement: Agreement = agreement if agreement is not None else Alone()
         self._digest = config_digest(self.config)
         self._env_steps = 0
         self._early_stops = self._joint_stops = 0
@@ -255,21 +259,11 @@ class Trainer:
         """One rollout and one update; a result when the run ends here."""
         self.agent.anneal(self._fraction_done())
         self.emitter.begin_rollout(self.agent.updates + 1)
-        try:
-            collected = self._collector.collect(self._on_step, self._should_stop)
-        except (Exception, KeyboardInterrupt) as error:
-            if isinstance(error, KeyboardInterrupt) and getattr(self._should_stop, "insisted", False):
-                raise  # a second Ctrl-C: the user's own program is to get it
-            if self._should_stop():
-                # The signal (Ctrl-C, a service manager's, a batch system's) goes to the environment's worker processes
-                # too, and ends them: the environment failed because the run was to stop.
-                _log.warning("the environment failed after the run was asked to stop", exc_info=error)
-            elif not (isinstance(error, KeyboardInterrupt) and self._asked_by_interrupt()):
-                raise
-            return self._stopped()
+        before = self._env_steps
+        collected, steps, episodes = self._agreement.on_rollout(self._collect(), self._episodes, self._should_stop)
+        self._env_steps = before + steps
         if collected.interrupted:
             return self._stopped()
-        episodes = self._episodes.drain()
         if collected.batch is None:
             reason = collected.fault.reason if collected.fault is not None else "the rollout was cut short"
             count = collected.fault.count if collected.fault is not None else 0
@@ -278,6 +272,23 @@ class Trainer:
             rollout = Rollout(collected.batch, env_steps=self._env_steps, episodes=episodes, raw=collected.raw)
             self.agent.update(rollout, should_stop=self._should_stop)
         return self._after_update()
+
+    def _collect(self) -> Collection:
+        """This rank's rollout; an interrupted one when the environment failed because the run was to stop."""
+        before = self._env_steps
+        try:
+            return self._collector.collect(self._on_step, self._should_stop)
+        except (Exception, KeyboardInterrupt) as error:
+            if isinstance(error, KeyboardInterrupt) and getattr(self._should_stop, "insisted", False):
+                raise  # a second Ctrl-C: the user's own program is to get it
+            if self._should_stop():
+                # The signal (Ctrl-C, a service manager's, a batch system's) goes to the environment's worker processes
+                # too, and ends them: the environment failed because the run was to stop.
+                _log.warning("the environment failed after the run was asked to stop", exc_info=error)
+            elif not (isinstance(error, KeyboardInterrupt) and self._asked_by_interrupt()):
+                self._agreement.on_failure(error)
+                raise
+            return Collection(None, (self._env_steps - before) // self._agreement.ranks, interrupted=True)
 
     def _asked_by_interrupt(self) -> bool:
         """Ask the run to end, as Ctrl-C does, after a KeyboardInterrupt; False when nothing can be asked."""
@@ -304,7 +315,8 @@ class Trainer:
             self._boundary.reached()
         if not payload.non_finite and self._checkpointer is not None:
             self._checkpointer.completed(self._save)
-        return self._stopped() if left or self._should_stop() else None
+        asked = self._agreement.on_update(self._should_stop, self.agent)
+        return self._stopped() if left or asked else None
 
     def _evaluate(self) -> bool:
         """Evaluate the policy when it is time, and keep it when it is the best; False when the run is to stop."""
@@ -325,7 +337,7 @@ class Trainer:
         return True
 
     def _on_step(self, result: StepResult) -> None:
-        self._env_steps += self.task.n_envs
+        self._env_steps += self.task.n_envs * self._agreement.ranks  # of other ranks as many, until they tell
         for episode in self._episodes.step(
             result.reward,
             result.terminated,
@@ -401,7 +413,7 @@ class Trainer:
             run_name=self._run_name or run.name or self.emitter.run_id,
             heads=self.agent.layout.names,
             seed=self.agent.seed,
-            n_envs=self.task.n_envs,
+            n_envs=self.task.n_envs * self._agreement.ranks,
             updates_planned=run.updates or None,
             steps_planned=run.steps or None,
             episodes_planned=run.episodes or None,

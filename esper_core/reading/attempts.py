@@ -157,7 +157,7 @@ def first_events(run: RunDir) -> Iterator[TelemetryEvent[Payload]]:
 
     Files that cannot be read are passed over.
     """
-    for attempt in sorted({item.attempt for item in journal_files(run)}):
+    for attempt in sorted({item.attempt for item in journal_files(run, rank=0)}):
         first = _first_event(JournalReader(run, attempt=attempt))
         if first is not None:
             yield first

@@ -62,7 +62,7 @@ def journal_condition(run: RunDir, record: RunRecord | None) -> JournalCondition
         record: what ``run.json`` says.
     """
     try:
-        files = journal_files(run)
+        files = journal_files(run, rank=0)
     except JournalError as error:
         reason = error.message.removeprefix(f"cannot read {run.telemetry}: ")
         return JournalCondition(unread=(FileFault(run.telemetry, reason, "put the folder of the journal there"),))
@@ -76,7 +76,7 @@ def journal_condition(run: RunDir, record: RunRecord | None) -> JournalCondition
 def has_journal(run: RunDir) -> bool:
     """Whether the run's journal holds something, readable or not."""
     try:
-        return _holds_something(journal_files(run))
+        return _holds_something(journal_files(run, rank=0))
     except JournalError:
         return True
 

@@ -66,8 +66,8 @@ def _episodes(recent: Sequence[PPOUpdatePayload]) -> int | None:
     """Episodes of the run so far: as the last update tells, else counted where every update is there."""
     if not recent:
         return None
-    if recent[-1].episodes_total is not None:
-        return recent[-1].episodes_total
+    if recent[-1].run_episodes is not None:
+        return recent[-1].run_episodes
     return sum(item.episodes for item in recent) if recent[0].update_id == 1 else None
 
 

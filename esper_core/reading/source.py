@@ -117,7 +117,7 @@ class JournalSource:
     def events_id(self) -> str:
         """As the journal has it: a directory gets renamed, and ``run.json`` may be damaged or another run's."""
         try:
-            found = first_resource(journal_files(self.run)).get(RUN_ID)
+            found = first_resource(journal_files(self.run, rank=0)).get(RUN_ID)
         except JournalError:
             found = None
         return found if isinstance(found, str) and found else self.run.run_id

@@ -64,7 +64,7 @@ def shape_updates(run: RunDir) -> Iterator[PPOUpdatePayload]:
         JournalError: a file of the journal cannot be read.
     """
     paths: dict[int, list[Path]] = {}
-    for item in journal_files(run):
+    for item in journal_files(run, rank=0):
         paths.setdefault(item.attempt, []).append(item.path)
     for attempt in sorted(paths):
         diverges = any(_holds(path, _DIVERGENCE) for path in paths[attempt])

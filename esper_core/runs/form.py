@@ -46,7 +46,7 @@ def run_form(run: RunDir) -> EventForm | None:
 
 
 def _first_lines(run: RunDir) -> Iterator[bytes]:
-    files = journal_files(run)
+    files = journal_files(run, rank=0)
     for item in (item for item in files if item.attempt == files[-1].attempt):
         file = open_journal(item.path)
         if file is not None:

@@ -152,8 +152,11 @@ class JournalFile:
         return cls(attempt=attempt, rank=rank, segment=segment, path=path)
 
 
-def journal_files(run: RunDir) -> list[JournalFile]:
+def journal_files(run: RunDir, *, rank: int | None = None) -> list[JournalFile]:
     """The run's journal files in order; none when the folder is missing or was deleted.
+
+    Those of rank 0 tell the run: its updates are of all ranks. The other ranks of a run of several tell their own
+    start, end and episodes. ``rank`` selects one; None is all.
 
     A file that is there both plain and compressed (its trainer was killed between the two) counts once.
 
@@ -166,7 +169,7 @@ def journal_files(run: RunDir) -> list[JournalFile]:
         return []
     except OSError as error:
         raise JournalError(f"cannot read {run.telemetry}: {error.strerror or error}") from error
-    files = sorted((item for item in found if item is not None), reverse=True)
+    files = sorted((item for item in found if item is not None and rank in {None, item.rank}), reverse=True)
     return sorted({item.key: item for item in files}.values())  # the plain one sorts first, and so stays
 
 

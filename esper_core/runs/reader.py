@@ -196,7 +196,7 @@ class JournalReader:
             self._faults[path.name] = fault_of(path, error)
 
     def _files(self) -> list[JournalFile]:
-        files = journal_files(self.run)
+        files = journal_files(self.run, rank=0)
         return files if self.attempt is None else [item for item in files if item.attempt == self.attempt]
 
     def _new(self, *, final: bool) -> Iterator[list[TelemetryEvent[Payload]]]:
@@ -281,7 +281,7 @@ def journal_resource(run: RunDir) -> dict[str, str | int | float | bool]:
 
     Attributes that are not scalars are left out.
     """
-    files = journal_files(run)
+    files = journal_files(run, rank=0)
     return first_resource(item for item in files if item.attempt == files[-1].attempt)
 
 

@@ -90,7 +90,7 @@ class JournalScan:
         """
         self.more = False
         left = max_bytes
-        for item in journal_files(self.run):
+        for item in journal_files(self.run, rank=0):
             if item.key in self._at_rest:
                 continue
             try:

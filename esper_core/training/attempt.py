@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from esper_core.config.digest import config_digest
 from esper_core.config.show import config_toml
 from esper_core.errors import EsperError, JournalError, error_text
 from esper_core.events import RunFinished
@@ -20,8 +21,9 @@ from esper_core.ppo.trainer import Checkpointer, Trainer
 from esper_core.reading.judged import judge
 from esper_core.runs import create_run
 from esper_core.runs.held import HeldRun
-from esper_core.runs.layout import journal_files
+from esper_core.runs.layout import RunDir, journal_files
 from esper_core.training.outcome import Outcome, Started
+from esper_core.training.ranks import agree_on_start, share_folder
 from esper_core.training.summary import summary_of, write_summary
 
 if TYPE_CHECKING:
@@ -35,12 +37,13 @@ if TYPE_CHECKING:
     from esper_core.host.process.signals import StopFlag
     from esper_core.host.session import SessionReport
     from esper_core.ppo.agent import PPOAgent
+    from esper_core.ppo.agreement import Agreement
     from esper_core.ppo.checkpoint import Checkpoint
+    from esper_core.ppo.distributed import GroupReducer
     from esper_core.ppo.evaluator import Evaluator
     from esper_core.ppo.task import Task
     from esper_core.ppo.trainer import TrainResult
     from esper_core.reading.run import Run
-    from esper_core.runs import RunDir
 
 __all__ = ["Attempt"]
 
@@ -50,7 +53,8 @@ class Attempt:
     """Joins a task and an agent with a session. Call :meth:`run` once, in the thread that trains.
 
     Attributes are those of :func:`esper_core.training.train_attempt`; ``checkpoint`` is what the agent was restored
-    from, ``held`` the run to resume, held open; a new one is made in ``base``; ``stop`` is set by the signals.
+    from, ``held`` the run to resume, held open; a new one is made in ``base``; ``stop`` is set by the signals;
+    ``group`` joins several ranks: rank 0 owns the directory's files, the others write their own journal and log there.
     """
 
     resolved: Resolved
@@ -65,6 +69,7 @@ class Attempt:
     on_started: Callable[[Started], None]
     on_notice: Callable[[str], None]
     stop: StopFlag
+    group: GroupReducer | None = None
     _begun: float = field(default_factory=time.monotonic)
     _pid: int = field(default_factory=os.getpid)
 
@@ -81,6 +86,10 @@ class Attempt:
             with torch_threads(), session:
                 self._write_config(held)
                 self.on_started(self._started(held.run, attempt))
+                if self.group is not None:
+                    session.notice(
+                        f"trains with {self.group.world_size} ranks (gloo); counts and limits are of all of them"
+                    )
                 result = _named(self._train(session, held), session.stop.name)
                 self._finish(session, result)
         except BaseException as error:
@@ -113,12 +122,30 @@ class Attempt:
 
     def _directory(self) -> tuple[HeldRun, int]:
         if self.resumed is None or self.held is None:
-            settings = self.resolved.config.run
-            return HeldRun(create_run(self.base / settings.dir, name=settings.name)), 1
+            return self._new_directory(), 1
         record = self.resumed.record
         # run.json may be missing or old; a new attempt's number must be above every one in the journal.
         attempts = [item.attempt for item in journal_files(self.held.run)]
         return self.held, max([1 if record is None else record.attempt, *attempts]) + 1
+
+    def _new_directory(self) -> HeldRun:
+        settings = self.resolved.config.run
+
+        def make() -> Path:
+            return create_run(self.base / settings.dir, name=settings.name).path
+
+        if self.group is None:
+            return HeldRun(RunDir(make()))
+        return HeldRun(RunDir(share_folder(self.group, make)), lock=self._owner)
+
+    @property
+    def _rank(self) -> int:
+        return self.group.rank if self.group is not None else 0
+
+    @property
+    def _owner(self) -> bool:
+        """Whether this rank owns the run's files."""
+        return self._rank == 0
 
     def _session(self, held: HeldRun, attempt: int) -> Session:
         return Session(
@@ -126,6 +153,7 @@ class Attempt:
             run=held.run,
             held=held,
             attempt=attempt,
+            rank=self._rank,
             environment=self.task.name,
             heads=self.agent.layout.names,
             install_signal_handlers=False,  # installed by whoever made the task, before it
@@ -149,6 +177,8 @@ class Attempt:
         return [event.payload for event in events]
 
     def _write_config(self, held: HeldRun) -> None:
+        if not self._owner:
+            return
         text = config_toml(self.resolved, secret_keys(self.resolved.config))
         try:
             held.write("config.toml", text.encode())
@@ -171,6 +201,10 @@ class Attempt:
 
     def _train(self, session: Session, held: HeldRun) -> TrainResult:
         settings = self.resolved.config.run
+        if self.group is not None:
+            agree_on_start(self.agent, self.group, config_digest(self.resolved.config))
+        if not self._owner:
+            session.emitter.withhold_updates()
         trainer = Trainer(
             self.agent,
             self.task,
@@ -180,13 +214,23 @@ class Attempt:
             on_progress=session.progress,
             checkpointer=Checkpointer(
                 held.run.checkpoint, settings.checkpoint_interval_s, folder=held.folder, on_failure=self.on_notice
-            ),
+            )
+            if self._owner
+            else None,
             evaluator=self.evaluator,
             resume=self.checkpoint,
             resumed_from=session.attempt - 1 if self.resumed is not None else None,
             run_name=settings.name,
+            agreement=self._agreement(),
         )
         return trainer.run()
+
+    def _agreement(self) -> Agreement | None:
+        if self.group is None:
+            return None
+        from esper_core.ppo.together import Together  # noqa: PLC0415  # several ranks only
+
+        return Together(self.group, check_updates=self.resolved.config.run.rank_check_updates)
 
     def _finish(self, session: Session, result: TrainResult) -> None:
         """Emit how the run ended to every sink, before anything is closed."""
@@ -211,6 +255,8 @@ class Attempt:
 
     def _leave(self, held: HeldRun, attempt: int, session: Session | None, error: BaseException) -> None:
         """Handle an exception that ended the attempt: write a summary, or delete the directory of a run not begun."""
+        if not self._owner:
+            return
         if session is not None and held.folder.stat("run.json") is not None:
             self._summarise(held, attempt, session.report, error=error)
         elif self.resumed is None:
@@ -227,6 +273,8 @@ class Attempt:
         error: BaseException | None = None,
     ) -> str:
         """Write ``summary.json``; return why it could not be written, or an empty string."""
+        if not self._owner:
+            return ""
         if result is not None:
             state, reason = result.state, result.reason
         elif isinstance(error, KeyboardInterrupt):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import signal
 from typing import TYPE_CHECKING, Final
 
@@ -20,18 +22,22 @@ from esper_core.runs import RunDir, read_state
 from esper_core.runs.held import HeldRun
 from esper_core.runs.layout import working_directory
 from esper_core.runs.process import ProcessPresence, probe_process
+from esper_core.training.ranks import join, place_of, refuse_for_ranks, sinks_of_rank
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from esper_core.config.layers import Resolved
     from esper_core.host.load.selection import Selection
     from esper_core.ppo.agent import PPOAgent
     from esper_core.ppo.checkpoint import Checkpoint
+    from esper_core.ppo.distributed import GroupReducer
     from esper_core.ppo.evaluator import Evaluator
     from esper_core.ppo.task import Task
     from esper_core.training.outcome import Outcome, Started
+    from esper_core.training.ranks import Place
 
 __all__ = ["train_attempt"]
 
@@ -69,6 +75,7 @@ def train_attempt(
         EsperError: the run's directory cannot be written.
     """
     base = base if base is not None else working_directory()
+    place = place_of(os.environ)
     with contextlib.ExitStack() as stack:
         held = None
         if resumed is not None:
@@ -76,12 +83,19 @@ def train_attempt(
             resumed = Run(held.run)
         if selection is None:
             selection = select_sinks(resolved.config, origins=resolved.origins, dropped=resolved.dropped_sinks)
+        resolved = refuse_for_ranks(resolved, selection, resumed, place)
+        selection = sinks_of_rank(selection, place)
         # Before the task: its worker processes get handlers, which leave the first Ctrl-C to the trainer, by forking.
         stop = StopFlag()
         handled = stack.enter_context(contextlib.ExitStack())
         handled.enter_context(install_signals(stop, exit_on_second=exit_on_second_interrupt))
-        task, agent, checkpoint = _assemble(resolved, resumed, on_notice)
-        own, evaluator = _evaluator(resolved, task, checkpoint, on_notice)
+        # After the task's worker processes were forked, which would keep the ranks' connections open.
+        if place.several and place.first:
+            where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            on_notice(f"rank 0 of {place.world} meets the others at {where}")
+        meet = functools.partial(join, place, resolved.config.run.rank_timeout_s, stop) if place.several else None
+        task, agent, checkpoint, group = _assemble(resolved, resumed, on_notice, place, meet, stack)
+        own, evaluator = _evaluator(resolved, task, checkpoint, on_notice) if place.first else (None, None)
         if stop.signal is not None:  # there is no run yet that could end in order
             for open_task in (task, own):
                 _close(open_task, on_notice, _CLOSE_LEAST_S)
@@ -102,6 +116,7 @@ def train_attempt(
             on_started=on_started,
             on_notice=on_notice,
             stop=stop,
+            group=group,
         )
         try:
             with forks.Place(f"environment {task.name}"):
@@ -172,14 +187,20 @@ def _refuse_running(run: Run, held: HeldRun) -> None:
 
 
 def _assemble(
-    resolved: Resolved, resumed: Run | None, on_notice: Callable[[str], None]
-) -> tuple[Task, PPOAgent, Checkpoint | None]:
-    """Create the task and the agent, and load the checkpoint."""
+    resolved: Resolved,
+    resumed: Run | None,
+    on_notice: Callable[[str], None],
+    place: Place,
+    meet: Callable[[], AbstractContextManager[GroupReducer]] | None,
+    stack: contextlib.ExitStack,
+) -> tuple[Task, PPOAgent, Checkpoint | None, GroupReducer | None]:
+    """Create the task, meet the other ranks, create the agent, and load the checkpoint."""
     try:
         from esper_core.envs.adapter import make_task  # noqa: PLC0415  # dependencies that only training needs
         from esper_core.ppo.agent import PPOAgent, resolve_device  # noqa: PLC0415  # as above
         from esper_core.ppo.checkpoint import check_environment, load_checkpoint, restore  # noqa: PLC0415  # as above
         from esper_core.ppo.memory import memory_need, refuse_beyond  # noqa: PLC0415  # as above
+        from esper_core.ppo.reducer import seed_of_rank  # noqa: PLC0415  # as above
         from esper_core.ppo.schedules import SCHEDULES, refuse_impossible  # noqa: PLC0415  # as above
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _TRAINING_NEEDS:
@@ -198,7 +219,7 @@ def _assemble(
     resolve_device(config.ppo.device)
     # Once before there is an environment, whose number alone may be too large, and once with its spaces.
     refuse_beyond(memory_need(config.ppo, n_envs=config.env.n_envs), memory_bytes())
-    task = make_task(config.env, seed=config.run.seed)
+    task = make_task(config.env, seed=seed_of_rank(config.run.seed, place.rank))
     ppo = config.ppo
     if checkpoint is not None and resumed is not None:
         if ppo.policy == "auto":  # what it meant when the run began
@@ -211,6 +232,7 @@ def _assemble(
     form = task.observation_form
     need = memory_need(ppo, n_envs=task.n_envs, obs_shape=task.obs_shape, heads=heads, images=form.images)
     refuse_beyond(need, memory_bytes())
+    group = stack.enter_context(meet()) if meet is not None else None
     agent = PPOAgent(
         task.heads,
         task.obs_shape,
@@ -219,10 +241,11 @@ def _assemble(
         conditioning_head=task.conditioning_head,
         action_form=task.action_form,
         form=form,
+        reducer=group,
     )
     if checkpoint is not None:
         restore(agent, checkpoint)
-    return task, agent, checkpoint
+    return task, agent, checkpoint, group
 
 
 def _compare_record(run: Run, environment: str, on_notice: Callable[[str], None]) -> None:

@@ -143,7 +143,7 @@ class EpisodeSummary:
         """The payload's fields."""
         return {
             "episodes": len(self.returns),
-            "episodes_total": self.total,
+            "run_episodes": self.total,
             "return_mean": finite_mean(self.returns),
             "return_min": min(self.returns, default=None),
             "return_max": max(self.returns, default=None),

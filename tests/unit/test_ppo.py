@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import random
 from dataclasses import replace
@@ -613,55 +612,3 @@ def test_two_packed_trunks_equal_two_separate_ones() -> None:
         second = torch.tanh(first @ parameters["trunk.weight_1"][side])
         out = second @ parameters["logit_weight" if side == 0 else "value_weight"]
         torch.testing.assert_close(out, expected)
-
-
-def test_ranks_that_share_a_rollout_learn_as_one(bandit: Any) -> None:
-    """Two ranks with half of the samples each take the same step as one rank with all of them."""
-    whole = bandit.agent(epochs=1, minibatch_size=10_000, target_kl=0)
-    rollout = bandit.rollout(whole, 900)
-    start = copy.deepcopy(whole.policy.state_dict())
-    metrics = whole.update(rollout)
-
-    import threading
-
-    class Ranks:
-        world_size = 2
-
-        def __init__(self) -> None:
-            self.barrier = threading.Barrier(2)
-            self.slots: list[torch.Tensor | None] = [None, None]
-            self.local = threading.local()
-
-        def _gather(self, value: torch.Tensor) -> torch.Tensor:
-            self.slots[self.local.rank] = value
-            self.barrier.wait(250)
-            both = torch.stack([slot for slot in self.slots if slot is not None])
-            self.barrier.wait(250)
-            return both
-
-        def sum(self, value: torch.Tensor) -> torch.Tensor:
-            return self._gather(value).sum(0)
-
-        def max(self, value: torch.Tensor) -> torch.Tensor:
-            return self._gather(value).amax(0)
-
-    ranks = Ranks()
-    results: dict[int, Any] = {}
-
-    def work(rank: int) -> None:
-        ranks.local.rank = rank
-        agent = bandit.agent(epochs=1, minibatch_size=10_000, target_kl=0)
-        agent.policy.load_state_dict(start)
-        agent.reducer = ranks
-        part = rollout.batch.take(torch.arange(rank * 300, 300) if rank == 0 else torch.arange(300, 900))
-        results[rank] = (agent.update(replace(rollout, batch=part)), weights(agent))
-
-    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(250)
-    assert torch.equal(results[0][1], results[1][1])
-    torch.testing.assert_close(results[0][1], weights(whole), rtol=1e-4, atol=1e-5)
-    for name in ("approx_kl", "kl_joint", "policy_loss", "value_loss", "advantage_std", "steps", "slot/kl"):
-        assert results[0][0][name] == pytest.approx(metrics[name], rel=1e-3, abs=1e-6), name

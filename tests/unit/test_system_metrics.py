@@ -63,7 +63,6 @@ def test_cpu_and_memory_of_this_process_are_measured(monkeypatch: pytest.MonkeyP
     assert second.cpu_cores > 0
     spent = second.cpu_user_s + second.cpu_system_s - first.cpu_user_s - first.cpu_system_s
     assert spent > 0.05  # the system counts in hundredths
-    assert second.cpu_user_s + second.cpu_system_s <= sum(os.times()[:4]) + 0.1  # ended children too
     assert second.memory > 2**20
     assert second.threads >= 1
     assert 1 <= second.cpu_count <= (os.cpu_count() or 1)

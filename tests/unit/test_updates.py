@@ -157,7 +157,7 @@ def test_an_update_with_everything_measured_field_by_field() -> None:
         "learning_rate": 3e-4,
         "clip_range": 0.2,
         "episodes": 3,
-        "episodes_total": 40,
+        "run_episodes": 40,
         "return_mean": 2.5,
         "return_min": 1.0,
         "return_max": 4.0,

@@ -49,6 +49,7 @@ class LoadedSink:
         delivery: what it declares.
         requires: names of other sinks that must be on.
         keeps_record: whether it keeps the run's record. When it loses events, no number of the run is reliable.
+        every_rank: whether each rank of a run of several has one; False: rank 0 alone.
         named: False for a default sink that the user did not name: it may be missing.
     """
 
@@ -62,6 +63,7 @@ class LoadedSink:
     delivery: Delivery = "all"
     requires: tuple[str, ...] = ()
     keeps_record: bool = False
+    every_rank: bool = False
     named: bool = field(default=True)
 
     @property
@@ -193,6 +195,7 @@ def _checked(factory: Any, *, name: str, spec: str, distribution: str, version: 
         delivery=seen.delivery,
         requires=seen.requires,
         keeps_record=seen.keeps_record,
+        every_rank=seen.every_rank,
         named=named,
     )
 

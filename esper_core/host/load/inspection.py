@@ -46,6 +46,7 @@ class InspectedSink:
     requires: tuple[str, ...]
     catch_all: frozenset[str] = frozenset()
     keeps_record: bool = False
+    every_rank: bool = False
 
 
 def new_manager() -> pluggy.PluginManager:
@@ -89,6 +90,9 @@ def inspect_sink(factory: Any, where: str) -> InspectedSink:
     keeps_record = getattr(factory, "keeps_record", False)
     if not isinstance(keeps_record, bool):
         raise SinkError(f"{where}: keeps_record is no bool", hint="write keeps_record = True, or leave it out")
+    every_rank = getattr(factory, "every_rank", False)
+    if not isinstance(every_rank, bool):
+        raise SinkError(f"{where}: every_rank is no bool", hint="write every_rank = True, or leave it out")
     return InspectedSink(
         hooks=hooks | catch_all,
         config_type=config_type,
@@ -96,6 +100,7 @@ def inspect_sink(factory: Any, where: str) -> InspectedSink:
         requires=tuple(requires),
         catch_all=catch_all,
         keeps_record=keeps_record,
+        every_rank=every_rank,
     )
 
 

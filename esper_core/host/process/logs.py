@@ -26,13 +26,14 @@ _TIME = "%Y-%m-%dT%H:%M:%S"
 class _QuietFileHandler(logging.FileHandler):
     """Writes ``trainer.log``, and prints nothing on the terminal when that fails, for example on a full disk."""
 
-    def __init__(self, folder: Folder) -> None:
-        super().__init__(folder.path / LOG_NAME, encoding="utf-8", delay=True)
+    def __init__(self, folder: Folder, name: str) -> None:
+        super().__init__(folder.path / name, encoding="utf-8", delay=True)
         self._folder = folder
+        self._file_name = name
 
     def _open(self) -> TextIOWrapper:
         """Open the file in the folder, wherever that is by now: the first message may come late."""
-        return open(LOG_NAME, "a", encoding="utf-8", opener=self._folder.opener)
+        return open(self._file_name, "a", encoding="utf-8", opener=self._folder.opener)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's own name
         """Drop the line without a message."""
@@ -40,7 +41,7 @@ class _QuietFileHandler(logging.FileHandler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line, or drop it: opening the file may fail as well. A file that was deleted is begun anew."""
         with contextlib.suppress(OSError):
-            if self.stream is not None and self._folder.stat(LOG_NAME) is None:
+            if self.stream is not None and self._folder.stat(self._file_name) is None:
                 self.stream.close()
                 self.stream = None
             super().emit(record)
@@ -55,8 +56,10 @@ class _RedactingFormatter(logging.Formatter):
 
 
 @contextlib.contextmanager
-def log_to(folder: Folder | None) -> Iterator[None]:
+def log_to(folder: Folder | None, *, rank: int = 0) -> Iterator[None]:
     """Write the loggers ``esper`` and ``opentelemetry`` to ``trainer.log`` in a folder; without a folder, drop them.
+
+    Ranks above 0 write ``trainer-RANK.log``: appending from several machines to one file loses lines.
 
     Without a handler Python prints warnings on stderr, which would break a progress bar: the SDK logs one for each
     failed export. The application's own handlers for ``opentelemetry`` stay in effect.
@@ -65,7 +68,7 @@ def log_to(folder: Folder | None) -> Iterator[None]:
     if folder is None:
         handler = logging.NullHandler()
     else:
-        handler = _QuietFileHandler(folder)
+        handler = _QuietFileHandler(folder, LOG_NAME if rank == 0 else f"trainer-{rank}.log")
         handler.setFormatter(_RedactingFormatter(_FORMAT, _TIME))
     ours, theirs = logging.getLogger("esper"), logging.getLogger("opentelemetry")
     before = (ours.propagate, ours.level)

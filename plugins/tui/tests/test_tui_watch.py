@@ -402,7 +402,7 @@ def test_runs_are_listed_filtered_and_marked(kit: Kit, tmp_path: Path, read_thro
 
 def test_progress_in_episodes_is_known_in_the_middle_of_a_long_or_resumed_run(kit: Kit) -> None:
     plan = {"updates_planned": 100_000, "episodes_planned": 600}
-    updates = [kit.update(number, episodes_total=3 * number) for number in range(150, 160)]
+    updates = [kit.update(number, run_episodes=3 * number) for number in range(150, 160)]
     events = [kit.event(kit.started(**plan), at=0)]
     events += [kit.event(item, at=place * 2.0) for place, item in enumerate(updates)]
     found = progress_of(kit.fed(events).snapshot(), Life(state=RunState.LIVE))

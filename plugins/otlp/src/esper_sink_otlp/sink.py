@@ -55,6 +55,7 @@ class OtlpSink:
 
     Config: ClassVar[type[OtlpConfig]] = OtlpConfig
     delivery: ClassVar[Delivery] = "all"
+    every_rank: ClassVar[bool] = True
 
     def __init__(self, config: OtlpConfig) -> None:
         self._config = config

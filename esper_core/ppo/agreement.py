@@ -1,0 +1,64 @@
+"""What the trainer decides on: of one rank as it is, of several as all of them see it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from esper_core.ppo.agent import PPOAgent
+    from esper_core.ppo.collector import Collection
+    from esper_core.ppo.episodes import EpisodeTracker
+    from esper_core.updates import EpisodeSummary
+
+__all__ = ["Agreement", "Alone"]
+
+
+class Agreement(Protocol):
+    """What the trainer asks before it decides. Every rank asks in the same order."""
+
+    @property
+    def ranks(self) -> int:
+        """How many there are."""
+        ...
+
+    def on_rollout(
+        self, collected: Collection, episodes: EpisodeTracker, should_stop: Callable[[], bool]
+    ) -> tuple[Collection, int, EpisodeSummary]:
+        """Agree on a rollout, and on whether it was interrupted.
+
+        Returns:
+            It, without a batch where any rank has none; the environment steps of all ranks; the episodes of all.
+        """
+        ...
+
+    def on_failure(self, error: BaseException) -> None:
+        """Tell the others, who wait for this rank's rollout, that there is none."""
+        ...
+
+    def on_update(self, should_stop: Callable[[], bool], agent: PPOAgent) -> bool:
+        """Agree, after an update, whether to stop."""
+        ...
+
+
+class Alone:
+    """One rank agrees with itself."""
+
+    ranks = 1
+
+    def on_rollout(
+        self,
+        collected: Collection,
+        episodes: EpisodeTracker,
+        should_stop: Callable[[], bool],  # noqa: ARG002  # the protocol's
+    ) -> tuple[Collection, int, EpisodeSummary]:
+        """As it is."""
+        return collected, collected.steps, episodes.drain()
+
+    def on_failure(self, error: BaseException) -> None:
+        """Nobody waits."""
+
+    def on_update(self, should_stop: Callable[[], bool], agent: PPOAgent) -> bool:  # noqa: ARG002  # the protocol's
+        """As asked."""
+        return should_stop()

@@ -1,0 +1,234 @@
+"""Several ranks learn as one: the split of a rollout changes nothing, and what is their own differs."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from esper_core.config.layers import load_config
+from esper_core.errors import UsageError
+from esper_core.host.load.selection import Selection
+from esper_core.ppo.collector import Collection, Fault
+from esper_core.ppo.episodes import EpisodeTracker
+from esper_core.ppo.reducer import seed_of_rank
+from esper_core.ppo.rollout import Batch
+from esper_core.ppo.together import Together
+from esper_core.training.ranks import Place, place_of, refuse_for_ranks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from esper_core.updates import EpisodeSummary
+
+GUARD_S = 250
+
+
+class ThreadRanks:
+    """Ranks that are threads: ``of(rank)`` is the group as that rank has it."""
+
+    def __init__(self, world_size: int) -> None:
+        self.world_size = world_size
+        self.barrier = threading.Barrier(world_size)
+        self.slots: list[Any] = [None] * world_size
+
+    def of(self, rank: int) -> ThreadRank:
+        return ThreadRank(self, rank)
+
+    def run(self, work: Callable[[ThreadRank], Any]) -> list[Any]:
+        """What each rank's work returned, by rank."""
+        results: list[Any] = [None] * self.world_size
+
+        def keep(rank: int) -> None:
+            try:
+                results[rank] = work(self.of(rank))
+            except BaseException as error:
+                results[rank] = error
+                self.barrier.abort()
+                raise
+
+        threads = [threading.Thread(target=keep, args=(rank,)) for rank in range(self.world_size)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(GUARD_S)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return results
+
+
+class ThreadRank:
+    """One of them."""
+
+    def __init__(self, ranks: ThreadRanks, rank: int) -> None:
+        self.ranks, self.rank, self.world_size = ranks, rank, ranks.world_size
+
+    def gather(self, value: Any) -> list[Any]:
+        self.ranks.slots[self.rank] = value
+        self.ranks.barrier.wait(GUARD_S)
+        found = list(self.ranks.slots)
+        self.ranks.barrier.wait(GUARD_S)
+        return found
+
+    def sum(self, value: torch.Tensor) -> torch.Tensor:
+        return torch.stack(self.gather(value.clone())).sum(0)
+
+    def max(self, value: torch.Tensor) -> torch.Tensor:
+        return torch.stack(self.gather(value.clone())).amax(0)
+
+
+def weights(agent: Any) -> torch.Tensor:
+    return torch.nn.utils.parameters_to_vector(agent.policy.parameters()).detach().clone()
+
+
+SAMPLES, PARTS = 960, 6
+SETTINGS = {"epochs": 3, "learning_rate": 1e-2, "target_kl": 0.01}
+
+
+@pytest.mark.parametrize("sizes", [(480, 480), (240, 240, 240, 240), (600, 360), (960, 0)])
+def test_a_rollout_split_over_ranks_teaches_the_same(
+    sizes: tuple[int, ...], bandit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same global minibatches: the same KL, weights and stop, also when a rank has less, or nothing."""
+    whole = bandit.agent(seed=1, minibatch_size=SAMPLES // PARTS, **SETTINGS)
+    rollout = bandit.rollout(whole, SAMPLES)
+    start = copy.deepcopy(whole.policy.state_dict())
+    parts = rollout.batch.observations.split(list(sizes))
+    offsets = np.cumsum([0, *sizes[:-1]]).tolist()
+    places = [torch.arange(offset, offset + len(part)) for offset, part in zip(offsets, parts, strict=True)]
+
+    def work(rank: ThreadRank) -> tuple[dict[str, float], Any, torch.Tensor]:
+        agent = bandit.agent(seed=1, minibatch_size=SAMPLES // PARTS // rank.world_size, **SETTINGS)
+        agent.policy.load_state_dict(start)
+        agent.reducer = rank
+        agent.order_generator.manual_seed(rank.rank)
+        metrics = agent.update(replace(rollout, batch=rollout.batch.take(places[rank.rank])))
+        return metrics, agent.last, weights(agent)
+
+    learned = ThreadRanks(len(sizes)).run(work)
+
+    orders = [torch.Generator().manual_seed(rank) for rank in range(len(sizes))]
+
+    def side_by_side(batch: Batch, _: torch.Generator) -> Batch:
+        drawn = [own[torch.randperm(len(own), generator=order)] for own, order in zip(places, orders, strict=True)]
+        split = [own.tensor_split(PARTS) for own in drawn]
+        return batch.take(torch.cat([piece for minibatch in zip(*split, strict=True) for piece in minibatch]))
+
+    monkeypatch.setattr(Batch, "shuffled", side_by_side)
+    expected = whole.update(rollout)
+    assert whole.last is not None
+    stop = whole.last.early_stop
+    assert stop is not None
+    assert stop.minibatch < PARTS, "the stop is in the middle of an epoch"
+    assert abs(stop.value / stop.threshold - 1) > 0.05, "rounding cannot move the stop"
+    for metrics, last, learned_weights in learned:
+        assert (last.early_stop.epoch, last.early_stop.minibatch) == (stop.epoch, stop.minibatch)
+        assert last.minibatches == whole.last.minibatches
+        torch.testing.assert_close(learned_weights, weights(whole), rtol=1e-4, atol=1e-5)
+        assert torch.equal(learned_weights, learned[0][2])
+        for name in ("approx_kl", "kl_joint", "policy_loss", "value_loss", "advantage_std", "steps", "slot/kl"):
+            assert metrics[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-6), name
+
+
+def test_each_rank_draws_its_own_from_the_same_weights(bandit: Any) -> None:
+    ranks = ThreadRanks(2)
+    agents = [type(bandit.agent())(bandit.heads, (bandit.contexts,), seed=5, reducer=ranks.of(rank)) for rank in (0, 1)]
+    alone = type(bandit.agent())(bandit.heads, (bandit.contexts,), seed=5)
+    assert torch.equal(weights(agents[0]), weights(agents[1]))
+    for generator in ("sampling_generator", "order_generator"):
+        first, second, one = (getattr(agent, generator).get_state() for agent in (*agents, alone))
+        assert torch.equal(first, one), "rank 0 draws what a run of one rank draws"
+        assert not torch.equal(first, second)
+    assert seed_of_rank(5, 0) == 5
+    assert len({seed_of_rank(seed, rank) for seed in range(4) for rank in range(64)}) == 4 * 64
+
+
+class Flag:
+    """A stop flag."""
+
+    def __init__(self, number: int | None = None) -> None:
+        self.signal = number
+        self.requested = number is not None
+
+    def __call__(self) -> bool:
+        return self.requested
+
+    def request(self, number: int | None = None) -> None:
+        self.requested, self.signal = True, self.signal or number
+
+
+def test_one_rank_that_is_asked_stops_all_for_the_same_reason(bandit: Any) -> None:
+    flags = [Flag(), Flag(15)]
+
+    def work(rank: ThreadRank) -> bool:
+        return Together(rank, check_updates=0).on_update(flags[rank.rank], bandit.agent())  # type: ignore[arg-type]  # threads
+
+    assert ThreadRanks(2).run(work) == [True, True]
+    assert [flag.signal for flag in flags] == [15, 15]
+
+
+def test_a_rollout_is_of_all_ranks(bandit: Any) -> None:
+    """Steps and episodes are summed; a fault of one rank leaves none with a batch to learn from."""
+    agent = bandit.agent()
+    batch = bandit.rollout(agent, 8).batch
+
+    def work(rank: ThreadRank) -> tuple[Collection, int, EpisodeSummary, int]:
+        tracker = EpisodeTracker(2, episodes=10, recent=[1.0])
+        done = np.array([True, rank.rank == 1])
+        tracker.step(np.array([2.0, 3.0]) + rank.rank, done, np.zeros(2, dtype=bool), env_steps=2)
+        own = Collection(batch, 8) if rank.rank == 0 else Collection(None, 4, fault=Fault("reward is nan", 2))
+        agreed = Together(rank, check_updates=0).on_rollout(own, tracker, Flag())  # type: ignore[arg-type]  # threads
+        return (*agreed, tracker.episodes)
+
+    for collected, steps, episodes, counted in ThreadRanks(2).run(work):
+        assert collected.batch is None
+        assert collected.fault == Fault("reward is nan (rank 1)", 2)
+        assert (steps, counted) == (12, 13)
+        assert sorted(episodes.returns) == [2.0, 3.0, 4.0]
+        assert episodes.mean_100 == pytest.approx((1 + 2 + 3 + 4) / 4)
+
+
+@pytest.mark.parametrize(
+    ("env", "place"),
+    [
+        ({}, Place()),
+        ({"WORLD_SIZE": "1"}, Place()),
+        ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, Place(1, 2)),
+    ],
+)
+def test_the_place_is_read_from_torchruns_variables(env: dict[str, str], place: Place) -> None:
+    assert place_of(env) == place
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"RANK": ""}, "RANK is not set"),
+        ({"RANK": "2"}, "RANK is 2 and WORLD_SIZE is 2"),
+        ({"RANK": "-1"}, "RANK is '-1'"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE is '0'"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'"),
+    ],
+)
+def test_variables_that_make_no_place_are_refused(change: dict[str, str], named: str) -> None:
+    env = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "1"} | change
+    with pytest.raises(UsageError, match=named):
+        place_of(env)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [{"normalise_observations": True}, {"normalise_rewards": True}, {"device": "cuda"}],
+    ids=lambda key: next(iter(key)),
+)
+def test_what_several_ranks_cannot_do_yet_is_refused(key: dict[str, object]) -> None:
+    resolved = load_config(no_file=True, keywords={"ppo": key})
+    with pytest.raises(UsageError, match=next(iter(key))):
+        refuse_for_ranks(resolved, Selection(sinks=()), None, Place(0, 2))
+    assert refuse_for_ranks(resolved, Selection(sinks=()), None, Place()) is resolved
