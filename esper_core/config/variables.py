@@ -106,9 +106,11 @@ def stray_variables(env: Mapping[str, str]) -> tuple[str, ...]:
         if name in _OTHERS or (name.startswith(PREFIX) and ("__" in name or name in known)):
             continue  # sets a key, or was refused
         plain = name.upper()
-        near = get_close_matches(plain, known, n=1, cutoff=_CLOSE)
         begins = plain.startswith(PREFIX)
-        if near and (begins or "__" in name):
+        if not begins and "__" not in name:
+            continue  # compared with every key only where it can matter: a comparison costs as much as a file
+        near = get_close_matches(plain, known, n=1, cutoff=_CLOSE)
+        if near:
             found.append(f'{name} sets nothing: did you mean "{near[0]}"?')
         elif begins and ours.match(name):
             found.append(f"{name} sets nothing: a variable has two underscores after its table, {PREFIX}PPO__TARGET_KL")
