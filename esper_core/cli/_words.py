@@ -36,15 +36,19 @@ __all__ = [
 ]
 
 
-def program() -> str:
-    """The command that starts this Esper in a new shell here: ``esper``, a path, or ``python -m esper_core``."""
+def program(start: Path | None = None) -> str:
+    """The command that starts this Esper in a new shell here: ``esper``, a path, or ``python -m esper_core``.
+
+    Args:
+        start: the folder of the reader's shell, see :func:`shown_path`.
+    """
     found = shutil.which("esper")
     beside = Path(sys.executable).with_name("esper")
     if found is not None and Path(found).resolve() == beside.resolve():
         return "esper"
     if beside.is_file():
-        return shlex.quote(shown_path(beside))
-    return f"{shlex.quote(shown_path(Path(sys.executable)))} -m esper_core"
+        return shlex.quote(shown_path(beside, start))
+    return f"{shlex.quote(shown_path(Path(sys.executable), start))} -m esper_core"
 
 
 def shown_path(path: Path, start: Path | None = None) -> str:
@@ -156,7 +160,13 @@ def start_lines(
 
 
 def next_commands(
-    run: str, *, has_checkpoint: bool, has_journal: bool, commands: Mapping[str, str], stopped: bool = False
+    run: str,
+    *,
+    has_checkpoint: bool,
+    has_journal: bool,
+    commands: Mapping[str, str],
+    stopped: bool = False,
+    start: Path | None = None,
 ) -> list[tuple[str, str]]:
     """The commands to suggest after a run, each with its purpose.
 
@@ -166,8 +176,9 @@ def next_commands(
         has_journal: whether its updates are on disk.
         commands: plugins' commands that read a recorded run: name -> purpose.
         stopped: whether it was stopped before its limit, so that there is something to go on with.
+        start: the folder of the reader's shell, see :func:`shown_path`.
     """
-    esper, where = program(), shlex.quote(run)
+    esper, where = program(start), shlex.quote(run)
     found: list[tuple[str, str]] = []
     if stopped and has_checkpoint:
         found.append((f"{esper} ppo --resume {where}", "go on from here"))

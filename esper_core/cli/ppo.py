@@ -162,6 +162,7 @@ def _say_end(outcome: Outcome, here: Path, *, resumed: bool) -> None:
         has_checkpoint=run.checkpoint.is_file(),
         has_journal=has_journal(run),
         stopped=outcome.result.state is RunState.STOPPED,
+        start=here,
         commands=commands_after_run(),
     )
     lines = end_lines(
@@ -193,7 +194,7 @@ def _exit_code(outcome: Outcome, here: Path) -> int:
         run, again = outcome.run, ""
         if run.checkpoint.is_file():
             shown = shown_path(run.path, here)
-            again = f"; the last good weights: {program()} ppo --resume {shown} --set ppo.learning_rate=..."
+            again = f"; the last good weights: {program(here)} ppo --resume {shown} --set ppo.learning_rate=..."
         raise NonFiniteError(failure.message, hint=f"--keep-going goes on in spite of it{again}")
     if failure is not None:
         raise failure

@@ -428,6 +428,10 @@ def test_commands_are_printed_as_this_shell_can_run_them(monkeypatch: pytest.Mon
     assert program() == str(beside / "esper")
     monkeypatch.chdir(beside.parent.parent)
     assert program() == os.path.relpath(beside / "esper")
+    monkeypatch.chdir("/")  # as an environment may have done: what counts is the folder of the shell
+    assert program(tmp_path) == str(beside / "esper")
+    again = next_commands("runs/x", has_checkpoint=True, has_journal=False, commands={}, start=tmp_path)
+    assert again[0][0] == f"{beside / 'esper'} eval runs/x"
     printed = next_commands("runs/my run", has_checkpoint=True, has_journal=True, commands={"sanctum": "look at it"})
     assert [command.split("'")[0].split()[-1] for command, _ in printed] == ["sanctum", "replay", "export", "eval"]
     assert all("'runs/my run'" in command for command, _ in printed)
