@@ -138,7 +138,9 @@ def _percent(stat: Stat) -> str:
 
 
 def _value(value: Any) -> str:
-    return "—" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    from esper_core.reading.settings import setting_text
+
+    return "—" if value is None else setting_text(value)
 
 
 # --- for programs ---------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.errors import ConfigError, JournalError
@@ -82,5 +83,10 @@ def settings_of(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 
 def setting_text(value: Any) -> str:
-    """A value in one line, as TOML writes numbers, texts, flags and lists of them."""
+    """A value in one line, as TOML writes numbers, texts, flags and lists of them.
+
+    A number is shown without what binary arithmetic adds to a derived limit: 0.075 for 0.07500000000000001.
+    """
+    if isinstance(value, float) and math.isfinite(value):
+        value = float(f"{value:.12g}")
     return json.dumps(value, ensure_ascii=False, default=str)

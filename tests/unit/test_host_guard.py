@@ -182,6 +182,14 @@ def test_a_thread_that_comes_back_late_changes_nothing_any_more() -> None:
     assert not changes
 
 
+def test_why_a_sink_was_disabled_outlives_the_end_of_the_run() -> None:
+    guard, _ = _guard()
+    guard.disable("did not open within 10 s")
+    guard.close("cut_off", message="cut off at the deadline")
+    report = guard.snapshot(delivery="all")
+    assert (report.state, report.message) == ("cut_off", "did not open within 10 s")
+
+
 def test_the_slowest_call_is_known() -> None:
     clock = Clock()
     guard, _ = _guard(clock)

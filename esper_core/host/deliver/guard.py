@@ -257,6 +257,8 @@ class Guard:
             if came_back := self.place.came_back - self._came_back_before:
                 self._failures += came_back
                 message = message or self._message or forks.CAME_BACK
+            if self._state == "disabled" and self._message:
+                message = self._message  # why it was of no use counts more than that its thread never came back
             if state == "cut_off" or self._state != "disabled":
                 self._state = state
             self._message = message or self._message
