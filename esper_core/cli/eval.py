@@ -176,7 +176,8 @@ def _with_secrets(env: EnvConfig, directory: RunDir, sets: list[str]) -> EnvConf
     """The environment's arguments with what ``--set`` gives, and with variables in the place of masked secrets."""
     import msgspec
 
-    from esper_core.config.layers import load_config, refuse_masked
+    from esper_core.config.layers import load_config
+    from esper_core.config.lower_layers import refuse_masked
     from esper_core.masking import masked_places
 
     prefix = "ESPER_ENV__KWARGS__"

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.config.digest import config_digest
-from esper_core.config.layers import NO_PRESET, load_config
+from esper_core.config.layers import load_config
+from esper_core.config.lower_layers import NO_PRESET
 from esper_core.config.show import dump_toml, masked
 from esper_core.errors import EsperError
 from esper_core.events import RunStarted

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from esper_core.config.layers import DEFAULT_STEPS, find_config_file, load_config
+from esper_core.config.file_layer import find_config_file
+from esper_core.config.layers import load_config
+from esper_core.config.lower_layers import DEFAULT_STEPS
 from esper_core.config.presets import PRESETS, preset_for
 from esper_core.errors import EXIT_USAGE, ConfigError
 
