@@ -85,7 +85,7 @@ def _holds_something(files: list[JournalFile]) -> bool:
     for item in files:
         try:
             found = item.path.stat()
-            if found.st_size or not stat.S_ISREG(found.st_mode):
+            if found.st_size or not stat.S_ISREG(found.st_mode) or file_fault(item.path) is not None:
                 return True
         except OSError:
             return True  # something is there; it is named as unreadable

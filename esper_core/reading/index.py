@@ -135,10 +135,13 @@ class UpdateIndex:
         file = open_journal(path)
         if file is None:
             raise JournalError(f"{path} is gone")
-        with file:
-            file.seek(offset)
-            events = decode_line(file.readline())
-        for event in events:
+        try:
+            with file:
+                file.seek(offset)
+                line = file.readline()
+        except OSError as error:  # a broken disk
+            raise JournalError(f"cannot read {path}: {error.strerror or error}") from error
+        for event in decode_line(line):
             payload = event.payload
             if isinstance(payload, PPOUpdatePayload) and payload.update_id == self._ids[position]:
                 return cast("TelemetryEvent[PPOUpdatePayload]", event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, cast
 
 from esper_core.errors import JournalError
@@ -76,11 +77,11 @@ def shape_updates(run: RunDir) -> Iterator[PPOUpdatePayload]:
 
 
 def _holds(path: Path, word: bytes) -> bool:
-    """Whether a file holds a word, far cheaper than decoding it."""
+    """Whether a file holds a word, far cheaper than decoding it. Of what the disk does not give the reader speaks."""
     file = open_journal(path)
     if file is None:
         return False
-    with file:
+    with file, suppress(OSError):
         kept = b""
         while bite := file.read(_BITE):
             if word in kept + bite:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -50,7 +51,7 @@ def _first_lines(run: RunDir) -> Iterator[bytes]:
     for item in (item for item in files if item.attempt == files[-1].attempt):
         file = open_journal(item.path)
         if file is not None:
-            with file:
+            with file, suppress(OSError):  # a broken disk: the reader names it
                 yield from islice(_lines(file), _LINES)
 
 

@@ -77,9 +77,14 @@ def make_runs(base: Path) -> list[Path]:
         main(["ppo", "--resume", "resumed", "--updates", "12", "--dir", str(base), "--sinks", "journal"])
         main([*short, "--updates", "9", "--sinks", "journal", "--run-name", "parts"])
         main([*short, "--updates", "3", "--sinks", "", "--run-name", "bare"])
-    found = sorted(base.iterdir(), key=lambda path: path.name.split("-")[1])
+    found = runs_of(base)
     _split_journal(next(path for path in found if "-parts-" in path.name))
     return found
+
+
+def runs_of(base: Path) -> list[Path]:
+    """The runs of a folder in the order of the names that they were given, so that a case is the same one again."""
+    return sorted(base.iterdir(), key=lambda path: path.name.split("-")[1])
 
 
 def _split_journal(run: Path) -> None:
@@ -440,7 +445,7 @@ def try_for_real(seed: int, case: int, sources: Sequence[Path], folder: Path) ->
 
 def work(seed: int, first: int, count: int, runs: Path, *, real: bool) -> None:
     """Try a range of cases; print one line of JSON a case."""
-    sources = sorted(runs.iterdir())
+    sources = runs_of(runs)
     try_one = try_for_real if real else try_case
     _obey_permissions()
     with tempfile.TemporaryDirectory(prefix="fuzz-runs-") as name:
@@ -528,7 +533,7 @@ def main() -> int:
                 args.keep.mkdir(parents=True, exist_ok=True)
                 folder = args.keep / f"case-{case}"
                 folder.mkdir()
-                print(folder, *make_case(args.seed, case, sorted(sources), folder).done, sep="\n  ")
+                print(folder, *make_case(args.seed, case, sources, folder).done, sep="\n  ")
             return 0
         begun = time.monotonic()
         until = begun + args.minutes * 60

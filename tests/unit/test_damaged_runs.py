@@ -197,7 +197,7 @@ def test_once_passes_each_id_once_in_any_order() -> None:
 # --- files that are none ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["fifo", "directory", "loop"])
+@pytest.mark.parametrize("kind", ["fifo", "directory", "loop", "broken"])
 @pytest.mark.parametrize("name", ["run.json", "config.toml", "summary.json", "checkpoint.pt", "trainer.log", "journal"])
 def test_no_command_waits_for_or_falls_over_what_is_no_file(
     kind: str, name: str, run: Path, say: Callable[..., tuple[int, str, str]]
@@ -208,6 +208,10 @@ def test_no_command_waits_for_or_falls_over_what_is_no_file(
         os.mkfifo(path)
     elif kind == "directory":
         path.mkdir()
+    elif kind == "broken":  # opens as a file does and gives nothing, as on a broken disk
+        if not Path("/proc/self/mem").exists():
+            pytest.skip("Linux alone has /proc/self/mem")
+        path.symlink_to("/proc/self/mem")
     else:
         path.symlink_to(path.name)
     code, out, err = say("runs", "--dir", run.parent)
