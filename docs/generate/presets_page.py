@@ -12,7 +12,8 @@ from modules import load_module
 from tables import template
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from types import ModuleType
 
 _BENCHMARKS: Final = Path(__file__).resolve().parents[2] / "tests" / "benchmarks"
 _LIBRARIES: Final = {"esper": "Esper", "sb3": "SB3"}
@@ -22,8 +23,9 @@ _MEASURES: Final = {"greedy": 1, "last_100": 1, "cpu_s": 0}
 
 def presets_page() -> str:
     """What was measured, then every preset as TOML."""
-    text = template("presets.md.txt")
-    parts = [text.replace("{measured}", _measured().rstrip()).rstrip(), ""]
+    results = benchmark()
+    table = measured(results.TASKS, results.known())
+    parts = [template("presets.md.txt").replace("{measured}", table.rstrip()).rstrip(), ""]
     for preset in TUNED:
         ids = ", ".join(f"`{pattern}`" for pattern in preset.environments)
         parts += [f"## `{preset.name}`", "", f"For {ids}." if ids else "For none by itself: name it.", ""]
@@ -31,19 +33,29 @@ def presets_page() -> str:
     return "\n".join(parts)
 
 
-def _measured() -> str:
-    """The table of results, then the machines."""
-    results = load_module(_BENCHMARKS / "preset_results.py")
-    if results is None:
-        raise FileNotFoundError(_BENCHMARKS / "preset_results.py")
-    known = results.known()
+def benchmark() -> ModuleType:
+    """What the benchmark trains and found: ``tests/benchmarks/preset_results.py``."""
+    path = _BENCHMARKS / "preset_results.py"
+    found = load_module(path)
+    if found is None:
+        raise FileNotFoundError(path)
+    return found
+
+
+def measured(tasks: Sequence[Any], known: Mapping[Any, Mapping[str, Any]]) -> str:
+    """The table of results, then the machines.
+
+    Args:
+        tasks: the benchmark's; those without results are in the table too.
+        known: its results by job; those of another number of steps, or of values that the preset had once, are not.
+    """
     lines = [
         "| environment (solved at) | steps | library | seeds | greedy return | last 100 episodes | CPU s |",
         "|---|---|---|---|---|---|---|",
     ]
     machines: dict[str, None] = {}
     missing = False
-    for task in results.TASKS:
+    for task in tasks:
         for library, label in _LIBRARIES.items():
             rows = _rows(known, task, library)
             machines |= dict.fromkeys(row["machine"] for row in rows)
@@ -55,7 +67,7 @@ def _measured() -> str:
     return "\n".join(lines) + "\n" + said
 
 
-def _rows(known: dict[Any, dict[str, Any]], task: Any, library: str) -> list[dict[str, Any]]:
+def _rows(known: Mapping[Any, Mapping[str, Any]], task: Any, library: str) -> list[Mapping[str, Any]]:
     """The results of a task's preset as it is now, all seeds."""
     current = task.job(0, library)
     return [row for job, row in known.items() if _same(job, current)]
@@ -71,7 +83,7 @@ def _heading(task: Any) -> str:
     return f"`{task.env_id}`{preset}{solved} | {task.steps:,}"
 
 
-def _cells(rows: Sequence[dict[str, Any]]) -> str:
+def _cells(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return "0 | not run | not run | not run"
     cells = [_spread([row[key] for row in rows if row[key] is not None], places) for key, places in _MEASURES.items()]

@@ -56,6 +56,8 @@ MUJOCO: Final = (
                 "entropy_coef": 0.0,
                 "normalise_observations": True,
                 "normalise_rewards": True,
+                "value_clip_range": 0.2,
+                "stop_on": "joint",  # of up to 17 heads: per decision, a stop lets the policy move that much further
             },
         },
     ),
