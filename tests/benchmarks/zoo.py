@@ -10,19 +10,14 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
-import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
-
-if TYPE_CHECKING:
-    import gymnasium as gym
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,21 +28,6 @@ class Zoo:
     normalise: bool = False
     policy: str = "MlpPolicy"
     ppo: dict[str, Any] = field(default_factory=dict)
-
-
-class SmallImages(BaseFeaturesExtractor):
-    """What Young and Tian 2019 (MinAtar) give DQN: a convolution of 16 3 x 3 filters and 128 features."""
-
-    def __init__(self, space: gym.spaces.Box) -> None:
-        super().__init__(space, 128)
-        channels = space.shape[-1]
-        side = space.shape[0] - 2
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * side * side, 128), nn.ReLU()
-        )
-
-    def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        return self.layers(observations.float().permute(0, 3, 1, 2))
 
 
 PEERS: Final[dict[str, Zoo]] = {
@@ -162,7 +142,7 @@ PEERS: Final[dict[str, Zoo]] = {
             },
         },
     ),
-    "MinAtar/Breakout-v1": Zoo(  # the zoo has no MinAtar: its values for Atari, with a network for 10 x 10 pixels
+    "MinAtar/Breakout-v1": Zoo(  # the zoo has no MinAtar: its values for Atari, with the network of Esper's preset
         n_envs=8,
         ppo={
             "n_steps": 128,
@@ -171,7 +151,7 @@ PEERS: Final[dict[str, Zoo]] = {
             "learning_rate": ("linear", 2.5e-4),
             "clip_range": ("linear", 0.1),
             "ent_coef": 0.01,
-            "policy_kwargs": {"features_extractor_class": SmallImages, "net_arch": []},
+            "policy_kwargs": {"activation_fn": nn.ReLU, "net_arch": [128, 128]},
         },
     ),
     "match:Match-v0": Zoo(  # not in the zoo: the values of Esper's preset
