@@ -16,7 +16,7 @@ JOBS ?= 2
 PIP_FLAGS := --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 SOURCES := $(wildcard pyproject.toml requirements-dev.txt plugins/*/pyproject.toml)
 
-.PHONY: help run test test-portable test-loops check bench docs tools wheels system-deps venv clean
+.PHONY: help run test test-portable test-loops check bench bench-presets docs tools wheels system-deps venv clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -65,7 +65,13 @@ docs: venv ## write the generated files: reference pages, registry, rules, dashb
 	@$(BIN)/python docs/generate
 
 bench: venv ## run the benchmarks and print their tables (minutes)
-	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+	@for script in $(filter-out %/bench_presets.py,$(wildcard tests/benchmarks/bench_*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
+
+# Hours, one core; a result that stands in tests/benchmarks/results is not run again. make bench-presets ARGS="Acrobot-v1"
+bench-presets: venv ## train every preset and its peer of Stable-Baselines3, and write docs/reference/presets.md
+	@$(BIN)/python -m pip install $(PIP_FLAGS) box2d mujoco imageio minatar pygame-ce
+	@$(BIN)/python tests/benchmarks/bench_presets.py $(ARGS)
+	@$(BIN)/python docs/generate
 
 wheels: venv ## build the wheels of the core and of every plugin into dist/
 	@for project in . plugins/*/; do $(BIN)/python -m build --wheel --outdir dist "$$project" >/dev/null; done; ls dist

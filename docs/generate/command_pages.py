@@ -9,14 +9,16 @@ import msgspec
 from esper_core.cli._command import CORE_COMMANDS, load_core
 from esper_core.cli._parser import EsperParser
 from esper_core.config._check import strip_annotation
-from esper_core.config.presets import PRESETS
 from esper_core.config.schema import DeliveryConfig, EsperConfig
-from esper_core.config.show import dump_toml
 from esper_core.errors import EXIT_FAILED, EXIT_LOSSY, EXIT_OK, EXIT_SIGNAL, EXIT_USAGE
 from tables import key_table, parser_lines, sentence, template
 
 _SINK_TABLE: Final = """Belongs to the sink called NAME and is checked by that sink's own `Config` when it is loaded;
 [plugins](plugins.md) lists the keys. A file may hold tables of sinks that are not selected.
+"""
+
+_PRESETS: Final = """[Presets](presets.md) has what each preset of the core sets beneath the file, and what it learns;
+[plugins](plugins.md) has those of environment plugins.
 """
 
 
@@ -33,10 +35,8 @@ def config_page() -> str:
         "## `[sink.NAME]`\n",
         _SINK_TABLE,
         "## Presets\n",
-        "What each preset of the core sets beneath the file. [Plugins](plugins.md) has those of environment plugins.\n",
+        _PRESETS,
     ]
-    for name, tree in PRESETS.items():
-        parts.append(f"### `{name}`\n\n```toml\n{dump_toml(tree)}```\n")
     return "\n".join(parts)
 
 

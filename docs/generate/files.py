@@ -14,6 +14,7 @@ from hook_pages import events_page, hooks_page
 from hostile_page import hostile_page
 from manifests import manifests
 from plugin_page import plugins_page
+from presets_page import presets_page
 from registry_files import registry_files, schema_file
 from rule_tests import rule_tests
 from rules import rules
@@ -36,6 +37,7 @@ def outputs() -> dict[str, str]:
         "events": events_page(),
         "hooks": hooks_page(),
         "plugins": plugins_page(),
+        "presets": presets_page(),
         "python": face_page(),
         "telemetry": telemetry_page(registry),
     }

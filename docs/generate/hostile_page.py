@@ -7,12 +7,11 @@ and the words that must be printed (``says`` or ``sentence``). A row with a ``ga
 from __future__ import annotations
 
 import ast
-import importlib.util
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.terminal import one_line
+from modules import load_module
 from tables import template
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ _LONGEST: Final = 90
 
 def hostile_page() -> str:
     """The table of suites (tried, held), then every row of every suite."""
-    suites = [(path.stem, module) for path in _files() if (module := _load(path)) is not None]
+    suites = [(path.stem, module) for path in _files() if (module := load_module(path)) is not None]
     lines = [template("hostile.md.txt").rstrip(), "", "| suite | tried | held |", "|---|---|---|"]
     totals = [0, 0]
     for name, module in suites:
@@ -48,16 +47,6 @@ def _has_suite(path: Path) -> bool:
     names: list[ast.expr] = [node.target for node in tree.body if isinstance(node, ast.AnnAssign)]
     names += [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
     return any(isinstance(name, ast.Name) and name.id == "SUITE" for name in names)
-
-
-def _load(path: Path) -> ModuleType | None:
-    name = f"esper_page_of_hostile_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        return None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _first(module: ModuleType) -> str:

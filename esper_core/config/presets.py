@@ -1,14 +1,16 @@
 """Presets: named sets of values with lower priority than the configuration file, and an environment's default preset.
 
-The core has one for CartPole. A plugin's environment declares its own, see
+The core's are in :mod:`esper_core.config.tuned`. A plugin's environment declares its own, see
 :class:`~esper_core.hooks.EnvironmentPlugin`.
 """
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.config.environments import DEFAULT_ENVIRONMENT, load_environment
+from esper_core.config.tuned import TUNED
 from esper_core.errors import EnvironmentUnsupportedError
 
 if TYPE_CHECKING:
@@ -16,31 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PRESETS", "preset_for", "presets_of"]
 
-PRESETS: Final[dict[str, dict[str, Any]]] = {
-    # Reaches a mean return of 475 over 100 episodes within 100 000 steps (tests/benchmarks/bench_cartpole.py), with
-    # rollouts of 32 steps, so short that even 20 first episodes of about 20 steps see more than 10 updates.
-    "cartpole": {
-        "run": {"steps": 100_000},
-        "env": {"n_envs": 8},
-        "ppo": {
-            "rollout_steps": 4,
-            "epochs": 2,
-            "minibatch_size": 32,
-            "learning_rate": 2e-3,
-            "learning_rate_schedule": "linear",
-            "gamma": 0.98,
-            "gae_lambda": 0.8,
-            "entropy_coef": 0.0,
-            "target_kl": 0.005,  # with minibatches of 32 a policy that has solved it is easily lost again
-        },
-    },
-}
+PRESETS: Final[dict[str, Mapping[str, Any]]] = {preset.name: preset.tables for preset in TUNED}
 """The core's presets: name -> tables; a limit in ``[run]`` is used only when no other limit is given."""
-
-_BY_ENVIRONMENT: Final = {
-    "CartPole-v0": "cartpole",
-    "CartPole-v1": "cartpole",
-}
 
 
 def preset_for(env_id: str) -> str:
@@ -49,8 +28,10 @@ def preset_for(env_id: str) -> str:
     An empty string too when the plugin is not installed or broken: commands that train nothing work without it, and
     training raises its error.
     """
-    if env_id in _BY_ENVIRONMENT:
-        return _BY_ENVIRONMENT[env_id]
+    registered = env_id.rpartition(":")[2]
+    for preset in TUNED:
+        if any(fnmatchcase(registered, pattern) for pattern in preset.environments):
+            return preset.name
     try:
         plugin = load_environment(env_id)
     except EnvironmentUnsupportedError:

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import re
 from functools import partial
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
 
 import gymnasium as gym
@@ -86,6 +87,8 @@ def _spec(env_id: str) -> EnvSpec:
         module, _, registered = env_id.rpartition(":")
         if module:
             importlib.import_module(module)  # registers the module's ids; gymnasium.spec does not import it
+        elif registered not in gym.registry:
+            _register_namespace(registered)
         return gym.spec(registered)
     except ModuleNotFoundError as error:
         raise EnvironmentUnsupportedError(
@@ -99,6 +102,18 @@ def _spec(env_id: str) -> EnvSpec:
             f'no environment "{env_id}"{close}',
             hint=hint_for_id(env_id),
         ) from error
+
+
+def _register_namespace(env_id: str) -> None:
+    """Let the package that owns an id's namespace (``MinAtar/Breakout-v1``) register its environments.
+
+    Packages such as MinAtar 1.0 declare a function for this in the entry-point group ``gymnasium.envs``, under the
+    namespace's name. Gymnasium called it before 1.0.
+    """
+    namespace, slash, _ = env_id.rpartition("/")
+    if slash:
+        for entry_point in entry_points(group="gymnasium.envs", name=namespace):
+            entry_point.load()()
 
 
 def _single(spec: EnvSpec, config: EnvConfig, wrappers: Sequence[NamedWrapper], index: int) -> gym.Env[Any, Any]:

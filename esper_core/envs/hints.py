@@ -15,6 +15,7 @@ _PACKAGES: Final = {
     "highway_env": ("", "highway-env", True),
     "procgen": ("procgen", "procgen", True),
     "mujoco": ("", "gymnasium[mujoco]", False),
+    "imageio": ("", "gymnasium[mujoco]", False),  # what its rendering imports
     "Box2D": ("", "gymnasium[box2d]", False),
     "pygame": ("", "gymnasium[classic-control]", False),
 }

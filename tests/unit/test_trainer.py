@@ -267,22 +267,20 @@ def test_masked_environment_with_two_heads_learns(toys: Any) -> None:
 
 
 def test_twenty_episodes_of_cartpole_make_several_updates() -> None:
-    """Updates are short: 25 seeds made 11 to 24. Half of the least is asked for."""
+    """Updates are short: 25 seeds made 6 to 15. Half of the least is asked for."""
     config = load_config(no_file=True, flags={"env.id": "CartPole-v1", "run.episodes": 20}).config
     task = make_task(config.env, seed=config.run.seed)
     result = Trainer(agent_for(task, config), task, config).run()
-    assert result.updates >= 5
+    assert result.updates >= 3
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_the_preset_learns_cartpole() -> None:
-    """The shipped preset's last 100 training episodes reach a mean of 195 within its 100 000 steps; chance makes 22.
+def test_the_preset_solves_acrobot() -> None:
+    """The mean of 100 training episodes reaches -100, Gymnasium's threshold, within the preset's 100 000 steps.
 
-    A processor that rounds differently plays another run under the same seed, so the goal is one that every run
-    reaches: fourteen seeds did so within 23 000 to 51 000 steps. tests/benchmarks/bench_cartpole.py goes on to 475.
+    Chance makes -500. A processor that rounds differently plays another run under the same seed, so the goal is one
+    that every run reaches: ten seeds did so within 23 000 to 43 000 steps.
     """
-    config = load_config(no_file=True, flags={"env.id": "CartPole-v1"}).config
+    config = load_config(no_file=True, flags={"env.id": "Acrobot-v1"}).config
     assert config.run.steps == 100_000
     task = make_task(config.env, seed=config.run.seed)
     returns: list[float] = []
@@ -292,7 +290,7 @@ def test_the_preset_learns_cartpole() -> None:
             returns.append(event.payload.episode_return)
 
     def solved() -> bool:
-        return len(returns) >= 100 and sum(returns[-100:]) >= 19_500
+        return len(returns) >= 100 and sum(returns[-100:]) >= -10_000
 
     emitter = TelemetryEmitter(Returns())
     Trainer(agent_for(task, config), task, config, emitter=emitter, should_stop=solved).run()
