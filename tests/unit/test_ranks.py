@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,65 +21,7 @@ from esper_core.ppo.together import Together
 from esper_core.training.ranks import Place, place_of, refuse_for_ranks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from esper_core.updates import EpisodeSummary
-
-GUARD_S = 250
-
-
-class ThreadRanks:
-    """Ranks that are threads: ``of(rank)`` is the group as that rank has it."""
-
-    def __init__(self, world_size: int) -> None:
-        self.world_size = world_size
-        self.barrier = threading.Barrier(world_size)
-        self.slots: list[Any] = [None] * world_size
-
-    def of(self, rank: int) -> ThreadRank:
-        return ThreadRank(self, rank)
-
-    def run(self, work: Callable[[ThreadRank], Any]) -> list[Any]:
-        """What each rank's work returned, by rank."""
-        results: list[Any] = [None] * self.world_size
-
-        def keep(rank: int) -> None:
-            try:
-                results[rank] = work(self.of(rank))
-            except BaseException as error:
-                results[rank] = error
-                self.barrier.abort()
-                raise
-
-        threads = [threading.Thread(target=keep, args=(rank,)) for rank in range(self.world_size)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(GUARD_S)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return results
-
-
-class ThreadRank:
-    """One of them."""
-
-    def __init__(self, ranks: ThreadRanks, rank: int) -> None:
-        self.ranks, self.rank, self.world_size = ranks, rank, ranks.world_size
-
-    def gather(self, value: Any) -> list[Any]:
-        self.ranks.slots[self.rank] = value
-        self.ranks.barrier.wait(GUARD_S)
-        found = list(self.ranks.slots)
-        self.ranks.barrier.wait(GUARD_S)
-        return found
-
-    def sum(self, value: torch.Tensor) -> torch.Tensor:
-        return torch.stack(self.gather(value.clone())).sum(0)
-
-    def max(self, value: torch.Tensor) -> torch.Tensor:
-        return torch.stack(self.gather(value.clone())).amax(0)
 
 
 def weights(agent: Any) -> torch.Tensor:
@@ -93,7 +34,7 @@ SETTINGS = {"epochs": 3, "learning_rate": 1e-2, "target_kl": 0.01}
 
 @pytest.mark.parametrize("sizes", [(480, 480), (240, 240, 240, 240), (600, 360), (960, 0)])
 def test_a_rollout_split_over_ranks_teaches_the_same(
-    sizes: tuple[int, ...], bandit: Any, monkeypatch: pytest.MonkeyPatch
+    sizes: tuple[int, ...], bandit: Any, ranks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same global minibatches: the same KL, weights and stop, also when a rank has less, or nothing."""
     whole = bandit.agent(seed=1, minibatch_size=SAMPLES // PARTS, **SETTINGS)
@@ -103,7 +44,7 @@ def test_a_rollout_split_over_ranks_teaches_the_same(
     offsets = np.cumsum([0, *sizes[:-1]]).tolist()
     places = [torch.arange(offset, offset + len(part)) for offset, part in zip(offsets, parts, strict=True)]
 
-    def work(rank: ThreadRank) -> tuple[dict[str, float], Any, torch.Tensor]:
+    def work(rank: Any) -> tuple[dict[str, float], Any, torch.Tensor]:
         agent = bandit.agent(seed=1, minibatch_size=SAMPLES // PARTS // rank.world_size, **SETTINGS)
         agent.policy.load_state_dict(start)
         agent.reducer = rank
@@ -111,7 +52,7 @@ def test_a_rollout_split_over_ranks_teaches_the_same(
         metrics = agent.update(replace(rollout, batch=rollout.batch.take(places[rank.rank])))
         return metrics, agent.last, weights(agent)
 
-    learned = ThreadRanks(len(sizes)).run(work)
+    learned = ranks.ThreadRanks(len(sizes)).run(work)
 
     orders = [torch.Generator().manual_seed(rank) for rank in range(len(sizes))]
 
@@ -136,9 +77,9 @@ def test_a_rollout_split_over_ranks_teaches_the_same(
             assert metrics[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-6), name
 
 
-def test_each_rank_draws_its_own_from_the_same_weights(bandit: Any) -> None:
-    ranks = ThreadRanks(2)
-    agents = [type(bandit.agent())(bandit.heads, (bandit.contexts,), seed=5, reducer=ranks.of(rank)) for rank in (0, 1)]
+def test_each_rank_draws_its_own_from_the_same_weights(bandit: Any, ranks: Any) -> None:
+    two = ranks.ThreadRanks(2)
+    agents = [type(bandit.agent())(bandit.heads, (bandit.contexts,), seed=5, reducer=two.of(rank)) for rank in (0, 1)]
     alone = type(bandit.agent())(bandit.heads, (bandit.contexts,), seed=5)
     assert torch.equal(weights(agents[0]), weights(agents[1]))
     for generator in ("sampling_generator", "order_generator"):
@@ -163,30 +104,30 @@ class Flag:
         self.requested, self.signal = True, self.signal or number
 
 
-def test_one_rank_that_is_asked_stops_all_for_the_same_reason(bandit: Any) -> None:
+def test_one_rank_that_is_asked_stops_all_for_the_same_reason(bandit: Any, ranks: Any) -> None:
     flags = [Flag(), Flag(15)]
 
-    def work(rank: ThreadRank) -> bool:
-        return Together(rank, check_updates=0).on_update(flags[rank.rank], bandit.agent())  # type: ignore[arg-type]  # threads
+    def work(rank: Any) -> bool:
+        return Together(rank, check_updates=0).on_update(flags[rank.rank], bandit.agent())
 
-    assert ThreadRanks(2).run(work) == [True, True]
+    assert ranks.ThreadRanks(2).run(work) == [True, True]
     assert [flag.signal for flag in flags] == [15, 15]
 
 
-def test_a_rollout_is_of_all_ranks(bandit: Any) -> None:
+def test_a_rollout_is_of_all_ranks(bandit: Any, ranks: Any) -> None:
     """Steps and episodes are summed; a fault of one rank leaves none with a batch to learn from."""
     agent = bandit.agent()
     batch = bandit.rollout(agent, 8).batch
 
-    def work(rank: ThreadRank) -> tuple[Collection, int, EpisodeSummary, int]:
+    def work(rank: Any) -> tuple[Collection, int, EpisodeSummary, int]:
         tracker = EpisodeTracker(2, episodes=10, recent=[1.0])
         done = np.array([True, rank.rank == 1])
         tracker.step(np.array([2.0, 3.0]) + rank.rank, done, np.zeros(2, dtype=bool), env_steps=2)
         own = Collection(batch, 8) if rank.rank == 0 else Collection(None, 4, fault=Fault("reward is nan", 2))
-        agreed = Together(rank, check_updates=0).on_rollout(own, tracker, Flag())  # type: ignore[arg-type]  # threads
+        agreed = Together(rank, check_updates=0).on_rollout(own, tracker, Flag())
         return (*agreed, tracker.episodes)
 
-    for collected, steps, episodes, counted in ThreadRanks(2).run(work):
+    for collected, steps, episodes, counted in ranks.ThreadRanks(2).run(work):
         assert collected.batch is None
         assert collected.fault == Fault("reward is nan (rank 1)", 2)
         assert (steps, counted) == (12, 13)
