@@ -108,9 +108,14 @@ def refuse_different_weights(agent: PPOAgent, group: GroupReducer) -> None:
 
 
 def _digest(agent: PPOAgent) -> str:
-    """SHA-256 of every tensor of the policy."""
+    """SHA-256 of every tensor of the policy, and of the running statistics."""
     digest = hashlib.sha256()
-    for name, values in agent.policy.state_dict().items():
+    held = dict(agent.policy.state_dict())
+    for name, normaliser in (("observations", agent.normaliser), ("rewards", agent.reward_normaliser)):
+        if normaliser is not None:
+            moments = normaliser.moments
+            held[name] = torch.cat([moments.mean.new_full((1,), moments.count), moments.mean, moments.squares])
+    for name, values in held.items():
         digest.update(name.encode())
         digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -79,7 +79,7 @@ def refuse_for_ranks(resolved: Resolved, selection: Selection, resumed: Run | No
     """Raise for what several ranks cannot do yet; return the configuration with ``ppo.device`` settled.
 
     Raises:
-        UsageError: the run would resume, normalise, own a screen, or train on a GPU.
+        UsageError: the run would resume, own a screen, or train on a GPU.
     """
     if not place.several:
         return resolved
@@ -87,9 +87,6 @@ def refuse_for_ranks(resolved: Resolved, selection: Selection, resumed: Run | No
     ppo = resolved.config.ppo
     if resumed is not None:
         raise UsageError(f"{place.world} ranks cannot resume a run yet", hint=f"begin a new run, {one}")
-    for key in ("normalise_observations", "normalise_rewards"):
-        if getattr(ppo, key):
-            raise UsageError(f"{place.world} ranks cannot train with ppo.{key} yet", hint=f"set it to false, {one}")
     if ppo.device not in {"cpu", "auto"}:
         raise UsageError(
             f"{place.world} ranks train on the CPU, not yet on ppo.device {ppo.device}", hint=f"set it to cpu, {one}"

@@ -116,3 +116,62 @@ def test_a_nan_of_one_ranks_environment_ends_all(toys: Any, ranks: Any) -> None:
         assert result.state is RunState.FAILED
         assert result.reason == "NaN or Inf in update 2: reward of environment 0 is nan (rank 1)"
         assert result.env_steps == 24 + 12 + 3
+
+
+NORMALISED = {"normalise_observations": True, "normalise_rewards": True}
+SHAPES = ((3, 5), (4, 7))
+"""Seed and episode length of each environment."""
+
+
+def statistics(agent: PPOAgent) -> list[torch.Tensor]:
+    assert agent.normaliser is not None
+    assert agent.reward_normaliser is not None
+    found = []
+    for moments in (agent.normaliser.moments, agent.reward_normaliser.moments):
+        found += [torch.tensor([moments.count], dtype=torch.float64), moments.mean, moments.squares]
+    return found
+
+
+def test_running_statistics_are_those_of_all_ranks_data(toys: Any, ranks: Any) -> None:
+    """What is shown and paid hangs on no action: one process that plays all environments sees the same."""
+    settings = config(run={"updates": 3}, **NORMALISED)
+    _, one = train(settings, toys.task(*(Independent(*shape) for shape in SHAPES)))
+
+    def work(rank: Any) -> tuple[Any, PPOAgent]:
+        return train(settings, toys.task(Independent(*SHAPES[rank.rank])), rank)
+
+    (_, first), (_, second) = ranks.ThreadRanks(2).run(work)
+    for mine, other, pooled in zip(statistics(first), statistics(second), statistics(one), strict=True):
+        assert torch.equal(mine, other), "to the last bit"
+        torch.testing.assert_close(mine, pooled, rtol=1e-9, atol=0)
+    assert first.last is not None
+    assert first.last.divergences[0].name == "normaliser"
+    assert first.last.divergences == second.last.divergences  # type: ignore[union-attr]  # both have updates
+
+
+@pytest.mark.parametrize("poison", [5, 15], ids=["in the first rollout", "later"])
+def test_statistics_stay_the_same_when_one_ranks_rollout_is_lost(poison: int, toys: Any, ranks: Any) -> None:
+    """Rank 1 has none to learn from and rank 0 has: neither waits in a call that the other does not make."""
+    settings = config(run={"updates": 4, "keep_going": True}, **NORMALISED)
+
+    def work(rank: Any) -> tuple[Any, PPOAgent]:
+        return train(settings, toys.task(Independent(rank.rank, 5, poison=(0, poison)[rank.rank])), rank)
+
+    (result, first), (_, second) = ranks.ThreadRanks(2).run(work)
+    assert (result.state, result.updates) == (RunState.DONE, 4)
+    for mine, other in zip(statistics(first), statistics(second), strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_an_interruption_of_one_ranks_first_rollout_leaves_nobody_waiting(toys: Any, ranks: Any) -> None:
+    settings = config(run={"updates": 4}, **NORMALISED)
+
+    def work(rank: Any) -> Any:
+        task = toys.task(Independent(rank.rank, 5))
+        agent = PPOAgent(task.heads, task.obs_shape, settings.ppo, seed=3, form=task.observation_form, reducer=rank)
+        left = iter((True,) * 7)
+        asked = (lambda: False) if rank.rank == 0 else (lambda: not next(left, False))
+        return Trainer(agent, task, settings, agreement=Together(rank, check_updates=1), should_stop=asked).run()
+
+    for result in ranks.ThreadRanks(2).run(work):
+        assert (result.state, result.updates, result.env_steps) == (RunState.STOPPED, 0, 12 + 7)
