@@ -127,7 +127,7 @@ def _train(resolved: Resolved, selection: Selection, resumed: Run | None, here: 
             base=here,
         )
     except EsperError as error:
-        if begun:
+        if begun and error.exit_code < EXIT_SIGNAL:
             error.exit_code = EXIT_FAILED  # the command was right: a run has begun, and failed
         raise
     if not speaks:

@@ -23,7 +23,7 @@ from esper_core.runs import create_run
 from esper_core.runs.held import HeldRun
 from esper_core.runs.layout import RunDir, journal_files
 from esper_core.training.outcome import Outcome, Started
-from esper_core.training.ranks import agree_on_start, share_folder
+from esper_core.training.ranks import agree_on_start, share_attempt, share_folder
 from esper_core.training.summary import summary_of, write_summary
 
 if TYPE_CHECKING:
@@ -126,7 +126,10 @@ class Attempt:
         record = self.resumed.record
         # run.json may be missing or old; a new attempt's number must be above every one in the journal.
         attempts = [item.attempt for item in journal_files(self.held.run)]
-        return self.held, max([1 if record is None else record.attempt, *attempts]) + 1
+        attempt = max([1 if record is None else record.attempt, *attempts]) + 1
+        if self.group is not None:  # rank 0 may have begun it before another looks
+            attempt = share_attempt(self.group, self.held.run, attempt)
+        return self.held, attempt
 
     def _new_directory(self) -> HeldRun:
         settings = self.resolved.config.run

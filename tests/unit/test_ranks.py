@@ -13,14 +13,19 @@ import torch
 from esper_core.config.layers import load_config
 from esper_core.errors import UsageError
 from esper_core.host.load.selection import Selection
+from esper_core.ppo import PPOAgent, load_checkpoint
+from esper_core.ppo.checkpoint import restore, save_checkpoint
 from esper_core.ppo.collector import Collection, Fault
+from esper_core.ppo.distributed import checkpoint_of_rank
 from esper_core.ppo.episodes import EpisodeTracker
-from esper_core.ppo.reducer import seed_of_rank
+from esper_core.ppo.reducer import Identity, seed_of_rank
 from esper_core.ppo.rollout import Batch
 from esper_core.ppo.together import Together
 from esper_core.training.ranks import Place, place_of, refuse_for_ranks
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from esper_core.updates import EpisodeSummary
 
 
@@ -79,8 +84,8 @@ def test_a_rollout_split_over_ranks_teaches_the_same(
 
 def test_each_rank_draws_its_own_from_the_same_weights(bandit: Any, ranks: Any) -> None:
     two = ranks.ThreadRanks(2)
-    agents = [type(bandit.agent())(bandit.heads, (bandit.contexts,), seed=5, reducer=two.of(rank)) for rank in (0, 1)]
-    alone = type(bandit.agent())(bandit.heads, (bandit.contexts,), seed=5)
+    agents = [PPOAgent(bandit.heads, (bandit.contexts,), seed=5, reducer=two.of(rank)) for rank in (0, 1)]
+    alone = PPOAgent(bandit.heads, (bandit.contexts,), seed=5)
     assert torch.equal(weights(agents[0]), weights(agents[1]))
     for generator in ("sampling_generator", "order_generator"):
         first, second, one = (getattr(agent, generator).get_state() for agent in (*agents, alone))
@@ -88,6 +93,34 @@ def test_each_rank_draws_its_own_from_the_same_weights(bandit: Any, ranks: Any) 
         assert not torch.equal(first, second)
     assert seed_of_rank(5, 0) == 5
     assert len({seed_of_rank(seed, rank) for seed in range(4) for rank in range(64)}) == 4 * 64
+
+
+def test_another_rank_goes_on_from_rank_0s_checkpoint_and_draws_its_own(bandit: Any, tmp_path: Path) -> None:
+    agent = bandit.agent(seed=5)
+    agent.updates = 3
+    save_checkpoint(tmp_path / "a.pt", agent)
+    agent.updates = 4
+    save_checkpoint(tmp_path / "b.pt", agent)
+    third, fourth = (load_checkpoint(tmp_path / name) for name in ("a.pt", "b.pt"))
+    assert checkpoint_of_rank(third, 0) is third
+    drawn = []
+    for checkpoint, rank in ((third, 0), (third, 1), (third, 2), (fourth, 1)):
+        resumed = bandit.agent(seed=5, spread=1.0)
+        restore(resumed, checkpoint_of_rank(checkpoint, rank))
+        assert torch.equal(weights(resumed), weights(agent))
+        assert resumed.updates == checkpoint.update_id
+        drawn += [resumed.sampling_generator.get_state(), resumed.order_generator.get_state()]
+    drawn += [state for rank in (1, 2) for state in states_of_a_new_run(bandit, rank)]
+    assert len({tuple(state.tolist()) for state in drawn}) == len(drawn)
+
+
+def states_of_a_new_run(bandit: Any, rank: int) -> list[torch.Tensor]:
+    class Placed(Identity):
+        pass
+
+    Placed.rank = rank
+    agent = PPOAgent(bandit.heads, (bandit.contexts,), seed=5, reducer=Placed())
+    return [agent.sampling_generator.get_state(), agent.order_generator.get_state()]
 
 
 class Flag:
@@ -166,5 +199,5 @@ def test_variables_that_make_no_place_are_refused(change: dict[str, str], named:
 def test_what_several_ranks_cannot_do_yet_is_refused() -> None:
     resolved = load_config(no_file=True, keywords={"ppo": {"device": "cuda"}})
     with pytest.raises(UsageError, match=r"ppo\.device cuda"):
-        refuse_for_ranks(resolved, Selection(sinks=()), None, Place(0, 2))
-    assert refuse_for_ranks(resolved, Selection(sinks=()), None, Place()) is resolved
+        refuse_for_ranks(resolved, Selection(sinks=()), Place(0, 2))
+    assert refuse_for_ranks(resolved, Selection(sinks=()), Place()) is resolved
