@@ -148,6 +148,7 @@ def _say_start(resolved: Resolved, started: Started, here: Path, *, resumed: boo
         sinks=started.sinks,
         resumed=(started.attempt, started.first_update) if resumed else None,
         active=started.active_heads,
+        ranks=started.ranks,
     )
     note(*lines)
 

@@ -418,6 +418,7 @@ class Trainer:
             heads=self.agent.layout.names,
             seed=self.agent.seed,
             n_envs=self.task.n_envs * self._agreement.ranks,
+            ranks=self._agreement.ranks,
             updates_planned=run.updates or None,
             steps_planned=run.steps or None,
             episodes_planned=run.episodes or None,

@@ -146,6 +146,10 @@ class Attempt:
         return self.group.rank if self.group is not None else 0
 
     @property
+    def _ranks(self) -> int:
+        return self.group.world_size if self.group is not None else 1
+
+    @property
     def _owner(self) -> bool:
         """Whether this rank owns the run's files."""
         return self._rank == 0
@@ -157,6 +161,7 @@ class Attempt:
             held=held,
             attempt=attempt,
             rank=self._rank,
+            ranks=self._ranks,
             environment=self.task.name,
             heads=self.agent.layout.names,
             install_signal_handlers=False,  # installed by whoever made the task, before it
@@ -198,6 +203,7 @@ class Attempt:
             heads={head.name: head.choices for head in self.agent.layout.heads},
             active_heads=_usually_active(self.task) if not self.resolved.config.env.causal_mask else None,
             sinks=tuple(sink.name for sink in self.selection.sinks),
+            ranks=self._ranks,
         )
 
     # --- training -----------------------------------------------------------------------------

@@ -45,6 +45,27 @@ class Hurt(gym.Wrapper):
 gym.register("Hurt-v0", entry_point=lambda **_: Hurt(gym.make("CartPole-v1")))
 """
 
+SPANS = """
+import json, os
+from opentelemetry.sdk.trace import SpanProcessor
+from esper_core.hooks import hookimpl
+
+class Spans(SpanProcessor):
+    every_rank = True
+
+    def __init__(self, config=None):
+        self._file = open(f"spans-{os.environ['RANK']}", "a")
+
+    @hookimpl
+    def esper_span_processors(self, context):
+        return [self]
+
+    def on_end(self, span):
+        rank, trace = span.resource.attributes["esper.rank"], span.links and f"{span.links[0].context.trace_id:032x}"
+        self._file.write(json.dumps([span.name, rank, trace or "", span.parent is None]) + "\\n")
+        self._file.flush()
+"""
+
 ARGUMENTS = [
     *("-m", "esper_core", "ppo", "--sinks", "console,journal", "--no-config", "--set", "otel.episodes=true"),
     *("--set", "ppo.rollout_steps=32", "--set", "env.n_envs=4", "--set", "ppo.minibatch_size=64"),
@@ -58,6 +79,7 @@ ARGUMENTS = [
 def ranks(tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
     """Processes of ranks; what the test leaves of them is killed, and waited for."""
     (tmp_path / "hurt_env.py").write_text(ENVIRONMENT)
+    (tmp_path / "spans.py").write_text(SPANS)
     started: list[subprocess.Popen[str]] = []
     yield started
     for process in started:
@@ -125,7 +147,7 @@ def test_a_rank_that_is_killed_ends_all_and_torchrun_resumes_them(
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
-            *(*ARGUMENTS, "--resume", "latest", "--updates", str(last)),
+            *(*ARGUMENTS, "--resume", "latest", "--updates", str(last), "--sink", "./spans.py:Spans"),
         ],
         cwd=tmp_path,
         env=os.environ | {"OMP_NUM_THREADS": "1", "TRACEPARENT": f"00-{TRACE}-b7ad6b7169203331-01"},
@@ -153,6 +175,13 @@ def test_a_rank_that_is_killed_ends_all_and_torchrun_resumes_them(
     assert returns[0]
     assert returns[0] != returns[1], "the ranks play other episodes"
     one_run(run, last, capsys)
+    spans = {
+        rank: [json.loads(line) for line in (tmp_path / f"spans-{rank}").read_text().splitlines()] for rank in (0, 1)
+    }
+    for rank, found in spans.items():
+        assert {name for name, *_ in found} >= {"esper.run.started", "esper.episode", "esper.run.finished"}
+        assert {own for _, own, *_ in found} == {rank}
+        assert all(trace == (TRACE if begins else "") for _, _, trace, begins in found), "one TRACEPARENT for all ranks"
 
 
 def one_run(run: Run, last: int, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,9 +199,10 @@ def one_run(run: Run, last: int, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(words) in {0, 1, 2}, words
         said[words[0]] = capsys.readouterr().out
     (listed,) = json.loads(said["runs"])
-    assert listed["updates"] == last
+    assert (listed["updates"], listed["ranks"]) == (last, 2)
     assert said["replay"].count("KL") >= last
     assert [json.loads(line)["update_id"] for line in said["export"].splitlines()] == list(range(1, last + 1))
-    assert page.read_text().count(run.run_id)
+    assert run.run_id in page.read_text()
+    assert "2 ranks" in page.read_text()
     shown = json.loads(said["sanctum"])["run"]
     assert (shown["attempt"], shown["message"]) == (2, f"{last} of {last} updates")

@@ -62,6 +62,21 @@ def test_a_nan_of_one_rank_is_the_verdict_of_all_and_touches_no_weight(bandit: A
         assert untouched
 
 
+def test_non_finite_weights_are_counted_once_and_not_on_every_rank(bandit: Any, ranks: Any) -> None:
+    rollout = bandit.rollout(bandit.agent(seed=1), 240)
+
+    def work(rank: Any) -> Any:
+        agent = bandit.agent(seed=1)
+        agent.reducer = rank
+        with torch.no_grad():
+            agent.policy.logit_weight[0, :2] = torch.nan
+        agent.update(rollout)
+        return agent.last
+
+    for last in ranks.ThreadRanks(2).run(work):
+        assert (last.reason, last.non_finite) == ("2 non-finite weights", 2)
+
+
 class Independent(gym.Env[Any, Any]):
     """Shows and pays what its own generator draws, whatever is done; episodes of ``length`` steps."""
 
