@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import pickle
 import re
@@ -98,21 +99,14 @@ class GroupReducer:
         asked: float | None = None
         try:
             work = call()
+            while not _ended(work):
+                now = time.monotonic()
+                asked = now if asked is None and self._stop() else asked
+                if asked is not None and now - asked >= self._asked_s:
+                    self._leave()
+            work.wait()
         except RuntimeError as error:
             self._lost(error)
-        while True:
-            try:
-                work.wait(_LOOK)
-            except RuntimeError as error:
-                if work.is_completed():
-                    self._lost(error)
-            else:
-                return
-            now = time.monotonic()
-            if self._stop() and asked is None:
-                asked = now
-            if asked is not None and now - asked >= self._asked_s:
-                self._leave()
 
     def _leave(self) -> NoReturn:
         """Raise after a signal that the others do not answer."""
@@ -135,6 +129,14 @@ class GroupReducer:
             f"rank {self.rank} of {self.world_size} lost the others: {what}",
             hint="the rank that ended or hangs says why; every rank's journal can be read",
         ) from error
+
+
+def _ended(work: Any) -> bool:
+    """Whether a call ended, well or not, within a short time; its own ``wait`` then says which."""
+    with contextlib.suppress(RuntimeError):  # this short time is over, or the call has failed
+        work.wait(_LOOK)
+    ended: bool = work.is_completed()
+    return ended
 
 
 def _bytes(value: Any) -> Tensor:

@@ -27,7 +27,7 @@ from esper_core.training.ranks import agree_on_start, share_attempt, share_folde
 from esper_core.training.summary import summary_of, write_summary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from esper_core.config.layers import Resolved
@@ -72,9 +72,12 @@ class Attempt:
     group: GroupReducer | None = None
     _begun: float = field(default_factory=time.monotonic)
     _pid: int = field(default_factory=os.getpid)
+    _ranks_before: int = 1
 
     def run(self) -> Outcome:
         """Train, write ``config.toml`` and ``summary.json``, and return how the attempt ended."""
+        record = self.resumed.record if self.resumed is not None else None
+        self._ranks_before = record.ranks if record is not None else self._ranks
         held, attempt = self._directory()
         with held:
             return self._trained(held, attempt)
@@ -86,10 +89,8 @@ class Attempt:
             with torch_threads(), session:
                 self._write_config(held)
                 self.on_started(self._started(held.run, attempt))
-                if self.group is not None:
-                    session.notice(
-                        f"trains with {self.group.world_size} ranks (gloo); counts and limits are of all of them"
-                    )
+                for line in self._of_ranks():
+                    session.notice(line)
                 result = _named(self._train(session, held), session.stop.name)
                 self._finish(session, result)
         except BaseException as error:
@@ -206,6 +207,15 @@ class Attempt:
             ranks=self._ranks,
         )
 
+    def _of_ranks(self) -> Iterator[str]:
+        """What the start says of several ranks."""
+        if self._ranks > 1:
+            yield f"trains with {self._ranks} ranks (gloo); counts and limits are of all of them"
+        if self._ranks != self._ranks_before:
+            now, before = _counted(self._ranks), _counted(self._ranks_before)
+            more = "more" if self._ranks > self._ranks_before else "fewer"
+            yield f"{now} here, {before} in the attempt before: an update has {more} samples"
+
     # --- training -----------------------------------------------------------------------------
 
     def _train(self, session: Session, held: HeldRun) -> TrainResult:
@@ -303,6 +313,10 @@ class Attempt:
             reason=reason,
         )
         return write_summary(held, attempt, content)
+
+
+def _counted(ranks: int) -> str:
+    return f"{ranks} rank{'s' if ranks > 1 else ''}"
 
 
 def _usually_active(task: Task) -> float | None:

@@ -37,12 +37,14 @@ SAMPLES, PARTS = 960, 6
 SETTINGS = {"epochs": 3, "learning_rate": 1e-2, "target_kl": 0.01}
 
 
+@pytest.mark.parametrize("estimator", ["k3", "exact"])
 @pytest.mark.parametrize("sizes", [(480, 480), (240, 240, 240, 240), (600, 360), (960, 0)])
 def test_a_rollout_split_over_ranks_teaches_the_same(
-    sizes: tuple[int, ...], bandit: Any, ranks: Any, monkeypatch: pytest.MonkeyPatch
+    sizes: tuple[int, ...], estimator: str, bandit: Any, ranks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same global minibatches: the same KL, weights and stop, also when a rank has less, or nothing."""
-    whole = bandit.agent(seed=1, minibatch_size=SAMPLES // PARTS, **SETTINGS)
+    settings = SETTINGS | {"kl_estimator": estimator}
+    whole = bandit.agent(seed=1, minibatch_size=SAMPLES // PARTS, **settings)
     rollout = bandit.rollout(whole, SAMPLES)
     start = copy.deepcopy(whole.policy.state_dict())
     parts = rollout.batch.observations.split(list(sizes))
@@ -50,7 +52,7 @@ def test_a_rollout_split_over_ranks_teaches_the_same(
     places = [torch.arange(offset, offset + len(part)) for offset, part in zip(offsets, parts, strict=True)]
 
     def work(rank: Any) -> tuple[dict[str, float], Any, torch.Tensor]:
-        agent = bandit.agent(seed=1, minibatch_size=SAMPLES // PARTS // rank.world_size, **SETTINGS)
+        agent = bandit.agent(seed=1, minibatch_size=SAMPLES // PARTS // rank.world_size, **settings)
         agent.policy.load_state_dict(start)
         agent.reducer = rank
         agent.order_generator.manual_seed(rank.rank)
