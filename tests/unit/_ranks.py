@@ -51,8 +51,11 @@ class ThreadRank:
 
     def __init__(self, ranks: ThreadRanks, rank: int) -> None:
         self.ranks, self.rank, self.world_size = ranks, rank, ranks.world_size
+        self.calls = 0
+        """Exchanges with the others so far."""
 
     def gather(self, value: Any) -> list[Any]:
+        self.calls += 1
         self.ranks.slots[self.rank] = value
         self.ranks.barrier.wait(GUARD_S)
         found = list(self.ranks.slots)

@@ -190,3 +190,18 @@ def test_an_interruption_of_one_ranks_first_rollout_leaves_nobody_waiting(toys: 
 
     for result in ranks.ThreadRanks(2).run(work):
         assert (result.state, result.updates, result.env_steps) == (RunState.STOPPED, 0, 12 + 7)
+
+
+def test_an_update_takes_as_many_exchanges_as_the_page_plans_with(toys: Any, ranks: Any) -> None:
+    """epochs x (1 + 2 x minibatches) + 8, of which two gather what each rank tells after a rollout and an update."""
+    epochs, minibatches, updates = 2, 2, 3
+
+    def work(rank: Any) -> int:
+        task = toys.task(Independent(rank.rank, 5))
+        settings = config(run={"updates": updates})
+        agent = PPOAgent(task.heads, task.obs_shape, settings.ppo, seed=3, form=task.observation_form, reducer=rank)
+        Trainer(agent, task, settings, agreement=Together(rank, check_updates=0)).run()
+        return int(rank.calls)
+
+    expected = updates * (epochs * (1 + 2 * minibatches) + 8)
+    assert ranks.ThreadRanks(2).run(work) == [expected, expected]
