@@ -132,7 +132,7 @@ class TelemetryEmitter:
         attempt: counts from 1.
         rank: the rank of this process.
         tracer: opens the spans; the default is a no-op.
-        links: added to every iteration span (a ``TRACEPARENT`` of the environment).
+        links: added to every span that begins a trace (a ``TRACEPARENT`` of the environment).
         episode_spans: give every finished episode a span of its own (``[otel] episodes``).
         drain_status: returns sink status changes that other threads observed; they are emitted with the next update.
         marked: marks every event as a test event (``esper sinks check``).
@@ -255,7 +255,7 @@ class TelemetryEmitter:
 
     def emit_episode_finished(self, payload: EpisodeFinished) -> TelemetryEvent[EpisodeFinished] | None:
         """Emit the end of one episode, with a span that an SDK exports only under ``episode_spans``."""
-        return self._emit(payload, parent=self._rollout)
+        return self._emit(payload, parent=None if self._withheld else self._rollout)
 
     def emit_sink_status(self, payload: SinkStatusChanged) -> TelemetryEvent[SinkStatusChanged] | None:
         """Emit a change of a sink's status. For the emitting thread only; other threads use ``drain_status``."""
@@ -278,7 +278,6 @@ class TelemetryEmitter:
     def withhold_updates(self) -> None:
         """Tell nobody of updates and of their spans from now on: rank 0 tells them for all ranks."""
         self._withheld = True
-        self._tracer = otel_trace.NoOpTracer()
 
     def mute(self) -> None:
         """Emit nothing from now on: no hook is called, no span is opened or ended. For a forked child."""
@@ -370,11 +369,12 @@ class TelemetryEmitter:
         attributes = dict(self._common)
         if update_id is not None:
             attributes[UPDATE_ID] = int64(update_id)
-        span = self._tracer.start_span(
+        tracer = otel_trace.NoOpTracer() if self._withheld and update_id is not None else self._tracer
+        span = tracer.start_span(
             name,
             context=context,
             attributes=attributes,
-            links=self._links if name == ITERATION_SPAN else None,
+            links=self._links if parent is None else None,
             start_time=now,
         )
         current = span.get_span_context()

@@ -144,6 +144,7 @@ def _facts(item: ReportedRun) -> Markup:
         f"state {curves.state}",
         f"environment {plan.environment or MISSING}",
         f"seed {seed}",
+        *([f"{plan.ranks} ranks"] if plan.ranks > 1 else []),
         f"{count(curves.updates)} updates",
         f"{curves.early_stops} stopped early",
     ]

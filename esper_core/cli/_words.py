@@ -129,6 +129,7 @@ def start_lines(
     sinks: Sequence[str],
     resumed: tuple[int, int] | None = None,
     active: float | None = None,
+    ranks: int = 1,
 ) -> list[str]:
     """The text printed at the start of a run.
 
@@ -139,14 +140,16 @@ def start_lines(
         sinks: names of the loaded sinks.
         resumed: the attempt, and the id of its first update.
         active: heads with a choice that are usually active in a step; None when the task does not define it.
+        ranks: how many train together.
     """
     config = resolved.config
     choosing = sum(size != 1 for size in heads.values())
     named = ", ".join(f"{name} ({size})" for name, size in heads.items())
     seed = f"seed {config.run.seed}"
     preset = f"preset {config.preset}, " if config.preset and config.preset != "none" else ""
+    where = f"{config.env.n_envs} environments" + (f" on each of {ranks} ranks" if ranks > 1 else "")
     lines = [
-        f"training {config.env.id} in {config.env.n_envs} environments ({preset}{seed}), {limits_text(config.run)}",
+        f"training {config.env.id} in {where} ({preset}{seed}), {limits_text(config.run)}",
         f"{'head' if len(heads) == 1 else 'heads'}: {named}",
         stop_text(config.ppo, choosing, active),
         levels_text(config.health.limits, choosing, active),

@@ -127,7 +127,7 @@ def _train(resolved: Resolved, selection: Selection, resumed: Run | None, here: 
             base=here,
         )
     except EsperError as error:
-        if begun:
+        if begun and error.exit_code < EXIT_SIGNAL:
             error.exit_code = EXIT_FAILED  # the command was right: a run has begun, and failed
         raise
     if not speaks:
@@ -148,6 +148,7 @@ def _say_start(resolved: Resolved, started: Started, here: Path, *, resumed: boo
         sinks=started.sinks,
         resumed=(started.attempt, started.first_update) if resumed else None,
         active=started.active_heads,
+        ranks=started.ranks,
     )
     note(*lines)
 

@@ -37,6 +37,7 @@ class _Row:
     verdict: str
     reason: str
     attempt: int
+    ranks: int
     updates: int
     env_steps: int
     kl_divergence: float | None
@@ -131,6 +132,7 @@ def _row(directory: RunDir, now: int) -> _Row:
         verdict=judged.label if not unreadable else "unreadable",
         reason=unreadable or judged.reason,
         attempt=record.attempt if record is not None else (last.attempt if last is not None else 1),
+        ranks=record.ranks if record is not None else 1,
         updates=updates,
         env_steps=steps,
         kl_divergence=payload.kl_divergence if payload is not None else told.get("kl_divergence"),

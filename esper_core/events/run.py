@@ -36,7 +36,8 @@ class RunStarted(Payload):
         "Head names, in the policy's order.", default=(), examples=(("operations", "slot"),)
     )
     seed: int = measured("The seed in force for environment, policy and minibatch order.", default=0)
-    n_envs: int = measured("Environments stepped side by side.", default=1, unit="{environment}")
+    n_envs: int = measured("Environments stepped side by side, by all ranks.", default=1, unit="{environment}")
+    ranks: int = measured("Ranks that learn one policy together.", default=1, unit="{rank}", examples=(1, 4))
     updates_planned: int | None = measured(
         "PPO updates planned, None when another limit ends the run.", unit="{update}"
     )

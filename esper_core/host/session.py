@@ -89,6 +89,7 @@ class Session:
         mode: live, replay or check.
         attempt: counts from 1.
         rank: the rank of this process; only rank 0 writes ``run.json``.
+        ranks: how many there are.
         environment: id of the environment, for resource and record.
         heads: head names, kept as an attribute for the caller.
         extra_resource: merged into the resource last; a replay passes the journal's.
@@ -124,6 +125,7 @@ class Session:
         mode: SinkMode = "live",
         attempt: int = 1,
         rank: int = 0,
+        ranks: int = 1,
         environment: str = "",
         heads: tuple[str, ...] = (),
         extra_resource: Mapping[str, ResourceValue] | None = None,
@@ -144,6 +146,7 @@ class Session:
         self.mode = mode
         self.attempt = attempt
         self.rank = rank
+        self.ranks = ranks
         self.environment = environment
         self.stop = stop if stop is not None else StopFlag()
         self.report = SessionReport()
@@ -288,6 +291,7 @@ class Session:
             name=self.config.run.name,
             environment=self.environment,
             attempt=self.attempt,
+            ranks=self.ranks,
             updates=self._totals[0],
             env_steps=self._totals[1],
             start=start_record(self._origins),

@@ -175,6 +175,7 @@ def monitor(
         heads=names,
         seed=seed,
         n_envs=n_envs,
+        ranks=ranks.world,
         updates_planned=updates_planned,
         steps_planned=steps_planned,
         episodes_planned=episodes_planned,

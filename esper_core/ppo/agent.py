@@ -475,6 +475,7 @@ class PPOAgent:
             return None
         counted = torch.stack([(~values.isfinite()).sum() for values in places.values()])
         counts = dict(zip(places, self.reducer.sum(counted).tolist(), strict=True))
+        counts["weights"] = math.ceil(counts["weights"] / self.reducer.world_size)  # all ranks hold the same
         faults = [f"{count} non-finite {name}" for name, count in counts.items() if count]
         return (", ".join(faults), sum(counts.values())) if faults else None
 

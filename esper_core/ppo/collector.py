@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 
 from esper_core.ppo.gae import generalised_advantages
-from esper_core.ppo.reducer import seed_of_rank
+from esper_core.ppo.reducer import Identity, seed_of_rank
 from esper_core.ppo.rollout import Batch, active_decisions
 from esper_core.ppo.sampling import Noise
 
@@ -42,11 +43,13 @@ class Collection:
     """What came of one rollout.
 
     Attributes:
-        batch: the samples; None when it was cut short.
+        batch: the samples; None when it was cut short, and with several ranks.
         steps: environment steps taken.
         fault: the first non-finite value met, with the count of all.
         interrupted: True when it was asked to stop.
         raw: float32 (N, inputs), see :class:`~esper_core.ppo.rollout.Rollout`.
+        pack: makes the samples, of several ranks, in calls that all of them take part in: once each is known to have
+            played its rollout to the end. None with one rank, and when it was cut short.
     """
 
     batch: Batch | None
@@ -54,6 +57,12 @@ class Collection:
     fault: Fault | None = None
     interrupted: bool = False
     raw: Tensor | None = None
+    pack: Callable[[], Batch] | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether it was played to its end."""
+        return self.batch is not None or self.pack is not None
 
 
 class Collector:
@@ -121,11 +130,16 @@ class Collector:
         if self._fault is not None:
             return Collection(None, taken, fault=self._fault)
         raw = None if self._agent.normaliser is None or self._settling else self._raw[:-1].flatten(0, 1)
+        if self._agent.reducer.world_size > 1:
+            return Collection(None, taken, raw=raw, pack=partial(self._pack, finals))
         return Collection(self._pack(finals), taken, raw=raw)
 
+    def agree(self) -> None:
+        """Every rank has played: what the first rollout taught each about observations is of all from here on."""
+        if self._settling and self._agent.normaliser is not None:
+            self._agent.normaliser.join(self._agent.reducer)
+
     def _clear(self) -> None:
-        if self._fault is not None and self._scale_rewards is not None:
-            self._scale_rewards.begin()  # rewards of the rollout that was lost are missing between
         self._fault, self._legal = None, None
         self._causal.fill_(True)
         # Until there are statistics at all, each step of the first rollout moves them: later ones wait for the update.
@@ -150,7 +164,7 @@ class Collector:
         if self._agent.normaliser is None:
             return
         if self._settling and step < self._steps:
-            self._agent.normaliser.see(shown, self._agent.reducer)
+            self._agent.normaliser.see(shown, Identity())  # a rank that was cut short would leave the others waiting
         self._observations[step] = self._agent.seen(shown)
 
     def _last(self, values: NDArray[Any], cut: NDArray[np.bool_]) -> NDArray[Any]:

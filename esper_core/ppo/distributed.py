@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import pickle
 import re
-from typing import TYPE_CHECKING, Any, NoReturn
+import time
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
-from esper_core.errors import RanksError
+from esper_core.errors import EXIT_SIGNAL, RanksError
+from esper_core.ppo.reducer import seed_of_rank
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from esper_core.ppo.agent import PPOAgent
+    from esper_core.ppo.checkpoint import Checkpoint
 
-__all__ = ["GroupReducer", "refuse_different_weights", "share_weights"]
+__all__ = ["GroupReducer", "checkpoint_of_rank", "refuse_different_weights", "share_weights"]
+
+_LOOK: Final = timedelta(seconds=0.2)
+"""Between two looks at whether a signal came: its handler runs only while torch does not wait."""
 
 
 class GroupReducer:
@@ -24,15 +37,25 @@ class GroupReducer:
 
     Args:
         timeout_s: of the group, in seconds, for the message.
+        stop: whether this rank was asked to stop: it waits a short time for the others then, and not for ``timeout_s``.
+        asked_s: that time, in seconds.
+
+    Attributes:
+        rank: of this process.
+        world_size: number of ranks.
+        left: whether a call was left that the others never joined: torch waits for it when the group is destroyed.
 
     Raises:
         RanksError: from every call: another rank is gone, or has not called in time.
     """
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, stop: Callable[[], bool], *, asked_s: float) -> None:
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
+        self.left = False
         self._timeout_s = timeout_s
+        self._stop = stop
+        self._asked_s = asked_s
 
     def sum(self, value: Tensor) -> Tensor:
         """Element-wise sum over all ranks; ``value`` stays as it is."""
@@ -44,27 +67,59 @@ class GroupReducer:
 
     def gather(self, value: Any) -> list[Any]:
         """What each rank gave, by rank: anything that can be pickled."""
-        found: list[Any] = [None] * self.world_size
-        try:
-            dist.all_gather_object(found, value)
-        except RuntimeError as error:
-            self._lost(error)
-        return found
+        own = _bytes(value)
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
+        self._wait(lambda: dist.all_gather(sizes, torch.tensor([len(own)]), async_op=True))
+        row = torch.zeros(int(max(sizes)), dtype=torch.uint8)
+        row[: len(own)] = own
+        rows = [torch.zeros_like(row) for _ in range(self.world_size)]
+        self._wait(lambda: dist.all_gather(rows, row, async_op=True))
+        return [_value(row[: int(size)]) for row, size in zip(rows, sizes, strict=True)]
+
+    def share(self, value: Any) -> Any:
+        """What rank 0 gave: anything that can be pickled."""
+        own = _bytes(value if self.rank == 0 else None)
+        size = torch.tensor([len(own)])
+        self.broadcast(size)
+        row = own if self.rank == 0 else torch.zeros(int(size), dtype=torch.uint8)
+        self.broadcast(row)
+        return value if self.rank == 0 else _value(row)
 
     def broadcast(self, values: Tensor) -> None:
         """Overwrite with rank 0's values."""
-        try:
-            dist.broadcast(values, src=0)
-        except RuntimeError as error:
-            self._lost(error)
+        self._wait(lambda: dist.broadcast(values, src=0, async_op=True))
 
     def _reduced(self, value: Tensor, operation: Any) -> Tensor:
         total = value.detach().clone(memory_format=torch.contiguous_format)
+        self._wait(lambda: dist.all_reduce(total, op=operation, async_op=True))
+        return total
+
+    def _wait(self, call: Callable[[], Any]) -> None:
+        """Wait for the others, in steps between which the handlers of signals run."""
+        asked: float | None = None
         try:
-            dist.all_reduce(total, op=operation)
+            work = call()
+            while not _ended(work):
+                now = time.monotonic()
+                asked = now if asked is None and self._stop() else asked
+                if asked is not None and now - asked >= self._asked_s:
+                    self._leave()
+            work.wait()
         except RuntimeError as error:
             self._lost(error)
-        return total
+
+    def _leave(self) -> NoReturn:
+        """Raise after a signal that the others do not answer."""
+        self.left = True
+        name = getattr(self._stop, "name", "") or "asked to stop"
+        lost = RanksError(
+            f"{name}: rank {self.rank} of {self.world_size} waited {self._asked_s:g} s for the others in vain",
+            hint="a rank hangs, or one step of its environment takes longer; what the last checkpoint holds is kept",
+        )
+        number = getattr(self._stop, "signal", None)
+        if number is not None:
+            lost.exit_code = EXIT_SIGNAL + number
+        raise lost
 
     def _lost(self, error: RuntimeError) -> NoReturn:
         what = _shortly(error)
@@ -74,6 +129,22 @@ class GroupReducer:
             f"rank {self.rank} of {self.world_size} lost the others: {what}",
             hint="the rank that ended or hangs says why; every rank's journal can be read",
         ) from error
+
+
+def _ended(work: Any) -> bool:
+    """Whether a call ended, well or not, within a short time; its own ``wait`` then says which."""
+    with contextlib.suppress(RuntimeError):  # this short time is over, or the call has failed
+        work.wait(_LOOK)
+    ended: bool = work.is_completed()
+    return ended
+
+
+def _bytes(value: Any) -> Tensor:
+    return torch.from_numpy(np.frombuffer(pickle.dumps(value), dtype=np.uint8).copy())
+
+
+def _value(row: Tensor) -> Any:
+    return pickle.loads(row.numpy().tobytes())  # noqa: S301  # of a rank of this run, which runs the same program
 
 
 def _shortly(error: RuntimeError) -> str:
@@ -108,9 +179,33 @@ def refuse_different_weights(agent: PPOAgent, group: GroupReducer) -> None:
 
 
 def _digest(agent: PPOAgent) -> str:
-    """SHA-256 of every tensor of the policy."""
+    """SHA-256 of every tensor of the policy, and of the running statistics."""
     digest = hashlib.sha256()
-    for name, values in agent.policy.state_dict().items():
+    held = dict(agent.policy.state_dict())
+    for name, normaliser in (("observations", agent.normaliser), ("rewards", agent.reward_normaliser)):
+        if normaliser is not None:
+            moments = normaliser.moments
+            held[name] = torch.cat([moments.mean.new_full((1,), moments.count), moments.mean, moments.squares])
+    for name, values in held.items():
         digest.update(name.encode())
         digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def checkpoint_of_rank(checkpoint: Checkpoint, rank: int) -> Checkpoint:
+    """A checkpoint, which is of rank 0, as another rank goes on from it.
+
+    The weights, the optimizer and the statistics are of all ranks. What a rank draws, and the episodes that it plays,
+    are its own: they begin anew, from a seed of the rank and of the update.
+    """
+    if rank == 0:
+        return checkpoint
+    own = np.random.SeedSequence(seed_of_rank(checkpoint.seed, rank), spawn_key=(checkpoint.update_id, 0))
+    sampling, order = (torch.Generator().manual_seed(int(word)).get_state() for word in own.generate_state(2))
+    rewards = checkpoint.state["rewards"]
+    state = checkpoint.state | {
+        "sampling": sampling,
+        "order": order,
+        "rewards": None if rewards is None else rewards | {"running": None},
+    }
+    return replace(checkpoint, state=state, places=(), running=None)

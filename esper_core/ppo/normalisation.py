@@ -61,6 +61,17 @@ class RunningMoments:
         self.mean = self.mean + apart * (added / both)
         self.count = both
 
+    def join(self, reducer: Reducer) -> None:
+        """Make what each rank has seen by itself, and nobody before, the moments of all: one exchange each of two."""
+        if reducer.world_size == 1:
+            return
+        total = reducer.sum(torch.cat([self.mean.new_full((1,), self.count), self.mean * self.count]))
+        if not total[0]:
+            return  # nobody has seen anything
+        mean = total[1:] / total[0]
+        self.squares = reducer.sum(self.squares + (self.mean - mean).square() * self.count)
+        self.mean, self.count = mean, float(total[0])
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
         return {"count": self.count, "mean": self.mean, "squares": self.squares}
@@ -99,6 +110,11 @@ class ObservationNormaliser:
     def see(self, rows: Tensor, reducer: Reducer) -> None:
         """Take rows float32 (N, inputs) in."""
         self.moments.see(rows, reducer)
+        self._shift, self._scale = self._standing()
+
+    def join(self, reducer: Reducer) -> None:
+        """Make the statistics of a first rollout, which each rank has by itself, those of all ranks."""
+        self.moments.join(reducer)
         self._shift, self._scale = self._standing()
 
     def restore(self, state: dict[str, Any]) -> None:

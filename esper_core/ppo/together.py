@@ -30,7 +30,7 @@ class _Report:
     steps: int = 0
     asked: int = 0
     fault: Fault | None = None
-    packed: bool = False
+    whole: bool = False
     episodes: EpisodeSummary = field(default_factory=EpisodeSummary)
     error: str = ""
 
@@ -56,15 +56,15 @@ class Together:
             collected.steps,
             _asked(should_stop) if collected.interrupted else 0,
             collected.fault,
-            packed=collected.batch is not None,
+            whole=collected.whole,
             episodes=episodes.drain(),
         )
         reports: list[_Report] = self._told(own)
         finished = episodes.joined([report.episodes for report in reports], self._group.rank)
         interrupted = _hand_on([report.asked for report in reports], should_stop)
         agreed = replace(collected, interrupted=interrupted, fault=_fault(reports))
-        if not all(report.packed for report in reports):
-            agreed = replace(agreed, batch=None)
+        if not all(report.whole for report in reports):
+            agreed = replace(agreed, batch=None, pack=None)
         return agreed, sum(report.steps for report in reports), finished
 
     def on_failure(self, error: BaseException) -> None:

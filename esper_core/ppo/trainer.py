@@ -262,14 +262,18 @@ class Trainer:
         before = self._env_steps
         collected, steps, episodes = self._agreement.on_rollout(self._collect(), self._episodes, self._should_stop)
         self._env_steps = before + steps
+        self._collector.agree()
         if collected.interrupted:
             return self._stopped()
-        if collected.batch is None:
+        batch = collected.batch if collected.pack is None else collected.pack()
+        if batch is None:
+            if self.agent.reward_normaliser is not None:
+                self.agent.reward_normaliser.begin()  # rewards of the rollout that was lost are missing between
             reason = collected.fault.reason if collected.fault is not None else "the rollout was cut short"
             count = collected.fault.count if collected.fault is not None else 0
             self.agent.skip_update(reason, env_steps=self._env_steps, episodes=episodes, non_finite=count)
         else:
-            rollout = Rollout(collected.batch, env_steps=self._env_steps, episodes=episodes, raw=collected.raw)
+            rollout = Rollout(batch, env_steps=self._env_steps, episodes=episodes, raw=collected.raw)
             self.agent.update(rollout, should_stop=self._should_stop)
         return self._after_update()
 
@@ -414,6 +418,7 @@ class Trainer:
             heads=self.agent.layout.names,
             seed=self.agent.seed,
             n_envs=self.task.n_envs * self._agreement.ranks,
+            ranks=self._agreement.ranks,
             updates_planned=run.updates or None,
             steps_planned=run.steps or None,
             episodes_planned=run.episodes or None,

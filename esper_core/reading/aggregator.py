@@ -154,6 +154,7 @@ class SanctumAggregator:
             environment=payload.environment,
             heads=payload.heads,
             seed=payload.seed,
+            ranks=payload.ranks,
             updates=payload.updates_planned,
             steps=payload.steps_planned,
             episodes=payload.episodes_planned,

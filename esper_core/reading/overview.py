@@ -153,6 +153,7 @@ def _process(record: RunRecord | None) -> Iterable[Section]:
         return ()
     rows = _known(
         ("host", record.host),
+        ("ranks", str(record.ranks) if record.ranks > 1 else ""),
         ("pid", str(record.pid or "")),
         ("last heartbeat", moment(record.heartbeat_ns)),
         ("took", system_text(record.system)),

@@ -77,6 +77,7 @@ class RunPlan:
     environment: str = ""
     heads: tuple[str, ...] = ()
     seed: int = 0
+    ranks: int = 1
     updates: int | None = None
     steps: int | None = None
     episodes: int | None = None

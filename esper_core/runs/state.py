@@ -149,6 +149,7 @@ class RunRecord(Struct, kw_only=True):
         environment: the environment's id.
         state: live until the host writes how it ended; read it through :func:`run_state`.
         attempt: the attempt that wrote this; counts from 1.
+        ranks: how many processes train together, of which rank 0 writes this.
         pid: process id of the trainer, in its own pid namespace.
         host: host name.
         boot_id: identifies one boot of the host; empty when the system has none.
@@ -174,6 +175,7 @@ class RunRecord(Struct, kw_only=True):
     environment: str = ""
     state: RunState = RunState.LIVE
     attempt: int = 1
+    ranks: int = 1
     pid: int = 0
     host: str = ""
     boot_id: str = ""

@@ -23,11 +23,11 @@ from esper_core.runs import create_run
 from esper_core.runs.held import HeldRun
 from esper_core.runs.layout import RunDir, journal_files
 from esper_core.training.outcome import Outcome, Started
-from esper_core.training.ranks import agree_on_start, share_folder
+from esper_core.training.ranks import agree_on_start, share_attempt, share_folder
 from esper_core.training.summary import summary_of, write_summary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from esper_core.config.layers import Resolved
@@ -72,9 +72,12 @@ class Attempt:
     group: GroupReducer | None = None
     _begun: float = field(default_factory=time.monotonic)
     _pid: int = field(default_factory=os.getpid)
+    _ranks_before: int = 1
 
     def run(self) -> Outcome:
         """Train, write ``config.toml`` and ``summary.json``, and return how the attempt ended."""
+        record = self.resumed.record if self.resumed is not None else None
+        self._ranks_before = record.ranks if record is not None else self._ranks
         held, attempt = self._directory()
         with held:
             return self._trained(held, attempt)
@@ -86,10 +89,8 @@ class Attempt:
             with torch_threads(), session:
                 self._write_config(held)
                 self.on_started(self._started(held.run, attempt))
-                if self.group is not None:
-                    session.notice(
-                        f"trains with {self.group.world_size} ranks (gloo); counts and limits are of all of them"
-                    )
+                for line in self._of_ranks():
+                    session.notice(line)
                 result = _named(self._train(session, held), session.stop.name)
                 self._finish(session, result)
         except BaseException as error:
@@ -126,7 +127,10 @@ class Attempt:
         record = self.resumed.record
         # run.json may be missing or old; a new attempt's number must be above every one in the journal.
         attempts = [item.attempt for item in journal_files(self.held.run)]
-        return self.held, max([1 if record is None else record.attempt, *attempts]) + 1
+        attempt = max([1 if record is None else record.attempt, *attempts]) + 1
+        if self.group is not None:  # rank 0 may have begun it before another looks
+            attempt = share_attempt(self.group, self.held.run, attempt)
+        return self.held, attempt
 
     def _new_directory(self) -> HeldRun:
         settings = self.resolved.config.run
@@ -143,6 +147,10 @@ class Attempt:
         return self.group.rank if self.group is not None else 0
 
     @property
+    def _ranks(self) -> int:
+        return self.group.world_size if self.group is not None else 1
+
+    @property
     def _owner(self) -> bool:
         """Whether this rank owns the run's files."""
         return self._rank == 0
@@ -154,6 +162,7 @@ class Attempt:
             held=held,
             attempt=attempt,
             rank=self._rank,
+            ranks=self._ranks,
             environment=self.task.name,
             heads=self.agent.layout.names,
             install_signal_handlers=False,  # installed by whoever made the task, before it
@@ -195,7 +204,17 @@ class Attempt:
             heads={head.name: head.choices for head in self.agent.layout.heads},
             active_heads=_usually_active(self.task) if not self.resolved.config.env.causal_mask else None,
             sinks=tuple(sink.name for sink in self.selection.sinks),
+            ranks=self._ranks,
         )
+
+    def _of_ranks(self) -> Iterator[str]:
+        """What the start says of several ranks."""
+        if self._ranks > 1:
+            yield f"trains with {self._ranks} ranks (gloo); counts and limits are of all of them"
+        if self._ranks != self._ranks_before:
+            now, before = _counted(self._ranks), _counted(self._ranks_before)
+            more = "more" if self._ranks > self._ranks_before else "fewer"
+            yield f"{now} here, {before} in the attempt before: an update has {more} samples"
 
     # --- training -----------------------------------------------------------------------------
 
@@ -294,6 +313,10 @@ class Attempt:
             reason=reason,
         )
         return write_summary(held, attempt, content)
+
+
+def _counted(ranks: int) -> str:
+    return f"{ranks} rank{'s' if ranks > 1 else ''}"
 
 
 def _usually_active(task: Task) -> float | None:

@@ -31,6 +31,7 @@ class Started:
         active_heads: heads with a choice that are usually active in a step (mean over the conditioning head's choices);
             None when the task does not define it.
         sinks: names of the loaded sinks.
+        ranks: how many train together.
     """
 
     run: RunDir
@@ -39,6 +40,7 @@ class Started:
     heads: Mapping[str, int | str]
     active_heads: float | None
     sinks: tuple[str, ...]
+    ranks: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

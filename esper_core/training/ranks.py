@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import socket
@@ -27,13 +28,24 @@ if TYPE_CHECKING:
     from esper_core.host.process.signals import StopFlag
     from esper_core.ppo.agent import PPOAgent
     from esper_core.ppo.distributed import GroupReducer
-    from esper_core.reading import Run
+    from esper_core.runs.layout import RunDir
 
-__all__ = ["Place", "agree_on_start", "join", "place_of", "refuse_for_ranks", "share_folder", "sinks_of_rank"]
+__all__ = [
+    "Place",
+    "agree_on_start",
+    "join",
+    "place_of",
+    "refuse_for_ranks",
+    "share_attempt",
+    "share_folder",
+    "sinks_of_rank",
+]
 
 _RENDEZVOUS: Final = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 _MEET_S: Final = 600.0
 _LOOK_S: Final = 0.1
+_ASKED_S: Final = 20.0
+"""Seconds that a rank which was asked to stop waits for the others: torchrun, Kubernetes and SLURM kill after 30."""
 _START: Final = "start every rank with torchrun --nproc-per-node N -m esper_core ppo, or unset WORLD_SIZE"
 
 
@@ -75,21 +87,16 @@ def place_of(env: Mapping[str, str]) -> Place:
     return Place(rank, world)
 
 
-def refuse_for_ranks(resolved: Resolved, selection: Selection, resumed: Run | None, place: Place) -> Resolved:
+def refuse_for_ranks(resolved: Resolved, selection: Selection, place: Place) -> Resolved:
     """Raise for what several ranks cannot do yet; return the configuration with ``ppo.device`` settled.
 
     Raises:
-        UsageError: the run would resume, normalise, own a screen, or train on a GPU.
+        UsageError: the run would own a screen, or train on a GPU.
     """
     if not place.several:
         return resolved
     one = "or train with one rank: without torchrun, or WORLD_SIZE=1"
     ppo = resolved.config.ppo
-    if resumed is not None:
-        raise UsageError(f"{place.world} ranks cannot resume a run yet", hint=f"begin a new run, {one}")
-    for key in ("normalise_observations", "normalise_rewards"):
-        if getattr(ppo, key):
-            raise UsageError(f"{place.world} ranks cannot train with ppo.{key} yet", hint=f"set it to false, {one}")
     if ppo.device not in {"cpu", "auto"}:
         raise UsageError(
             f"{place.world} ranks train on the CPU, not yet on ppo.device {ppo.device}", hint=f"set it to cpu, {one}"
@@ -113,14 +120,15 @@ def sinks_of_rank(selection: Selection, place: Place) -> Selection:
 
 
 @contextlib.contextmanager
-def join(place: Place, timeout_s: float, stop: StopFlag) -> Iterator[GroupReducer]:
+def join(place: Place, timeout_s: float, stop: StopFlag, *, asked_s: float = _ASKED_S) -> Iterator[GroupReducer]:
     """Meet the other ranks (gloo): in the process group that the program has, else in one of our own until the end.
 
     Args:
         place: of this process.
         timeout_s: seconds within which the others must take part in every call. To meet they have longer, since another
             machine may still be starting: at least ten minutes.
-        stop: ends the waiting.
+        stop: ends the waiting for them to come, and bounds every later one.
+        asked_s: seconds that this rank waits for the others in a call when it was asked to stop.
 
     Raises:
         RanksError: they did not come, or a signal ended the waiting.
@@ -135,7 +143,7 @@ def join(place: Place, timeout_s: float, stop: StopFlag) -> Iterator[GroupReduce
                 f"the program's process group is {dist.get_backend()}, and ranks train on the CPU",
                 hint='initialise it with "cpu:gloo,cuda:nccl", or leave it to Esper',
             )
-        yield GroupReducer(timeout_s)
+        yield GroupReducer(timeout_s, stop, asked_s=asked_s)
         return
     store = _meet(place, max(timeout_s, _MEET_S), stop)
     try:
@@ -144,10 +152,15 @@ def join(place: Place, timeout_s: float, stop: StopFlag) -> Iterator[GroupReduce
         )
     except RuntimeError as error:
         raise _not_met(place, error, timeout_s) from error
+    group = GroupReducer(timeout_s, stop, asked_s=asked_s)
     try:
-        yield GroupReducer(timeout_s)
+        yield group
     finally:
-        dist.destroy_process_group()
+        if group.left:
+            # Its destructor, and so the process's end, would wait for the call that was left: it is never to run.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(dist.group.WORLD))
+        else:
+            dist.destroy_process_group()
 
 
 def _meet(place: Place, seconds: float, stop: StopFlag) -> Store:
@@ -210,6 +223,23 @@ def share_folder(group: GroupReducer, make: Callable[[], Path]) -> Path:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)  # of a run that has not begun
         raise
+
+
+def share_attempt(group: GroupReducer, run: RunDir, attempt: int) -> int:
+    """The number of the attempt that resumes a run, as rank 0 has found it.
+
+    Raises:
+        RanksError: another rank would resume another run.
+    """
+    named = group.gather((run.run_id, attempt))
+    for rank, (run_id, _) in enumerate(named):
+        if run_id != named[0][0]:
+            raise RanksError(
+                f"rank {rank} of {group.world_size} would resume run {run_id}, and rank 0 run {named[0][0]}",
+                hint="name the run by its whole id: --resume ID",
+            )
+    number: int = named[0][1]
+    return number
 
 
 def _shared(group: GroupReducer, made: Path | None, failure: EsperError | None) -> Path:

@@ -79,11 +79,11 @@ def train_attempt(
     with contextlib.ExitStack() as stack:
         held = None
         if resumed is not None:
-            held = stack.enter_context(_hold(resumed, base, on_notice))
+            held = stack.enter_context(_hold(resumed, base, on_notice, place))
             resumed = Run(held.run)
         if selection is None:
             selection = select_sinks(resolved.config, origins=resolved.origins, dropped=resolved.dropped_sinks)
-        resolved = refuse_for_ranks(resolved, selection, resumed, place)
+        resolved = refuse_for_ranks(resolved, selection, place)
         selection = sinks_of_rank(selection, place)
         # Before the task: its worker processes get handlers, which leave the first Ctrl-C to the trainer, by forking.
         stop = StopFlag()
@@ -126,9 +126,11 @@ def train_attempt(
                 _close(open_task, on_notice, max(resolved.config.run.close_timeout_s, _CLOSE_LEAST_S))
 
 
-def _hold(resumed: Run, base: Path, on_notice: Callable[[str], None]) -> HeldRun:
-    """Lock a run before anything of it is read, and refuse it when it trains nevertheless."""
-    held = HeldRun(RunDir(base / resumed.path, resumed.run_id), on_notice=on_notice)
+def _hold(resumed: Run, base: Path, on_notice: Callable[[str], None], place: Place) -> HeldRun:
+    """Lock a run before anything of it is read, and refuse it when it trains nevertheless; of several ranks, rank 0."""
+    held = HeldRun(RunDir(base / resumed.path, resumed.run_id), lock=place.first, on_notice=on_notice)
+    if not place.first:
+        return held
     try:
         _refuse_running(Run(held.run), held)
     except BaseException:
@@ -194,7 +196,7 @@ def _assemble(
     meet: Callable[[], AbstractContextManager[GroupReducer]] | None,
     stack: contextlib.ExitStack,
 ) -> tuple[Task, PPOAgent, Checkpoint | None, GroupReducer | None]:
-    """Create the task, meet the other ranks, create the agent, and load the checkpoint."""
+    """Create the task, meet the other ranks, create the agent, and restore the checkpoint that rank 0 has read."""
     try:
         from esper_core.envs.adapter import make_task  # noqa: PLC0415  # dependencies that only training needs
         from esper_core.ppo.agent import PPOAgent, resolve_device  # noqa: PLC0415  # as above
@@ -212,7 +214,7 @@ def _assemble(
     config = resolved.config
     refuse_impossible(config.ppo, config.run, asked=[key for key in SCHEDULES if f"ppo.{key}" in resolved.asked])
     checkpoint = None
-    if resumed is not None:
+    if resumed is not None and place.first:
         checkpoint = load_checkpoint(resumed.directory.checkpoint)
         _refuse_finished(resolved, checkpoint, resumed)
         _refuse_other_wrappers(checkpoint, config.env.wrappers)
@@ -220,6 +222,11 @@ def _assemble(
     # Once before there is an environment, whose number alone may be too large, and once with its spaces.
     refuse_beyond(memory_need(config.ppo, n_envs=config.env.n_envs), memory_bytes())
     task = make_task(config.env, seed=seed_of_rank(config.run.seed, place.rank))
+    group = stack.enter_context(meet()) if meet is not None else None
+    if resumed is not None and group is not None:
+        from esper_core.ppo.distributed import checkpoint_of_rank  # noqa: PLC0415  # several ranks only
+
+        checkpoint = checkpoint_of_rank(group.share(checkpoint), place.rank)
     ppo = config.ppo
     if checkpoint is not None and resumed is not None:
         if ppo.policy == "auto":  # what it meant when the run began
@@ -232,7 +239,6 @@ def _assemble(
     form = task.observation_form
     need = memory_need(ppo, n_envs=task.n_envs, obs_shape=task.obs_shape, heads=heads, images=form.images)
     refuse_beyond(need, memory_bytes())
-    group = stack.enter_context(meet()) if meet is not None else None
     agent = PPOAgent(
         task.heads,
         task.obs_shape,

@@ -43,6 +43,12 @@ def toys() -> Any:
     return _load("toys")
 
 
+@pytest.fixture(scope="session")
+def ranks() -> Any:
+    """Several ranks in threads: see ``_ranks.py`` beside this file."""
+    return _load("ranks")
+
+
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Install distributions that consist of one module and its entry points."""

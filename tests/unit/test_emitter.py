@@ -183,15 +183,43 @@ def test_the_sdks_spans_carry_the_events_ids_and_times_and_end_after_the_hooks()
     assert witness.current == [event.trace.own.span_id]  # hooks ran inside the update's own span
 
 
-def test_a_link_stands_on_the_iteration_and_nowhere_else() -> None:
+OUTER = Link(SpanContext(trace_id=5, span_id=7, is_remote=True, trace_flags=TraceFlags(1)))
+
+
+def test_a_link_stands_on_every_span_that_begins_a_trace_and_nowhere_else() -> None:
     sdk = Sdk()
-    context = SpanContext(trace_id=5, span_id=7, is_remote=True, trace_flags=TraceFlags(1))
-    emit(TelemetryEmitter(Witness(), tracer=sdk.tracer, links=[Link(context)]))
+    emitter = TelemetryEmitter(Witness(), tracer=sdk.tracer, links=[OUTER])
+    emitter.emit_run_started(RunStarted(environment="e"))
+    emit(emitter)
     assert {name: len(span.links) for name, span in sdk.finished().items()} == {
+        "esper.run.started": 1,
         "esper.iteration": 1,
         "esper.rollout": 0,
         "esper.ppo.update": 0,
     }
+
+
+def test_a_rank_that_withholds_updates_still_spans_its_start_end_and_episodes() -> None:
+    sdk, witness = Sdk(), Witness()
+    emitter = TelemetryEmitter(witness, rank=1, tracer=sdk.tracer, links=[OUTER], episode_spans=True)
+    emitter.withhold_updates()
+    emitter.emit_run_started(RunStarted(environment="e"))
+    emitter.begin_rollout(1)
+    emitter.emit_episode_finished(EpisodeFinished(episode=1, episode_return=1.0, length=1))
+    emitter.begin_update(1)
+    emitter.emit_ppo_update(PPOUpdatePayload(update_id=1))
+    emitter.emit_run_finished(RunFinished(state=RunState.DONE))
+    finished = sdk.finished()
+    assert {name: len(span.links) for name, span in finished.items()} == {
+        "esper.run.started": 1,
+        "esper.episode": 1,
+        "esper.run.finished": 1,
+    }
+    for event in witness.events:
+        exported = finished[event.trace.own.name]
+        assert f"{exported.get_span_context().span_id:016x}" == event.trace.own.span_id
+        assert event.trace.own.parent_span_id is None
+        assert exported.attributes["esper.rank"] == 1
 
 
 def test_a_run_inside_an_applications_span_names_it_as_parent() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,73 +13,20 @@ import torch
 from esper_core.config.layers import load_config
 from esper_core.errors import UsageError
 from esper_core.host.load.selection import Selection
+from esper_core.ppo import PPOAgent, load_checkpoint
+from esper_core.ppo.checkpoint import restore, save_checkpoint
 from esper_core.ppo.collector import Collection, Fault
+from esper_core.ppo.distributed import checkpoint_of_rank
 from esper_core.ppo.episodes import EpisodeTracker
-from esper_core.ppo.reducer import seed_of_rank
+from esper_core.ppo.reducer import Identity, seed_of_rank
 from esper_core.ppo.rollout import Batch
 from esper_core.ppo.together import Together
 from esper_core.training.ranks import Place, place_of, refuse_for_ranks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
     from esper_core.updates import EpisodeSummary
-
-GUARD_S = 250
-
-
-class ThreadRanks:
-    """Ranks that are threads: ``of(rank)`` is the group as that rank has it."""
-
-    def __init__(self, world_size: int) -> None:
-        self.world_size = world_size
-        self.barrier = threading.Barrier(world_size)
-        self.slots: list[Any] = [None] * world_size
-
-    def of(self, rank: int) -> ThreadRank:
-        return ThreadRank(self, rank)
-
-    def run(self, work: Callable[[ThreadRank], Any]) -> list[Any]:
-        """What each rank's work returned, by rank."""
-        results: list[Any] = [None] * self.world_size
-
-        def keep(rank: int) -> None:
-            try:
-                results[rank] = work(self.of(rank))
-            except BaseException as error:
-                results[rank] = error
-                self.barrier.abort()
-                raise
-
-        threads = [threading.Thread(target=keep, args=(rank,)) for rank in range(self.world_size)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(GUARD_S)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return results
-
-
-class ThreadRank:
-    """One of them."""
-
-    def __init__(self, ranks: ThreadRanks, rank: int) -> None:
-        self.ranks, self.rank, self.world_size = ranks, rank, ranks.world_size
-
-    def gather(self, value: Any) -> list[Any]:
-        self.ranks.slots[self.rank] = value
-        self.ranks.barrier.wait(GUARD_S)
-        found = list(self.ranks.slots)
-        self.ranks.barrier.wait(GUARD_S)
-        return found
-
-    def sum(self, value: torch.Tensor) -> torch.Tensor:
-        return torch.stack(self.gather(value.clone())).sum(0)
-
-    def max(self, value: torch.Tensor) -> torch.Tensor:
-        return torch.stack(self.gather(value.clone())).amax(0)
 
 
 def weights(agent: Any) -> torch.Tensor:
@@ -91,27 +37,29 @@ SAMPLES, PARTS = 960, 6
 SETTINGS = {"epochs": 3, "learning_rate": 1e-2, "target_kl": 0.01}
 
 
+@pytest.mark.parametrize("estimator", ["k3", "exact"])
 @pytest.mark.parametrize("sizes", [(480, 480), (240, 240, 240, 240), (600, 360), (960, 0)])
 def test_a_rollout_split_over_ranks_teaches_the_same(
-    sizes: tuple[int, ...], bandit: Any, monkeypatch: pytest.MonkeyPatch
+    sizes: tuple[int, ...], estimator: str, bandit: Any, ranks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same global minibatches: the same KL, weights and stop, also when a rank has less, or nothing."""
-    whole = bandit.agent(seed=1, minibatch_size=SAMPLES // PARTS, **SETTINGS)
+    settings = SETTINGS | {"kl_estimator": estimator}
+    whole = bandit.agent(seed=1, minibatch_size=SAMPLES // PARTS, **settings)
     rollout = bandit.rollout(whole, SAMPLES)
     start = copy.deepcopy(whole.policy.state_dict())
     parts = rollout.batch.observations.split(list(sizes))
     offsets = np.cumsum([0, *sizes[:-1]]).tolist()
     places = [torch.arange(offset, offset + len(part)) for offset, part in zip(offsets, parts, strict=True)]
 
-    def work(rank: ThreadRank) -> tuple[dict[str, float], Any, torch.Tensor]:
-        agent = bandit.agent(seed=1, minibatch_size=SAMPLES // PARTS // rank.world_size, **SETTINGS)
+    def work(rank: Any) -> tuple[dict[str, float], Any, torch.Tensor]:
+        agent = bandit.agent(seed=1, minibatch_size=SAMPLES // PARTS // rank.world_size, **settings)
         agent.policy.load_state_dict(start)
         agent.reducer = rank
         agent.order_generator.manual_seed(rank.rank)
         metrics = agent.update(replace(rollout, batch=rollout.batch.take(places[rank.rank])))
         return metrics, agent.last, weights(agent)
 
-    learned = ThreadRanks(len(sizes)).run(work)
+    learned = ranks.ThreadRanks(len(sizes)).run(work)
 
     orders = [torch.Generator().manual_seed(rank) for rank in range(len(sizes))]
 
@@ -136,10 +84,10 @@ def test_a_rollout_split_over_ranks_teaches_the_same(
             assert metrics[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-6), name
 
 
-def test_each_rank_draws_its_own_from_the_same_weights(bandit: Any) -> None:
-    ranks = ThreadRanks(2)
-    agents = [type(bandit.agent())(bandit.heads, (bandit.contexts,), seed=5, reducer=ranks.of(rank)) for rank in (0, 1)]
-    alone = type(bandit.agent())(bandit.heads, (bandit.contexts,), seed=5)
+def test_each_rank_draws_its_own_from_the_same_weights(bandit: Any, ranks: Any) -> None:
+    two = ranks.ThreadRanks(2)
+    agents = [PPOAgent(bandit.heads, (bandit.contexts,), seed=5, reducer=two.of(rank)) for rank in (0, 1)]
+    alone = PPOAgent(bandit.heads, (bandit.contexts,), seed=5)
     assert torch.equal(weights(agents[0]), weights(agents[1]))
     for generator in ("sampling_generator", "order_generator"):
         first, second, one = (getattr(agent, generator).get_state() for agent in (*agents, alone))
@@ -147,6 +95,34 @@ def test_each_rank_draws_its_own_from_the_same_weights(bandit: Any) -> None:
         assert not torch.equal(first, second)
     assert seed_of_rank(5, 0) == 5
     assert len({seed_of_rank(seed, rank) for seed in range(4) for rank in range(64)}) == 4 * 64
+
+
+def test_another_rank_goes_on_from_rank_0s_checkpoint_and_draws_its_own(bandit: Any, tmp_path: Path) -> None:
+    agent = bandit.agent(seed=5)
+    agent.updates = 3
+    save_checkpoint(tmp_path / "a.pt", agent)
+    agent.updates = 4
+    save_checkpoint(tmp_path / "b.pt", agent)
+    third, fourth = (load_checkpoint(tmp_path / name) for name in ("a.pt", "b.pt"))
+    assert checkpoint_of_rank(third, 0) is third
+    drawn = []
+    for checkpoint, rank in ((third, 0), (third, 1), (third, 2), (fourth, 1)):
+        resumed = bandit.agent(seed=5, spread=1.0)
+        restore(resumed, checkpoint_of_rank(checkpoint, rank))
+        assert torch.equal(weights(resumed), weights(agent))
+        assert resumed.updates == checkpoint.update_id
+        drawn += [resumed.sampling_generator.get_state(), resumed.order_generator.get_state()]
+    drawn += [state for rank in (1, 2) for state in states_of_a_new_run(bandit, rank)]
+    assert len({tuple(state.tolist()) for state in drawn}) == len(drawn)
+
+
+def states_of_a_new_run(bandit: Any, rank: int) -> list[torch.Tensor]:
+    class Placed(Identity):
+        pass
+
+    Placed.rank = rank
+    agent = PPOAgent(bandit.heads, (bandit.contexts,), seed=5, reducer=Placed())
+    return [agent.sampling_generator.get_state(), agent.order_generator.get_state()]
 
 
 class Flag:
@@ -163,30 +139,30 @@ class Flag:
         self.requested, self.signal = True, self.signal or number
 
 
-def test_one_rank_that_is_asked_stops_all_for_the_same_reason(bandit: Any) -> None:
+def test_one_rank_that_is_asked_stops_all_for_the_same_reason(bandit: Any, ranks: Any) -> None:
     flags = [Flag(), Flag(15)]
 
-    def work(rank: ThreadRank) -> bool:
-        return Together(rank, check_updates=0).on_update(flags[rank.rank], bandit.agent())  # type: ignore[arg-type]  # threads
+    def work(rank: Any) -> bool:
+        return Together(rank, check_updates=0).on_update(flags[rank.rank], bandit.agent())
 
-    assert ThreadRanks(2).run(work) == [True, True]
+    assert ranks.ThreadRanks(2).run(work) == [True, True]
     assert [flag.signal for flag in flags] == [15, 15]
 
 
-def test_a_rollout_is_of_all_ranks(bandit: Any) -> None:
+def test_a_rollout_is_of_all_ranks(bandit: Any, ranks: Any) -> None:
     """Steps and episodes are summed; a fault of one rank leaves none with a batch to learn from."""
     agent = bandit.agent()
     batch = bandit.rollout(agent, 8).batch
 
-    def work(rank: ThreadRank) -> tuple[Collection, int, EpisodeSummary, int]:
+    def work(rank: Any) -> tuple[Collection, int, EpisodeSummary, int]:
         tracker = EpisodeTracker(2, episodes=10, recent=[1.0])
         done = np.array([True, rank.rank == 1])
         tracker.step(np.array([2.0, 3.0]) + rank.rank, done, np.zeros(2, dtype=bool), env_steps=2)
         own = Collection(batch, 8) if rank.rank == 0 else Collection(None, 4, fault=Fault("reward is nan", 2))
-        agreed = Together(rank, check_updates=0).on_rollout(own, tracker, Flag())  # type: ignore[arg-type]  # threads
+        agreed = Together(rank, check_updates=0).on_rollout(own, tracker, Flag())
         return (*agreed, tracker.episodes)
 
-    for collected, steps, episodes, counted in ThreadRanks(2).run(work):
+    for collected, steps, episodes, counted in ranks.ThreadRanks(2).run(work):
         assert collected.batch is None
         assert collected.fault == Fault("reward is nan (rank 1)", 2)
         assert (steps, counted) == (12, 13)
@@ -222,13 +198,8 @@ def test_variables_that_make_no_place_are_refused(change: dict[str, str], named:
         place_of(env)
 
 
-@pytest.mark.parametrize(
-    "key",
-    [{"normalise_observations": True}, {"normalise_rewards": True}, {"device": "cuda"}],
-    ids=lambda key: next(iter(key)),
-)
-def test_what_several_ranks_cannot_do_yet_is_refused(key: dict[str, object]) -> None:
-    resolved = load_config(no_file=True, keywords={"ppo": key})
-    with pytest.raises(UsageError, match=next(iter(key))):
-        refuse_for_ranks(resolved, Selection(sinks=()), None, Place(0, 2))
-    assert refuse_for_ranks(resolved, Selection(sinks=()), None, Place()) is resolved
+def test_what_several_ranks_cannot_do_yet_is_refused() -> None:
+    resolved = load_config(no_file=True, keywords={"ppo": {"device": "cuda"}})
+    with pytest.raises(UsageError, match=r"ppo\.device cuda"):
+        refuse_for_ranks(resolved, Selection(sinks=()), Place(0, 2))
+    assert refuse_for_ranks(resolved, Selection(sinks=()), Place()) is resolved

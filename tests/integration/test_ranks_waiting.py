@@ -1,0 +1,72 @@
+"""A rank that waits for another over gloo: bounded, also after a signal, and then the process ends at once."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
+
+GUARD_S = 250
+
+PROGRAM = """
+import os, signal, sys, time
+import torch
+from esper_core.errors import RanksError
+from esper_core.host.process.signals import StopFlag, install_signals
+from esper_core.training.ranks import Place, join
+
+here, there = os.pipe()
+os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": sys.argv[1]}
+child = os.fork()
+rank = 1 if child == 0 else 0
+stop = StopFlag()
+with install_signals(stop), join(Place(rank, 2), TIMEOUT_S, stop, asked_s=0.5) as group:
+    assert group.gather({"rank": rank, "long": "x" * rank}) == [{"rank": 0, "long": ""}, {"rank": 1, "long": "x"}]
+    assert group.share(("of", rank)) == ("of", 0)
+    assert group.sum(torch.tensor([1.0 + rank, 2.0])).tolist() == [3.0, 4.0]
+    assert group.max(torch.tensor([1.0 + rank, torch.nan])).tolist() == [2.0, torch.inf]
+    assert group.sum(torch.zeros(0)).shape == (0,)
+    if rank == 1:
+        os.close(there)
+        os.read(here, 1)  # until rank 0 has ended
+        os._exit(0)
+    os.close(here)
+    if ASKED:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGTERM))
+    begun = time.monotonic()
+    try:
+        group.sum(torch.zeros(1))
+    except RanksError as error:
+        print(error.message, error.exit_code, time.monotonic() - begun < 60)
+print("ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "timeout_s", "said"),
+    [
+        (True, 3600, "SIGTERM: rank 0 of 2 waited 0.5 s for the others in vain 143 True"),
+        (False, 2, "rank 0 of 2 lost the others: not all of them came within 2 s (run.rank_timeout_s) 1 True"),
+    ],
+    ids=["signal", "timeout"],
+)
+def test_a_rank_waits_for_a_bounded_time(asked: bool, timeout_s: int, said: str) -> None:
+    """The other rank is there and answers nothing. The interpreter's end does not wait for it either."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    program = PROGRAM.replace("TIMEOUT_S", str(timeout_s)).replace("ASKED", str(asked))
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(port)],
+        capture_output=True,
+        text=True,
+        timeout=GUARD_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [said, "ended"]
