@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from esper_core.config.environments import installed_environments, load_environment
 from esper_core.envs.episodes import SeededEpisodes
 from esper_core.envs.faults import broken_by_contract
 from esper_core.envs.gate import gated
 from esper_core.envs.hints import hint_for_id, hint_for_module
+from esper_core.envs.in_turn import InTurn
 from esper_core.envs.info import keep_batching
 from esper_core.envs.workers import in_workers
 from esper_core.envs.wrappers import load_wrappers
@@ -61,8 +61,7 @@ def vector_env(config: EnvConfig, seed: int) -> VectorEnv:
     single = [partial(_single, spec, config, wrappers, index) for index in range(config.n_envs)]
     if config.vector == "async":
         return _built(config.id, lambda: in_workers(single, config.id))
-    # The observations are copied by whoever keeps them: no copy of the batch is needed.
-    return _built(config.id, lambda: SyncVectorEnv(single, copy=False, autoreset_mode=AutoresetMode.SAME_STEP))
+    return _built(config.id, lambda: InTurn(single))
 
 
 def _refuse_single_only(config: EnvConfig, why: str) -> None:

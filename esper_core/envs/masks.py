@@ -126,6 +126,8 @@ class MaskReader:
 
         None where no environment gives one.
         """
+        if not info:
+            return None, None
         if not self._heads:
             self._refuse_any(info)
             return None, None
@@ -165,6 +167,8 @@ class MaskReader:
             done: bool (n,), where an episode ended.
             default: bool (n, heads) for rows without a mask; None for heads that all have an effect.
         """
+        if not info:
+            return default
         shape, axes = (self._count,), "one value a head"
         rows = self._rows(info, "causal_mask", shape, axes)
         final = info.get("final_info") if done.any() else None
