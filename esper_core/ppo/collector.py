@@ -86,6 +86,7 @@ class Collector:
         self._rewards = np.zeros((steps, n_envs))
         self._terminated = np.zeros((steps, n_envs), dtype=bool)
         self._truncated = np.zeros((steps, n_envs), dtype=bool)
+        self._played = np.ones((steps, n_envs), dtype=bool)
         # One draw for many steps is cheap; for all of a long rollout with wide heads it would be large.
         self._block = min(steps, max(1, NOISE_VALUES // (n_envs * agent.layout.draws)))
         self._noise = Noise()
@@ -104,11 +105,11 @@ class Collector:
         actor = self._agent.actor(self._n_envs)
         for step in range(self._steps):
             if should_stop():
-                return Collection(None, step * self._n_envs, interrupted=True)
+                return Collection(None, self._taken(step), interrupted=True)
             observation = self._observation()
             self._show(step, observation)
             if self._broken():
-                return Collection(None, step * self._n_envs, fault=self._fault)
+                return Collection(None, self._taken(step), fault=self._fault)
             acted = actor(
                 self._observations[step], observation.action_mask, observation.conditional_mask, self._noise_of(step)
             )
@@ -121,19 +122,28 @@ class Collector:
                 if cut.any():
                     finals.append((step, cut, self._last(result.final_values, cut)))
             if self._broken():
-                return Collection(None, (step + 1) * self._n_envs, fault=self._fault)
+                return Collection(None, self._taken(step + 1), fault=self._fault)
         self._show(self._steps, self._observation())
-        taken = self._steps * self._n_envs
+        taken = self._taken(self._steps)
         if self._fault is not None:
             return Collection(None, taken, fault=self._fault)
+        batch = self._pack(finals)
         raw = None if self._agent.normaliser is None or self._settling else _rows(self._raw[:-1])
-        return Collection(self._pack(finals), taken, raw=raw)
+        if taken < len(batch):
+            kept = torch.from_numpy(np.flatnonzero(self._played))
+            batch, raw = batch.take(kept), None if raw is None else raw[kept]
+        return Collection(batch, taken, raw=raw)
+
+    def _taken(self, steps: int) -> int:
+        """Environment steps in the first steps of the rollout; one that only began an episode is none."""
+        return int(np.count_nonzero(self._played[:steps]))
 
     def _clear(self) -> None:
         if self._fault is not None and self._scale_rewards is not None:
             self._scale_rewards.begin()  # rewards of the rollout that was lost are missing between
         self._fault, self._legal = None, None
         self._causal.fill(True)
+        self._played.fill(True)
         # Until there are statistics at all, each step of the first rollout moves them: later ones wait for the update.
         normaliser = self._agent.normaliser
         self._settling = normaliser is not None and not normaliser.moved
@@ -184,6 +194,8 @@ class Collector:
             self._legal[step] = acted.legal
         if result.causal_mask is not None:
             self._causal[step] = result.causal_mask
+        if result.resets is not None:
+            self._played[step] = ~result.resets
         self._rewards[step] = result.reward
         self._terminated[step] = result.terminated
         self._truncated[step] = result.truncated
@@ -217,7 +229,8 @@ class Collector:
         values = self._values[:-1]
         rewards = self._rewards
         if self._scale_rewards is not None:
-            rewards = self._scale_rewards(rewards, self._terminated | self._truncated, agent.reducer)
+            done = self._terminated | self._truncated
+            rewards = self._scale_rewards(rewards, done, agent.reducer, self._played)
         advantages = generalised_advantages(
             rewards,
             values,

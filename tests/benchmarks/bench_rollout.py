@@ -45,6 +45,9 @@ class Row:
 
 ROWS = {
     "CartPole": Row("CartPole-v1", 8, {}, 3.0),
+    "CartPole, native": Row("CartPole-v1", 8, {"vector": "native"}),
+    "CartPole, 64": Row("CartPole-v1", 64, {}),
+    "CartPole, 64, native": Row("CartPole-v1", 64, {"vector": "native"}),
     "Pendulum": Row("Pendulum-v1", 8, {}),
 }
 """With how many times SB3's steps are wanted, where a number is."""
