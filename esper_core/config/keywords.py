@@ -83,7 +83,7 @@ class EnvTable(TypedDict, total=False):
     causal_mask: str
     kwargs: Mapping[str, Any]
     wrappers: Sequence[str]
-    vector: Literal["sync", "async"]
+    vector: Literal["sync", "async", "native"]
     masks: Literal["auto", "info", "method", "off"]
     seed_episodes: bool
 

@@ -192,8 +192,11 @@ class EnvConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _doc("around each environment, the innermost first: package.module:Wrapper?key=value, or one of Gymnasium's"),
     ] = ()
     vector: Annotated[
-        Literal["sync", "async"],
-        _doc("sync: one environment after another in this process; async: a worker process for each"),
+        Literal["sync", "async", "native"],
+        _doc(
+            "sync: one environment after another in this process; async: a worker process for each; native: all as one,"
+            " where the environment is registered with a vector entry point"
+        ),
     ] = "sync"
     masks: Annotated[
         Literal["auto", "info", "method", "off"],

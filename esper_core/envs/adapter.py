@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GymTask", "make_task"]
 
+_SAME: Final = (AutoresetMode.SAME_STEP,)
+
 
 def make_task(config: EnvConfig, *, seed: int) -> Task:
     """Build the environments that ``[env]`` names.
@@ -60,6 +62,7 @@ def make_task(config: EnvConfig, *, seed: int) -> Task:
         causal_mask=causal,
         read_masks=config.masks != "off",
         seeded=config.seed_episodes,
+        next_step=config.vector == "native",
     )
 
 
@@ -74,12 +77,13 @@ class GymTask:
     What user code receives is a copy; what it returns is checked here, and copied where it is kept.
 
     Args:
-        env: a vector environment with autoreset mode SAME_STEP.
+        env: a vector environment with autoreset mode SAME_STEP, or NEXT_STEP where that is allowed.
         name: the environment's id.
         seed: the seed of the first reset.
         causal_mask: maps actions to the heads that have an effect.
         read_masks: whether masks are read from ``info``.
         seeded: whether each environment stands in a :class:`~esper_core.envs.episodes.SeededEpisodes`.
+        next_step: allow NEXT_STEP: the step after an episode's last one begins the next episode and plays nothing.
 
     Raises:
         EnvironmentUnsupportedError: its spaces, its autoreset mode or its attributes cannot be used.
@@ -94,8 +98,12 @@ class GymTask:
         causal_mask: CausalMask | None = None,
         read_masks: bool = True,
         seeded: bool = False,
+        next_step: bool = False,
     ) -> None:
-        _refuse_other_autoreset(env, name)
+        mode = _autoreset_of(env, name, (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP) if next_step else _SAME)
+        self._next_step = mode is AutoresetMode.NEXT_STEP
+        self._ended: BoolArray | None = None
+        """Of NEXT_STEP: where the next step only begins an episode; None for nowhere."""
         self._env = env
         self._name = name
         self._place = forks.Place(f"environment {name}")
@@ -193,7 +201,7 @@ class GymTask:
         if self._back is not None:
             back, self._back = self._back, None
             return back
-        first, self._seed = self._seed, None
+        first, self._seed, self._ended = self._seed, None, None
         result = self._call("reset()", self._env.reset, seed=self._seeds(first if seed is None else seed))
         values, info = reset_of(result, self._name)
         return self._observation(values, self._read(info))
@@ -231,13 +239,21 @@ class GymTask:
         values, reward, terminated, truncated, info = step_of(result, self._name)
         info = self._read(info_of(info, self._name))
         terminated, truncated = self._flags("terminated", terminated), self._flags("truncated", truncated)
+        reward, resets = self._rewards(reward), self._ended
+        done = terminated | truncated
+        if self._next_step:
+            if resets is not None:  # what else a row says whose action was ignored is of no episode
+                reward = np.where(resets, 0.0, reward)
+                terminated, truncated, done = terminated & ~resets, truncated & ~resets, done & ~resets
+            self._ended = done if done.any() else None
         return StepResult(
             observation=self._observation(values, info),
-            reward=self._rewards(reward),
+            reward=reward,
             terminated=terminated,
             truncated=truncated,
-            final_values=self._final(info, truncated) if truncated.any() else None,
-            causal_mask=self._causal_mask(actions, info, terminated | truncated),
+            final_values=self._final(info, truncated) if not self._next_step and truncated.any() else None,
+            causal_mask=self._causal_mask(actions, info, done),
+            resets=resets,
         )
 
     def close(self) -> None:
@@ -300,7 +316,7 @@ class GymTask:
         return info if self._read_masks else {key: info[key] for key in ("final_obs",) if key in info}
 
     def _observation(self, values: Any, info: Mapping[str, Any]) -> Observation:
-        action, conditional = self._masks.legal(info)
+        action, conditional = self._masks.legal(info, self._ended)
         return Observation(values=self._reader.rows(values), action_mask=action, conditional_mask=conditional)
 
     def _rewards(self, value: Any) -> FloatArray:
@@ -344,20 +360,24 @@ class GymTask:
         return rows
 
 
-def _refuse_other_autoreset(env: gym.vector.VectorEnv[Any, Any, Any], name: str) -> None:
-    """Raise unless episodes begin anew in the step that ends one."""
+def _autoreset_of(
+    env: gym.vector.VectorEnv[Any, Any, Any], name: str, allowed: tuple[AutoresetMode, ...]
+) -> AutoresetMode:
+    """When episodes begin anew; raise where that is not allowed, or not stated."""
     metadata = (layer.metadata or {} for layer in layers(env))
     mode = next((found["autoreset_mode"] for found in metadata if found.get("autoreset_mode") is not None), None)
     with contextlib.suppress(ValueError):  # the mode's value, as a configuration file would hold it
         mode = AutoresetMode(mode)
-    if mode is AutoresetMode.SAME_STEP:
-        return
+    if mode in allowed:
+        return AutoresetMode(mode)
     hint = "autoreset_mode=AutoresetMode.SAME_STEP: otherwise one ignored action per episode would be trained on"
     if mode is None:
         raise EnvironmentUnsupportedError(
             f"{name} does not state when it resets",
             hint=f'a vector environment that resets in the same step has metadata["autoreset_mode"]: {hint}',
         )
+    if mode is AutoresetMode.NEXT_STEP:
+        hint = f'{hint}; env.vector = "native" leaves the steps that only reset out of the training'
     raise EnvironmentUnsupportedError(
         f"{name} resets in mode {getattr(mode, 'value', mode)}, not in the same step", hint=hint
     )

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from esper_core.config.environments import installed_environments, load_environment
 from esper_core.envs.episodes import SeededEpisodes
 from esper_core.envs.faults import broken_by_contract
 from esper_core.envs.gate import gated
 from esper_core.envs.hints import hint_for_id, hint_for_module
+from esper_core.envs.in_turn import InTurn
 from esper_core.envs.info import keep_batching
 from esper_core.envs.workers import in_workers
 from esper_core.envs.wrappers import load_wrappers
@@ -54,16 +54,17 @@ def vector_env(config: EnvConfig, seed: int) -> VectorEnv:
         make = plugin.make
         return _built(config.id, lambda: _whole(make(num_envs=config.n_envs, seed=seed, **config.kwargs), config.id))
     spec = _spec(config.id)
-    if spec.entry_point is None:  # it has only a vectorised form
-        _refuse_single_only(config, "it has only a vectorised form")
+    if spec.entry_point is None or config.vector == "native":
+        why = "it has only a vectorised form" if spec.entry_point is None else 'env.vector = "native" makes them as one'
+        _refuse_single_only(config, why)
+        _refuse_no_vector_form(spec, config.id)
         options = {"num_envs": config.n_envs, "vectorization_mode": "vector_entry_point", **config.kwargs}
         return _built(config.id, lambda: _whole(gym.make_vec(spec, **options), config.id))
     wrappers = load_wrappers(config.wrappers)
     single = [partial(_single, spec, config, wrappers, index) for index in range(config.n_envs)]
     if config.vector == "async":
         return _built(config.id, lambda: in_workers(single, config.id))
-    # The observations are copied by whoever keeps them: no copy of the batch is needed.
-    return _built(config.id, lambda: SyncVectorEnv(single, copy=False, autoreset_mode=AutoresetMode.SAME_STEP))
+    return _built(config.id, lambda: InTurn(single))
 
 
 def _refuse_single_only(config: EnvConfig, why: str) -> None:
@@ -77,9 +78,21 @@ def _refuse_single_only(config: EnvConfig, why: str) -> None:
     first = next((name for name, value in asked.items() if value), None)
     if first is not None:
         raise EnvironmentUnsupportedError(
-            f"{first} is for single environments, and {config.id} has none: {why}",
+            f"{first} is for single environments, and there are none of {config.id}: {why}",
             hint="leave it out; what the environment itself takes stands in [env.kwargs]",
         )
+
+
+def _refuse_no_vector_form(spec: EnvSpec, name: str) -> None:
+    """Raise for an environment that cannot be made as one, or that would lose wrappers by it."""
+    lost = [wrapper.name for wrapper in spec.additional_wrappers]
+    if spec.vector_entry_point is not None and not lost:
+        return
+    why = f"its wrappers {', '.join(lost)} go around single environments" if lost else "it has no vector entry point"
+    raise EnvironmentUnsupportedError(
+        f'env.vector = "native" is for environments that are registered in a vectorised form, and {name} is not: {why}',
+        hint='env.vector = "sync" steps one environment after another, "async" each in a process',
+    )
 
 
 def _spec(env_id: str) -> EnvSpec:

@@ -148,14 +148,18 @@ class Gate(gym.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take one action."""
-        observation, reward, terminated, truncated, info = step_of(self.env.step(action), self._place)
+        returned: Any = self.env.step(action)
+        if type(returned) is not tuple or len(returned) != 5:  # each step of each environment passes here: no calls
+            returned = step_of(returned, self._place)
+        observation, reward, terminated, truncated, info = returned
         if type(reward) is not float:
             reward = reward_of(reward, self._place)
         if type(terminated) is not bool:
             terminated = flag_of("terminated", terminated, self._place)
         if type(truncated) is not bool:
             truncated = flag_of("truncated", truncated, self._place)
-        observation = self._observation(observation)
+        if type(observation) is not np.ndarray or observation.dtype != self._dtype or observation.shape != self._shape:
+            observation = self._observation(observation)
         if terminated or truncated:
             observation = copied(observation)
         found = {} if type(info) is dict and not info else self._masks(info, self._taken)
@@ -172,8 +176,6 @@ class Gate(gym.Wrapper[Any, Any, Any, Any]):
         return self._observation(observation), found
 
     def _observation(self, value: Any) -> Any:
-        if type(value) is np.ndarray and value.dtype == self._dtype and value.shape == self._shape:
-            return value
         if self._shape is None or self._dtype is None:  # a space of several
             for path, shape, dtype in self._leaves:
                 leaf_checked(value, path, shape, dtype, self._place)

@@ -121,22 +121,30 @@ class MaskReader:
         self._total = sum(sizes)
         self._starts = np.concatenate(([0], np.cumsum(sizes)[:-1])).astype(np.int64)
 
-    def legal(self, info: Mapping[str, Any]) -> tuple[BoolArray | None, BoolArray | None]:
+    def legal(
+        self, info: Mapping[str, Any], ended: BoolArray | None = None
+    ) -> tuple[BoolArray | None, BoolArray | None]:
         """The masks of legal choices: bool (n, total), and (n, choices of the conditioning head, total).
 
         None where no environment gives one.
+
+        Args:
+            info: of a step or a reset.
+            ended: bool (n,), where an episode has ended and nothing is decided: what is given there is not looked at.
         """
+        if not info:
+            return None, None
         if not self._heads:
             self._refuse_any(info)
             return None, None
         choices = self._heads[self._conditioning].size if self._conditioning is not None else 0
-        flat = self._rows(info, "action_mask", (self._total,), "the choices of all heads one after another")
+        flat = self._rows(info, "action_mask", (self._total,), "the choices of all heads one after another", ended)
         if info.get("conditional_action_mask") is None:
             return self._flat(flat), None
         if self._conditioning is None:
             raise conditional_without_head(self._name)
         axes = f"the choices of {self._heads[self._conditioning].name}, then those of all heads one after another"
-        rows = self._rows(info, "conditional_action_mask", (choices, self._total), axes)
+        rows = self._rows(info, "conditional_action_mask", (choices, self._total), axes, ended)
         if rows is None:
             return self._flat(flat), None
         own = self._own(rows.mask)
@@ -165,6 +173,8 @@ class MaskReader:
             done: bool (n,), where an episode ended.
             default: bool (n, heads) for rows without a mask; None for heads that all have an effect.
         """
+        if not info:
+            return default
         shape, axes = (self._count,), "one value a head"
         rows = self._rows(info, "causal_mask", shape, axes)
         final = info.get("final_info") if done.any() else None
@@ -225,12 +235,16 @@ class MaskReader:
             return np.ones(self._n_envs, dtype=bool)
         return mask_of(f'info["_{key}"]', flags, (self._n_envs,), "one value an environment", self._name)
 
-    def _rows(self, info: Mapping[str, Any], key: str, shape: tuple[int, ...], axes: str) -> _Rows | None:
+    def _rows(
+        self, info: Mapping[str, Any], key: str, shape: tuple[int, ...], axes: str, ended: BoolArray | None = None
+    ) -> _Rows | None:
         """One mask of every environment, True where none is given; None when none is given at all."""
         value = info.get(key)
         if value is None:
             return None
         given = self._given(info, key)
+        if ended is not None:
+            given &= ~ended
         whole = (self._n_envs, *shape)
         if isinstance(value, np.ndarray) and value.dtype == object and value.shape == whole[:1]:
             # Gymnasium keeps what it knows no array for (a list, None) as it is.

@@ -15,6 +15,7 @@ from esper_core.config.schema import PPOConfig
 from esper_core.emitter import TelemetryEmitter
 from esper_core.errors import ConfigError, EnvironmentUnsupportedError
 from esper_core.events import Divergence
+from esper_core.ppo.acting import Actor
 from esper_core.ppo.adam import FlatAdam
 from esper_core.ppo.checkpoint import load_checkpoint, restore
 from esper_core.ppo.heads import HeadLayout, HeadSpec
@@ -25,7 +26,7 @@ from esper_core.ppo.normalisation import ObservationNormaliser, RewardNormaliser
 from esper_core.ppo.policy import MultiHeadPolicy
 from esper_core.ppo.preprocessing import ObservationForm, Preprocessing
 from esper_core.ppo.reducer import Identity, Reducer, seed_of_rank
-from esper_core.ppo.sampling import Noise, condition, noise
+from esper_core.ppo.sampling import Noise, noise
 from esper_core.ppo.schedules import adapted_rate, refuse_impossible, share_left
 from esper_core.ppo.surrogate import ppo_loss
 from esper_core.ppo.threads import torch_threads
@@ -147,8 +148,6 @@ class PPOAgent:
         self.emitter = emitter if emitter is not None else TelemetryEmitter()
         self.conditioning_head = conditioning_head
         self._conditioning = self._conditioning_column()
-        # Noise has rows for the heads that choose alone.
-        self._noise_row = sum(not head.dense for head in self.layout.heads[: self._conditioning or 0])
         self.action_form = action_form
         if self.config.squash:
             _refuse_unbounded(self.layout)
@@ -279,31 +278,35 @@ class PPOAgent:
 
         Samples are drawn from ``generator``, or from the agent's own.
         """
-        legal = None if mask is None else torch.as_tensor(np.asarray(mask, dtype=bool).reshape(len(rows), -1))
+        count = len(rows)
+        legal = None if mask is None else np.asarray(mask, dtype=bool).reshape(count, -1)
         conditional = None
         if conditional_mask is not None:
-            given = np.asarray(conditional_mask, dtype=bool)
-            conditional = torch.as_tensor(given.reshape(len(rows), -1, self.layout.total))
-        drawn = None if deterministic else self.noise(1, len(rows), generator)[0]
-        return self.bounded(self.decide(self.seen(torch.as_tensor(rows)), legal, conditional, drawn).actions)
+            conditional = np.asarray(conditional_mask, dtype=bool).reshape(count, -1, self.layout.total)
+        drawn = None if deterministic else self.noise(1, count, generator)[0]
+        shown = np.ascontiguousarray(self.seen(torch.as_tensor(rows)).numpy(), dtype=np.float32)
+        return self.bounded(self.actor(count)(shown, legal, conditional, drawn).actions)
 
     def seen(self, rows: Tensor) -> Tensor:
         """Rows float32 (..., inputs) as the policy reads them: normalised by the statistics of this moment."""
         return rows if self.normaliser is None else self.normaliser(rows)
 
-    def bounded(self, actions: Tensor) -> NDArray[np.int64] | NDArray[np.float64]:
-        """Sampled actions (n, heads), on the CPU, as the environment takes them: clipped or squashed to its bounds."""
+    def bounded(self, actions: NDArray[Any]) -> NDArray[np.int64] | NDArray[np.float64]:
+        """Sampled actions (n, heads) as the environment takes them: clipped or squashed to its bounds."""
         return self.layout.bounded(actions, squash=self.config.squash)
 
     def noise(self, steps: int, n_envs: int, generator: torch.Generator | None = None) -> Noise:
         """What the actions of n environments are drawn with, for many steps at once; by default the agent's own."""
         return noise(self.layout, steps, n_envs, self.sampling_generator if generator is None else generator)
 
-    @torch.no_grad()
+    def actor(self, n_envs: int) -> Actor:
+        """Acts in n environments with the weights of this moment, until an update changes them."""
+        return Actor(self.policy, n_envs, self._conditioning)
+
     def decide(
         self, observations: Tensor, mask: Tensor | None, conditional: Tensor | None, noise: Noise | None
     ) -> Decision:
-        """Act in n environments at once.
+        """Act in n environments at once, with tensors.
 
         Args:
             observations: float32 (n, inputs), as :meth:`seen` returns them.
@@ -311,29 +314,18 @@ class PPOAgent:
             conditional: bool (n, choices, total), or None.
             noise: of n environments; None acts greedily.
         """
-        outputs, values = self.policy.forward(observations.to(self.device, non_blocking=True))
-        # NaN weights must not choose an illegal action before the update reports them.
-        shown = outputs.nan_to_num(nan=0.0)
-        legal = None if mask is None else self.layout.pad(mask.to(self.device))
-        noise = Noise() if noise is None else noise.to(self.device)
-        first = None
-        if conditional is not None and self._conditioning is not None:
-            scores = shown[:, self._conditioning]
-            first, legal = condition(
-                self.layout,
-                self._conditioning,
-                scores=scores if noise.gumbel is None else scores + noise.gumbel[:, self._noise_row],
-                legal=legal,
-                conditional=conditional.to(self.device),
-            )
-        heads = self.policy.heads
-        distribution = heads.distribution(shown, self.policy.legal(legal))
-        actions = heads.sample(distribution, noise.gumbel, noise.normal)
-        if first is not None:
-            # Not sampled twice: rounding could break a near tie the other way, under another choice's masks.
-            actions[:, self._conditioning] = first.to(actions.dtype)
-        taken = heads.log_prob(distribution, actions)
-        return Decision(actions.cpu(), taken.cpu(), values.cpu(), None if legal is None else legal.cpu())
+        actions, log_prob, values, legal = self.actor(len(observations))(
+            observations.detach().cpu().contiguous().numpy(),
+            None if mask is None else mask.cpu().numpy(),
+            None if conditional is None else conditional.cpu().numpy(),
+            noise,
+        )
+        return Decision(
+            torch.from_numpy(actions),
+            torch.from_numpy(log_prob),
+            torch.from_numpy(values),
+            None if legal is None else torch.from_numpy(legal),
+        )
 
     @torch.no_grad()
     def values_of(self, observations: Tensor) -> Tensor:

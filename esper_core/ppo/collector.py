@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from esper_core.ppo.agent import Decision, PPOAgent
-    from esper_core.ppo.task import Observation, StepResult, Task
+    from esper_core.ppo.acting import Acted
+    from esper_core.ppo.agent import PPOAgent
+    from esper_core.ppo.task import BoolArray, Observation, StepResult, Task
 
 __all__ = ["Collection", "Collector", "Fault"]
 
@@ -81,19 +82,20 @@ class Collector:
         self._own_seed = seed_of_rank(agent.seed, agent.reducer.rank)
         steps, n_envs, heads = agent.config.rollout_steps, task.n_envs, agent.layout.count
         self._steps, self._n_envs, self._inputs = steps, n_envs, math.prod(task.obs_shape)
-        self._raw = torch.zeros(steps + 1, n_envs, self._inputs)
+        self._raw = np.zeros((steps + 1, n_envs, self._inputs), dtype=np.float32)
         # What the policy reads; the same numbers where nothing is normalised.
-        self._observations = self._raw if agent.normaliser is None else torch.zeros_like(self._raw)
+        self._observations = self._raw if agent.normaliser is None else np.zeros_like(self._raw)
         self._scale_rewards = agent.reward_normaliser
         self._settling = False
-        self._actions = torch.zeros(steps, n_envs, heads, dtype=agent.layout.action_dtype)
-        self._log_prob = torch.zeros(steps, n_envs, heads)
-        self._causal = torch.ones(steps, n_envs, heads, dtype=torch.bool)
-        self._values = torch.zeros(steps + 1, n_envs)
-        self._legal: Tensor | None = None
+        self._actions = np.zeros((steps, n_envs, heads), dtype=np.float32 if len(agent.layout.dense) else np.int64)
+        self._log_prob = np.zeros((steps, n_envs, heads), dtype=np.float32)
+        self._causal = np.ones((steps, n_envs, heads), dtype=bool)
+        self._values = np.zeros((steps + 1, n_envs), dtype=np.float32)
+        self._legal: BoolArray | None = None
         self._rewards = np.zeros((steps, n_envs))
         self._terminated = np.zeros((steps, n_envs), dtype=bool)
         self._truncated = np.zeros((steps, n_envs), dtype=bool)
+        self._played = np.ones((steps, n_envs), dtype=bool)
         # One draw for many steps is cheap; for all of a long rollout with wide heads it would be large.
         self._block = min(steps, max(1, NOISE_VALUES // (n_envs * agent.layout.draws)))
         self._noise = Noise()
@@ -109,30 +111,44 @@ class Collector:
         """
         finals: list[tuple[int, NDArray[np.bool_], NDArray[Any]]] = []
         self._clear()
+        actor = self._agent.actor(self._n_envs)
         for step in range(self._steps):
             if should_stop():
-                return Collection(None, step * self._n_envs, interrupted=True)
+                return Collection(None, self._taken(step), interrupted=True)
             observation = self._observation()
             self._show(step, observation)
             if self._broken():
-                return Collection(None, step * self._n_envs, fault=self._fault)
-            decision = self._decide(step, observation)
+                return Collection(None, self._taken(step), fault=self._fault)
+            acted = actor(
+                self._observations[step], observation.action_mask, observation.conditional_mask, self._noise_of(step)
+            )
+            self._actions[step] = acted.actions
             result = self._task.step(self._agent.bounded(self._actions[step]))
-            self._store(step, decision, result)
+            self._store(step, acted, result)
             on_step(result)
-            cut = result.truncated & ~result.terminated
-            if result.final_values is not None and cut.any():
-                finals.append((step, cut, self._last(result.final_values, cut)))
+            if result.final_values is not None:
+                cut = result.truncated & ~result.terminated
+                if cut.any():
+                    finals.append((step, cut, self._last(result.final_values, cut)))
             if self._broken():
-                return Collection(None, (step + 1) * self._n_envs, fault=self._fault)
+                return Collection(None, self._taken(step + 1), fault=self._fault)
         self._show(self._steps, self._observation())
-        taken = self._steps * self._n_envs
+        taken = self._taken(self._steps)
         if self._fault is not None:
             return Collection(None, taken, fault=self._fault)
-        raw = None if self._agent.normaliser is None or self._settling else self._raw[:-1].flatten(0, 1)
+        raw = None if self._agent.normaliser is None or self._settling else _rows(self._raw[:-1])
+        kept = None
+        if taken < self._played.size:
+            kept = torch.from_numpy(np.flatnonzero(self._played))
+            raw = None if raw is None else raw[kept]
+        pack = partial(self._pack, finals, kept)
         if self._agent.reducer.world_size > 1:
-            return Collection(None, taken, raw=raw, pack=partial(self._pack, finals))
-        return Collection(self._pack(finals), taken, raw=raw)
+            return Collection(None, taken, raw=raw, pack=pack)
+        return Collection(pack(), taken, raw=raw)
+
+    def _taken(self, steps: int) -> int:
+        """Environment steps in the first steps of the rollout; one that only began an episode is none."""
+        return int(np.count_nonzero(self._played[:steps]))
 
     def agree(self) -> None:
         """Every rank has played: what the first rollout taught each about observations is of all from here on."""
@@ -141,7 +157,8 @@ class Collector:
 
     def _clear(self) -> None:
         self._fault, self._legal = None, None
-        self._causal.fill_(True)
+        self._causal.fill(True)
+        self._played.fill(True)
         # Until there are statistics at all, each step of the first rollout moves them: later ones wait for the update.
         normaliser = self._agent.normaliser
         self._settling = normaliser is not None and not normaliser.moved
@@ -157,15 +174,16 @@ class Collector:
     def _show(self, step: int, observation: Observation) -> None:
         """Copy an observation in; note what is not finite."""
         shown = self._raw[step]
-        shown.numpy()[...] = observation.values
-        if not np.isfinite(observation.values).all():
-            self._note("observation", observation.values)
-            shown.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+        shown[...] = observation.values
+        if not _finite(shown):
+            self._note("observation", shown)
+            np.nan_to_num(shown, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
         if self._agent.normaliser is None:
             return
+        rows = torch.from_numpy(shown)
         if self._settling and step < self._steps:
-            self._agent.normaliser.see(shown, Identity())  # a rank that was cut short would leave the others waiting
-        self._observations[step] = self._agent.seen(shown)
+            self._agent.normaliser.see(rows, Identity())  # a rank that was cut short would leave the others waiting
+        self._observations[step] = self._agent.seen(rows).numpy()
 
     def _last(self, values: NDArray[Any], cut: NDArray[np.bool_]) -> NDArray[Any]:
         """A copy of the last observations of episodes that were cut; note what is not finite."""
@@ -175,35 +193,29 @@ class Collector:
             last = np.nan_to_num(last, nan=0.0, posinf=0.0, neginf=0.0)
         return last
 
-    def _decide(self, step: int, observation: Observation) -> Decision:
+    def _noise_of(self, step: int) -> Noise:
+        """What a step's actions are drawn with."""
         within = step % self._block
         if within == 0:
             self._noise = self._agent.noise(min(self._block, self._steps - step), self._n_envs)
-        mask, conditional = observation.action_mask, observation.conditional_mask
-        decision = self._agent.decide(
-            self._observations[step],
-            None if mask is None else torch.from_numpy(mask),
-            None if conditional is None else torch.from_numpy(conditional),
-            self._noise[within],
-        )
-        self._actions[step] = decision.actions
-        return decision
+        return self._noise[within]
 
-    def _store(self, step: int, decision: Decision, result: StepResult) -> None:
-        self._log_prob[step] = decision.log_prob
-        self._values[step] = decision.values
-        if decision.legal is not None:
+    def _store(self, step: int, acted: Acted, result: StepResult) -> None:
+        self._log_prob[step] = acted.log_prob
+        self._values[step] = acted.values
+        if acted.legal is not None:
             if self._legal is None:
-                valid = self._agent.layout.valid
-                self._legal = valid.repeat(self._steps, self._n_envs, 1, 1)
-            self._legal[step] = decision.legal
+                self._legal = np.tile(self._agent.layout.valid.numpy(), (self._steps, self._n_envs, 1, 1))
+            self._legal[step] = acted.legal
         if result.causal_mask is not None:
-            self._causal[step] = torch.from_numpy(result.causal_mask)
+            self._causal[step] = result.causal_mask
+        if result.resets is not None:
+            self._played[step] = ~result.resets
         self._rewards[step] = result.reward
         self._terminated[step] = result.terminated
         self._truncated[step] = result.truncated
         self._current = result.observation
-        if not np.isfinite(result.reward).all():
+        if not _finite(result.reward):
             self._note("reward", result.reward)
 
     def _note(self, what: str, values: NDArray[Any]) -> None:
@@ -217,22 +229,23 @@ class Collector:
         else:
             self._fault = Fault(self._fault.reason, self._fault.count + count)
 
-    def _pack(self, finals: list[tuple[int, NDArray[np.bool_], NDArray[Any]]]) -> Batch:
-        """Advantages, and everything flattened to one row a decision."""
+    def _pack(self, finals: list[tuple[int, NDArray[np.bool_], NDArray[Any]]], kept: Tensor | None) -> Batch:
+        """Advantages, and everything flattened to one row a decision; of those only the kept, when some are not."""
         agent = self._agent
-        self._values[-1] = agent.values_of(self._observations[-1])
-        next_values = self._values[1:].numpy().copy()
+        self._values[-1] = agent.values_of(torch.from_numpy(self._observations[-1])).numpy()
+        next_values = self._values[1:].copy()
         if finals:
-            cut = np.concatenate([final[rows].reshape(-1, self._inputs) for _, rows, final in finals])
-            bootstrap = agent.values_of(agent.seen(torch.from_numpy(cut.astype(np.float32)))).numpy()
+            last = np.concatenate([final[rows].reshape(-1, self._inputs) for _, rows, final in finals])
+            seen = agent.seen(torch.from_numpy(last.astype(np.float32)))
             where = np.zeros_like(self._truncated)
             for step, rows, _ in finals:
                 where[step] = rows
-            next_values[where] = bootstrap
-        values = self._values[:-1].numpy()
+            next_values[where] = agent.values_of(seen).numpy()
+        values = self._values[:-1]
         rewards = self._rewards
         if self._scale_rewards is not None:
-            rewards = self._scale_rewards(rewards, self._terminated | self._truncated, agent.reducer)
+            done = self._terminated | self._truncated
+            rewards = self._scale_rewards(rewards, done, agent.reducer, self._played)
         advantages = generalised_advantages(
             rewards,
             values,
@@ -242,22 +255,32 @@ class Collector:
             gamma=agent.config.gamma,
             lam=agent.config.gae_lambda,
         )
-        legal = None if self._legal is None else self._legal.flatten(0, 1)
+        legal = None if self._legal is None else _rows(self._legal)
         # A return beyond float32 becomes infinite, which the update finds and tells.
         with np.errstate(over="ignore"):
             single = advantages.astype(np.float32), (advantages + values).astype(np.float32)
-        active, unforced = active_decisions(agent.layout, self._causal.flatten(0, 1), legal)
-        return Batch(
-            observations=self._observations[:-1].flatten(0, 1),
-            actions=self._actions.flatten(0, 1),
-            log_prob=self._log_prob.flatten(0, 1),
+        active, unforced = active_decisions(agent.layout, _rows(self._causal), legal)
+        batch = Batch(
+            observations=_rows(self._observations[:-1]),
+            actions=_rows(self._actions),
+            log_prob=_rows(self._log_prob),
             legal=legal,
             active=active,
             unforced=unforced,
-            advantages=torch.from_numpy(single[0]).flatten(),
-            returns=torch.from_numpy(single[1]).flatten(),
-            values=self._values[:-1].flatten(),
+            advantages=_rows(single[0]),
+            returns=_rows(single[1]),
+            values=_rows(values),
         )
+        return batch if kept is None else batch.take(kept)
+
+
+def _rows(played: NDArray[Any]) -> Tensor:
+    """What was played (steps, n_envs, ...) as rows of samples, in the same memory."""
+    return torch.from_numpy(played).flatten(0, 1)
+
+
+def _finite(values: NDArray[Any]) -> bool:
+    return bool(np.count_nonzero(np.isfinite(values)) == values.size)
 
 
 def _first_seed(seed: int, updates: int) -> int:

@@ -179,24 +179,6 @@ class HeadDistributions(nn.Module):
                 density = density + _log_slope(at) @ self._weights
         return self.layout.merged(choices, density)
 
-    def sample(self, distribution: Distribution, gumbel: Tensor | None, normal: Tensor | None) -> Tensor:
-        """One action of each observation, (B, heads) of the layout's dtype.
-
-        Args:
-            distribution: what is drawn from.
-            gumbel: standard Gumbel noise (B, heads that choose, width); None takes the likeliest choice.
-            normal: standard normal noise (B, Gaussian heads); None takes the mean.
-        """
-        log_probs, mean, log_std = distribution
-        chosen = drawn = None
-        if log_probs is not None:
-            chosen = (log_probs if gumbel is None else log_probs + gumbel).argmax(-1)
-        if mean is not None and log_std is not None:
-            # NaN weights must not reach the environment before the update reports them.
-            drawn = (mean if normal is None else mean + log_std.exp() * normal).nan_to_num(nan=0.0)
-            chosen = None if chosen is None else chosen.to(drawn.dtype)
-        return self.layout.merged(chosen, drawn)
-
     def exact_kl_sums(self, old: Distribution, new: Distribution, active: Tensor) -> Tensor:
         """Sums of KL(old || new) over the active decisions (B, heads) of each head: float64 (heads).
 

@@ -40,7 +40,14 @@ class EpisodeTracker:
         self._ended_lengths: list[int] = []
 
     def step(
-        self, reward: FloatArray, terminated: BoolArray, truncated: BoolArray, *, env_steps: int, told: bool = True
+        self,
+        reward: FloatArray,
+        terminated: BoolArray,
+        truncated: BoolArray,
+        *,
+        env_steps: int,
+        told: bool = True,
+        resets: BoolArray | None = None,
     ) -> list[EpisodeFinished]:
         """Take one step of all environments in.
 
@@ -50,12 +57,13 @@ class EpisodeTracker:
             truncated: (n_envs,), a time limit ended the episode.
             env_steps: environment steps of the run so far.
             told: build an event for each episode that ended; False counts them alone.
+            resets: (n_envs,), where nothing was played; their reward and flags are 0. None for nowhere.
 
         Returns:
             The episodes that the step ended, in the order of the environments; none unless ``told``.
         """
         self._returns += reward
-        self._lengths += 1
+        self._lengths += 1 if resets is None else ~resets
         done = terminated | truncated
         if not done.any():
             return []

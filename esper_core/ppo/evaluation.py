@@ -81,7 +81,8 @@ def evaluate(
             generator=generator,
         )
         result = task.step(actions)
-        for episode in tracker.step(result.reward, result.terminated, result.truncated, env_steps=0):
+        ended = tracker.step(result.reward, result.terminated, result.truncated, env_steps=0, resets=result.resets)
+        for episode in ended:
             if played[episode.env_index] < wanted[episode.env_index]:
                 kept.append(episode)
             played[episode.env_index] += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -111,6 +111,7 @@ class HeadLayout:
         """int64: the columns that draw from choices, in order."""
         self._order = torch.cat([self.choosing, self.dense]).argsort()
         self._undecided = torch.tensor([head.dense and not head.decides for head in heads])
+        self._dense_columns = self.dense.numpy()
         self._bounds = np.array([(head.low, head.high) for head in heads if head.dense]).T
 
     @property
@@ -134,6 +135,15 @@ class HeadLayout:
         padded = flat.new_full((*flat.shape[:-1], self.count * self.width), fill)
         padded[..., self._columns] = flat
         return padded.view(*flat.shape[:-1], self.count, self.width)
+
+    def padded_mask(self, flat: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """A mask on the host as :meth:`pad` has it; of the same memory where no head is narrower than the widest."""
+        whole = (*flat.shape[:-1], self.count, self.width)
+        if not self.padded:
+            return flat.reshape(whole)
+        padded = np.zeros((*flat.shape[:-1], self.count * self.width), dtype=bool)
+        padded[..., self._columns.numpy()] = flat
+        return padded.reshape(whole)
 
     def flat(self, padded: Tensor) -> Tensor:
         """Padded ``(..., heads, width)`` to flat ``(..., total)``."""
@@ -163,21 +173,20 @@ class HeadLayout:
             several[:, self.dense] = ~self._undecided[self.dense].to(device)
         return several
 
-    def bounded(self, actions: Tensor, *, squash: bool = False) -> NDArray[np.int64] | NDArray[np.float64]:
+    def bounded(self, actions: NDArray[Any], *, squash: bool = False) -> NDArray[np.int64] | NDArray[np.float64]:
         """Sampled actions as the environment takes them: within its bounds.
 
         Args:
-            actions: (n, heads) on the CPU, as they were sampled.
+            actions: (n, heads) as they were sampled.
             squash: the bounds are reached through ``tanh``; otherwise values beyond them are clipped.
 
         Returns:
             (n, heads): int64, or float64 where any head draws from a density.
         """
-        if not len(self.dense):
-            chosen: NDArray[np.int64] = actions.numpy()
-            return chosen
-        values: NDArray[np.float64] = actions.double().numpy()
-        columns = self.dense.numpy()
+        if not len(self._dense_columns):
+            return actions
+        values: NDArray[np.float64] = actions.astype(np.float64)
+        columns = self._dense_columns
         low, high = self._bounds
         drawn = values[:, columns]
         if squash:

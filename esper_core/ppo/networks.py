@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from esper_core.config.schema import PPOConfig
+    from esper_core.ppo.task import FloatArray
 
-__all__ = ["ACTIVATIONS", "SeparateTrunks", "SharedTrunk", "Trunk", "dense_trunk", "linear", "orthogonal"]
+    HostTrunk: TypeAlias = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
+
+__all__ = ["ACTIVATIONS", "SeparateTrunks", "SharedTrunk", "Trunk", "dense_trunk", "linear", "orthogonal", "small"]
 
 ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "tanh": torch.tanh_,
@@ -31,6 +35,17 @@ ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
 
 APART: Final = 65536
 """Features of one trunk's first layer over a batch, from which separate trunks are faster computed one by one."""
+
+MOST_PRODUCTS: Final = 1 << 17
+"""Multiplications of a layer, over all rows, up to which acting computes it in NumPy."""
+MOST_PRODUCTS_OF_ONE: Final = 1 << 12
+"""Likewise of a single row, which BLAS takes as a vector."""
+
+_ON_HOST: Final[dict[Callable[[Tensor], Tensor], Callable[[FloatArray], object]]] = {
+    torch.tanh_: lambda features: np.tanh(features, out=features),
+    torch.relu_: lambda features: np.maximum(features, 0.0, out=features),
+}
+"""Activations that NumPy computes too: they write over what they are given."""
 
 GAIN: Final = math.sqrt(2)
 """Of the orthogonal initialisation of hidden layers (Engstrom et al. 2020, arXiv:2005.12729)."""
@@ -48,6 +63,14 @@ class Trunk(nn.Module):
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Features of policy (B, ``widths[0]``) and value (B, ``widths[1]``) of rows float32 (B, inputs)."""
         raise NotImplementedError
+
+    def on_host(self, rows: int) -> HostTrunk | None:
+        """The same features from NumPy to NumPy, of the weights as they are now, for calls with that many rows.
+
+        What it returns is overwritten by its next call. None where torch does better, or has what NumPy lacks.
+        """
+        del rows
+        return None
 
 
 class SeparateTrunks(Trunk):
@@ -101,6 +124,33 @@ class SeparateTrunks(Trunk):
         policy, value = both.unbind(0)
         return policy, value
 
+    def on_host(self, rows: int) -> HostTrunk | None:
+        """Features of policy and value."""
+        activation = _ON_HOST.get(self._activation)
+        if activation is None or not all(small(rows, weight) for weight, _ in self._layers):
+            return None
+        layers = [(weight.detach().numpy(), bias.detach().numpy()) for weight, bias in self._layers]
+        if not layers:
+            return lambda shown: (shown, shown)
+        (first_weight, first_bias), *others = layers
+        first = np.empty((rows, len(first_bias)), dtype=np.float32)
+        pair = first.reshape(rows, 2, -1).transpose(1, 0, 2)
+        buffers = [np.empty((2, rows, weight.shape[2]), dtype=np.float32) for weight, _ in others]
+
+        def features(shown: FloatArray) -> tuple[FloatArray, FloatArray]:
+            np.dot(shown, first_weight, out=first)
+            np.add(first, first_bias, out=first)
+            activation(first)
+            both: FloatArray = pair
+            for (weight, bias), buffer in zip(others, buffers, strict=True):
+                np.matmul(both, weight, out=buffer)
+                np.add(buffer, bias, out=buffer)
+                activation(buffer)
+                both = buffer
+            return both[0], both[1]
+
+        return features
+
     def _apart(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The same, side by side: more operations, and no gradient is copied into the packed order."""
         policy = value = rows
@@ -141,6 +191,34 @@ class SharedTrunk(Trunk):
         for layer in self.layers:
             rows = self._activation(layer(rows))
         return rows, rows
+
+    def on_host(self, rows: int) -> HostTrunk | None:
+        """Features of policy and value: the same."""
+        activation = _ON_HOST.get(self._activation)
+        linears = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        if activation is None or not all(small(rows, layer.weight) for layer in linears):
+            return None
+        layers = [(layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in linears]
+        buffers = [np.empty((rows, len(bias)), dtype=np.float32) for _, bias in layers]
+
+        def features(shown: FloatArray) -> tuple[FloatArray, FloatArray]:
+            for (weight, bias), buffer in zip(layers, buffers, strict=True):
+                np.dot(shown, weight, out=buffer)
+                np.add(buffer, bias, out=buffer)
+                activation(buffer)
+                shown = buffer
+            return shown, shown
+
+        return features
+
+
+def small(rows: int, weight: Tensor) -> bool:
+    """Whether rows times a layer's weights is so little that NumPy's dispatch is what counts.
+
+    And so little that NumPy's own BLAS, whose threads nobody here counts, takes one: OpenBLAS's bounds are twice these.
+    """
+    width = weight.shape[-1] * weight.shape[-2]
+    return rows * width <= MOST_PRODUCTS and (rows > 1 or width <= MOST_PRODUCTS_OF_ONE)
 
 
 def dense_trunk(config: PPOConfig, inputs: int, generator: torch.Generator) -> Trunk:

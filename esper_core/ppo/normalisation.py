@@ -52,6 +52,8 @@ class RunningMoments:
         count = rows.new_full((1,), len(rows))
         total = reducer.sum(torch.cat([count, rows.sum(0)]))
         seen = total[0]
+        if not seen:
+            return
         mean = total[1:] / seen
         squares = reducer.sum((rows - mean).square().sum(0)).cpu()
         mean, added = mean.cpu(), float(seen)
@@ -149,8 +151,17 @@ class RewardNormaliser:
         self._running: NDArray[np.float64] | None = None
         """Discounted return so far of each environment's episode; None where all begin."""
 
-    def __call__(self, rewards: NDArray[Any], done: BoolArray, reducer: Reducer) -> NDArray[np.float64]:
-        """Rewards float64 (T, n) of a rollout that follows the last one, scaled; ``done`` (T, n) ends an episode."""
+    def __call__(
+        self, rewards: NDArray[Any], done: BoolArray, reducer: Reducer, played: BoolArray | None = None
+    ) -> NDArray[np.float64]:
+        """Rewards float64 (T, n) of a rollout that follows the last one, scaled.
+
+        Args:
+            rewards: float64 (T, n).
+            done: bool (T, n), ends an episode.
+            reducer: of the ranks.
+            played: bool (T, n), the steps that count; None for all.
+        """
         returns = np.empty_like(rewards)
         running = self._running
         if running is None or running.shape != rewards.shape[1:]:
@@ -160,7 +171,8 @@ class RewardNormaliser:
             returns[step] = running
             running[done[step]] = 0.0
         self._running = running
-        self.moments.see(torch.from_numpy(returns.reshape(-1, 1)), reducer)
+        counted = returns if played is None else returns[played]
+        self.moments.see(torch.from_numpy(counted.reshape(-1, 1)), reducer)
         scale = math.sqrt(float(self.moments.variance) + EPSILON)
         scaled: NDArray[np.float64] = np.clip(rewards / scale, -CLIP, CLIP)
         return scaled

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from esper_core.ppo.distributions import Distribution, Evaluation, HeadDistributions
-from esper_core.ppo.networks import orthogonal
+from esper_core.ppo.networks import orthogonal, small
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
     from esper_core.ppo.heads import HeadLayout
     from esper_core.ppo.networks import Trunk
+    from esper_core.ppo.task import FloatArray
+
+    HostNetwork: TypeAlias = Callable[[FloatArray], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 __all__ = ["MultiHeadPolicy"]
 
@@ -65,6 +73,47 @@ class MultiHeadPolicy(nn.Module):
         logits = torch.addmm(self.logit_bias, policy, self.logit_weight)
         values = torch.addmm(self.value_bias, value, self.value_weight).squeeze(1)
         return logits.view(-1, self.layout.count, self.layout.width), values
+
+    def on_host(self, rows: int) -> HostNetwork:
+        """The forward pass from NumPy to NumPy, of the weights as they are now.
+
+        A small network on the CPU is computed in NumPy, any other one as :meth:`forward` does.
+
+        Args:
+            rows: of every call.
+
+        Returns:
+            What maps observations float32 (rows, inputs), contiguous, to logits and means (rows, heads, width) and
+            values (rows,).
+        """
+        features = self.trunk.on_host(rows) if self.logit_weight.device.type == "cpu" else None
+        if features is None or not small(rows, self.logit_weight):
+            return self._through_torch
+        shape = (rows, self.layout.count, self.layout.width)
+        logit_weight, logit_bias, value_weight, value_bias = (
+            parameter.detach().numpy()
+            for parameter in (self.logit_weight, self.logit_bias, self.value_weight, self.value_bias)
+        )
+
+        def network(observations: FloatArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            policy, value = features(observations)
+            outputs = np.dot(policy, logit_weight)
+            outputs += logit_bias
+            values = np.dot(value, value_weight)
+            values += value_bias
+            return outputs.reshape(shape), values[:, 0]
+
+        return network
+
+    @torch.no_grad()
+    def _through_torch(self, observations: FloatArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        device = self.logit_weight.device
+        outputs, values = self.forward(torch.from_numpy(observations).to(device, non_blocking=True))
+        if device.type == "cpu":
+            return outputs.numpy(), values.numpy()
+        # One transfer: each one waits for the accelerator.
+        both = torch.cat([outputs.flatten(1), values.unsqueeze(1)], dim=1).cpu().numpy()
+        return both[:, :-1].reshape(outputs.shape), both[:, -1]
 
     def legal(self, legal: Tensor | None) -> Tensor | None:
         """The mask to apply: the environment's, else the layout's own padding; None when nothing is ever illegal."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from esper_core.ppo.heads import HeadLayout
+    from esper_core.ppo.task import BoolArray
 
 __all__ = ["Noise", "condition", "noise"]
 
@@ -27,28 +27,21 @@ class Noise:
         normal: standard normal noise float32 (n, Gaussian heads); None without such heads.
     """
 
-    gumbel: Tensor | None = None
-    normal: Tensor | None = None
+    gumbel: NDArray[np.float32] | None = None
+    normal: NDArray[np.float32] | None = None
 
     def __getitem__(self, step: int) -> Noise:
         """That of one of several steps."""
-        return self._each(itemgetter(step))
-
-    def to(self, device: torch.device) -> Noise:
-        """The noise on another device."""
-        return self._each(lambda drawn: drawn.to(device, non_blocking=True))
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Noise:
         return Noise(
-            None if self.gumbel is None else change(self.gumbel), None if self.normal is None else change(self.normal)
+            None if self.gumbel is None else self.gumbel[step], None if self.normal is None else self.normal[step]
         )
 
 
 def noise(layout: HeadLayout, steps: int, n_envs: int, generator: torch.Generator) -> Noise:
     """Noise for several steps, drawn at once."""
     choosing, dense = len(layout.choosing), len(layout.dense)
-    gumbel = _gumbel((steps, n_envs, choosing, layout.width), generator) if choosing else None
-    return Noise(gumbel, torch.randn(steps, n_envs, dense, generator=generator) if dense else None)
+    gumbel = _gumbel((steps, n_envs, choosing, layout.width), generator).numpy() if choosing else None
+    return Noise(gumbel, torch.randn(steps, n_envs, dense, generator=generator).numpy() if dense else None)
 
 
 def _gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -59,8 +52,13 @@ def _gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def condition(
-    layout: HeadLayout, head: int, *, scores: Tensor, legal: Tensor | None, conditional: Tensor
-) -> tuple[Tensor, Tensor]:
+    layout: HeadLayout,
+    head: int,
+    *,
+    scores: NDArray[np.float32],
+    legal: BoolArray | None,
+    conditional: BoolArray,
+) -> tuple[NDArray[np.int64], BoolArray]:
     """Sample the conditioning head, and say what its choice leaves to every head.
 
     Args:
@@ -76,12 +74,12 @@ def condition(
         them. The conditioning head keeps the mask it was sampled under: its log-probability is over all it had.
     """
     size = layout.sizes[head]
-    rows = layout.pad(conditional)
-    own = rows[:, :, head, :size].diagonal(dim1=1, dim2=2) if legal is None else legal[:, head, :size]
-    choice = torch.where(own, scores[:, :size], -torch.inf).argmax(-1)
-    chosen = rows[torch.arange(len(choice), device=choice.device), choice]
+    rows = layout.padded_mask(conditional)
+    own = rows[:, :, head, :size].diagonal(axis1=1, axis2=2) if legal is None else legal[:, head, :size]
+    choice: NDArray[np.int64] = np.where(own, scores[:, :size], -np.inf).argmax(-1)
+    chosen: BoolArray = rows[np.arange(len(choice)), choice]
     if legal is not None:
-        chosen = chosen & legal
+        chosen &= legal
     chosen[:, head] = False
     chosen[:, head, :size] = own
     return choice, chosen

@@ -40,7 +40,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """One step of n environments, already reset where an episode ended.
+    """One step of n environments, already reset where an episode ended, but for ``resets``.
 
     Attributes:
         observation: to act on next; of the new episode where one ended.
@@ -50,6 +50,10 @@ class StepResult:
         final_values: float32 (n, inputs), the last observation of each episode that ended in this step (other rows
             are meaningless); None when no episode was truncated.
         causal_mask: bool (n, heads), which heads of the action that was taken had an effect; None for all.
+        resets: bool (n,), where nothing was played: the step only began the episode after the one that ended in the
+            step before, and the action was ignored; None for nowhere. Only tasks have such rows whose environments
+            reset in the step after an episode's last one; an episode's last observation is then what that last step
+            shows, and ``final_values`` is None.
     """
 
     observation: Observation
@@ -58,6 +62,12 @@ class StepResult:
     truncated: BoolArray
     final_values: FloatArray | None = None
     causal_mask: BoolArray | None = None
+    resets: BoolArray | None = None
+
+    @property
+    def played(self) -> int:
+        """In how many environments the step was one of an episode."""
+        return len(self.terminated) - (0 if self.resets is None else int(np.count_nonzero(self.resets)))
 
 
 class Task(Protocol):

@@ -126,7 +126,7 @@ def test_a_squash_has_the_density_and_the_entropy_of_the_squashed_value(shift: f
 def test_bounds_are_reached_by_clipping_or_by_the_squash() -> None:
     for squash in (False, True):
         agent = agent_of(squash=squash)
-        raw = torch.tensor([[-50.0, 0.0], [0.25, -0.25], [50.0, 50.0]])
+        raw = np.array([[-50.0, 0.0], [0.25, -0.25], [50.0, 50.0]], dtype=np.float32)
         bounded = agent.bounded(raw)
         assert bounded.dtype == np.float64
         assert bounded[0, 0] == -1.0
@@ -366,7 +366,9 @@ def test_greedy_is_the_mean_within_its_bounds() -> None:
     mean = agent.policy.distribution(shown(), None)[0].mean
     assert mean is not None
     greedy = agent.act(shown().numpy(), deterministic=True)
-    np.testing.assert_allclose(greedy, np.clip(mean.detach().double().numpy(), [-1, -2], [1, 0.5]), rtol=1e-6)
+    np.testing.assert_allclose(
+        greedy, np.clip(mean.detach().double().numpy(), [-1, -2], [1, 0.5]), rtol=1e-4, atol=1e-5
+    )
     assert (greedy == [1, 0.5]).any(), "something was clipped"
 
 

@@ -219,3 +219,26 @@ def test_an_error_of_a_network_at_work_names_its_line(network: Any) -> None:
     agent = network(FEW)
     with pytest.raises(EsperError, match=r"line 7, forward\(\): AssertionError: too many"):
         agent.act(np.zeros((10, 4)))
+
+
+@pytest.mark.parametrize(
+    "ppo",
+    [
+        {"hidden": (5, 6, 7)},
+        {"hidden": (), "activation": "relu"},
+        {"hidden": (8,), "activation": "relu", "shared_trunk": True},
+        {"hidden": (512, 512)},
+        {"hidden": (6,), "activation": "silu"},
+    ],
+    ids=["packed", "no layers", "shared", "large", "torch's own activation"],
+)
+def test_acting_computes_the_networks_own_numbers_in_numpy_or_in_torch(ppo: dict[str, Any]) -> None:
+    agent = _agent(NUMBERS, **ppo)
+    for rows in (1, 6):
+        shown = torch.randn(rows, 4, generator=torch.Generator().manual_seed(rows))
+        outputs, values = agent.policy(shown)
+        network = agent.policy.on_host(rows)
+        for _ in range(2):  # memory that is used again
+            found = network(shown.numpy())
+            np.testing.assert_allclose(found[0], outputs.detach().numpy(), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(found[1], values.detach().numpy(), rtol=1e-4, atol=1e-5)

@@ -47,9 +47,14 @@ class Film(gym.Env[Any, Any]):
 class Witness(PPOAgent):
     """Keeps every row that its policy reads."""
 
-    def decide(self, observations: torch.Tensor, *args: Any) -> Any:
-        self.rows.append(observations.clone())
-        return super().decide(observations, *args)
+    def actor(self, n_envs: int) -> Any:
+        acting = super().actor(n_envs)
+
+        def act(rows: Any, *args: Any) -> Any:
+            self.rows.append(torch.from_numpy(rows.copy()))
+            return acting(rows, *args)
+
+        return act
 
     @property
     def rows(self) -> list[torch.Tensor]:
