@@ -30,6 +30,7 @@ from esper_core.hooks import SinkHooks
 from esper_core.ppo import PPOAgent, Trainer
 from esper_env_morphogenesis.baselines import AlwaysWait, FixedSchedules, Graft, Policy, Random, Schedule, play
 from esper_env_morphogenesis.env import MorphogenesisEnv
+from esper_env_morphogenesis.reactive import REPAIR
 from esper_env_morphogenesis.story import trained
 
 EVALUATION_SEED: Final = 31_337
@@ -97,6 +98,7 @@ def baselines() -> dict[str, dict[str, float]]:
     policies: dict[str, Policy] = {"always WAIT": AlwaysWait(), "random": Random(0)}
     for name, schedule in SCHEDULES.items():
         policies[name] = FixedSchedules([schedule] * HOSTS)
+    policies["reactive: repair"] = REPAIR
     return {name: measure(policy) for name, policy in policies.items()}
 
 
