@@ -24,8 +24,8 @@ import numpy as np
 
 from esper_env_morphogenesis.blueprints import BLUEPRINTS
 from esper_env_morphogenesis.data import CLASSES
+from esper_env_morphogenesis.host import SLOTS
 from esper_env_morphogenesis.lifecycle import MAX_GRAFTS, Stage
-from esper_env_morphogenesis.network import SLOTS
 from esper_env_morphogenesis.world import RENT_RANGE
 
 if TYPE_CHECKING:

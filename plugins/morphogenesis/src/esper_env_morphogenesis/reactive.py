@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from esper_env_morphogenesis.blueprints import BLUEPRINTS
+from esper_env_morphogenesis.host import SLOTS
 from esper_env_morphogenesis.lifecycle import Operation
 from esper_env_morphogenesis.masks import HEAD_SIZES
-from esper_env_morphogenesis.network import SLOTS
 from esper_env_morphogenesis.observation import RENT, RESPONSES
 
 if TYPE_CHECKING:
