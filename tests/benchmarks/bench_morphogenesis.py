@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import argparse
 import cProfile
+import itertools
 import json
 import pstats
 import resource
 import statistics
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -30,7 +31,11 @@ from esper_core.hooks import SinkHooks
 from esper_core.ppo import PPOAgent, Trainer
 from esper_env_morphogenesis.baselines import AlwaysWait, FixedSchedules, Graft, Policy, Random, Schedule, play
 from esper_env_morphogenesis.env import MorphogenesisEnv
+from esper_env_morphogenesis.reactive import REPAIR
 from esper_env_morphogenesis.story import trained
+
+if TYPE_CHECKING:
+    from esper_env_morphogenesis.native import Choice
 
 EVALUATION_SEED: Final = 31_337
 HOSTS, EPISODES = 32, 8
@@ -97,6 +102,7 @@ def baselines() -> dict[str, dict[str, float]]:
     policies: dict[str, Policy] = {"always WAIT": AlwaysWait(), "random": Random(0)}
     for name, schedule in SCHEDULES.items():
         policies[name] = FixedSchedules([schedule] * HOSTS)
+    policies["reactive: repair"] = REPAIR
     return {name: measure(policy) for name, policy in policies.items()}
 
 
@@ -134,8 +140,9 @@ def table(lines: list[dict[str, Any]]) -> None:
 
 def speed() -> None:
     """Steps a second, where the time goes, memory."""
-    for hosts in (8, 32):
-        env, policy = MorphogenesisEnv(hosts), Random(0)
+    computes: tuple[Choice, ...] = ("native", "torch")
+    for hosts, compute in itertools.product((8, 32), computes):
+        env, policy = MorphogenesisEnv(hosts, compute=compute), Random(0)
         observations, info = env.reset(seed=0)
         walls, cpus = [], []
         profile = cProfile.Profile()
@@ -150,17 +157,17 @@ def speed() -> None:
                 walls.append(time.perf_counter() - wall)
                 cpus.append(time.process_time() - cpu)
         print(
-            f"{hosts} hosts: {hosts / float(np.mean(cpus)):.0f} environment steps per CPU second, "
+            f"{hosts} hosts, {compute}: {hosts / float(np.mean(cpus)):.0f} environment steps per CPU second, "
             f"{hosts / float(np.mean(walls)):.0f} per second, {1000 * float(np.median(walls)):.1f} ms a step"
         )
         stats = pstats.Stats(profile)
-        parts = {"train": "network.py:train", "validate": "network.py:validate", "backward": ":run_backward"}
+        parts = {"train": "network.py:train", "validate": "network.py:validate"}
         whole, found = 0.0, dict.fromkeys(parts, 0.0)
         for (file, _, function), (_, _, _, cumulative, _) in stats.stats.items():  # type: ignore[attr-defined]
             place = f"{Path(file).name}:{function}"
             whole = max(whole, cumulative if place == "env.py:step" else 0.0)
             for part, end in parts.items():
-                if place == end or (part == "backward" and "method 'run_backward'" in function):
+                if place == end:
                     found[part] += cumulative
         print("  " + ", ".join(f"{part} {spent / whole:.0%}" for part, spent in found.items()) + " of a step")
     print(f"memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB at most, torch included")

@@ -16,8 +16,8 @@ from esper_env_morphogenesis.baselines import AlwaysWait, FixedSchedules, Graft,
 from esper_env_morphogenesis.blueprints import BLUEPRINTS
 from esper_env_morphogenesis.data import Dataset
 from esper_env_morphogenesis.env import MorphogenesisEnv
+from esper_env_morphogenesis.host import HOST_SIZE
 from esper_env_morphogenesis.lifecycle import MAX_GRAFTS, OFFSETS, TEMPOS, Operation, Stage
-from esper_env_morphogenesis.network import HOST_SIZE
 from esper_env_morphogenesis.reward import ACCURACY_SCALE, COSTS, FOSSIL_WEIGHT
 
 if TYPE_CHECKING:
@@ -114,13 +114,13 @@ def test_a_module_in_training_changes_nothing_of_its_host_and_learns(signals: Da
             state = env._generator.get_state()
             env._operate(np.array([[0, 2, 0, 2, Operation.GERMINATE], [1, 4, 0, 2, Operation.GERMINATE]]))
             env._generator.set_state(state)  # the draw of the module's start must not shift the minibatches
-            started = hosts._modules[0].clone()
+            started = hosts.state.modules[0].clone()
         for _ in range(OFFSETS[2] - 1):
             hosts.train(env.grafts())
-        trained.append((hosts._host.clone(), hosts.validate(env.grafts())))
+        trained.append((hosts.state.host.clone(), hosts.validate(env.grafts())))
         if germinate:
-            assert not torch.equal(started[0, 0], hosts._modules[0, 0, 0])
-            assert not torch.equal(started[1, 1], hosts._modules[0, 1, 1])
+            assert not torch.equal(started[0, 0], hosts.state.modules[0, 0, 0])
+            assert not torch.equal(started[1, 1], hosts.state.modules[0, 1, 1])
     (alone, plain), (accompanied, grafted) = trained
     assert torch.equal(alone, accompanied)
     assert torch.equal(plain.accuracy, grafted.accuracy)
@@ -135,7 +135,7 @@ def test_a_fossil_does_not_learn(signals: Dataset) -> None:
     for _ in range(EPOCHS - 1):
         env.hosts.injure(0, torch.ones(3))
         observations, _, _, _, info = env.step(policy(env, observations, info))
-        weights.append((env.slots[0][0].stage, env.hosts._modules[0, 0, 0].clone()))
+        weights.append((env.slots[0][0].stage, env.hosts.state.modules[0, 0, 0].clone()))
     learning = [w for stage, w in weights if stage in {Stage.TRAINING, Stage.BLENDING, Stage.HOLDING}]
     fossil = [w for stage, w in weights if stage is Stage.FOSSILIZED]
     assert all(not torch.equal(a, b) for a, b in pairwise(learning))

@@ -17,6 +17,7 @@ from gymnasium.vector.utils import batch_space
 
 from esper_env_morphogenesis import observation as obs
 from esper_env_morphogenesis.data import load
+from esper_env_morphogenesis.host import SLOTS, Graft
 from esper_env_morphogenesis.lifecycle import (
     EMPTY,
     OFFSETS,
@@ -36,13 +37,14 @@ from esper_env_morphogenesis.masks import (
     conditional_mask,
     joint_mask,
 )
-from esper_env_morphogenesis.network import SLOTS, Graft, HostNetworks
+from esper_env_morphogenesis.network import HostNetworks
 from esper_env_morphogenesis.reward import rent, reward
 from esper_env_morphogenesis.world import draw
 
 if TYPE_CHECKING:
     from esper_env_morphogenesis.data import Dataset
-    from esper_env_morphogenesis.network import Validation
+    from esper_env_morphogenesis.host import Validation
+    from esper_env_morphogenesis.native import Choice
     from esper_env_morphogenesis.world import World
 
 __all__ = ["MorphogenesisEnv"]
@@ -69,6 +71,8 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
             rollouts then contain every phase; without it all episodes begin and end together.
         learning_rate: Adam's, for hosts and modules.
         validation_size: signals of the validation set that accuracy is measured on, at most 1000.
+        compute: what trains the hosts: ``native``, compiled C, ``torch``, several times slower, or ``auto``, the first
+            of these that the machine has. Results agree to rounding.
         data: the data; by default MNIST-1D from the cache.
     """
 
@@ -86,6 +90,7 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
         batch_size: int = 64,
         learning_rate: float = 1.5e-2,
         validation_size: int = 250,
+        compute: Choice = "auto",
         data: Dataset | None = None,
     ) -> None:
         self.num_envs = num_envs
@@ -105,6 +110,7 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
             batches=batches,
             learning_rate=learning_rate,
             validation_size=validation_size,
+            compute=compute,
         )
         self._epoch = np.zeros(num_envs, dtype=np.int64)
         self._last = np.full(num_envs, epochs)
@@ -237,7 +243,7 @@ class MorphogenesisEnv(VectorEnv[Array, Array, Array]):
             self._hosts.reset(row, order=self._worlds[row].order, alive=self._worlds[row].alive(0))
         self._last[self._epoch >= self._last] = self.epochs
         self._epoch[rows] = 0
-        validation = self._hosts.validate(self.grafts())
+        validation = self._hosts.validate(self.grafts(), begun)
         accuracy = validation.accuracy.numpy()
         self._accuracy = np.where(rows, accuracy, self._accuracy)
         self._best = np.where(rows, accuracy, self._best)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from esper_env_morphogenesis.blueprints import BLUEPRINTS
+from esper_env_morphogenesis.host import SLOTS
 from esper_env_morphogenesis.lifecycle import OFFSETS, TEMPOS, Operation, legal_slots
-from esper_env_morphogenesis.network import SLOTS
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -24,8 +24,8 @@ import numpy as np
 
 from esper_env_morphogenesis.blueprints import BLUEPRINTS
 from esper_env_morphogenesis.data import CLASSES
+from esper_env_morphogenesis.host import SLOTS
 from esper_env_morphogenesis.lifecycle import MAX_GRAFTS, Stage
-from esper_env_morphogenesis.network import SLOTS
 from esper_env_morphogenesis.world import RENT_RANGE
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from esper_env_morphogenesis.lifecycle import Slot
 
-__all__ = ["SIZE", "SLOT_SIZE", "HostView", "observe"]
+__all__ = ["RENT", "RESPONSES", "SIZE", "SLOT_SIZE", "SMOOTHNESS", "HostView", "observe"]
 
 _HOST: Final = 10
 _STAGES: Final = len(Stage)
@@ -43,6 +43,12 @@ SLOT_SIZE: Final = _STAGES + len(BLUEPRINTS) + 4
 """The number of values per slot."""
 SIZE: Final = _HOST + SLOTS * SLOT_SIZE
 """The number of values of one observation."""
+SMOOTHNESS: Final = 6
+"""The place of the smoothness."""
+RENT: Final = 7
+"""The place of the log rent rate."""
+RESPONSES: Final = tuple(_HOST + (slot + 1) * SLOT_SIZE - 1 for slot in range(SLOTS))
+"""The places of the blocks' responses."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.errors import UsageError
 from esper_env_morphogenesis.blueprints import BLUEPRINTS
+from esper_env_morphogenesis.host import SLOTS
 from esper_env_morphogenesis.lifecycle import Stage
-from esper_env_morphogenesis.network import SLOTS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,8 +16,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from esper_env_morphogenesis.blueprints import BLUEPRINTS
+from esper_env_morphogenesis.host import HOST_SIZE
 from esper_env_morphogenesis.lifecycle import Operation, Slot, Stage
-from esper_env_morphogenesis.network import HOST_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

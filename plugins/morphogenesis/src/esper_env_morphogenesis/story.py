@@ -9,9 +9,9 @@ import numpy as np
 
 from esper_env_morphogenesis.blueprints import BLUEPRINTS
 from esper_env_morphogenesis.env import MorphogenesisEnv
+from esper_env_morphogenesis.host import HOST_SIZE
 from esper_env_morphogenesis.lifecycle import OFFSETS, TEMPOS, Operation, Slot, Stage
 from esper_env_morphogenesis.masks import HEAD_NAMES
-from esper_env_morphogenesis.network import HOST_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from esper_env_morphogenesis.data import LENGTH
-from esper_env_morphogenesis.network import SLOTS
+from esper_env_morphogenesis.host import SLOTS
 
 if TYPE_CHECKING:
     from torch import Tensor
