@@ -32,7 +32,7 @@ class Copy:
         shutil.copytree(ROOT / "esper_core", folder / "esper_core", ignore=skip)
         shutil.copytree(ROOT / "docs" / "generate", folder / "docs" / "generate", ignore=skip)
         shutil.copytree(ROOT / "collector-config", folder / "collector-config")
-        shutil.copytree(ROOT / "tests" / "benchmarks", folder / "tests" / "benchmarks", ignore=skip)  # pages hold results
+        shutil.copytree(ROOT / "tests" / "benchmarks", folder / "tests" / "benchmarks", ignore=skip)  # their results
 
     def change(self, *hunks: Hunk) -> None:
         for hunk in hunks:
