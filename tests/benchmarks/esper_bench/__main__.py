@@ -14,7 +14,7 @@ from esper_bench.subjects import SUBJECTS
 from esper_bench.verdict import compare
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from esper_bench.record import Measured, Record
     from esper_bench.row import Row
@@ -35,12 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 64
     known = record.read(RECORDED)
     here = record.machine()
+    if args.record and args.rows and known is not None and known.machine != here:
+        print(f"{RECORDED.name} is of {known.machine.cpu}: record every row of this machine", file=sys.stderr)
+        return 64
     print(table.head(here), flush=True)
-    found, failed = _measure(chosen, args.rounds, light=args.quick)
-    if args.record:
-        kept = known if known is not None and known.machine == here else record.Record(machine=here)
-        record.write(kept.with_rows(found, [row.name for row in _all_rows()]), RECORDED)
-        print(f"\nrecorded {len(found)} rows in {RECORDED}")
+    found, failed = _measure(chosen, args.rounds, light=args.quick, keep=_record if args.record else None)
     if args.check:
         failed |= _check(known, found, args.rounds, light=args.quick)
     return int(failed)
@@ -65,8 +64,21 @@ def _all_rows() -> Iterator[Row]:
         yield from rows
 
 
-def _measure(chosen: dict[str, list[Row]], rounds: int | None, *, light: bool) -> tuple[list[Measured], bool]:
-    """The rows, printed as they come; and whether Esper failed in one."""
+def _record(row: Measured) -> None:
+    """Write one row into the file at once: an interruption, or another process recording other rows, loses none."""
+    known, here = record.read(RECORDED), record.machine()
+    kept = known if known is not None and known.machine == here else record.Record(machine=here)
+    record.write(kept.with_rows([row], [row.name for row in _all_rows()]), RECORDED)
+
+
+def _measure(
+    chosen: dict[str, list[Row]],
+    rounds: int | None,
+    *,
+    light: bool,
+    keep: Callable[[Measured], None] | None = None,
+) -> tuple[list[Measured], bool]:
+    """The rows, printed and kept as they come; and whether Esper failed in one."""
     found, failed = [], False
     for subject, rows in chosen.items():
         if rows:
@@ -82,6 +94,8 @@ def _measure(chosen: dict[str, list[Row]], rounds: int | None, *, light: bool) -
                     continue
                 found.append(record.measured(subject, row, turns, load=load))
                 print("\n".join(table.lines(found[-1])), flush=True)
+                if keep is not None:
+                    keep(found[-1])
     return found, failed
 
 

@@ -13,9 +13,10 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from esper_bench.peers import interpreter_of, version_of
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Meter", "PartyFailedError", "Turns"]
 
-BENCHMARKS = Path(__file__).resolve().parents[1]
+_BENCHMARKS: Final = Path(__file__).resolve().parents[1]
+_LONGEST_S: Final = 900.0
+"""Seconds that an answer may take; a library that hangs is absent from its row and does not hold up the rest."""
 
 
 class PartyFailedError(Exception):
@@ -59,7 +62,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**os.environ, "PYTHONPATH": str(BENCHMARKS)},
+            env={**os.environ, "PYTHONPATH": str(_BENCHMARKS)},
             text=True,
         )
 
@@ -67,12 +70,16 @@ class _Process:
         """The answer; raises PartyFailedError when the party failed or its process ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        guard = threading.Timer(_LONGEST_S, self._process.kill)
+        guard.start()
         try:
             self._process.stdin.write(json.dumps(question) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
+        finally:
+            guard.cancel()
         if not line:
             code = self._process.wait()
             raise PartyFailedError(f"the process of {self._name} ended with {code}: {self._last_words()}")

@@ -42,12 +42,11 @@ ROWS: Final = (
         _first_update,
         (
             SB3.doing(_python("-c", _SB3_FIRST_UPDATE)),
-            SB3.doing(_python("-c", "import stable_baselines3"), "its import alone"),
             TORCH.doing(_python("-c", "import torch"), "its import alone"),
         ),
         per="command",
         clock="commands",
-        rounds=5,
+        rounds=4,
     ),
     Row(
         "start, import esper_core",
@@ -64,10 +63,11 @@ ROWS: Final = (
     ),
     Row(
         "start, a command's help",
-        "`--help` of each command line",
+        "`--help` of each command line, and the interpreter alone",
         "ms",
         _python("-m", "esper_core", "--help"),
         (
+            Party("python -c pass", _python("-c", "pass")),
             TENSORBOARD.doing(_python("-m", "tensorboard.main", "--help")),
             WANDB.doing(_python("-m", "wandb", "--help")),
             MLFLOW.doing(_python("-m", "mlflow", "--help")),

@@ -63,7 +63,7 @@ def _peers(heads: int, updates: int) -> tuple[Party, ...]:
         TENSORBOARD.doing(doing(loggers.tensorboard)),
         WANDB.doing(doing(loggers.wandb)),
         TRACKIO.doing(doing(loggers.trackio)),
-        MLFLOW.doing(doing(loggers.mlflow)),
+        MLFLOW.doing(_peer(loggers.mlflow, heads, max(5, updates // 5))),
     )
 
 
@@ -86,8 +86,8 @@ ROWS: Final = (
         "telemetry, 5 heads, all of it",
         "CPU time of the whole process and of every process it has started, such as a logger's service",
         "µs",
-        _esper(5, 1000),
-        _peers(5, 1000),
+        _esper(5, 300),
+        _peers(5, 300),
         per="update",
         clock="tree",
         rounds=5,

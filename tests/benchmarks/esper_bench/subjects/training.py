@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from esper_bench.peers import SB3
 from esper_bench.row import Row
+from esper_bench.subjects._settings import takes
+from esper_core.config.schema import EnvConfig
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -15,12 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ROWS"]
 
-STEPS: Final = 6144
+STEPS: Final = 4096
 ROLLOUT: Final = 2048
 
 
 def _esper(env: str, n_envs: int) -> Setup:
-    """Three updates with SB3's hyperparameters, journal and checkpoint on, and a stop check that finds nothing."""
+    """Two updates with SB3's hyperparameters, journal and checkpoint on, and a stop check that finds nothing."""
 
     def setup(stack: ExitStack) -> Work:
         import esper_core
@@ -80,7 +82,7 @@ def _esper_rollout(env: str, settings: dict[str, Any]) -> Setup:
     def setup(stack: ExitStack) -> Work:
         import torch
 
-        from esper_core.config.schema import EnvConfig, EsperConfig, PPOConfig, RunConfig
+        from esper_core.config.schema import EsperConfig, PPOConfig, RunConfig
         from esper_core.envs.adapter import make_task
         from esper_core.ppo import PPOAgent, Trainer
 
@@ -143,7 +145,7 @@ def _whole(name: str, env: str, n_envs: int, what: str, *, esper_env: str = "") 
     )
 
 
-def _rollout(name: str, env: str, what: str, **settings: Any) -> Row:
+def _rollout(name: str, env: str, what: str, *, quick: bool = False, **settings: Any) -> Row:
     return Row(
         name,
         what,
@@ -152,16 +154,29 @@ def _rollout(name: str, env: str, what: str, **settings: Any) -> Row:
         (SB3.doing(_sb3_rollout(env)),),
         per="environment step",
         rounds=11,
-        quick=True,
+        quick=quick,
     )
 
+
+_NATIVE: Final = (
+    (
+        _rollout(
+            "rollout, CartPole, native",
+            "CartPole-v1",
+            'Esper with `[env] vector = "native"`; SB3 as in rollout, CartPole',
+            vector="native",
+        ),
+    )
+    if takes(EnvConfig, vector="native")
+    else ()
+)
 
 ROWS: Final = (
     _whole(
         "CartPole, SB3's defaults",
         "CartPole-v1",
         1,
-        "1 environment x 2048 steps, minibatch 64, 10 epochs, 2 x 64; three updates from nothing, journal on",
+        "1 environment x 2048 steps, minibatch 64, 10 epochs, 2 x 64; two updates from nothing, journal on",
     ),
     _whole("CartPole, 8 environments", "CartPole-v1", 8, "the same with 8 environments x 256 steps"),
     _whole(
@@ -172,6 +187,7 @@ ROWS: Final = (
         esper_env="esper_bench.tasks:EsperBenchFiveHeads-v0",
     ),
     _whole("Pendulum, 8 environments", "Pendulum-v1", 8, "the same on Pendulum-v1: one Gaussian head"),
-    _rollout("rollout, CartPole", "CartPole-v1", "8 environments x 256 steps, decisions included, no update"),
+    _rollout("rollout, CartPole", "CartPole-v1", "8 environments x 256 steps with decisions, no update", quick=True),
     _rollout("rollout, Pendulum", "Pendulum-v1", "the same on Pendulum-v1"),
+    *_NATIVE,
 )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from esper_bench.peers import SB3, SBX, TIANSHOU
 from esper_bench.row import Row
+from esper_bench.subjects._settings import takes
+from esper_core.config.schema import PPOConfig
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -70,6 +72,24 @@ def _turn(update: Any) -> Work:
 
 
 _row: Final = functools.partial(Row, unit="ms", per="update")
+_COMPILED: Final = (
+    tuple(
+        _row(
+            f"update, {size}, compiled",
+            f"Esper with `[ppo] compile = true`, built before the turns that count; the peers as in update, {size}",
+            ours=_esper(f"{size} compiled"),
+            others=others,
+            rounds=rounds,
+        )
+        for size, rounds, others in (
+            ("small", 9, (SB3.doing(_sb3("small")), SBX.doing(_sbx("small")))),
+            ("five heads", 9, (SB3.doing(_sb3("five heads")), SBX.doing(_sbx("five heads")))),
+            ("256x256", 4, (SB3.doing(_sb3("256x256")), SBX.doing(_sbx("256x256")))),
+        )
+    )
+    if takes(PPOConfig, compile=True)
+    else ()
+)
 
 ROWS: Final = (
     _row(
@@ -90,6 +110,7 @@ ROWS: Final = (
         "2 x 256 tanh; 16,384 steps, minibatch 4096, 10 epochs: 40 optimizer steps",
         ours=_esper("256x256"),
         others=(SB3.doing(_sb3("256x256")), SBX.doing(_sbx("256x256")), TIANSHOU.doing(_tianshou("256x256"))),
-        rounds=5,
+        rounds=4,
     ),
+    *_COMPILED,
 )

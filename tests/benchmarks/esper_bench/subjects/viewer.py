@@ -1,4 +1,4 @@
-"""Looking at a run of 2,000 updates from a shell: one picture as text, and the end of the process."""
+"""Looking at a run of 1,000 updates from a shell: one picture as text, and the end of the process."""
 
 from __future__ import annotations
 
