@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import os
 import platform
 import subprocess
@@ -180,6 +181,7 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
+@functools.cache  # before the first row is written: the record itself is no difference
 def _commit() -> str:
     words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--exclude=*", "--dirty=+"]
     try:
