@@ -16,7 +16,7 @@ JOBS ?= 2
 PIP_FLAGS := --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 SOURCES := $(wildcard pyproject.toml requirements-dev.txt plugins/*/pyproject.toml)
 
-.PHONY: help run test test-portable test-loops check bench bench-presets docs tools wheels system-deps venv clean
+.PHONY: help run test test-portable test-loops check bench bench-quick bench-check bench-peers bench-scripts bench-presets docs tools wheels system-deps venv clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,12 +48,15 @@ test-loops: venv ## install the large libraries that plugins and recipes stand o
 # $(1) the recipe, $(2) what pip installs; pip may complain of Esper's own requirements, which the outer .venv holds.
 define recipe
 	@test -x $(VENV)/loops/$(1)/bin/python || $(BIN)/python -m venv $(VENV)/loops/$(1)
-	@inner=$$($(VENV)/loops/$(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
-	outer=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
-	echo "import site; site.addsitedir('$$outer')" > "$$inner/outer.pth"
+	@$(call beside,$(VENV)/loops/$(1))
 	@$(VENV)/loops/$(1)/bin/python -m pip install $(PIP_FLAGS) $(2)
 	@$(VENV)/loops/$(1)/bin/python -m pytest tests/integration/test_recipes.py -k "recipe_$(1)"
 endef
+
+# $(1) an environment, which from now on has what .venv has, beneath what is installed in it.
+beside = inner=$$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	outer=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	echo "import site; site.addsitedir('$$outer')" > "$$inner/outer.pth"
 
 check: venv ## ruff, mypy, and generated files up to date
 	@$(BIN)/ruff check .
@@ -64,7 +67,25 @@ check: venv ## ruff, mypy, and generated files up to date
 docs: venv ## write the generated files: reference pages, registry, rules, dashboard
 	@$(BIN)/python docs/generate
 
-bench: venv ## run the benchmarks and print their tables (minutes)
+# ARGS: rows to measure, by a part of their names, and --rounds N. Peers that are not installed are named as such.
+BENCH := PYTHONPATH=tests/benchmarks nice -n 10 $(BIN)/python -m esper_bench
+
+bench: venv ## Esper beside its peers: print the table, record it, write docs/reference/benchmarks.md (half an hour)
+	@$(BENCH) --record $(ARGS)
+	@$(BIN)/python docs/generate
+
+bench-quick: venv ## the rows that take a minute together, printed only
+	@$(BENCH) --quick --rounds 5 $(ARGS)
+
+bench-check: venv ## compare the ratios of now with the recorded ones; fails beyond their spread
+	@$(BENCH) --check $(ARGS)
+
+bench-peers: venv ## install the peers that are too large for .venv, in an environment that adds to it (1.2 GB on disk)
+	@test -x $(VENV)/peers/bin/python || $(BIN)/python -m venv $(VENV)/peers
+	@$(call beside,$(VENV)/peers)
+	@$(VENV)/peers/bin/python -m pip install $(PIP_FLAGS) torch==2.13.0 -r tests/benchmarks/peers.txt
+
+bench-scripts: venv ## run the other benchmarks, each of which prints a table of its own
 	@for script in $(filter-out %/bench_presets.py,$(wildcard tests/benchmarks/bench_*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
 
 # Hours, one core; a result that stands in tests/benchmarks/results is not run again. make bench-presets ARGS="Acrobot-v1"

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from benchmark_page import benchmark_page
 from command_pages import cli_page, config_page
 from dashboard import dashboard
 from face_page import face_page
@@ -32,6 +33,7 @@ def outputs() -> dict[str, str]:
     registry, files = registry_files()
     schema, schema_text = schema_file()
     pages = {
+        "benchmarks": benchmark_page(),
         "cli": cli_page(),
         "config": config_page(),
         "events": events_page(),

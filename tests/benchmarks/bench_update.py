@@ -64,10 +64,10 @@ class Noise(gym.Env[Any, Any]):
         return self.observation_space.sample(), float(self.np_random.normal()), False, False, {}
 
 
-def sb3_update(row: Row) -> Callable[[], object]:
-    """``train()`` of a model that has collected one rollout."""
+def sb3_update(row: Row, algorithm: Any = PPO) -> Callable[[], object]:
+    """``train()`` of a model that has collected one rollout; sbx's PPO takes the same arguments."""
     env = DummyVecEnv([lambda: Noise(row.sizes)])
-    model = PPO(
+    model = algorithm(
         "MlpPolicy",
         env,
         n_steps=row.samples,
