@@ -90,7 +90,7 @@ bench-scripts: venv ## run the other benchmarks, each of which prints a table of
 
 # Hours, one core; a result that stands in tests/benchmarks/results is not run again. make bench-presets ARGS="Acrobot-v1"
 bench-presets: venv ## train every preset and its peer of Stable-Baselines3, and write docs/reference/presets.md
-	@$(BIN)/python -m pip install $(PIP_FLAGS) box2d mujoco imageio minatar pygame-ce
+	@$(BIN)/python -m pip install $(PIP_FLAGS) "gymnasium[box2d,mujoco]" minatar
 	@$(BIN)/python tests/benchmarks/bench_presets.py $(ARGS)
 	@$(BIN)/python docs/generate
 

@@ -1,7 +1,7 @@
 """What Esper's presets learn, beside Stable-Baselines3 with rl-baselines3-zoo's published hyperparameters.
 
 ``python tests/benchmarks/bench_presets.py [TASK ...] [--seeds 1 2] [--libraries esper sb3]``; needs
-``pip install box2d mujoco imageio minatar pygame-ce``.
+``pip install 'gymnasium[box2d,mujoco]' minatar``.
 
 Each result (task, seed, library) is one line of ``results/presets.jsonl`` beside this file; one that is there is not
 run again, unless the preset has changed since. docs/reference/presets.md has the table: ``make docs`` writes it from

@@ -1,4 +1,4 @@
-"""Gymnasium's Box2D environments (``pip install box2d pygame-ce``, or ``gymnasium[box2d]``)."""
+"""Gymnasium's Box2D environments (``pip install 'gymnasium[box2d]'``)."""
 
 from __future__ import annotations
 

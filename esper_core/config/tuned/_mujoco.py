@@ -1,4 +1,4 @@
-"""Gymnasium's MuJoCo environments (``pip install gymnasium[mujoco]``)."""
+"""Gymnasium's MuJoCo environments (``pip install 'gymnasium[mujoco]'``)."""
 
 from __future__ import annotations
 
