@@ -116,7 +116,7 @@ class GroupReducer:
         name = getattr(self._stop, "name", "") or "asked to stop"
         lost = RanksError(
             f"{name}: rank {self.rank} of {self.world_size} waited {self._asked_s:g} s for the others in vain",
-            hint="a rank hangs, or one step of its environment takes longer; what the last checkpoint holds is kept",
+            hint="one hangs, or was not asked and plays its rollout for longer; what the last checkpoint holds is kept",
         )
         number = getattr(self._stop, "signal", None)
         if number is not None:
