@@ -285,6 +285,7 @@ def _open_session(resolved: Resolved, started: RunStarted, *, signals: bool) -> 
             resolved.config,
             run=held.run,
             held=held,
+            ranks=started.ranks,
             environment=started.environment,
             heads=started.heads,
             install_signal_handlers=signals,

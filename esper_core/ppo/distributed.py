@@ -99,22 +99,24 @@ class GroupReducer:
         asked: float | None = None
         try:
             work = call()
-            while not _ended(work):
-                now = time.monotonic()
-                asked = now if asked is None and self._stop() else asked
-                if asked is not None and now - asked >= self._asked_s:
-                    self._leave()
+            try:
+                while not _ended(work):
+                    now = time.monotonic()
+                    asked = now if asked is None and self._stop() else asked
+                    if asked is not None and now - asked >= self._asked_s:
+                        self._leave()
+            finally:
+                self.left = not work.is_completed()
             work.wait()
         except RuntimeError as error:
             self._lost(error)
 
     def _leave(self) -> NoReturn:
         """Raise after a signal that the others do not answer."""
-        self.left = True
         name = getattr(self._stop, "name", "") or "asked to stop"
         lost = RanksError(
             f"{name}: rank {self.rank} of {self.world_size} waited {self._asked_s:g} s for the others in vain",
-            hint="a rank hangs, or one step of its environment takes longer; what the last checkpoint holds is kept",
+            hint="one hangs, or was not asked and plays its rollout for longer; what the last checkpoint holds is kept",
         )
         number = getattr(self._stop, "signal", None)
         if number is not None:

@@ -5,7 +5,8 @@
 Each row trains the agent alone (no session, no sinks) in processes that are pinned to cores: one rank on one core, two
 ranks on that one core, two ranks on two cores. The rows take turns in every round; medians over rounds. Every rank has
 8 environments and the same minibatches (weak scaling). ``spin`` is CartPole whose step takes some 200 microseconds of
-CPU more. On a machine that others use, the CPU of a step is to be trusted more than the steps a second.
+CPU more. ``exchanges`` is the part of the CPU that was spent while a rank was in one, gloo's own threads included. On a
+machine that others use, the CPU of a step is to be trusted more than the steps a second.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ENVIRONMENTS = ("CartPole-v1", "spin")
 LAYOUTS = {"1 rank, 1 core": (0,), "2 ranks, 1 core": (0, 0), "2 ranks, 2 cores": (0, 1)}
@@ -26,6 +30,34 @@ SIZES = (1_000, 10_000, 100_000, 1_000_000)
 WARM = 2
 LOOPS = 3_000
 """Of an empty loop, for the slower step."""
+
+
+class Timed:
+    """A group whose exchanges are timed."""
+
+    def __init__(self, group: Any) -> None:
+        self._group = group
+        self.rank, self.world_size = group.rank, group.world_size
+        self.calls, self.cpu_s = 0, 0.0
+
+    def sum(self, value: Any) -> Any:
+        """Timed."""
+        return self._timed(self._group.sum, value)
+
+    def max(self, value: Any) -> Any:
+        """Timed."""
+        return self._timed(self._group.max, value)
+
+    def gather(self, value: Any) -> Any:
+        """Timed."""
+        return self._timed(self._group.gather, value)
+
+    def _timed(self, call: Callable[[Any], Any], value: Any) -> Any:
+        begun = time.process_time()
+        found = call(value)
+        self.cpu_s += time.process_time() - begun
+        self.calls += 1
+        return found
 
 
 def main() -> int:
@@ -37,7 +69,7 @@ def main() -> int:
     if "WORLD_SIZE" in os.environ:
         return _rank(os.environ["BENCH_ENV"], args.updates)
     cores = sorted(os.sched_getaffinity(0))
-    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    found: dict[tuple[str, str], list[tuple[float, ...]]] = {}
     sums: dict[int, list[float]] = {}
     for _ in range(args.rounds):
         for env in ENVIRONMENTS:
@@ -46,13 +78,15 @@ def main() -> int:
                     told = _start(env, [cores[place] for place in places], args.updates)
                     steps = sum(item["steps"] for item in told)
                     wall, cpu = max(item["wall_s"] for item in told), sum(item["cpu_s"] for item in told)
-                    found.setdefault((env, layout), []).append((steps / wall, cpu / steps * 1e6))
+                    within = sum(item["exchange_cpu_s"] for item in told)
+                    row = steps / wall, cpu / steps * 1e6, within / steps * 1e6
+                    found.setdefault((env, layout), []).append(row)
                     for size, value in told[0]["sums_us"].items() if places == (0, 1) else ():
                         sums.setdefault(int(size), []).append(value)
-    print(f"{'environment':<14}{'layout':<20}{'steps/s':>10}{'CPU us/step':>14}")
+    print(f"{'environment':<14}{'layout':<20}{'steps/s':>10}{'CPU us/step':>14}{'exchanges':>12}")
     for (env, layout), values in found.items():
-        rates, costs = ([value[place] for value in values] for place in (0, 1))
-        print(f"{env:<14}{layout:<20}{statistics.median(rates):>10.0f}{statistics.median(costs):>14.1f}")
+        rate, cpu, within = (statistics.median(column) for column in zip(*values, strict=True))
+        print(f"{env:<14}{layout:<20}{rate:>10.0f}{cpu:>14.1f}{within:>12.1f}")
     print(f"\n{'float32 values':>16}{'us a reduction':>16}  two ranks, two cores, wall clock")
     for size, times in sums.items():
         print(f"{size:>16}{statistics.median(times):>16.0f}")
@@ -104,14 +138,16 @@ def _rank(name: str, updates: int) -> int:
     task = make_task(env, seed=seed_of_rank(0, place.rank))
     with join(place, 600, StopFlag()) if place.several else contextlib.nullcontext() as group:
         config = EsperConfig(env=env, run=RunConfig(updates=WARM, episodes=0, steps=0))
-        agent = PPOAgent(task.heads, task.obs_shape, config.ppo, form=task.observation_form, reducer=group)
-        agreement = Together(group, check_updates=0) if group is not None else None
+        timed = Timed(group) if group is not None else None
+        agent = PPOAgent(task.heads, task.obs_shape, config.ppo, form=task.observation_form, reducer=timed)
+        agreement = Together(timed, check_updates=0) if timed is not None else None  # type: ignore[arg-type]  # as the group
         Trainer(agent, task, config, agreement=agreement).run()
         config = EsperConfig(env=env, run=RunConfig(updates=WARM + updates, episodes=0, steps=0))
         trainer = Trainer(agent, task, config, agreement=agreement)
-        wall, cpu = time.perf_counter(), time.process_time()
+        wall, cpu, before = time.perf_counter(), time.process_time(), timed.cpu_s if timed is not None else 0.0
         result = trainer.run()
         took = {
+            "exchange_cpu_s": timed.cpu_s - before if timed is not None else 0.0,
             "wall_s": time.perf_counter() - wall,
             "cpu_s": time.process_time() - cpu,
             "steps": result.env_steps / place.world,

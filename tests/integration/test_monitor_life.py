@@ -311,7 +311,8 @@ dist.destroy_process_group()
     assert first[0] == "True"
     assert first[2:4] == ["2", "2.0"]
     assert (first[4], second[4]) == ("True", "False")
-    assert len(list((tmp_path / "runs").iterdir())) == 1
+    (path,) = (tmp_path / "runs").iterdir()
+    assert json.loads((path / "run.json").read_text())["ranks"] == 2
 
 
 def test_ranks_without_a_way_to_join_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
