@@ -31,7 +31,7 @@ from esper_core.hooks import SinkHooks
 from esper_core.ppo import PPOAgent, Trainer
 from esper_env_morphogenesis.baselines import AlwaysWait, FixedSchedules, Graft, Policy, Random, Schedule, play
 from esper_env_morphogenesis.env import MorphogenesisEnv
-from esper_env_morphogenesis.reactive import REPAIR
+from esper_env_morphogenesis.reactive import REPAIR, TUNED
 from esper_env_morphogenesis.story import trained
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def baselines() -> dict[str, dict[str, float]]:
     policies: dict[str, Policy] = {"always WAIT": AlwaysWait(), "random": Random(0)}
     for name, schedule in SCHEDULES.items():
         policies[name] = FixedSchedules([schedule] * HOSTS)
-    policies["reactive: repair"] = REPAIR
+    policies |= {"reactive: repair": REPAIR, "reactive: tuned": TUNED}
     return {name: measure(policy) for name, policy in policies.items()}
 
 
