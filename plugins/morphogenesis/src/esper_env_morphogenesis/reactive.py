@@ -114,8 +114,7 @@ TUNED: Final = Reactive(
 
 def variants(rule: Reactive) -> Iterator[Reactive]:
     """Rules that differ in one choice: a blueprint, the time of fossilising, tempo or offset."""
-    for signals in ("ordered", "shuffled"):
-        choices: tuple[Choice, ...] = getattr(rule, signals)
+    for ordered, choices in ((True, rule.ordered), (False, rule.shuffled)):
         for index, choice in enumerate(choices):
             changes: list[dict[str, Any]] = [
                 *({place: name} for place, name in itertools.product(("first", "second"), _NAMES)),
@@ -123,7 +122,7 @@ def variants(rule: Reactive) -> Iterator[Reactive]:
             ]
             for change in changes:
                 changed = (*choices[:index], replace(choice, **change), *choices[index + 1 :])
-                yield replace(rule, **{signals: changed})
+                yield replace(rule, ordered=changed) if ordered else replace(rule, shuffled=changed)
     for tempo, offset in itertools.product(range(len(TEMPOS)), range(len(OFFSETS))):
         yield replace(rule, tempo=tempo, offset=offset)
 
