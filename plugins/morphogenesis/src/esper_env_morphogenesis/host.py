@@ -118,7 +118,7 @@ class State:
     """The hosts of all environments. Every tensor on the CPU; ``n`` hosts.
 
     Attributes:
-        x: float32, (signals, 40), to train on; and ``y``, int64, (signals,).
+        x: float32, (signals, 40), to train on; its ``columns``, (40, signals); and ``y``, int64, (signals,).
         validation_x: float32, (v, 40); and ``validation_y``, int64, (v,).
         learning_rate: Adam's.
         order: int64, (n, 40), the order in which each host reads the samples of a signal.
@@ -136,6 +136,7 @@ class State:
         self.n = n
         self.learning_rate = learning_rate
         self.x, self.y = _checked(data.train_x, data.train_y)
+        self.columns = self.x.T.contiguous()
         self.validation_x, self.validation_y = _checked(
             data.validation_x[:validation_size], data.validation_y[:validation_size]
         )

@@ -15,8 +15,8 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "env": {"n_envs": 4, "kwargs": {"stagger": True, "batches": 16}},
         "ppo": {"rollout_steps": 8, "epochs": 4, "minibatch_size": 8, "learning_rate": 5e-4},
     },
-    # A rollout is whole episodes, and what counts is their undiscounted return. docs/explanation/morphogenesis.md has the
-    # returns and times of this preset.
+    # A rollout is whole episodes, and what counts is their undiscounted return. docs/explanation/morphogenesis.md has
+    # the returns and times of this preset.
     "morphogenesis-full": {
         "run": {"updates": 260},
         "env": {"id": "morphogenesis", "n_envs": 32},
