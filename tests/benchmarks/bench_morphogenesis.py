@@ -31,7 +31,7 @@ from esper_core.hooks import SinkHooks
 from esper_core.ppo import PPOAgent, Trainer
 from esper_env_morphogenesis.baselines import AlwaysWait, FixedSchedules, Graft, Policy, Random, Schedule, play
 from esper_env_morphogenesis.env import MorphogenesisEnv
-from esper_env_morphogenesis.reactive import REPAIR
+from esper_env_morphogenesis.reactive import REPAIR, TUNED
 from esper_env_morphogenesis.story import trained
 
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ def learn(seed: int) -> dict[str, Any]:
     Trainer(agent, task, config, emitter=TelemetryEmitter(curve)).run()
     spent = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
     agent.sampling_generator.manual_seed(seed)
-    return {"seed": seed, **spent, **measure(trained(agent)), "curve": curve.rows}
+    greedy = {f"greedy_{name}": value for name, value in measure(trained(agent, deterministic=True)).items()}
+    return {"seed": seed, **spent, **measure(trained(agent)), **greedy, "curve": curve.rows}
 
 
 def baselines() -> dict[str, dict[str, float]]:
@@ -102,7 +103,7 @@ def baselines() -> dict[str, dict[str, float]]:
     policies: dict[str, Policy] = {"always WAIT": AlwaysWait(), "random": Random(0)}
     for name, schedule in SCHEDULES.items():
         policies[name] = FixedSchedules([schedule] * HOSTS)
-    policies["reactive: repair"] = REPAIR
+    policies |= {"reactive: repair": REPAIR, "reactive: tuned": TUNED}
     return {name: measure(policy) for name, policy in policies.items()}
 
 
@@ -115,18 +116,19 @@ def table(lines: list[dict[str, Any]]) -> None:
     for line in seeds:
         print(
             f"PPO, seed {line['seed']:<14} return {line['return']:6.2f} ± {line['return_error']:.2f}"
-            f"  accuracy {line['accuracy']:6.1%}  {line['cpu_s']:.0f} s of CPU, {line['wall_s']:.0f} s"
+            f"  accuracy {line['accuracy']:6.1%}  greedy {line['greedy_return']:6.2f}"
+            f" ± {line['greedy_return_error']:.2f}  accuracy {line['greedy_accuracy']:6.1%}"
+            f"  {line['cpu_s']:.0f} s of CPU, {line['wall_s']:.0f} s"
         )
     if len(seeds) > 1:
-        returns, accuracies = [line["return"] for line in seeds], [line["accuracy"] for line in seeds]
-        print(
-            f"PPO, {len(seeds)} seeds: return {statistics.mean(returns):.2f} ± {statistics.stdev(returns):.2f}"
-            f" (worst {min(returns):.2f})"
-        )
-        print(
-            f"accuracy {statistics.mean(accuracies):.1%} ± {statistics.stdev(accuracies):.1%}"
-            f" (worst {min(accuracies):.1%})"
-        )
+        for kind in ("", "greedy_"):
+            returns, accuracies = ([line[kind + of] for line in seeds] for of in ("return", "accuracy"))
+            print(
+                f"PPO, {len(seeds)} seeds, {kind or 'sampled'}: return {statistics.mean(returns):.2f} ±"
+                f" {statistics.stdev(returns):.2f} (worst {min(returns):.2f}),"
+                f" accuracy {statistics.mean(accuracies):.1%} ±"
+                f" {statistics.stdev(accuracies):.1%} (worst {min(accuracies):.1%})"
+            )
     print("\nlearning curves: mean return of the episodes of five updates")
     ends = range(5, len(seeds[0]["curve"]) + 1, 10) if seeds else ()
     print("env steps " + "".join(f"{seeds[0]['curve'][end - 1]['steps']:>8}" for end in ends) if seeds else "")

@@ -10,30 +10,65 @@ from esper_env_morphogenesis.blueprints import BLUEPRINTS
 from esper_env_morphogenesis.data import Dataset
 from esper_env_morphogenesis.env import MorphogenesisEnv
 from esper_env_morphogenesis.lifecycle import Operation
-from esper_env_morphogenesis.reactive import REPAIR
-from esper_env_morphogenesis.world import RENT_RANGE
+from esper_env_morphogenesis.reactive import REPAIR, TUNED, Choice, Reactive, variants
+from esper_env_morphogenesis.world import RENT_RANGE, World
 
 
 def signals() -> Dataset:
     noise = np.random.default_rng(0)
-    x: Any = noise.normal(size=(60, 40)).astype(np.float32)
+    walk = noise.normal(size=(60, 44)).cumsum(1)
+    x: Any = (walk[:, 4:] - walk[:, :-4]).astype(np.float32)  # neighbours are alike, as in MNIST-1D
     return Dataset(x, noise.integers(10, size=60), x[:20], noise.integers(10, size=20))
 
 
-def test_it_repairs_each_dead_block_once_with_what_the_rent_allows() -> None:
-    env = MorphogenesisEnv(8, data=signals(), batches=1, batch_size=8, validation_size=20)
+def deeds(rule: Reactive) -> list[tuple[World, list[tuple[str, int, str]]]]:
+    """What a rule does in one episode of each of 24 worlds: operation, slot, blueprint."""
+    env = MorphogenesisEnv(24, data=signals(), batches=1, batch_size=8, validation_size=20)
     observations, info = env.reset(seed=3)
-    done: list[list[tuple[str, int, str]]] = [[] for _ in range(8)]
+    done: list[list[tuple[str, int, str]]] = [[] for _ in range(24)]
     worlds = env.worlds
     for _ in range(env.epochs):
-        actions = REPAIR(env, observations, info)
+        actions = rule(env, observations, info)
         for row, (slot, blueprint, tempo, offset, operation) in enumerate(actions.tolist()):
+            if operation == Operation.GERMINATE:
+                assert (tempo, offset) == (rule.tempo, rule.offset)
             if operation != Operation.WAIT:
                 done[row].append((Operation(operation).name, slot, BLUEPRINTS[blueprint].name))
-                assert (tempo, offset) == (0, 0)
         observations, _, _, _, info = env.step(actions)
-    middle = float(np.sqrt(RENT_RANGE[0] * RENT_RANGE[1]))
-    assert {world.rent < middle for world in worlds} == {True, False}
-    for world, deeds in zip(worlds, done, strict=True):
-        kind = "linear" if world.rent < middle else "gated"
-        assert deeds == [("GERMINATE", block, kind) for _, block in world.lesions]
+    return list(zip(worlds, done, strict=True))
+
+
+def log_rent(world: World) -> float:
+    low, high = np.log(RENT_RANGE)
+    return float(2 * (np.log(world.rent) - low) / (high - low) - 1)
+
+
+def test_it_repairs_each_dead_block_once_with_what_the_rent_allows() -> None:
+    for world, done in deeds(REPAIR):
+        kind = "linear" if log_rent(world) < 0 else "gated"
+        assert done == [("GERMINATE", block, kind) for _, block in world.lesions]
+
+
+def test_the_tuned_rule_reads_the_order_of_the_signals_too() -> None:
+    seen = set()
+    for world, done in deeds(TUNED):
+        choices = TUNED.shuffled if world.shuffled else TUNED.ordered
+        choice = next((choice for choice in choices[:-1] if log_rent(world) < choice.below), choices[-1])
+        kinds = (choice.first, choice.second)
+        assert done == [("GERMINATE", block, kind) for (_, block), kind in zip(world.lesions, kinds, strict=True)]
+        seen.add((world.shuffled, choice.below))
+    assert len(seen) == len(TUNED.shuffled) + len(TUNED.ordered)
+
+
+def test_a_rule_can_fossilise_from_a_point_of_the_episode_on() -> None:
+    choice = Choice(below=1.0, first="norm", second="conv", fossil=0.75)
+    for world, done in deeds(Reactive(ordered=(choice,), shuffled=(choice,))):
+        assert [deed[0] for deed in done] == ["GERMINATE", "GERMINATE", "FOSSILIZE", "FOSSILIZE"]
+        assert {slot for _, slot, _ in done[2:]} == {block for _, block in world.lesions}
+
+
+def test_variants_differ_in_one_choice() -> None:
+    fields = ("ordered", "shuffled", "tempo", "offset")
+    for variant in variants(REPAIR):
+        changed = [name for name in fields if getattr(variant, name) != getattr(REPAIR, name)]
+        assert len(changed) <= 2 if "tempo" in changed else len(changed) <= 1

@@ -26,6 +26,8 @@ from esper_env_morphogenesis.data import CLASSES, LENGTH
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
 
     from esper_env_morphogenesis.data import Dataset
@@ -116,7 +118,7 @@ class State:
     """The hosts of all environments. Every tensor on the CPU; ``n`` hosts.
 
     Attributes:
-        x: float32, (signals, 40), to train on; and ``y``, int64, (signals,).
+        x: float32, (signals, 40), to train on; its ``columns``, (40, signals); and ``y``, int64, (signals,).
         validation_x: float32, (v, 40); and ``validation_y``, int64, (v,).
         learning_rate: Adam's.
         order: int64, (n, 40), the order in which each host reads the samples of a signal.
@@ -125,15 +127,19 @@ class State:
         host: float32, (3, n, HOST_SIZE): parameters, first and second moments.
         modules: float32, (3, n, SLOTS, MODULE_SIZE): the same of every slot's module.
         host_age: float32, (n,), steps of Adam; and ``module_age``, (n, SLOTS).
+
+    Raises:
+        ValueError: the data is not of 40 samples and 10 classes, or there is none.
     """
 
     def __init__(self, n: int, data: Dataset, *, learning_rate: float, validation_size: int) -> None:
         self.n = n
         self.learning_rate = learning_rate
-        self.x = torch.from_numpy(data.train_x).contiguous()
-        self.y = torch.from_numpy(data.train_y).contiguous()
-        self.validation_x = torch.from_numpy(data.validation_x[:validation_size]).contiguous()
-        self.validation_y = torch.from_numpy(data.validation_y[:validation_size]).contiguous()
+        self.x, self.y = _checked(data.train_x, data.train_y)
+        self.columns = self.x.T.contiguous()
+        self.validation_x, self.validation_y = _checked(
+            data.validation_x[:validation_size], data.validation_y[:validation_size]
+        )
         self.order = torch.zeros(n, LENGTH, dtype=torch.int64)
         self.alive = torch.ones(n, SLOTS)
         self.probe = torch.rand(CHANNELS, 16, generator=torch.Generator().manual_seed(0))
@@ -142,6 +148,15 @@ class State:
         self.modules = torch.zeros(3, n, SLOTS, MODULE_SIZE)
         self.host_age = torch.zeros(n)
         self.module_age = torch.zeros(n, SLOTS)
+
+
+def _checked(x: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Signals and classes as compiled code may read them."""
+    if x.shape != (len(y), LENGTH) or not len(y) or y.min() < 0 or y.max() >= CLASSES:
+        raise ValueError(
+            f"signals {x.shape} and classes {y.shape}: want (n, {LENGTH}) and (n,) of 0 to {CLASSES - 1}, n > 0"
+        )
+    return torch.from_numpy(x).to(torch.float32).contiguous(), torch.from_numpy(y).to(torch.int64).contiguous()
 
 
 class Engine(Protocol):

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from esper_env_morphogenesis.lifecycle import Slot
 
-__all__ = ["RENT", "RESPONSES", "SIZE", "SLOT_SIZE", "SMOOTHNESS", "HostView", "observe"]
+__all__ = ["LIVING", "PROGRESS", "RENT", "RESPONSES", "SIZE", "SLOT_SIZE", "SMOOTHNESS", "HostView", "observe"]
 
 _HOST: Final = 10
 _STAGES: Final = len(Stage)
@@ -43,6 +43,10 @@ SLOT_SIZE: Final = _STAGES + len(BLUEPRINTS) + 4
 """The number of values per slot."""
 SIZE: Final = _HOST + SLOTS * SLOT_SIZE
 """The number of values of one observation."""
+PROGRESS: Final = 0
+"""The place of the share of the episode that has passed."""
+LIVING: Final = 9
+"""The place of the number of living modules."""
 SMOOTHNESS: Final = 6
 """The place of the smoothness."""
 RENT: Final = 7

@@ -15,17 +15,21 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "env": {"n_envs": 4, "kwargs": {"stagger": True, "batches": 16}},
         "ppo": {"rollout_steps": 8, "epochs": 4, "minibatch_size": 8, "learning_rate": 5e-4},
     },
-    # A rollout is whole episodes. docs/explanation/morphogenesis.md has the returns and times of this preset.
+    # A rollout is whole episodes, and what counts is their undiscounted return. docs/explanation/morphogenesis.md has
+    # the returns and times of this preset.
     "morphogenesis-full": {
-        "run": {"updates": 150},
-        "env": {"id": "morphogenesis", "n_envs": 16},
+        "run": {"updates": 260},
+        "env": {"id": "morphogenesis", "n_envs": 32},
         "ppo": {
             "rollout_steps": 24,
             "epochs": 8,
-            "minibatch_size": 96,
-            "learning_rate": 1e-3,
+            "minibatch_size": 192,
+            "learning_rate": 2e-3,
             "learning_rate_schedule": "linear",
-            "gae_lambda": 0.97,
+            "gamma": 1.0,
+            "gae_lambda": 0.95,
+            "entropy_coef": 0.004,
+            "normalise_observations": True,
         },
     },
 }

@@ -1,47 +1,71 @@
 """Rules that read the observation and do not learn: the strongest baselines of the task.
 
-The rule germinates beside a block whose response is 0 as soon as that is legal, and then waits. It needs no memory and
-no more of the environment than the agent gets: the observation and the masks.
+A rule germinates beside a block whose response is 0 as soon as that is legal, may fossilise late in the episode, and
+else waits. It needs no memory and no more of the environment than the agent gets: the observation and the masks.
+
+``python -m esper_env_morphogenesis.reactive`` plays the rules and their variants on worlds that no evaluation uses.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import argparse
+import itertools
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from esper_env_morphogenesis.baselines import play
 from esper_env_morphogenesis.blueprints import BLUEPRINTS
+from esper_env_morphogenesis.env import MorphogenesisEnv
 from esper_env_morphogenesis.host import SLOTS
-from esper_env_morphogenesis.lifecycle import Operation
+from esper_env_morphogenesis.lifecycle import OFFSETS, TEMPOS, Operation
 from esper_env_morphogenesis.masks import HEAD_SIZES
-from esper_env_morphogenesis.observation import RENT, RESPONSES
+from esper_env_morphogenesis.observation import LIVING, PROGRESS, RENT, RESPONSES, SMOOTHNESS
 
 if TYPE_CHECKING:
-    from esper_env_morphogenesis.env import MorphogenesisEnv
+    from collections.abc import Iterator
 
-__all__ = ["REPAIR", "Reactive"]
+__all__ = ["REPAIR", "TUNED", "Choice", "Reactive", "variants"]
 
 _NAMES: Final = tuple(blueprint.name for blueprint in BLUEPRINTS)
 _OPERATIONS: Final = sum(HEAD_SIZES[:-1])
+_IN_ORDER: Final = 0.5
+"""Smoothness above which the signals' samples are in order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which blueprints repair a host at some rents.
+
+    Attributes:
+        below: applies where the observed log rent, -1 (lowest) to 1 (highest), is below this.
+        first: blueprint of the first repair.
+        second: blueprint of the second.
+        fossil: share of the episode after which modules are fossilised; 1 for never.
+    """
+
+    below: float
+    first: str
+    second: str
+    fossil: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reactive:
-    """Repairs every dead block that it sees, with the blueprint that pays at this rent; then waits.
+    """Repairs every dead block that it sees, with the blueprint that pays at this rent.
 
     Attributes:
-        rich: blueprint where the observed rent is below ``threshold``.
-        cheap: blueprint elsewhere.
-        threshold: observed log rent, -1 (lowest) to 1 (highest).
+        ordered: choices where the signals' samples are in order, by rising rent; the last one has no bound.
+        shuffled: the same where they are shuffled.
         tempo: choice of the tempo head.
         offset: choice of the tempo_offset head.
     """
 
-    rich: str = "linear"
-    cheap: str = "gated"
-    threshold: float = 0.0
+    ordered: tuple[Choice, ...]
+    shuffled: tuple[Choice, ...]
     tempo: int = 0
     offset: int = 0
 
@@ -50,13 +74,86 @@ class Reactive:
     ) -> npt.NDArray[np.int64]:
         """Actions int64 (n, heads)."""
         actions = np.zeros((env.num_envs, len(HEAD_SIZES)), dtype=np.int64)
-        legal = info["conditional_action_mask"][:, Operation.GERMINATE]
-        dead = legal[:, :SLOTS] & (observations[:, RESPONSES] == 0.0)
-        for row in np.flatnonzero(dead.any(1) & legal[:, _OPERATIONS + Operation.GERMINATE]):
-            name = self.rich if observations[row, RENT] < self.threshold else self.cheap
-            actions[row] = (dead[row].argmax(), _NAMES.index(name), self.tempo, self.offset, Operation.GERMINATE)
+        for row, (observation, legal) in enumerate(zip(observations, info["conditional_action_mask"], strict=True)):
+            possible = legal[Operation.WAIT, _OPERATIONS:]
+            choice = self._choice(observation)
+            dead = legal[Operation.GERMINATE, :SLOTS] & (observation[list(RESPONSES)] == 0.0)
+            if possible[Operation.GERMINATE] and dead.any():
+                kind = choice.first if observation[LIVING] == 0.0 else choice.second
+                actions[row] = (dead.argmax(), _NAMES.index(kind), self.tempo, self.offset, Operation.GERMINATE)
+            elif possible[Operation.FOSSILIZE] and observation[PROGRESS] >= choice.fossil:
+                actions[row] = (legal[Operation.FOSSILIZE, :SLOTS].argmax(), 0, 0, 0, Operation.FOSSILIZE)
         return actions
 
+    def _choice(self, observation: npt.NDArray[Any]) -> Choice:
+        choices = self.ordered if observation[SMOOTHNESS] > _IN_ORDER else self.shuffled
+        return next((choice for choice in choices[:-1] if observation[RENT] < choice.below), choices[-1])
 
-REPAIR: Final = Reactive()
-"""Linear when rent is low, else gated; tempo 1, offset 1."""
+
+_BY_RENT: Final = (
+    Choice(below=0.0, first="linear", second="linear"),
+    Choice(below=1.0, first="gated", second="gated"),
+)
+REPAIR: Final = Reactive(ordered=_BY_RENT, shuffled=_BY_RENT)
+"""Three lines: linear when rent is low, else gated, then wait; tempo 1, offset 1."""
+
+TUNED: Final = Reactive(
+    ordered=(
+        Choice(below=0.5, first="linear", second="conv"),
+        Choice(below=1.0, first="conv", second="gated"),
+    ),
+    shuffled=(
+        Choice(below=0.0, first="linear", second="conv"),
+        Choice(below=0.5, first="gated", second="conv"),
+        Choice(below=1.0, first="norm", second="gated"),
+    ),
+    tempo=1,
+)
+"""The best that the search found."""
+
+
+def variants(rule: Reactive) -> Iterator[Reactive]:
+    """Rules that differ in one choice: a blueprint, the time of fossilising, tempo or offset."""
+    for ordered, choices in ((True, rule.ordered), (False, rule.shuffled)):
+        for index, choice in enumerate(choices):
+            changes: list[dict[str, Any]] = [
+                *({place: name} for place, name in itertools.product(("first", "second"), _NAMES)),
+                *({"fossil": share} for share in (0.5, 0.6, 0.7, 0.8, 1.0)),
+            ]
+            for change in changes:
+                changed = (*choices[:index], replace(choice, **change), *choices[index + 1 :])
+                yield replace(rule, ordered=changed) if ordered else replace(rule, shuffled=changed)
+    for tempo, offset in itertools.product(range(len(TEMPOS)), range(len(OFFSETS))):
+        yield replace(rule, tempo=tempo, offset=offset)
+
+
+def main() -> None:
+    """Climb from the tuned rule to the best of its variants, and print every step."""
+    parser = argparse.ArgumentParser(description="search the best reactive rule of the morphogenesis task")
+    parser.add_argument("--episodes", type=int, default=8, help="episodes of each of 32 hosts that a rule plays")
+    parser.add_argument("--seed", type=int, default=5, help="of the worlds")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    env = MorphogenesisEnv(32)
+
+    def gain(rule: Reactive) -> float:
+        return float(play(env, rule, seed=options.seed, episodes=options.episodes).returns.mean())
+
+    best, most = TUNED, gain(TUNED)
+    print(f"{most:.3f} {best}", flush=True)
+    risen = True
+    while risen:
+        risen = False
+        for rule in dict.fromkeys(variants(best)):
+            if rule != best and (found := gain(rule)) > most + 1e-3:
+                best, most, risen = rule, found, True
+                print(f"{most:.3f} {best}", flush=True)
+                break
+    for name, rule in (("repair", REPAIR), ("tuned", TUNED), ("found", best)):
+        print(
+            f"{name}: {play(env, rule, seed=options.seed + 1, episodes=options.episodes).returns.mean():.3f} on others"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -80,10 +80,9 @@ class Stacked:
             start += shape[0] * shape[1]
 
         order = _places(state.order)
-        columns = state.x.T.contiguous()
         total = torch.zeros(state.n)
         for indices in signals:
-            views = columns[:, indices][order]
+            views = state.columns[:, indices][order]
             logits, _ = _forward(state, HOST.split(host_leaf), sites, views)
             labels = state.y[indices].expand(state.n, -1)
             losses = functional.cross_entropy(logits, labels, reduction="none").mean(1)

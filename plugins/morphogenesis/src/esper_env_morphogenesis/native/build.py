@@ -22,7 +22,8 @@ from esper_env_morphogenesis.data import cache_file
 
 __all__ = ["library"]
 
-_SOURCE: Final = Path(__file__).with_name("hosts.c")
+_SOURCES: Final = tuple(Path(__file__).with_name(name) for name in ("hosts.c", "modules.h", "lanes.h"))
+"""The first is compiled, the others are included."""
 _FLAGS: Final = ("-std=c11", "-O3", "-fno-math-errno", "-fno-strict-aliasing", "-Wno-psabi", "-shared", "-fPIC")
 _NATIVE: Final = (("-march=native",), ("-mcpu=native",), ())
 """Flags for this processor's instructions, the first that the compiler takes."""
@@ -33,7 +34,7 @@ _PATIENCE_S: Final = 120
 def library() -> ctypes.CDLL | None:
     """The compiled library; None where there is no C compiler, or it fails, or the cache cannot be written."""
     try:
-        source = _SOURCE.read_bytes()
+        source = b"".join(path.read_bytes() for path in _SOURCES)
         compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
         made_of = repr((compiler, _FLAGS, platform.machine(), _processor())).encode() + source
         key = hashlib.sha256(made_of).hexdigest()[:16]
@@ -54,7 +55,7 @@ def _build(compiler: list[str], folder: Path, key: str) -> ctypes.CDLL | None:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".hosts-") as work:
         made = Path(work) / "hosts.so"
         for native in _NATIVE:
-            command = [*compiler, *_FLAGS, *native, str(_SOURCE), "-o", str(made), "-lm"]
+            command = [*compiler, *_FLAGS, *native, str(_SOURCES[0]), "-o", str(made), "-lm"]
             try:
                 done = subprocess.run(command, capture_output=True, check=False, timeout=_PATIENCE_S)
             except subprocess.TimeoutExpired:
