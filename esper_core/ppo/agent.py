@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,9 @@ from esper_core.events import Divergence
 from esper_core.ppo.acting import Actor
 from esper_core.ppo.adam import FlatAdam
 from esper_core.ppo.checkpoint import load_checkpoint, restore
+from esper_core.ppo.compiled import CompiledSteps
 from esper_core.ppo.heads import HeadLayout, HeadSpec
-from esper_core.ppo.learning import EagerStep, learn
+from esper_core.ppo.learning import EagerStep, MinibatchStep, learn
 from esper_core.ppo.measure import distribution_of, measure, prepare
 from esper_core.ppo.metrics import metrics_of
 from esper_core.ppo.normalisation import ObservationNormaliser, RewardNormaliser
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from esper_core.updates import FinalPass
 
 __all__ = ["Decision", "PPOAgent", "resolve_device"]
+
+_log = logging.getLogger("esper.ppo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +176,13 @@ class PPOAgent:
         self.reward_normaliser = RewardNormaliser(self.config.gamma) if self.config.normalise_rewards else None
         self._parameters = self.policy.learned()
         self.optimizer = FlatAdam(self._parameters, self.config.learning_rate)
+        self.on_notice: Callable[[str], object] = _log.warning
+        """Called with lines for the user, about ``ppo.compile``; by default they go to the log ``esper.ppo``."""
+        self._compiled = (
+            CompiledSteps(self.policy, self.optimizer, self.config, reducer=self.reducer)
+            if self.config.compile
+            else None
+        )
         self.clip_range = self.config.clip_range
         """In force: ``ppo.clip_range``, or what its schedule leaves of it."""
         self.updates = 0
@@ -375,11 +386,12 @@ class PPOAgent:
             batch, shown = prepare(batch, normalise=self.config.normalise_advantage, reducer=self.reducer)
             recorder.measured(shown)
             old = distribution_of(self.policy, batch) if self.config.kl_estimator == "exact" else None
+            parts = self._minibatches(samples)
             learn(
-                EagerStep(self.policy, self.optimizer, self.config, clip_range=self.clip_range, reducer=self.reducer),
+                self._step(batch, parts, should_stop),
                 batch,
                 epochs=self.config.epochs,
-                parts=self._minibatches(samples),
+                parts=parts,
                 clip_range=self.clip_range,
                 order=self.order_generator,
                 reducer=self.reducer,
@@ -419,6 +431,16 @@ class PPOAgent:
             epochs=config.epochs,
             minibatches=self._minibatches(samples),
         )
+
+    def _step(self, batch: Batch, parts: int, should_stop: Callable[[], bool] | None) -> MinibatchStep:
+        """How this update takes its steps; the first compiled one may have to be built."""
+        if self._compiled is not None:
+            compiled = self._compiled.begin(
+                batch, parts, clip_range=self.clip_range, should_stop=should_stop, tell=self.on_notice
+            )
+            if compiled is not None:
+                return compiled
+        return EagerStep(self.policy, self.optimizer, self.config, clip_range=self.clip_range, reducer=self.reducer)
 
     def _move(self, raw: Tensor, batch: Batch) -> Divergence:
         """Take a rollout's rows into the statistics; return how far that alone moves the policy, exactly."""

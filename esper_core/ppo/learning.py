@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from esper_core.ppo.measure import see_minibatch
 from esper_core.ppo.minibatches import minibatches
-from esper_core.ppo.surrogate import ppo_loss
+from esper_core.ppo.surrogate import Weights, ppo_loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +43,10 @@ class MinibatchStep(Protocol):
         """Step against the gradient of the minibatch seen last."""
         ...
 
+    def done(self) -> None:
+        """The update ends: from now on policy and optimizer hold what was learned."""
+        ...
+
 
 class EagerStep:
     """Operation by operation, as it is written.
@@ -70,7 +74,7 @@ class EagerStep:
         """Loss and gradient."""
         optimizer = self._optimizer
         optimizer.zero_grad()
-        loss = ppo_loss(self._policy, minibatch, self._config)
+        loss = ppo_loss(self._policy, minibatch, self._config, Weights.of(minibatch, self._config))
         loss.total.backward()  # type: ignore[no-untyped-call]  # torch ships it without annotations
         optimizer.over_ranks(self._reducer)
         seen, interrupted = see_minibatch(
@@ -88,6 +92,9 @@ class EagerStep:
         """Adam's step against the clipped gradient."""
         self._optimizer.clip(self._grad_norm, self._config.max_grad_norm)
         self._optimizer.step()
+
+    def done(self) -> None:
+        """They hold it already."""
 
 
 def learn(
@@ -115,22 +122,25 @@ def learn(
         recorder: is told of every minibatch, and decides on the stop.
         should_stop: read before each optimizer step; True ends the update there.
     """
-    for _ in range(epochs):
-        recorder.begin_epoch()
-        shuffled = batch.shuffled(order)
-        for minibatch in minibatches(shuffled, parts, clip_range=clip_range, reducer=reducer):
-            asked = should_stop is not None and should_stop()
-            seen, interrupted = step.see(minibatch, asked=asked)
-            recorder.saw(seen)
-            if interrupted:
-                recorder.interrupt("asked to stop")
+    try:
+        for _ in range(epochs):
+            recorder.begin_epoch()
+            shuffled = batch.shuffled(order)
+            for minibatch in minibatches(shuffled, parts, clip_range=clip_range, reducer=reducer):
+                asked = should_stop is not None and should_stop()
+                seen, interrupted = step.see(minibatch, asked=asked)
+                recorder.saw(seen)
+                if interrupted:
+                    recorder.interrupt("asked to stop")
+                    return
+                if seen.non_finite:
+                    recorder.interrupt("non-finite loss or gradient")
+                    return
+                if recorder.stop_before_step():
+                    return
+                step.take()
+                recorder.stepped()
+            if recorder.stop_after_epoch():
                 return
-            if seen.non_finite:
-                recorder.interrupt("non-finite loss or gradient")
-                return
-            if recorder.stop_before_step():
-                return
-            step.take()
-            recorder.stepped()
-        if recorder.stop_after_epoch():
-            return
+    finally:
+        step.done()
