@@ -56,7 +56,16 @@ def build_apart(plan: Plan, folder: Path, should_stop: Callable[[], bool]) -> Pa
         "TMPDIR": str(folder),
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
     }
-    command = [sys.executable or "python3", "-P", "-m", "esper_core.ppo.compiled.build", str(plan_file), str(file)]
+    command = [
+        sys.executable or "python3",
+        "-P",
+        "-W",
+        "ignore",
+        "-m",
+        "esper_core.ppo.compiled.build",
+        str(plan_file),
+        str(file),
+    ]
     try:
         with told.open("wb") as out:
             process = subprocess.Popen(
@@ -95,6 +104,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _reason(told: str, code: int) -> str:
     """The compiler's first error, else the last line that was told."""
     lines = [line.strip() for line in told.splitlines() if line.strip()]
-    errors = [line for line in lines if "error:" in line.lower()]
+    errors = [line for line in lines if "error: " in line]  # the compiler's; Python's classes have a capital E
     line = errors[0] if errors else lines[-1] if lines else f"it ended with exit code {code}"
     return line[:_WORDS]
