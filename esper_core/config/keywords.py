@@ -65,6 +65,7 @@ class PPOTable(TypedDict, total=False):
     kl_estimator: Literal["k3", "exact"]
     device: str
     threads: int
+    compile: bool
 
 
 class HealthTable(TypedDict, total=False):

@@ -155,6 +155,13 @@ class PPOConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     threads: Annotated[
         int, _doc("torch threads; 1 is fastest for small networks; 0 leaves torch's default", ge=0, most=1024)
     ] = 1
+    compile: Annotated[
+        bool,
+        _doc(
+            "compile the update's step for this network and machine, once, with the C++ compiler that is there; where"
+            " that is not possible, a notice says why and the update runs as without it"
+        ),
+    ] = False
 
 
 class HealthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -29,12 +29,12 @@ def k3_sums(log_ratio: Tensor, active: Tensor) -> Tensor:
     return (change - r).sum(0, dtype=torch.float64)
 
 
-def k3_and_clipped_sums(log_ratio: Tensor, clip_range: float) -> Tensor:
+def k3_and_clipped_sums(log_ratio: Tensor, clip_range: float | Tensor) -> Tensor:
     """Numerators of the KL, and how many ratios are outside the clip range: two sums of one pass.
 
     Args:
         log_ratio: float32 or better (B, C), nats, 0 where nothing was decided.
-        clip_range: positive; a ratio that is further than this from 1 counts.
+        clip_range: positive, a number or a tensor of one; a ratio that is further than this from 1 counts.
 
     Returns:
         float64 (2 C): the numerators of every column, then the counts.

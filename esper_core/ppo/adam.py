@@ -8,7 +8,7 @@ torch's compiler, which takes longer than ``import torch``.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,46 @@ if TYPE_CHECKING:
 
     from esper_core.ppo.reducer import Reducer
 
-__all__ = ["FlatAdam"]
+__all__ = ["FlatAdam", "adam_step", "step_sizes"]
 
 BETAS: Final = (0.9, 0.999)
 EPSILON: Final = 1e-5
+
+
+class State(NamedTuple):
+    """What a step changes.
+
+    Attributes:
+        values: float32 (n), all parameters.
+        mean: float32 (n), of the gradient.
+        square: float32 (n), of its square.
+        steps: taken so far.
+    """
+
+    values: Tensor
+    mean: Tensor
+    square: Tensor
+    steps: int
+
+
+def step_sizes(rate: float, steps: int) -> tuple[float, float]:
+    """``size`` and ``root`` of :func:`adam_step`: how step number ``steps``, from 1, corrects the moments' bias."""
+    first, second = BETAS
+    return rate / (1.0 - first**steps), 1.0 / math.sqrt(1.0 - second**steps)
+
+
+def adam_step(
+    values: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, *, size: Tensor, root: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The step written out, in memory of its own, for the compiler: what :class:`FlatAdam` has torch's kernel do.
+
+    Returns:
+        Values, mean and square after it.
+    """
+    first, second = BETAS
+    mean = mean + (1.0 - first) * (gradient - mean)
+    square = second * square + (1.0 - second) * gradient * gradient
+    return values - size * mean / (square.sqrt() * root + EPSILON), mean, square
 
 
 class FlatAdam:
@@ -80,6 +116,23 @@ class FlatAdam:
         if scale < 1.0:
             for vector in self._vectors:
                 vector.gradient.mul_(scale)
+
+    def state(self) -> State | None:
+        """What a step changes, in the optimizer's own memory; None where it is not one vector of float32 on the CPU."""
+        if len(self._vectors) != 1:
+            return None
+        (vector,) = self._vectors
+        if vector.values.dtype != torch.float32 or vector.values.device.type != "cpu":
+            return None
+        return State(vector.values, vector.mean, vector.square, int(vector.steps))
+
+    def adopt(self, state: State) -> None:
+        """Take a state as if the steps that led to it had been taken here."""
+        (vector,) = self._vectors
+        vector.values.copy_(state.values)
+        vector.mean.copy_(state.mean)
+        vector.square.copy_(state.square)
+        vector.steps.fill_(state.steps)
 
     def step(self) -> None:
         """One step against the gradient."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,17 +19,17 @@ from esper_core.events import Divergence
 from esper_core.ppo.acting import Actor
 from esper_core.ppo.adam import FlatAdam
 from esper_core.ppo.checkpoint import load_checkpoint, restore
+from esper_core.ppo.compiled import CompiledSteps
 from esper_core.ppo.heads import HeadLayout, HeadSpec
-from esper_core.ppo.measure import distribution_of, measure, prepare, see_minibatch
+from esper_core.ppo.learning import EagerStep, MinibatchStep, learn
+from esper_core.ppo.measure import distribution_of, measure, prepare
 from esper_core.ppo.metrics import metrics_of
-from esper_core.ppo.minibatches import minibatches
 from esper_core.ppo.normalisation import ObservationNormaliser, RewardNormaliser
 from esper_core.ppo.policy import MultiHeadPolicy
 from esper_core.ppo.preprocessing import ObservationForm, Preprocessing
 from esper_core.ppo.reducer import Identity, Reducer, seed_of_rank
 from esper_core.ppo.sampling import Noise, noise
 from esper_core.ppo.schedules import adapted_rate, refuse_impossible, share_left
-from esper_core.ppo.surrogate import ppo_loss
 from esper_core.ppo.threads import torch_threads
 from esper_core.ppo.trunk_choice import chosen, trunk_of
 from esper_core.runs.layout import find_run, path_text
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from esper_core.updates import FinalPass
 
 __all__ = ["Decision", "PPOAgent", "resolve_device"]
+
+_log = logging.getLogger("esper.ppo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +176,13 @@ class PPOAgent:
         self.reward_normaliser = RewardNormaliser(self.config.gamma) if self.config.normalise_rewards else None
         self._parameters = self.policy.learned()
         self.optimizer = FlatAdam(self._parameters, self.config.learning_rate)
+        self.on_notice: Callable[[str], object] = _log.warning
+        """Called with lines for the user, about ``ppo.compile``; by default they go to the log ``esper.ppo``."""
+        self._compiled = (
+            CompiledSteps(self.policy, self.optimizer, self.config, reducer=self.reducer)
+            if self.config.compile
+            else None
+        )
         self.clip_range = self.config.clip_range
         """In force: ``ppo.clip_range``, or what its schedule leaves of it."""
         self.updates = 0
@@ -376,7 +386,18 @@ class PPOAgent:
             batch, shown = prepare(batch, normalise=self.config.normalise_advantage, reducer=self.reducer)
             recorder.measured(shown)
             old = distribution_of(self.policy, batch) if self.config.kl_estimator == "exact" else None
-            self._optimise(batch, self._minibatches(samples), recorder, should_stop)
+            parts = self._minibatches(samples)
+            learn(
+                self._step(batch, parts, should_stop),
+                batch,
+                epochs=self.config.epochs,
+                parts=parts,
+                clip_range=self.clip_range,
+                order=self.order_generator,
+                reducer=self.reducer,
+                recorder=recorder,
+                should_stop=should_stop,
+            )
             final = measure(self.policy, batch, old=old, reducer=self.reducer)
             if rollout.raw is not None and not final.non_finite:
                 recorder.diverged(self._move(rollout.raw.to(self.device), batch))
@@ -410,6 +431,16 @@ class PPOAgent:
             epochs=config.epochs,
             minibatches=self._minibatches(samples),
         )
+
+    def _step(self, batch: Batch, parts: int, should_stop: Callable[[], bool] | None) -> MinibatchStep:
+        """How this update takes its steps; the first compiled one may have to be built."""
+        if self._compiled is not None:
+            compiled = self._compiled.begin(
+                batch, parts, clip_range=self.clip_range, should_stop=should_stop, tell=self.on_notice
+            )
+            if compiled is not None:
+                return compiled
+        return EagerStep(self.policy, self.optimizer, self.config, clip_range=self.clip_range, reducer=self.reducer)
 
     def _move(self, raw: Tensor, batch: Batch) -> Divergence:
         """Take a rollout's rows into the statistics; return how far that alone moves the policy, exactly."""
@@ -470,41 +501,3 @@ class PPOAgent:
         counts["weights"] = math.ceil(counts["weights"] / self.reducer.world_size)  # all ranks hold the same
         faults = [f"{count} non-finite {name}" for name, count in counts.items() if count]
         return (", ".join(faults), sum(counts.values())) if faults else None
-
-    def _optimise(
-        self, batch: Batch, parts: int, recorder: UpdateRecorder, should_stop: Callable[[], bool] | None
-    ) -> None:
-        """The paper's inner loop: epochs of minibatches, until done or until the policy has moved far enough."""
-        config, optimizer, reducer = self.config, self.optimizer, self.reducer
-        optimizer.hold()
-        for _ in range(config.epochs):
-            recorder.begin_epoch()
-            shuffled = batch.shuffled(self.order_generator)
-            for minibatch in minibatches(shuffled, parts, clip_range=self.clip_range, reducer=reducer):
-                asked = should_stop is not None and should_stop()
-                optimizer.zero_grad()
-                loss = ppo_loss(self.policy, minibatch, config)
-                loss.total.backward()  # type: ignore[no-untyped-call]  # torch ships it without annotations
-                optimizer.over_ranks(reducer)
-                seen, interrupted = see_minibatch(
-                    loss,
-                    minibatch,
-                    optimizer.grad_norm(),
-                    interrupted=asked,
-                    clip_range=self.clip_range,
-                    reducer=reducer,
-                )
-                recorder.saw(seen)
-                if interrupted:
-                    recorder.interrupt("asked to stop")
-                    return
-                if seen.non_finite:
-                    recorder.interrupt("non-finite loss or gradient")
-                    return
-                if recorder.stop_before_step():
-                    return
-                optimizer.clip(seen.shown["grad_norm"] or 0.0, config.max_grad_norm)
-                optimizer.step()
-                recorder.stepped()
-            if recorder.stop_after_epoch():
-                return

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from esper_core.ppo.rollout import Batch
     from esper_core.ppo.surrogate import Loss
 
-__all__ = ["distribution_of", "measure", "prepare", "see_minibatch"]
+__all__ = ["distribution_of", "measure", "minibatch_sums", "prepare", "see_minibatch", "seen_of"]
 
 CHUNK: Final = 16384
 """Samples judged at once in a pass over a whole rollout: bounds its memory."""
@@ -96,25 +96,44 @@ def see_minibatch(
     Returns:
         The minibatch, and whether any rank was asked to stop.
     """
-    sums = k3_and_clipped_sums(torch.cat((loss.log_ratio, loss.joint.unsqueeze(1)), dim=1), clip_range)
     asked = grad_norm.new_ones(()) if interrupted else torch.zeros_like(grad_norm)
-    parts = torch.stack((loss.surrogate, loss.squared_error, grad_norm, asked))
+    *numbers, norms, stopped = reducer.sum(minibatch_sums(loss, clip_range, grad_norm, asked)).tolist()
+    # Each rank has the norm of the whole gradient.
+    return seen_of(numbers, norms / reducer.world_size, minibatch), stopped > 0
+
+
+def minibatch_sums(loss: Loss, clip_range: float | Tensor, *more: Tensor) -> Tensor:
+    """What :func:`seen_of` is made from, on the device.
+
+    Args:
+        loss: of the minibatch; detached.
+        clip_range: beyond which a ratio counts as clipped; float32 () where it is a tensor.
+        more: float32 (), to come with it.
+
+    Returns:
+        float64 (2 heads + 4 + more): numerators of the KL of each head and of the joint ratio, clipped ratios of each
+        head and joint ones, sum of the surrogate, sum of the values' squared errors, and ``more``.
+    """
+    sums = k3_and_clipped_sums(torch.cat((loss.log_ratio, loss.joint.unsqueeze(1)), dim=1), clip_range)
+    return torch.cat((sums, torch.stack((loss.surrogate, loss.squared_error, *more))))
+
+
+def seen_of(numbers: list[float], grad_norm: float, minibatch: Minibatch) -> MinibatchSeen:
+    """What a minibatch showed, from :func:`minibatch_sums` of all ranks and the norm of their gradient."""
     heads = len(minibatch.decisions)
-    numbers = reducer.sum(torch.cat((sums, parts))).tolist()
-    surrogate, squared_error, norms, stopped = numbers[-4:]
+    surrogate, squared_error = numbers[-2:]
     clipped = numbers[heads + 1 : 2 * heads + 1]
     shown = {
         "policy_loss": -surrogate / max(minibatch.steps, 1.0),
         "value_loss": 0.5 * squared_error / minibatch.samples,
-        "grad_norm": norms / reducer.world_size,  # each has that of the whole gradient
+        "grad_norm": grad_norm,
     }
-    seen = MinibatchSeen(
+    return MinibatchSeen(
         KLStats(tuple(numbers[:heads]), minibatch.decisions, minibatch.steps),
         shown,
         pooled={"clip_fraction": Mean(numbers[2 * heads + 1], minibatch.steps)},
         by_head={"clip_fraction": tuple(map(Mean, clipped, minibatch.decisions))},
     )
-    return seen, stopped > 0
 
 
 @torch.no_grad()

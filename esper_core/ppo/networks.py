@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -97,28 +97,28 @@ class SeparateTrunks(Trunk):
         sizes = [inputs, *hidden]
         self.widths = (sizes[-1], sizes[-1])
         self._activation = activation
-        # A plain list beside the registered parameters: indexing a ParameterList costs more than a small layer.
-        self._layers: list[tuple[nn.Parameter, nn.Parameter]] = []
+        self._names: list[tuple[str, str]] = []
         for index, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             pair = torch.stack([orthogonal(fan_in, fan_out, GAIN, generator) for _ in range(2)])
             # Both trunks read the same observation: their first layer is one ordinary matrix product.
             weight = pair.transpose(0, 1).reshape(fan_in, 2 * fan_out) if index == 0 else pair
             bias = torch.zeros(2 * fan_out) if index == 0 else torch.zeros(2, 1, fan_out)
-            layer = (nn.Parameter(weight.contiguous()), nn.Parameter(bias))
-            self.register_parameter(f"weight_{index}", layer[0])
-            self.register_parameter(f"bias_{index}", layer[1])
-            self._layers.append(layer)
+            names = (f"weight_{index}", f"bias_{index}")
+            self.register_parameter(names[0], nn.Parameter(weight.contiguous()))
+            self.register_parameter(names[1], nn.Parameter(bias))
+            self._names.append(names)
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Features of policy and value."""
-        if not self._layers:
+        layers = self._layers()
+        if not layers:
             return rows, rows
-        if len(rows) * self._layers[0][1].numel() >= 2 * APART:
-            return self._apart(rows)
-        weight, bias = self._layers[0]
+        if rows.shape[0] * layers[0][1].numel() >= 2 * APART:
+            return self._apart(rows, layers)
+        weight, bias = layers[0]
         first = self._activation(torch.addmm(bias, rows, weight))
-        both = first.view(len(first), 2, first.shape[1] // 2).transpose(0, 1)
-        for weight, bias in self._layers[1:]:
+        both = first.view(first.shape[0], 2, first.shape[1] // 2).transpose(0, 1)
+        for weight, bias in layers[1:]:
             both = self._activation(torch.baddbmm(bias, both, weight))
         # Not both[0], both[1]: their gradients would be two tensors of zeros, filled, and added up.
         policy, value = both.unbind(0)
@@ -127,9 +127,9 @@ class SeparateTrunks(Trunk):
     def on_host(self, rows: int) -> HostTrunk | None:
         """Features of policy and value."""
         activation = _ON_HOST.get(self._activation)
-        if activation is None or not all(small(rows, weight) for weight, _ in self._layers):
+        if activation is None or not all(small(rows, weight) for weight, _ in self._layers()):
             return None
-        layers = [(weight.detach().numpy(), bias.detach().numpy()) for weight, bias in self._layers]
+        layers = [(weight.detach().numpy(), bias.detach().numpy()) for weight, bias in self._layers()]
         if not layers:
             return lambda shown: (shown, shown)
         (first_weight, first_bias), *others = layers
@@ -151,10 +151,15 @@ class SeparateTrunks(Trunk):
 
         return features
 
-    def _apart(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight and bias of each layer; by name, so that ``torch.func.functional_call`` can put others in place."""
+        parameters: dict[str, Any] = self._parameters  # an attribute costs more than a small layer
+        return [(parameters[weight], parameters[bias]) for weight, bias in self._names]
+
+    def _apart(self, rows: Tensor, layers: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """The same, side by side: more operations, and no gradient is copied into the packed order."""
         policy = value = rows
-        for index, (weight, bias) in enumerate(self._layers):
+        for index, (weight, bias) in enumerate(layers):
             of_policy, of_value = weight.chunk(2, 1) if index == 0 else weight.unbind(0)
             to_policy, to_value = bias.chunk(2) if index == 0 else bias.squeeze(1).unbind(0)
             policy = self._activation(torch.addmm(to_policy, policy, of_policy))

@@ -12,7 +12,27 @@ if TYPE_CHECKING:
     from esper_core.ppo.minibatches import Minibatch
     from esper_core.ppo.policy import MultiHeadPolicy
 
-__all__ = ["Loss", "ppo_loss", "squared_errors"]
+__all__ = ["Loss", "Weights", "ppo_loss", "squared_errors"]
+
+
+class Weights(NamedTuple):
+    """What the sums over a minibatch are multiplied by: numbers, or tensors of one each, float32 ().
+
+    Attributes:
+        surrogate: one over the unforced steps.
+        squared_error: half of ``ppo.value_coef`` over the samples.
+        entropy: ``ppo.entropy_coef`` over the unforced steps.
+    """
+
+    surrogate: float | Tensor
+    squared_error: float | Tensor
+    entropy: float | Tensor
+
+    @classmethod
+    def of(cls, minibatch: Minibatch, config: PPOConfig) -> Weights:
+        """Those that make means of the sums."""
+        steps = max(minibatch.steps, 1.0)
+        return cls(1.0 / steps, 0.5 * config.value_coef / minibatch.samples, config.entropy_coef / steps)
 
 
 class Loss(NamedTuple):
@@ -33,9 +53,13 @@ class Loss(NamedTuple):
     joint: Tensor
 
 
-def ppo_loss(policy: MultiHeadPolicy, minibatch: Minibatch, config: PPOConfig) -> Loss:
-    """Clipped surrogate, squared error of the value and entropy bonus of one minibatch."""
-    heads, steps = policy.heads, max(minibatch.steps, 1.0)
+def ppo_loss(policy: MultiHeadPolicy, minibatch: Minibatch, config: PPOConfig, weights: Weights) -> Loss:
+    """Clipped surrogate, squared error of the value and entropy bonus of one minibatch.
+
+    The compiled step is traced from this function: every number that changes between minibatches comes in ``weights``
+    or as a tensor.
+    """
+    heads = policy.heads
     distribution, values = policy.distribution(minibatch.observations, minibatch.legal)
     taken = heads.log_prob(distribution, minibatch.actions)
     log_ratio = torch.where(minibatch.active, taken - minibatch.log_prob, 0.0)
@@ -47,10 +71,10 @@ def ppo_loss(policy: MultiHeadPolicy, minibatch: Minibatch, config: PPOConfig) -
     surrogate = torch.dot(bounded, minibatch.advantages)
     squared_error = squared_errors(values, minibatch, config)
     # -E[surrogate] + c_v E[(V - R)^2] / 2 - c_e E[entropy], with each sum scaled once.
-    total = (squared_error * (0.5 * config.value_coef / minibatch.samples)).sub(surrogate, alpha=1.0 / steps)
+    total = squared_error * weights.squared_error - surrogate * weights.surrogate
     if config.entropy_coef:
         entropy = torch.where(minibatch.active, heads.entropy(distribution), 0.0).sum()
-        total = total.sub(entropy, alpha=config.entropy_coef / steps)
+        total = total - entropy * weights.entropy
     return Loss(total, surrogate, squared_error, log_ratio, joint)
 
 

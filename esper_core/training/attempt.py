@@ -224,6 +224,7 @@ class Attempt:
             agree_on_start(self.agent, self.group, config_digest(self.resolved.config))
         if not self._owner:
             session.emitter.withhold_updates()
+        self.agent.on_notice = session.notice
         trainer = Trainer(
             self.agent,
             self.task,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-import esper_core.ppo.agent
+import esper_core.ppo.learning
 from esper_core.config.layers import load_config
 from esper_core.envs.adapter import make_task
 from esper_core.kl.torch import exact_categorical_sums, k3_sums
@@ -65,7 +65,7 @@ def k3(joint: torch.Tensor) -> float:
 def one_update() -> None:
     """The same update, told in four ways."""
     watch = Watch()
-    esper_core.ppo.agent.see_minibatch = watch
+    esper_core.ppo.learning.see_minibatch = watch
     epochs, parts = 4, 64
     agent: PPOAgent = BANDIT.agent(
         seed=1, spread=0.5, epochs=epochs, minibatch_size=64, learning_rate=6e-4, target_kl=0, entropy_coef=0.0
@@ -73,7 +73,7 @@ def one_update() -> None:
     old = BANDIT.log_probs(agent)
     rollout = BANDIT.rollout(agent, 64 * parts)
     agent.update(rollout)
-    esper_core.ppo.agent.see_minibatch = see_minibatch
+    esper_core.ppo.learning.see_minibatch = see_minibatch
     truth, payload = BANDIT.true_kl(old, BANDIT.log_probs(agent)), agent.last
     if payload is None:
         raise SystemExit("no update")

@@ -265,7 +265,7 @@ def test_clip_fractions_pool_every_minibatch_seen_the_one_that_crossed_among_the
         minibatches.append((loss.log_ratio.detach(), minibatch.active))
         return see_minibatch(loss, minibatch, grad_norm, **given)
 
-    monkeypatch.setattr("esper_core.ppo.agent.see_minibatch", watch)
+    monkeypatch.setattr("esper_core.ppo.learning.see_minibatch", watch)
     agent = bandit.agent(spread=0.5, epochs=10, minibatch_size=64, learning_rate=5e-2, clip_range=0.1)
     agent.update(bandit.rollout(agent, 256))
     payload = agent.last
