@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from tables import template
 
-RECORDED: Final = Path(__file__).resolve().parents[2] / "tests" / "benchmarks" / "recorded.json"
+RECORDED: Final = Path(__file__).resolve().parents[2] / "tests" / "benchmarks" / "results" / "peers.json"
 
 
 def benchmark_page(record: dict[str, Any] | None = None) -> str:
