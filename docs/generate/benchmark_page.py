@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from tables import template
 
-RECORDED: Final = Path(__file__).resolve().parents[2] / "tests" / "benchmarks" / "recorded.json"
+RECORDED: Final = Path(__file__).resolve().parents[2] / "tests" / "benchmarks" / "results" / "peers.json"
 
 
 def benchmark_page(record: dict[str, Any] | None = None) -> str:
@@ -51,7 +51,9 @@ def _machine(record: dict[str, Any]) -> str:
 def _subject(subject: str, rows: list[dict[str, Any]]) -> list[str]:
     """What each row is, then a line a peer."""
     parts = [f"## {subject}", ""]
-    parts += [f"- **{row['name']}**: {_text(row['what'])}. {_clock(row)}" for row in rows]
+    for (what, clock), alike in itertools.groupby(rows, key=lambda row: (_text(row["what"]), _clock(row))):
+        names = ", ".join(f"**{row['name']}**" for row in alike)
+        parts.append(f"- {names}: {what}. {clock}")
     parts += ["", "| row | Esper | peer | its cost | ratio | rounds |", "|---|---:|---|---:|---:|---:|"]
     for row in rows:
         for place, peer in enumerate(row["peers"]):

@@ -95,7 +95,7 @@ def test_a_burst_that_keeps_less_than_was_recorded_fails() -> None:
 
 
 def test_a_record_is_read_as_it_was_written_and_takes_new_rows_in_the_order_of_the_page(tmp_path: Path) -> None:
-    path = tmp_path / "recorded.json"
+    path = tmp_path / "peers.json"
     assert record.read(path) is None
     one, other = found([1.0], [2.0]), msgspec.structs.replace(found([1.0], [2.0]), name="another")
     gone = msgspec.structs.replace(one, name="no row any more")

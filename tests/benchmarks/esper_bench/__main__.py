@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from esper_bench.row import Row
     from esper_bench.verdict import Finding
 
-RECORDED: Final = Path(__file__).resolve().parents[1] / "recorded.json"
+RECORDED: Final = Path(__file__).resolve().parents[1] / "results" / "peers.json"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,10 +49,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m esper_bench", description=__doc__)
     parser.add_argument("rows", nargs="*", metavar="ROW", help="rows with this in their names; default all")
     parser.add_argument("--quick", action="store_true", help="only the quick rows, without the peers of bench-peers")
-    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of each row; default each row's own")
+    parser.add_argument("--rounds", type=_count, metavar="N", help="rounds of each row; default each row's own")
     parser.add_argument("--record", action="store_true", help=f"write the rows into {RECORDED.name}")
     parser.add_argument("--check", action="store_true", help="fail when a ratio has left its recorded spread")
     return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
 
 
 def _is_wanted(row: Row, words: list[str], *, quick: bool) -> bool:
@@ -129,4 +136,7 @@ def _tell(findings: list[Finding]) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # what was recorded so far is kept
+        sys.exit(130)

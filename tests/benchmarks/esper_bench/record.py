@@ -1,4 +1,4 @@
-"""The recorded figures: ``make bench`` keeps them in ``recorded.json``; the page and ``make bench-check`` read it."""
+"""The recorded figures, ``results/peers.json``: ``make bench`` writes them; page and ``make bench-check`` read them."""
 
 from __future__ import annotations
 

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from esper_bench.peers import SB3
 from esper_bench.row import Row
-from esper_bench.subjects._settings import takes
-from esper_core.config.schema import EnvConfig
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -76,61 +74,34 @@ def _sb3(env: str, n_envs: int) -> Setup:
     return setup
 
 
-def _esper_rollout(env: str, settings: dict[str, Any]) -> Setup:
-    """The rollout that a run plays between two updates, its limit never reached."""
-
-    def setup(stack: ExitStack) -> Work:
-        import torch
-
-        from esper_core.config.schema import EsperConfig, PPOConfig, RunConfig
-        from esper_core.envs.adapter import make_task
-        from esper_core.ppo import PPOAgent, Trainer
-
-        torch.set_num_threads(1)
-        config = EsperConfig(
-            env=EnvConfig(id=env, n_envs=8, **settings),
-            ppo=PPOConfig(rollout_steps=ROLLOUT // 8, hidden=(64, 64)),
-            run=RunConfig(steps=10**12),
-        )
-        task = make_task(config.env, seed=0)
-        stack.callback(task.close)
-        agent = PPOAgent(
-            task.heads, task.obs_shape, config.ppo, action_form=task.action_form, form=task.observation_form
-        )
-        trainer = Trainer(agent, task, config)
-
-        def work() -> int:
-            trainer._collect()
-            return ROLLOUT
-
-        return work
-
-    return setup
-
-
-def _sb3_rollout(env: str) -> Setup:
+def _esper_rollout(case: str) -> Setup:
     def setup(_: ExitStack) -> Work:
-        import torch
-        from stable_baselines3 import PPO
-        from stable_baselines3.common.callbacks import CallbackList
-        from stable_baselines3.common.env_util import make_vec_env
-        from stable_baselines3.common.logger import Logger
+        import bench_rollout
 
-        torch.set_num_threads(1)
-        envs = make_vec_env(env, 8, seed=0)
-        model = PPO("MlpPolicy", envs, n_steps=ROLLOUT // 8, device="cpu", seed=0)
-        model.set_logger(Logger(folder=None, output_formats=[]))
-        callback = CallbackList([])
-        callback.init_callback(model)
-        model._setup_learn(ROLLOUT)  # what learn() does before it collects
-
-        def work() -> int:
-            model.collect_rollouts(envs, callback, model.rollout_buffer, ROLLOUT // 8)
-            return ROLLOUT
-
-        return work
+        return _turn(bench_rollout.esper_rollout(bench_rollout.ROWS[case]))
 
     return setup
+
+
+def _sb3_rollout(case: str) -> Setup:
+    def setup(_: ExitStack) -> Work:
+        import bench_rollout
+
+        return _turn(bench_rollout.sb3_rollout(bench_rollout.ROWS[case]))
+
+    return setup
+
+
+def _turn(rollout: Any) -> Work:
+    import torch
+
+    torch.set_num_threads(1)
+
+    def work() -> int:
+        rollout()
+        return ROLLOUT
+
+    return work
 
 
 def _whole(name: str, env: str, n_envs: int, what: str, *, esper_env: str = "") -> Row:
@@ -145,31 +116,18 @@ def _whole(name: str, env: str, n_envs: int, what: str, *, esper_env: str = "") 
     )
 
 
-def _rollout(name: str, env: str, what: str, *, quick: bool = False, **settings: Any) -> Row:
+def _rollout(case: str, what: str, *, quick: bool = False) -> Row:
     return Row(
-        name,
+        f"rollout, {case}",
         what,
         "µs",
-        _esper_rollout(env, settings),
-        (SB3.doing(_sb3_rollout(env)),),
+        _esper_rollout(case),
+        (SB3.doing(_sb3_rollout(case)),),
         per="environment step",
         rounds=11,
         quick=quick,
     )
 
-
-_NATIVE: Final = (
-    (
-        _rollout(
-            "rollout, CartPole, native",
-            "CartPole-v1",
-            'Esper with `[env] vector = "native"`; SB3 as in rollout, CartPole',
-            vector="native",
-        ),
-    )
-    if takes(EnvConfig, vector="native")
-    else ()
-)
 
 ROWS: Final = (
     _whole(
@@ -187,7 +145,7 @@ ROWS: Final = (
         esper_env="esper_bench.tasks:EsperBenchFiveHeads-v0",
     ),
     _whole("Pendulum, 8 environments", "Pendulum-v1", 8, "the same on Pendulum-v1: one Gaussian head"),
-    _rollout("rollout, CartPole", "CartPole-v1", "8 environments x 256 steps with decisions, no update", quick=True),
-    _rollout("rollout, Pendulum", "Pendulum-v1", "the same on Pendulum-v1"),
-    *_NATIVE,
+    _rollout("CartPole", "8 environments x 256 steps with decisions, no update", quick=True),
+    _rollout("CartPole, native", 'Esper with `[env] vector = "native"`; SB3 as in rollout, CartPole'),
+    _rollout("Pendulum", "as rollout, CartPole, on Pendulum-v1", quick=True),
 )
