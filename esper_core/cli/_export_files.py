@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import math
 import os
 import sqlite3
 import tempfile
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from esper_core.errors import EsperError, UsageError
-from esper_core.reading.table import cell_type, json_value, row
+from esper_core.reading.cells import Block, Cells
+from esper_core.reading.table import cell_type
+from esper_core.reading.written import write_jsonl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-
-    from esper_core.events import PPOUpdatePayload, TelemetryEvent
-
-    Update = TelemetryEvent[PPOUpdatePayload]
 
 __all__ = ["new_file", "write_parquet", "write_sqlite"]
 
@@ -27,7 +25,6 @@ TABLE: Final = "updates"
 _SQLITE: Final = {int: "INTEGER", bool: "INTEGER", float: "REAL", str: "TEXT"}
 _DUCKDB: Final = {int: "BIGINT", bool: "BOOLEAN", float: "DOUBLE", str: "VARCHAR"}
 _INT64: Final = range(-(2**63), 2**63)
-_ROWS: Final = 500
 
 
 @contextlib.contextmanager
@@ -54,7 +51,7 @@ def _refuse_present(path: Path) -> None:
         raise UsageError(f"{path} is there already", hint="remove it, or name another file")
 
 
-def write_sqlite(updates: Iterable[Update], names: Sequence[str], path: Path) -> int:
+def write_sqlite(blocks: Iterable[Block], names: Sequence[str], path: Path) -> int:
     """Write updates into a new SQLite file, table ``updates``.
 
     What was not measured is NULL. SQLite has no NaN: it is the text ``NaN``, which sorts behind every number;
@@ -71,17 +68,35 @@ def write_sqlite(updates: Iterable[Update], names: Sequence[str], path: Path) ->
         f"{_quoted(column)} {_SQLITE[cell_type(name)]}" for column, name in zip(columns, names, strict=True)
     )
     written = 0
-    rows = ([_sqlite_value(cells.get(name)) for name in names] for cells in map(row, updates))
     try:
         with contextlib.closing(sqlite3.connect(path)) as file, file:
+            file.execute("PRAGMA synchronous = OFF")  # the file is moved to its place when it is whole
             file.execute(f"CREATE TABLE {TABLE} ({table})")
             insert = f"INSERT INTO {TABLE} VALUES ({', '.join('?' * len(names))})"  # noqa: S608  # names are not in it
-            while some := list(islice(rows, _ROWS)):
-                file.executemany(insert, some)
-                written += len(some)
+            for block in blocks:
+                file.executemany(insert, _sqlite_rows(block, names))
+                written += block.rows
     except sqlite3.Error as error:
         raise EsperError(f"SQLite cannot take these updates: {error}", hint="esper export --csv takes any") from error
     return written
+
+
+def _sqlite_rows(block: Block, names: Sequence[str]) -> Sequence[Sequence[object]]:
+    rows: list[Sequence[object]] = [()] * block.rows
+    for part in block.parts:
+        columns = [_sqlite_column(part, name) for name in names]
+        for place, cells in zip(part.places, zip(*columns, strict=True), strict=True):
+            rows[place] = cells
+    return rows
+
+
+def _sqlite_column(part: Cells, name: str) -> Sequence[object]:
+    values = part.columns.get(name)
+    if values is None:
+        return [None] * len(part.places)
+    if set(map(type, values)) <= {float, NoneType} and not any(map(math.isnan, cast("Any", filter(None, values)))):
+        return values
+    return list(map(_sqlite_value, values))
 
 
 def _sqlite_value(value: object) -> object:
@@ -92,7 +107,7 @@ def _sqlite_value(value: object) -> object:
     return value if value is None else _text(str(value))
 
 
-def write_parquet(updates: Iterable[Update], names: Sequence[str], path: Path) -> int:
+def write_parquet(blocks: Iterable[Block], names: Sequence[str], path: Path) -> int:
     """Write updates into a Parquet file with DuckDB.
 
     What was not measured is null, NaN and infinities are themselves, and ``time`` is a timestamp in UTC.
@@ -109,16 +124,8 @@ def write_parquet(updates: Iterable[Update], names: Sequence[str], path: Path) -
     types = {"time": "TIMESTAMP", **{name: _DUCKDB[cell_type(name)] for name in names if name != "time"}}
     table = ", ".join(f"{_literal(column)}: '{types[name]}'" for column, name in zip(columns, names, strict=True))
     lines = path.with_suffix(".jsonl")
-    written = 0
     with lines.open("w", encoding="utf-8") as out:
-        for cells in map(row, updates):
-            known = {
-                column: _text(value) if isinstance(value, str) else json_value(value)
-                for column, name in zip(columns, names, strict=True)
-                if (value := cells.get(name)) is not None
-            }
-            out.write(json.dumps(known, ensure_ascii=False) + "\n")
-            written += 1
+        written = write_jsonl((_renamed(block, names, columns) for block in blocks), out)
     read = f"read_json({_literal(str(lines))}, format='newline_delimited', columns={{{table}}})"
     try:
         with contextlib.closing(duckdb.connect()) as engine:
@@ -127,6 +134,27 @@ def write_parquet(updates: Iterable[Update], names: Sequence[str], path: Path) -
         reason = str(error).splitlines()[0]
         raise EsperError(f"DuckDB cannot take these updates: {reason}", hint="esper export --csv takes any") from error
     return written
+
+
+def _renamed(block: Block, names: Sequence[str], columns: Sequence[str]) -> Block:
+    """A block with the columns' names in the file, and with text that a file in UTF-8 can hold."""
+    parts = [
+        Cells(
+            part.places,
+            {
+                column: _texts(part.columns[name]) if cell_type(name) is str else part.columns[name]
+                for name, column in zip(names, columns, strict=True)
+                if name in part.columns
+            },
+        )
+        for part in block.parts
+    ]
+    return Block(block.rows, parts)
+
+
+def _texts(values: Sequence[object]) -> Sequence[object]:
+    known = {value: None if value is None else _text(str(value)) for value in set(values)}
+    return [known[value] for value in values]
 
 
 def _duckdb() -> Any:

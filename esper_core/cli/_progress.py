@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from esper_core.cli._output import note_over
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["counted"]
+    from esper_core.reading import Run
+
+__all__ = ["counted", "followed"]
 
 T = TypeVar("T")
 _FIRST_S: Final = 1.0
@@ -19,25 +21,38 @@ _EVERY_S: Final = 0.25
 _LOOK: Final = 50
 
 
-def counted(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+def counted(
+    items: Iterable[T], what: str, total: int | None = None, *, weight: Callable[[T], int] = lambda _: 1
+) -> Iterator[T]:
     """Pass items on; from the second second on say on stderr how many, when that is a terminal.
 
     Args:
         items: of any number.
         what: they are, in the plural.
         total: how many there will be, when that is known.
+        weight: how many an item counts for.
     """
     if sys.stderr is None or not sys.stderr.isatty():
         yield from items
         return
     of = f" of {total:,}" if total else ""
     due, shown = time.monotonic() + _FIRST_S, False
+    count = looked = 0
     try:
-        for place, item in enumerate(items, 1):
+        for item in items:
             yield item
-            if place % _LOOK == 0 and time.monotonic() >= due:
-                due, shown = time.monotonic() + _EVERY_S, True
-                note_over(f"{place:,}{of} {what}")
+            count += weight(item)
+            if count - looked >= _LOOK:
+                looked = count
+                if time.monotonic() >= due:
+                    due, shown = time.monotonic() + _EVERY_S, True
+                    note_over(f"{count:,}{of} {what}")
     finally:
         if shown:
             note_over("")
+
+
+def followed(run: Run, updates: Iterator[T]) -> Iterator[T]:
+    """Pass on the updates of a run that are read, saying as :func:`counted` how many have been."""
+    record = run.record
+    return counted(updates, f"updates of {run.run_id} read", None if record is None else record.updates)

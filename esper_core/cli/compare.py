@@ -40,13 +40,14 @@ class CompareCommand:
 
     def run(self, args: argparse.Namespace) -> int:
         """Print the table, or the document; draw the plot."""
+        from esper_core.cli._progress import followed
         from esper_core.reading import open_run
         from esper_core.reading.compare import compare
 
         if args.plot is not None and args.plot.suffix not in _FORMATS:
             raise UsageError(f"--plot {args.plot}: expected a file that ends in {', '.join(_FORMATS)}")
         base = runs_dir(args)
-        found = compare([open_run(spec, base) for spec in args.runs])
+        found = compare([open_run(spec, base) for spec in args.runs], follow=followed)
         if args.json:
             say_text(json.dumps(_document(found), indent=2))
         else:

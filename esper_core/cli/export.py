@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
-    from esper_core.events import PPOUpdatePayload, TelemetryEvent
-    from esper_core.reading import Run
+    from esper_core.events import PPOUpdatePayload
+    from esper_core.reading import Run, UpdateIndex
+    from esper_core.reading.cells import Block
     from esper_core.runs import JournalReader
 
 __all__ = ["ExportCommand", "command"]
@@ -97,7 +98,7 @@ def _write_new(source: _Source, path: Path, args: argparse.Namespace) -> int:
 
     write = write_sqlite if args.sqlite else write_parquet
     with new_file(path) as made:
-        return write(source.updates(), heading(source.shapes()), made)
+        return write(source.blocks(), heading(source.shapes()), made)
 
 
 def _opened(path: Path | None) -> contextlib.AbstractContextManager[TextIO]:
@@ -124,8 +125,17 @@ class _Source:
 
     def __init__(self, runs: list[Run]) -> None:
         self._runs = runs
+        self._indexes: dict[Run, UpdateIndex] = {}
         self.readers: list[JournalReader] = []
         self.errors: list[JournalError] = []
+
+    def _index(self, run: Run) -> UpdateIndex:
+        """The run's index: it tells whether the lines lie in order, far cheaper than decoding them."""
+        from esper_core.reading import scan_index
+
+        if run not in self._indexes:
+            self._indexes[run] = scan_index(run.directory)
+        return self._indexes[run]
 
     def shapes(self) -> Iterator[PPOUpdatePayload]:
         """Updates that between them have every head and divergence."""
@@ -133,17 +143,18 @@ class _Source:
 
         for run in self._runs:
             with contextlib.suppress(JournalError):  # said when the run's updates are read
-                yield from shape_updates(run.directory)
+                yield from shape_updates(run.directory, self._index(run).diverging)
 
-    def updates(self) -> Iterator[TelemetryEvent[PPOUpdatePayload]]:
+    def blocks(self) -> Iterator[Block]:
         """The effective updates, run after run, saying how far they are."""
         from esper_core.cli._progress import counted
 
         known = [record.updates for run in self._runs if (record := run.record) is not None]
-        return counted(self._read(), "updates written", sum(known) if len(known) == len(self._runs) else None)
+        total = sum(known) if len(known) == len(self._runs) else None
+        return counted(self._read(), "updates written", total, weight=lambda block: block.rows)
 
-    def _read(self) -> Iterator[TelemetryEvent[PPOUpdatePayload]]:
-        from esper_core.reading import stream_updates
+    def _read(self) -> Iterator[Block]:
+        from esper_core.reading.stream import stream_blocks
         from esper_core.runs import JournalReader
 
         for run in self._runs:
@@ -151,22 +162,23 @@ class _Source:
             self.readers.append(reader)
             try:
                 refuse_without_journal(run)
-                yield from stream_updates(run.directory, reader)
+                yield from stream_blocks(self._index(run), reader)
                 reader.check()
             except JournalError as error:
                 self.errors.append(error)
 
 
 def _write_csv(source: _Source, out: TextIO) -> int:
-    from esper_core.reading.table import heading, write_csv
+    from esper_core.reading.table import heading
+    from esper_core.reading.written import write_csv
 
-    return write_csv(source.updates(), heading(source.shapes()), out)
+    return write_csv(source.blocks(), heading(source.shapes()), out)
 
 
 def _write_jsonl(source: _Source, out: TextIO) -> int:
-    from esper_core.reading.table import write_jsonl
+    from esper_core.reading.written import write_jsonl
 
-    return write_jsonl(source.updates(), out)
+    return write_jsonl(source.blocks(), out)
 
 
 command = ExportCommand()

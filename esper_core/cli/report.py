@@ -33,6 +33,7 @@ class ReportCommand:
 
     def run(self, args: argparse.Namespace) -> int:
         """Write the page."""
+        from esper_core.cli._progress import followed
         from esper_core.cli._report_page import page
         from esper_core.reading import open_run
         from esper_core.reading.report import report
@@ -41,7 +42,7 @@ class ReportCommand:
         if args.output is None:
             _refuse_foreign(path)
         base = runs_dir(args)
-        text = page(report([open_run(spec, base) for spec in args.runs]))
+        text = page(report([open_run(spec, base) for spec in args.runs], follow=followed))
         if path == _STDOUT:
             say_text(text)
             return EXIT_OK

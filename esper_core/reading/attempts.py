@@ -88,6 +88,14 @@ class Once:
         self._insert(ranges, place, update_id)
         return True
 
+    def continues(self, attempt: int, first: int, count: int) -> bool:
+        """Pass so many updates at once, if they follow the last one of their attempt without a gap."""
+        ranges = self._seen.get(attempt)
+        if not ranges or ranges[-1][1] + 1 != first:
+            return False
+        ranges[-1] = (ranges[-1][0], first + count - 1)
+        return True
+
     @staticmethod
     def _insert(ranges: list[tuple[int, int]], place: int, update_id: int) -> None:
         """Add an id before the range at ``place``, joining what it touches."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from esper_core.errors import ConfigError
 from esper_core.health import HealthLevel
@@ -13,13 +13,16 @@ from esper_core.reading.settings import run_settings
 from esper_core.reading.stream import stream_updates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from esper_core.events import HeadKind
+    from esper_core.events import HeadKind, PPOUpdatePayload, TelemetryEvent
     from esper_core.health import KLLimits
     from esper_core.reading.run import Run
 
-__all__ = ["ComparedRun", "Comparison", "Group", "Stat", "compare"]
+    Update = TelemetryEvent[PPOUpdatePayload]
+    Follow: TypeAlias = "Callable[[Run, Iterator[Update]], Iterator[Update]]"
+
+__all__ = ["ComparedRun", "Comparison", "Follow", "Group", "Stat", "compare"]
 
 LAST: Final = 10
 """Updates behind a run's figures at its end."""
@@ -146,8 +149,17 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-def compare(runs: Sequence[Run]) -> Comparison:
-    """Read the runs, group them, and say what differs. A run given twice counts once."""
+def _as_they_come(_: Run, updates: Iterator[Update]) -> Iterator[Update]:
+    return updates
+
+
+def compare(runs: Sequence[Run], *, follow: Follow = _as_they_come) -> Comparison:
+    """Read the runs, group them, and say what differs. A run given twice counts once.
+
+    Args:
+        runs: the runs.
+        follow: passes on the updates of a run as they are read, for who says how far that is.
+    """
     found: dict[str, tuple[Mapping[str, Any], list[ComparedRun]]] = {}
     notes = []
     for run in dict.fromkeys(runs):
@@ -155,7 +167,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
         if fault:
             notes.append(f"{run.run_id}: {fault}; it is a group of its own")
         key = repr(sorted(config.items())) if config else run.run_id
-        found.setdefault(key, (config, []))[1].append(_read(run))
+        found.setdefault(key, (config, []))[1].append(_read(run, follow))
     groups = tuple(
         Group(name=_letter(place), runs=tuple(members), config=config)
         for place, (config, members) in enumerate(found.values())
@@ -165,7 +177,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
     return Comparison(groups=groups, differing=_differing(groups), notes=tuple(notes))
 
 
-def _read(run: Run) -> ComparedRun:
+def _read(run: Run, follow: Follow) -> ComparedRun:
     limits = run.limits
     ids: list[int] = []
     stopped: list[int] = []
@@ -176,7 +188,7 @@ def _read(run: Run) -> ComparedRun:
     heads: dict[str, list[float]] = {}
     kinds: dict[str, HeadKind] = {}
     threshold = None
-    for event in stream_updates(run.directory):
+    for event in follow(run, stream_updates(run.directory)):
         update = event.payload
         for head in update.heads:
             kinds[head.name] = head.kind

@@ -18,6 +18,7 @@ from esper_core.runs.scan import JournalScan, ScannedBeginning, ScannedUpdate
 from esper_core.semconv.codec import CodecError
 
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
     from esper_core.events import TelemetryEvent
@@ -87,6 +88,11 @@ class UpdateIndex:
             kl=self.kl(position),
             level=self.level(position),
         )
+
+    @property
+    def diverging(self) -> AbstractSet[int]:
+        """Attempts with an update that has divergences."""
+        return self._scan.diverging
 
     @property
     def nbytes(self) -> int:
@@ -168,22 +174,28 @@ class UpdateIndex:
     def _take(self, item: ScannedUpdate) -> None:
         if item.update_id not in _INT64:
             return
-        place = bisect_left(self._ids, item.update_id)
-        late = place < len(self._ids)
-        if late and item.file.attempt <= self._file(place).attempt and self._ids[place] == item.update_id:
-            return  # a duplicate, or an attempt that was resumed while it still ran
-        self._begin(item.file.attempt, item.update_id)
-        if self._attempts.replaced(item.file.attempt, item.update_id):
+        attempt = item.file.attempt
+        if not self._follows(item):
+            place = bisect_left(self._ids, item.update_id)
+            late = place < len(self._ids)
+            if late and attempt <= self._file(place).attempt and self._ids[place] == item.update_id:
+                return  # a duplicate, or an attempt that was resumed while it still ran
+            self._begin(attempt, item.update_id)
+        if self._attempts.replaced(attempt, item.update_id):
             return
-        place = bisect_left(self._ids, item.update_id)
+        place = bisect_left(self._ids, item.update_id) if self._ids and item.update_id <= self._ids[-1] else len(self)
         self.disordered += place < len(self._ids)
-        if not self._files or self._files[-1] != item.file:
+        if not self._files or (self._files[-1] is not item.file and self._files[-1] != item.file):
             self._files.append(item.file)
         self._ids.insert(place, item.update_id)
         self._offsets.insert(place, item.offset)
         self._kls.insert(place, item.kl)
         self._levels.insert(place, _CODES[item.level])
         self._places.insert(place, len(self._files) - 1)
+
+    def _follows(self, item: ScannedUpdate) -> bool:
+        """Whether an update lies behind the last one in the same file, as almost all do: its attempt has begun."""
+        return bool(self._ids) and item.update_id > self._ids[-1] and item.file is self._files[self._places[-1]]
 
     def _begin(self, attempt: int, first: int) -> None:
         """Drop what a higher attempt replaces."""

@@ -14,7 +14,7 @@ from esper_core.reading.source import JournalSource
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from esper_core.reading.compare import ComparedRun, Comparison, Group
+    from esper_core.reading.compare import ComparedRun, Comparison, Follow, Group
     from esper_core.reading.model import ScreenModel
     from esper_core.reading.run import Run
 
@@ -53,10 +53,16 @@ class Report:
     made_ns: int
 
 
-def report(runs: Sequence[Run], *, now_ns: int | None = None) -> Report:
-    """Read the runs. A run given twice counts once; one without a journal has its state and its reason alone."""
+def report(runs: Sequence[Run], *, now_ns: int | None = None, follow: Follow | None = None) -> Report:
+    """Read the runs. A run given twice counts once; one without a journal has its state and its reason alone.
+
+    Args:
+        runs: the runs.
+        now_ns: when the report is made, unix nanoseconds; None for now.
+        follow: as for :func:`esper_core.reading.compare.compare`.
+    """
     now_ns = time.time_ns() if now_ns is None else now_ns
-    comparison = compare(runs)
+    comparison = compare(runs) if follow is None else compare(runs, follow=follow)
     return Report(
         comparison=comparison,
         runs=tuple(

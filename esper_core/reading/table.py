@@ -1,29 +1,28 @@
-"""A run's effective updates as one table: the columns, their types, and how cells are written as CSV and JSON lines.
+"""A run's effective updates as one table: the columns, their types and their cells.
 
 Columns derive from the payload's fields, so that a new metric is a new column.
 """
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
-import json
 import math
 import typing
 from collections import Counter
 from dataclasses import fields
-from typing import TYPE_CHECKING, TextIO
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
 
 from esper_core.events import Divergence, EarlyStop, HeadStats, PPOUpdatePayload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from esper_core.events import TelemetryEvent
 
     Update = TelemetryEvent[PPOUpdatePayload]
 
-__all__ = ["CellType", "cell_type", "columns", "heading", "json_value", "row", "write_csv", "write_jsonl"]
+__all__ = ["CellType", "cell_type", "columns", "heading", "iso", "json_value", "part_columns", "part_names", "row"]
 
 CellType: typing.TypeAlias = "type[int | float | str | bool]"
 _PARTS: typing.Final = {"head": HeadStats, "divergence": Divergence}
@@ -89,16 +88,33 @@ def cell_type(column: str) -> CellType:
     return _TYPES[column]
 
 
+def part_names(names: Iterable[str]) -> list[str]:
+    """What the parts of one kind are called in columns: a name given twice is told apart by its place, ``NAME#2``."""
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return found
+
+
+def part_columns(kind: Literal["head", "divergence"], name: str) -> dict[str, str]:
+    """The columns of a head or divergence, each with the field it is of."""
+    return {f"{kind}.{name}.{part}": part for part in _PART_TYPES[kind] if part != "name"}
+
+
 def _parts(update: PPOUpdatePayload) -> dict[str, object]:
-    """The cells of an update's heads and divergences; a name given twice is told apart by its place, ``NAME#2``."""
-    cells: dict[str, object] = {}
-    for kind, items in (("head", update.heads), ("divergence", update.divergences)):
-        seen: Counter[str] = Counter()
-        for item in items:
-            seen[item.name] += 1
-            name = item.name if seen[item.name] == 1 else f"{item.name}#{seen[item.name]}"
-            cells.update({f"{kind}.{name}.{part}": getattr(item, part) for part in _PART_TYPES[kind] if part != "name"})
-    return cells
+    """The cells of an update's heads and divergences."""
+    kinds: dict[Literal["head", "divergence"], tuple[HeadStats, ...] | tuple[Divergence, ...]] = {
+        "head": update.heads,
+        "divergence": update.divergences,
+    }
+    return {
+        column: getattr(item, part)
+        for kind, items in kinds.items()
+        for name, item in zip(part_names(item.name for item in items), items, strict=True)
+        for column, part in part_columns(kind, name).items()
+    }
 
 
 def heading(updates: Iterable[PPOUpdatePayload]) -> list[str]:
@@ -114,49 +130,20 @@ def heading(updates: Iterable[PPOUpdatePayload]) -> list[str]:
 
 def row(event: Update) -> dict[str, object]:
     """One update as cells by column; what was not measured is None."""
-    cells: dict[str, object] = {"run": event.run_id, "attempt": event.attempt, "time": _iso(event)}
+    cells: dict[str, object] = {"run": event.run_id, "attempt": event.attempt, "time": iso(event.time_ns)}
     cells.update({name: value(event.payload) for name, value in _COLUMNS.items()})
     cells.update(_parts(event.payload))
     return cells
 
 
-def _iso(event: Update) -> str:
-    """The event's time in UTC, to the microsecond."""
-    moment = dt.datetime.fromtimestamp(event.time_ns // 1_000_000_000, tz=dt.UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{event.time_ns % 1_000_000_000 // 1000:06d}Z"
+def iso(time_ns: int) -> str:
+    """Unix nanoseconds as UTC, to the microsecond."""
+    return f"{_second(time_ns // 1_000_000_000)}.{time_ns % 1_000_000_000 // 1000:06d}Z"
 
 
-def write_csv(updates: Iterable[Update], names: Sequence[str], out: TextIO) -> int:
-    """Write updates under a heading.
-
-    Empty cells for what was not measured; ``nan`` and ``inf`` as any reader of CSV takes them.
-
-    Returns:
-        Rows written.
-    """
-    writer = csv.DictWriter(out, list(names), restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    written = 0
-    for event in updates:
-        writer.writerow(row(event))
-        written += 1
-    return written
-
-
-def write_jsonl(updates: Iterable[Update], out: TextIO) -> int:
-    """Write updates as one JSON object a line.
-
-    What was not measured is left out; NaN and infinities are the strings ``NaN``, ``Infinity``, ``-Infinity``.
-
-    Returns:
-        Lines written.
-    """
-    written = 0
-    for event in updates:
-        known = {name: json_value(value) for name, value in row(event).items() if value is not None}
-        out.write(json.dumps(known, ensure_ascii=False) + "\n")
-        written += 1
-    return written
+@lru_cache(maxsize=1024)
+def _second(time_s: int) -> str:
+    return f"{dt.datetime.fromtimestamp(time_s, tz=dt.UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def json_value(value: typing.Any) -> typing.Any:

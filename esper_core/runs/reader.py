@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from esper_core.errors import JournalError
 from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "JournalLine",
     "JournalProblem",
     "JournalReader",
     "decode_line",
@@ -57,6 +58,22 @@ class JournalProblem:
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.reason}"
+
+
+class JournalLine(NamedTuple):
+    """One line of a journal, not decoded.
+
+    Attributes:
+        path: the journal file.
+        offset: where it begins, in bytes of the plain text.
+        text: the line with its newline.
+        torn: it has none: the write was cut short.
+    """
+
+    path: Path
+    offset: int
+    text: bytes
+    torn: bool
 
 
 @dataclass(slots=True)
@@ -139,6 +156,20 @@ class JournalReader:
         for found in self._new(final=True):
             yield from found
 
+    def lines(self) -> Iterator[JournalLine]:
+        """Yield every line not read yet as it is, for who knows a faster way with most; :meth:`events` takes others."""
+        return self._new_lines(final=True)
+
+    def events(self, line: JournalLine) -> list[TelemetryEvent[Payload]]:
+        """Decode a line of :meth:`lines`; one without an event is counted as corrupt."""
+        if not line.text.strip():
+            return []
+        try:
+            return decode_line(line.text)
+        except CodecError as error:
+            self._note(line.path, line.offset, "torn: the write was cut short" if line.torn else error.message)
+            return []
+
     def finish(self) -> list[TelemetryEvent[Payload]]:
         """Return the rest of a followed journal to which nothing more is written: as :meth:`stream`, in a list."""
         return list(self.stream())
@@ -169,7 +200,7 @@ class JournalReader:
                 continue
             with file, self._noting(item.path):
                 for offset, line in _lines_backwards(file, end):
-                    found = self._decoded(item.path, offset, line)
+                    found = self.events(JournalLine(item.path, offset, line, torn=False))
                     newest.appendleft(found)
                     left -= sum(not updates_only or isinstance(event.payload, PPOUpdatePayload) for event in found)
                     if left <= 0:
@@ -201,6 +232,9 @@ class JournalReader:
 
     def _new(self, *, final: bool) -> Iterator[list[TelemetryEvent[Payload]]]:
         """Decode the new lines."""
+        return map(self.events, self._new_lines(final=final))
+
+    def _new_lines(self, *, final: bool) -> Iterator[JournalLine]:
         files = self._files()
         for index, item in enumerate(files):
             cursor = self._cursors.setdefault(item.key, _Cursor(item))
@@ -212,7 +246,7 @@ class JournalReader:
             yield from self._new_in(cursor, final=final or closed)
             cursor.finished = closed
 
-    def _new_in(self, cursor: _Cursor, *, final: bool) -> Iterator[list[TelemetryEvent[Payload]]]:
+    def _new_in(self, cursor: _Cursor, *, final: bool) -> Iterator[JournalLine]:
         path = cursor.file.path
         file = self._open(path)
         if file is None:
@@ -226,24 +260,15 @@ class JournalReader:
                 start = cursor.offset
                 if line.endswith(b"\n"):
                     cursor.offset += len(line)
-                    yield self._decoded(path, start, line)
+                    yield JournalLine(path, start, line, torn=False)
                 elif len(line) == MAX_LINE_BYTES:
                     cursor.offset = _skip_line(file)
                     self._note(path, start, f"longer than {MAX_LINE_BYTES} bytes")
                 elif final:
                     cursor.offset += len(line)
-                    yield self._decoded(path, start, line, torn=True)
+                    yield JournalLine(path, start, line, torn=True)
                 else:
                     return
-
-    def _decoded(self, path: Path, offset: int, line: bytes, *, torn: bool = False) -> list[TelemetryEvent[Payload]]:
-        if not line.strip():
-            return []
-        try:
-            return decode_line(line)
-        except CodecError as error:
-            self._note(path, offset, "torn: the write was cut short" if torn else error.message)
-            return []
 
     def _note(self, path: Path, offset: int, reason: str) -> None:
         self.corrupt += 1

@@ -27,6 +27,7 @@ _END: Final = b"]}]}]}"
 _UPDATE: Final = b'"name":"esper.ppo.update"'
 _UPDATE_LOOSE: Final = b'esper.ppo.update"'
 _STARTED_LOOSE: Final = b'esper.run.started"'
+_DIVERGENCE: Final = b"esper.ppo.divergence."
 _MARKED: Final = f'"{MARKED}"'.encode()
 _UPDATE_ID: Final = b'"esper.ppo.update_id","value":{"intValue":"'
 _KL: Final[dict[KLOn, bytes]] = {
@@ -72,6 +73,8 @@ class JournalScan:
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
+        self.diverging: set[int] = set()
+        """Attempts with an update that has divergences, of those read so far."""
         self.more = False
         """True when the last :meth:`read` stopped at its limit, so that there is more to read now."""
         self._read: dict[str, int] = {}
@@ -111,21 +114,24 @@ class JournalScan:
                             self._at_rest.add(item.key)  # compressed: nothing is added to it any more
                         break
                     self._read[item.key] = offset + len(line)
-                    yield from _scanned(item, offset, line, on)
+                    yield from self._scanned(item, offset, line, on)
                     offset += len(line)
                     if left is not None:
                         left -= len(line)
 
-
-def _scanned(item: JournalFile, offset: int, line: bytes, on: KLOn) -> tuple[ScannedUpdate | ScannedBeginning, ...]:
-    """Scan one line."""
-    name = line.find(_UPDATE)
-    if name < 0 or not line.endswith(_END, 0, -1):
-        return _decoded(item, offset, line, on) if _UPDATE_LOOSE in line or _STARTED_LOOSE in line else ()
-    try:
-        return _searched(item, offset, line, name, on)
-    except ValueError:  # damaged beside a key
-        return _decoded(item, offset, line, on)
+    def _scanned(
+        self, item: JournalFile, offset: int, line: bytes, on: KLOn
+    ) -> tuple[ScannedUpdate | ScannedBeginning, ...]:
+        """Scan one line."""
+        if item.attempt not in self.diverging and _DIVERGENCE in line:
+            self.diverging.add(item.attempt)
+        name = line.find(_UPDATE)
+        if name < 0 or not line.endswith(_END, 0, -1):
+            return _decoded(item, offset, line, on) if _UPDATE_LOOSE in line or _STARTED_LOOSE in line else ()
+        try:
+            return _searched(item, offset, line, name, on)
+        except ValueError:  # damaged beside a key
+            return _decoded(item, offset, line, on)
 
 
 def _searched(item: JournalFile, offset: int, line: bytes, name: int, on: KLOn) -> tuple[ScannedUpdate, ...]:

@@ -9,7 +9,7 @@ import types
 import typing
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 from esper_core.events import EVENTS, About, about_field
 from esper_core.semconv._errors import CodecError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from esper_core.events import Payload
     from esper_core.semconv._scalars import AttributeType, AttributeValue, Leaf, Scalar
 
-__all__ = ["AttributeSpec", "PayloadPlan", "plan_of"]
+__all__ = ["AttributeSpec", "FieldReading", "PayloadPlan", "plan_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +50,25 @@ class AttributeSpec:
         return self.about.examples or tuple(value for value, _ in self.members) or (_EXAMPLES[self.type],)
 
 
+class FieldReading(NamedTuple):
+    """How one attribute is read back, for who reads many records at once.
+
+    Attributes:
+        key: attribute name.
+        field: path of the field, for example ``heads.kl``.
+        leaf: of the value, or of one entry of an array.
+        default: the value without the attribute; ``dataclasses.MISSING`` when it must be there.
+        form: one ``value``, or one value of an ``optional`` record; a ``list``; or one ``column`` of several records,
+            an array that is parallel to that of their first field.
+    """
+
+    key: str
+    field: str
+    leaf: Leaf
+    default: object
+    form: Literal["value", "optional", "list", "column"]
+
+
 _EXAMPLES: Final[dict[AttributeType, Any]] = {
     "string": "text",
     "int": 3,
@@ -75,6 +94,7 @@ class _Item:
 
     name: str
     specs: tuple[AttributeSpec, ...]
+    readings: tuple[FieldReading, ...]
     read: Callable[[Mapping[str, object]], object]
     put: Callable[[Any], AttributeValue | None] | None = None
     write: Callable[[dict[str, AttributeValue], Any], None] | None = None
@@ -115,7 +135,7 @@ def _scalar(owner: type[Any], item: Field[Any], key: str, hint: Any, *, optional
     spec = AttributeSpec(
         key=key, field=item.name, type=leaf.name, optional=optional, about=about_field(item), members=leaf.members
     )
-    return _Item(item.name, (spec,), read, put=put)
+    return _Item(item.name, (spec,), (FieldReading(key, item.name, leaf, item.default, "value"),), read, put=put)
 
 
 def _unless_default(default: object, leaf: Leaf) -> Callable[[Any], AttributeValue | None]:
@@ -134,7 +154,7 @@ def _array(owner: type[Any], item: Field[Any], key: str, hint: Any) -> _Item:
         return absent(key) if found is None else tuple(_at(key, take, part) for part in _sequence(key, found))
 
     spec = AttributeSpec(key=key, field=item.name, type=_many(leaf), optional=False, about=about_field(item))
-    return _Item(item.name, (spec,), read, put=put_all)
+    return _Item(item.name, (spec,), (FieldReading(key, item.name, leaf, item.default, "list"),), read, put=put_all)
 
 
 def _record(item: Field[Any], prefix: str, inner: type[Any]) -> _Item:
@@ -148,7 +168,10 @@ def _record(item: Field[Any], prefix: str, inner: type[Any]) -> _Item:
         return plan.read(attributes) if any(spec.key in attributes for spec in plan.specs) else None
 
     specs = tuple(replace(spec, field=f"{item.name}.{spec.field}", optional=True) for spec in plan.specs)
-    return _Item(item.name, specs, read, write=write)
+    readings = tuple(
+        reading._replace(field=f"{item.name}.{reading.field}", form="optional") for reading in plan.readings
+    )
+    return _Item(item.name, specs, readings, read, write=write)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +256,17 @@ def _records(item: Field[Any], prefix: str, inner: type[Any]) -> _Item:
         )
         for column in columns
     )
-    return _Item(item.name, specs, read, write=write)
+    readings = tuple(
+        FieldReading(
+            column.key,
+            f"{item.name}.{column.name}",
+            column.leaf,
+            None if column.optional else column.default,
+            "column",
+        )
+        for column in columns
+    )
+    return _Item(item.name, specs, readings, read, write=write)
 
 
 def _many(leaf: Leaf) -> AttributeType:
@@ -270,7 +303,7 @@ class PayloadPlan:
         only: names of fields to write; empty for all. A plan of some fields cannot read.
     """
 
-    __slots__ = ("_getter", "_items", "_rows", "owner", "specs")
+    __slots__ = ("_getter", "_items", "_rows", "owner", "readings", "specs")
 
     def __init__(self, owner: type[Any], prefix: str, *, only: Collection[str] = ()) -> None:
         hints = typing.get_type_hints(owner)
@@ -283,6 +316,7 @@ class PayloadPlan:
         many = attrgetter(*names)
         self._getter = many if len(names) > 1 else lambda record: (many(record),)
         self.specs = tuple(spec for item in self._items for spec in item.specs)
+        self.readings = tuple(reading for item in self._items for reading in item.readings)
 
     @staticmethod
     def _item(owner: type[Any], item: Field[Any], hint: Any, prefix: str) -> _Item:

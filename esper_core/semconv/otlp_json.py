@@ -8,15 +8,27 @@ are integers, names are lowerCamelCase. The reader also accepts integers written
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from esper_core.semconv._errors import CodecError
+from esper_core.semconv._json_forms import (
+    TIMES,
+    RawTraces,
+    Resource,
+    ResourceSpans,
+    ScopeSpans,
+    Span,
+    TracesData,
+    WireValue,
+    mapping,
+    whole,
+)
 from esper_core.semconv.identity import RUN_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from esper_core.semconv._scalars import AttributeValue, Scalar
 
@@ -39,7 +51,6 @@ __all__ = [
 
 SPAN_KIND_INTERNAL: Final = 1
 STATUS_ERROR: Final = 2
-WireValue: TypeAlias = "str | bool | int | float | bytes | list[WireValue] | dict[str, WireValue] | None"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,97 +212,9 @@ def _values(entries: Sequence[Scalar | None]) -> list[object]:
 # --- reading ------------------------------------------------------------------------------------
 
 
-_TIMES: Final = range(2**64)
-_INT64: Final = range(-(2**63), 2**63)
-
-
-class _AnyValue(msgspec.Struct, rename="camel"):
-    """OTLP's AnyValue; with nothing set it is the empty value."""
-
-    string_value: str | None = None
-    bool_value: bool | None = None
-    int_value: int | str | None = None
-    double_value: float | str | None = None
-    array_value: _ArrayValue | None = None
-    kvlist_value: _KeyValueList | None = None
-    bytes_value: str | None = None
-
-    def plain(self) -> WireValue:
-        if self.double_value is not None:
-            return float(self.double_value)
-        if self.string_value is not None:
-            return self.string_value
-        if self.int_value is not None:
-            return _whole(self.int_value, _INT64)
-        if self.bool_value is not None:
-            return self.bool_value
-        if self.array_value is not None:
-            return [item.plain() for item in self.array_value.values or ()]
-        if self.kvlist_value is not None:
-            return _mapping(self.kvlist_value.values or ())
-        return self.bytes_value
-
-
-class _ArrayValue(msgspec.Struct):
-    values: list[_AnyValue] | None = None
-
-
-class _KeyValue(msgspec.Struct):
-    key: str = ""
-    value: _AnyValue | None = None
-
-
-class _KeyValueList(msgspec.Struct):
-    values: list[_KeyValue] | None = None
-
-
-class _Span(msgspec.Struct, rename="camel"):
-    trace_id: str = ""
-    span_id: str = ""
-    parent_span_id: str | None = None
-    name: str = ""
-    start_time_unix_nano: int | str = 0
-    end_time_unix_nano: int | str = 0
-    attributes: list[_KeyValue] | None = None
-
-
-class _ScopeSpans(msgspec.Struct):
-    spans: list[_Span] | None = None
-
-
-class _Resource(msgspec.Struct):
-    attributes: list[_KeyValue] | None = None
-
-
-class _ResourceSpans(msgspec.Struct, rename="camel"):
-    resource: _Resource | None = None
-    scope_spans: list[_ScopeSpans] | None = None
-
-
-class TracesData(msgspec.Struct, rename="camel"):
-    """OTLP's ``TracesData`` and ``ExportTraceServiceRequest``, which have the same form; unknown fields are ignored."""
-
-    resource_spans: list[_ResourceSpans] | None = None
-
-
-class _RawScopeSpans(msgspec.Struct):
-    spans: list[msgspec.Raw] | None = None
-
-
-class _RawResourceSpans(msgspec.Struct, rename="camel"):
-    resource: _Resource | None = None
-    scope_spans: list[_RawScopeSpans] | None = None
-
-
-class _RawTraces(msgspec.Struct, rename="camel"):
-    """As :class:`TracesData`, with the spans unparsed."""
-
-    resource_spans: list[_RawResourceSpans] | None = None
-
-
 _decoder: Final = msgspec.json.Decoder(TracesData)
-_raw_decoder: Final = msgspec.json.Decoder(_RawTraces)
-_span_decoder: Final = msgspec.json.Decoder(_Span)
+_raw_decoder: Final = msgspec.json.Decoder(RawTraces)
+_span_decoder: Final = msgspec.json.Decoder(Span)
 _PARSING: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
@@ -331,24 +254,20 @@ def _parse_each(data: bytes | str, on_error: Callable[[CodecError], None]) -> Tr
                 spans.append(_span_decoder.decode(item))
             except _PARSING as error:
                 on_error(CodecError(f"a span cannot be read: {error}").of_run(_run_id(group.resource)))
-        found.append(_ResourceSpans(resource=group.resource, scope_spans=[_ScopeSpans(spans=spans)]))
+        found.append(ResourceSpans(resource=group.resource, scope_spans=[ScopeSpans(spans=spans)]))
     return TracesData(resource_spans=found)
 
 
-def _run_id(resource: _Resource | None) -> str | None:
+def _run_id(resource: Resource | None) -> str | None:
     """The run that a resource names, also when its other attributes are invalid."""
     pairs = (resource.attributes if resource else None) or ()
     return next((pair.value.string_value for pair in pairs if pair.key == RUN_ID and pair.value is not None), None)
 
 
-def _mapping(pairs: Iterable[_KeyValue]) -> dict[str, WireValue]:
-    return {pair.key: pair.value.plain() for pair in pairs if pair.value is not None}
-
-
 def resource_attributes(traces: TracesData) -> dict[str, WireValue]:
     """Attributes of the first resource."""
     for group in traces.resource_spans or ():
-        return _mapping((group.resource.attributes if group.resource else None) or ())
+        return mapping((group.resource.attributes if group.resource else None) or ())
     return {}
 
 
@@ -374,16 +293,16 @@ def wire_spans(
                     continue
                 try:
                     if resource is None:
-                        resource = _mapping((group.resource.attributes if group.resource else None) or ())
+                        resource = mapping((group.resource.attributes if group.resource else None) or ())
                     found.append(
                         WireSpan(
                             name=span.name,
                             trace_id=_hex(span.trace_id, 32),
                             span_id=_hex(span.span_id, 16),
                             parent_span_id=_hex(span.parent_span_id, 16) if span.parent_span_id else None,
-                            start_ns=_whole(span.start_time_unix_nano, _TIMES),
-                            end_ns=_whole(span.end_time_unix_nano, _TIMES),
-                            attributes=_mapping(span.attributes or ()),
+                            start_ns=whole(span.start_time_unix_nano, TIMES),
+                            end_ns=whole(span.end_time_unix_nano, TIMES),
+                            attributes=mapping(span.attributes or ()),
                             resource=resource,
                         )
                     )
@@ -393,14 +312,6 @@ def wire_spans(
                         raise unread from None
                     on_error(unread)
     return found
-
-
-def _whole(value: int | str, bounds: range) -> int:
-    """A number within the bounds that protobuf gives its field."""
-    number = int(value)
-    if number not in bounds:
-        raise ValueError(f"a whole number of {number.bit_length()} bits is outside the field's bounds")
-    return number
 
 
 def _hex(text: str, digits: int) -> str:

@@ -54,11 +54,13 @@ def main() -> None:
             "report": ("-o", folder / "report.html"),
             "compare": (),
             "export --csv": ("-o", folder / "updates.csv"),
+            "export --jsonl": ("-o", folder / "updates.jsonl"),
             "export --sqlite": (folder / "updates.sqlite",),
             "export --parquet": (folder / "updates.parquet",),
         }
         for words, target in outputs.items():
             if "parquet" in words and importlib.util.find_spec("duckdb") is None:
+                print("| `export --parquet` | duckdb is not installed |  |  |")
                 continue
             command, *form = words.split()
             cpu, memory = spent(command, run, *form, *map(str, target))

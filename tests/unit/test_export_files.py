@@ -189,3 +189,17 @@ def test_progress_is_drawn_on_a_terminal_and_taken_away(monkeypatch: pytest.Monk
         "100 of 1,200 updates written",
         "",
     ]
+
+
+@pytest.mark.parametrize("words", [["export", "-o", "updates.csv"], ["compare"], ["report", "-o", "report.html"]])
+def test_long_commands_say_how_far_they_are(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("esper_core.cli._progress._FIRST_S", 0.0)
+    monkeypatch.setattr("esper_core.cli._progress._LOOK", 1)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert main([words[0], str(DRIFT), *words[1:]]) == 0
+    shown = capsys.readouterr().err
+    assert "updates" in shown
+    assert shown.endswith("\r\x1b[K")

@@ -13,9 +13,11 @@ from textual.widgets import DataTable, Input
 from esper_core.events import Divergence, HeadStats
 from esper_core.health import KLLimits, format_kl
 from esper_core.reading import open_run
+from esper_core.reading.cells import blocks_of
 from esper_core.reading.series import Series
 from esper_core.reading.source import MemorySource
-from esper_core.reading.table import heading, write_csv
+from esper_core.reading.table import heading
+from esper_core.reading.written import write_csv
 from esper_sink_tui.app import SanctumApp
 from esper_sink_tui.keys import KEYS, help_markdown, help_text
 from esper_sink_tui.screens.alerts import AlertsScreen
@@ -381,7 +383,7 @@ async def test_series_and_screen_are_exported(kit: Kit, tmp_path: Path) -> None:
     assert len(rows) == 31
     out = StringIO()
     updates = list(open_run(run.path).updates())
-    write_csv(updates, heading(event.payload for event in updates), out)
+    write_csv(blocks_of(updates), heading(event.payload for event in updates), out)
     assert (tmp_path / "sanctum-run-a-all.csv").read_text(encoding="utf-8") == out.getvalue()
 
 

@@ -428,7 +428,9 @@ class SanctumApp(App[None]):
             self.run_worker(lambda: self._export_csv(path, what), thread=True)
 
     def _export_csv(self, path: Path, what: str) -> None:
-        from esper_core.reading.table import heading, write_csv  # noqa: PLC0415  # only exports need it
+        from esper_core.reading.cells import blocks_of  # noqa: PLC0415  # only exports need it
+        from esper_core.reading.table import heading  # noqa: PLC0415  # as above
+        from esper_core.reading.written import write_csv  # noqa: PLC0415  # as above
 
         watched = self.watch_runs.watched()
         if watched is None:
@@ -436,7 +438,7 @@ class SanctumApp(App[None]):
         updates = list(watched.updates())
         columns = heading(event.payload for event in updates) if what == "all" else ["update_id", "env_steps", what]
         out = io.StringIO()
-        write_csv(updates, columns, out)
+        write_csv(blocks_of(updates), columns, out)
         self.call_from_thread(self._write, path, out.getvalue())
 
     def _write(self, path: Path, text: str) -> None:
