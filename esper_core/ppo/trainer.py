@@ -63,6 +63,7 @@ class TrainResult:
             included; None when early stopping is off.
         return_mean_100: mean return of the last 100 episodes.
         last: the last update as it was emitted; None before the first.
+        evaluations_failed: evaluations of this attempt whose environments failed.
         exit_signal: the signal that ended it, when the stop flag knows one.
         unsaved: why the last checkpoint could not be written; empty when it was.
     """
@@ -76,6 +77,7 @@ class TrainResult:
     joint_stops: int | None
     return_mean_100: float | None
     last: PPOUpdatePayload | None
+    evaluations_failed: int = 0
     exit_signal: int | None = None
     unsaved: str = ""
 
@@ -330,7 +332,7 @@ class Trainer:
             on_step=lambda: self._on_progress(updates=agent.updates, env_steps=self._env_steps),
         )
         if found is None:
-            return False
+            return not self._should_stop()
         self.emitter.emit(found)
         if found.better and self._checkpointer is not None:
             self._checkpointer.keep_best(self._content() | {"evaluated": found.return_mean})
@@ -387,6 +389,7 @@ class Trainer:
             joint_stops=self._joint_stops if self.agent.config.target_kl else None,
             return_mean_100=self._episodes.mean_100,
             last=self.agent.last,
+            evaluations_failed=self._evaluator.failures if self._evaluator is not None else 0,
             exit_signal=exit_signal,
         )
 

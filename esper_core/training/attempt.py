@@ -223,7 +223,10 @@ class Attempt:
             run_name=settings.name,
             agreement=self._agreement(),
         )
-        return trainer.run()
+        result = trainer.run()
+        if result.evaluations_failed > 1:
+            self.on_notice(f"{result.evaluations_failed} evaluations failed; trainer.log has what each raised")
+        return result
 
     def _agreement(self) -> Agreement | None:
         if self.group is None:

@@ -95,9 +95,9 @@ def train_attempt(
             on_notice(f"rank 0 of {place.world} meets the others at {where}")
         meet = functools.partial(join, place, resolved.config.run.rank_timeout_s, stop) if place.several else None
         task, agent, checkpoint, group = _assemble(resolved, resumed, on_notice, place, meet, stack)
-        own, evaluator = _evaluator(resolved, task, checkpoint, on_notice) if place.first else (None, None)
+        evaluator = _evaluator(resolved, task, checkpoint, on_notice) if place.first else None
         if stop.signal is not None:  # there is no run yet that could end in order
-            for open_task in (task, own):
+            for open_task in (task, evaluator.task if evaluator is not None else None):
                 _close(open_task, on_notice, _CLOSE_LEAST_S)
             handled.close()
             signal.raise_signal(stop.signal)
@@ -122,7 +122,7 @@ def train_attempt(
             with forks.Place(f"environment {task.name}"):
                 return attempt.run()
         finally:
-            for open_task in (task, own):
+            for open_task in (task, evaluator.task if evaluator is not None else None):
                 _close(open_task, on_notice, max(resolved.config.run.close_timeout_s, _CLOSE_LEAST_S))
 
 
@@ -139,24 +139,30 @@ def _hold(resumed: Run, base: Path, on_notice: Callable[[str], None]) -> HeldRun
 
 def _evaluator(
     resolved: Resolved, task: Task, checkpoint: Checkpoint | None, on_notice: Callable[[str], None]
-) -> tuple[Task | None, Evaluator | None]:
+) -> Evaluator | None:
     """The evaluator with its environments, which are those of the training again; none without ``run.eval_every``."""
     config = resolved.config
     if not config.run.eval_every:
-        return None, None
+        return None
     from esper_core.envs.evaluation import evaluation_task  # noqa: PLC0415  # needs what training needs
     from esper_core.envs.seeds import evaluation_seed  # noqa: PLC0415  # as above
     from esper_core.ppo.evaluator import Evaluator  # noqa: PLC0415  # as above
 
     seed = evaluation_seed(config.run.seed)
-    try:
+
+    def made(failed: Task | None = None) -> Task:
+        _close(failed, on_notice, _CLOSE_LEAST_S)
         own = evaluation_task(config.env, episodes=config.run.eval_episodes, seed=seed)
+        if checkpoint is not None:
+            own.read_as(checkpoint.observation_form)
+        return own
+
+    try:
+        first = made()
     except BaseException:
         _close(task, on_notice, _CLOSE_LEAST_S)
         raise
-    if checkpoint is not None:
-        own.read_as(checkpoint.observation_form)
-    return own, Evaluator(own, config.run, seed=seed)
+    return Evaluator(first, config.run, seed=seed, renew=made, on_failure=on_notice)
 
 
 def _close(task: Task | None, on_notice: Callable[[str], None], seconds: float) -> None:
