@@ -57,7 +57,7 @@ NO_PRESET: Final = "none"
 LIMITS: Final = ("updates", "steps", "episodes")
 _LIMIT_PATHS: Final = frozenset(("run", limit) for limit in LIMITS)
 _RESUMED_KEYS: Final = frozenset(
-    {*LIMITS, "name", "seed", "keep_going", "eval_every", "eval_episodes", "eval_deterministic"}
+    {*LIMITS, "name", "seed", "keep_going", "eval_every", "eval_episodes", "eval_deterministic", "video_every"}
 )
 DEFAULT_STEPS: Final = 100_000
 """The limit in environment steps when neither the user nor the preset gives one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -19,9 +19,21 @@ if TYPE_CHECKING:
     from esper_core.ppo.agent import PPOAgent
     from esper_core.ppo.task import Task
 
-__all__ = ["Evaluator"]
+__all__ = ["Evaluator", "Recorder"]
 
 _log = logging.getLogger("esper.ppo")
+
+
+class Recorder(Protocol):
+    """Makes videos between updates; what fails there does not reach the training."""
+
+    def due(self, update_id: int) -> bool:
+        """Whether this update's policy is to be recorded."""
+        ...
+
+    def record(self, agent: PPOAgent, *, should_stop: Callable[[], bool], on_step: Callable[[], object]) -> None:
+        """Record the agent as it is; ``on_step`` is called, and ``should_stop`` read, after each step."""
+        ...
 
 
 class _Stopped(Exception):  # noqa: N818  # no error: the evaluation is left
