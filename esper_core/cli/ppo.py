@@ -59,6 +59,7 @@ class PPOCommand:
         run.add_argument("--dir", metavar="DIR", help="folder that holds the runs")
         run.add_argument("--resume", metavar="RUN", help="go on with a run: a new attempt, same weights and update ids")
         run.add_argument("--eval-every", help="evaluate after every nth update; the best policy is kept", **_COUNT)
+        run.add_argument("--video", help="record an episode after every nth update, in the run's folder", **_COUNT)
         run.add_argument("--keep-going", action="store_true", default=None, help="go on after NaN or Inf")
         run.add_argument(
             "--strict-telemetry", action="store_true", default=None, help="exit with 5 when telemetry was lost"
@@ -80,6 +81,7 @@ class PPOCommand:
             "run.name": args.run_name,
             "run.dir": args.dir,
             "run.eval_every": args.eval_every,
+            "run.video_every": args.video,
             "run.keep_going": args.keep_going,
             "run.strict_telemetry": args.strict_telemetry,
         }

@@ -101,6 +101,7 @@ class RunTable(TypedDict, total=False):
     eval_every: int
     eval_episodes: int
     eval_deterministic: bool
+    video_every: int
     keep_going: bool
     checkpoint_interval_s: float
     close_timeout_s: float

@@ -23,7 +23,7 @@ LIMITS: Final = ("updates", "steps", "episodes")
 """The keys of ``[run]`` of which any may end it."""
 _LIMIT_PATHS: Final = frozenset(("run", limit) for limit in LIMITS)
 _RESUMED_KEYS: Final = frozenset(
-    {*LIMITS, "name", "seed", "keep_going", "eval_every", "eval_episodes", "eval_deterministic"}
+    {*LIMITS, "name", "seed", "keep_going", "eval_every", "eval_episodes", "eval_deterministic", "video_every"}
 )
 DEFAULT_STEPS: Final = 100_000
 """The limit in environment steps when neither the user nor the preset gives one."""

@@ -228,6 +228,9 @@ class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 0
     eval_episodes: Annotated[int, _doc("episodes of one evaluation, the same ones each time", ge=1)] = 10
     eval_deterministic: Annotated[bool, _doc("evaluate the greedy policy; false samples, as in training")] = True
+    video_every: Annotated[
+        int, _doc("record one episode after every nth update, as mp4 in the run's folder; 0 never", ge=0)
+    ] = 0
     keep_going: Annotated[bool, _doc("go on after NaN or Inf instead of stopping")] = False
     checkpoint_interval_s: Annotated[float, _doc("least seconds between two checkpoints", ge=0)] = 10.0
     close_timeout_s: Annotated[float, _doc("seconds all sinks together have to close", gt=0, most=86_400)] = 3.0

@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
 
 import gymnasium as gym
+import msgspec
 from gymnasium.envs.registration import load_env_creator
 
 from esper_core.config.environments import installed_environments, load_environment
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     VectorEnv = gym.vector.VectorEnv[Any, Any, Any]
 
-__all__ = ["vector_env"]
+__all__ = ["rendered_env", "vector_env"]
 
 _EXAMINE: Final = "gymnasium.utils.env_checker.check_env(env) examines an environment"
 
@@ -65,6 +66,24 @@ def vector_env(config: EnvConfig, seed: int) -> VectorEnv:
     if config.vector == "async":
         return _built(config.id, lambda: in_workers(single, config.id))
     return _built(config.id, lambda: InTurn(single))
+
+
+def rendered_env(config: EnvConfig, record: Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]) -> VectorEnv:
+    """One environment that renders images, alone in a vector environment.
+
+    Args:
+        config: the table ``[env]``.
+        record: wraps it outside its wrappers.
+
+    Raises:
+        EnvironmentUnsupportedError: there is no such environment, or it cannot be built so.
+    """
+    spec = None if load_environment(config.id) is not None else _spec(config.id)
+    if spec is None or spec.entry_point is None:
+        raise EnvironmentUnsupportedError(f"{config.id} has no single environments, of which one could be recorded")
+    wrappers = load_wrappers(config.wrappers)
+    shown = msgspec.structs.replace(config, kwargs={**config.kwargs, "render_mode": "rgb_array"}, seed_episodes=False)
+    return _built(config.id, lambda: InTurn([partial(_single, spec, shown, [*wrappers, record], 0)]))
 
 
 def _refuse_single_only(config: EnvConfig, why: str) -> None:
@@ -129,7 +148,12 @@ def _register_namespace(env_id: str) -> None:
             entry_point.load()()
 
 
-def _single(spec: EnvSpec, config: EnvConfig, wrappers: Sequence[NamedWrapper], index: int) -> gym.Env[Any, Any]:
+def _single(
+    spec: EnvSpec,
+    config: EnvConfig,
+    wrappers: Sequence[NamedWrapper | Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]],
+    index: int,
+) -> gym.Env[Any, Any]:
     """One environment with its wrappers behind its gate.
 
     The gate replaces Gymnasium's passive checker: that one warns, once.

@@ -42,6 +42,11 @@ class Counts:
     failures: int = 0
 
     @property
+    def evaluations_failed(self) -> None:
+        """The loop's own evaluations are not known."""
+        return
+
+    @property
     def return_mean_100(self) -> float | None:
         """Mean return of the last 100 episodes."""
         return finite_mean(self.recent)

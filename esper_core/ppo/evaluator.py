@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from esper_core.errors import error_text
 from esper_core.events import PolicyEvaluated
 from esper_core.ppo.evaluation import evaluate
 
@@ -17,7 +19,21 @@ if TYPE_CHECKING:
     from esper_core.ppo.agent import PPOAgent
     from esper_core.ppo.task import Task
 
-__all__ = ["Evaluator"]
+__all__ = ["Evaluator", "Recorder"]
+
+_log = logging.getLogger("esper.ppo")
+
+
+class Recorder(Protocol):
+    """Makes videos between updates; what fails there does not reach the training."""
+
+    def due(self, update_id: int) -> bool:
+        """Whether this update's policy is to be recorded."""
+        ...
+
+    def record(self, agent: PPOAgent, *, should_stop: Callable[[], bool], on_step: Callable[[], object]) -> None:
+        """Record the agent as it is; ``on_step`` is called, and ``should_stop`` read, after each step."""
+        ...
 
 
 class _Stopped(Exception):  # noqa: N818  # no error: the evaluation is left
@@ -29,20 +45,40 @@ class Evaluator:
 
     The training's environments and generators are not touched: with and without it, a run learns the same weights.
 
+    An evaluation whose environments fail does not harm the training: it is told, counted, and the next one plays in new
+    environments. A row of failures is told once.
+
     Args:
-        task: of the agent's shape, used for nothing else; its owner closes it.
+        task: of the agent's shape, used for nothing else.
         config: the ``[run]`` table.
         seed: of the environments and of the sampling, apart from the training's.
+        renew: closes a task whose environments failed (None where making one failed) and makes another.
+        on_failure: called with a line of text beside the log's.
 
     Attributes:
         best: mean return and update id of the best evaluation so far; None before the first.
+        task: in use, for its owner to close; None after it failed.
+        failures: evaluations that failed.
     """
 
-    def __init__(self, task: Task, config: RunConfig, *, seed: int) -> None:
+    def __init__(
+        self,
+        task: Task,
+        config: RunConfig,
+        *,
+        seed: int,
+        renew: Callable[[Task | None], Task],
+        on_failure: Callable[[str], object] | None = None,
+    ) -> None:
         self.best: tuple[float, int] | None = None
-        self._task = task
+        self.task: Task | None = task
+        self.failures = 0
         self._config = config
         self._seed = seed
+        self._renew = renew
+        self._on_failure = on_failure
+        self._failed: Task | None = None
+        self._failing = False
 
     def due(self, update_id: int) -> bool:
         """Whether this update's policy is to be evaluated."""
@@ -60,7 +96,7 @@ class Evaluator:
             on_step: called after each step.
 
         Returns:
-            What came of it; None when it was asked to stop.
+            What came of it; None when it was asked to stop, or failed.
         """
         begun = time.monotonic()
 
@@ -70,19 +106,23 @@ class Evaluator:
                 raise _Stopped
 
         try:
+            if self.task is None:
+                failed, self._failed = self._failed, None
+                self.task = self._renew(failed)
             played = evaluate(
                 agent,
-                self._task,
+                self.task,
                 episodes=self._config.eval_episodes,
                 seed=self._seed,
                 deterministic=self._config.eval_deterministic,
                 generator=torch.Generator().manual_seed(self._seed),
                 on_step=step_made,
             )
-        except Exception:
-            if should_stop():  # told by step_made, or by an environment whose worker processes the signal ended
-                return None
-            raise
+        except Exception as error:  # noqa: BLE001  # code of the environment's author
+            if not should_stop():  # told by step_made, or by an environment whose worker processes the signal ended
+                self._fail(agent.updates, error)
+            return None
+        self._failing = False
         this, before = (played.return_mean, agent.updates), self.best
         better = before is None or this[0] > before[0]
         best = this if before is None or better else before
@@ -102,3 +142,16 @@ class Evaluator:
             best_update_id=best[1],
             duration_s=time.monotonic() - begun,
         )
+
+    def _fail(self, update_id: int, error: Exception) -> None:
+        """Count and tell it; the environments are not used again."""
+        self.failures += 1
+        first, self._failing = not self._failing, True
+        self._failed, self.task = self.task or self._failed, None
+        line = (
+            f"the evaluation after update {update_id} failed, training goes on, and the next one plays in new "
+            f"environments: {error_text(error)}"
+        )
+        _log.warning("%s", line, exc_info=error)
+        if first and self._on_failure is not None:
+            self._on_failure(line)

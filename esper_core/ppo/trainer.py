@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from esper_core.emitter import TelemetryEmitter
     from esper_core.ppo.agent import PPOAgent
     from esper_core.ppo.checkpoint import Checkpoint
-    from esper_core.ppo.evaluator import Evaluator
+    from esper_core.ppo.evaluator import Evaluator, Recorder
     from esper_core.ppo.task import StepResult, Task
     from esper_core.runs.folder import Folder
 
@@ -63,6 +63,7 @@ class TrainResult:
             included; None when early stopping is off.
         return_mean_100: mean return of the last 100 episodes.
         last: the last update as it was emitted; None before the first.
+        evaluations_failed: evaluations of this attempt whose environments failed.
         exit_signal: the signal that ended it, when the stop flag knows one.
         unsaved: why the last checkpoint could not be written; empty when it was.
     """
@@ -76,6 +77,7 @@ class TrainResult:
     joint_stops: int | None
     return_mean_100: float | None
     last: PPOUpdatePayload | None
+    evaluations_failed: int = 0
     exit_signal: int | None = None
     unsaved: str = ""
 
@@ -169,6 +171,7 @@ class Trainer:
             ``signal`` attribute, when it has one, is passed on in the result.
         on_progress: called with ``updates=`` and ``env_steps=`` after every step of all environments.
         checkpointer: where checkpoints go; None writes none.
+        recorder: records a video when it is due; None never.
         evaluator: plays every ``run.eval_every`` updates; None never. The best policy is kept in ``best.pt``, beside
             the checkpoint.
         resume: continue from here: weights, optimizer, generators, counts. Episodes begin anew, unless the task's
@@ -189,6 +192,7 @@ class Trainer:
         on_progress: Callable[..., None] = _ignore,
         checkpointer: Checkpointer | None = None,
         evaluator: Evaluator | None = None,
+        recorder: Recorder | None = None,
         resume: Checkpoint | None = None,
         resumed_from: int | None = None,
         run_name: str = "",
@@ -205,6 +209,7 @@ class Trainer:
         self._on_progress = on_progress
         self._checkpointer = checkpointer
         self._evaluator = evaluator
+        self._recorder = recorder
         if evaluator is not None and resume is not None and checkpointer is not None:
             evaluator.best = checkpointer.best_so_far()
         self._resumed_from = resumed_from
@@ -314,6 +319,8 @@ class Trainer:
         if not payload.non_finite:
             self._good_update = payload.update_id
         left = not payload.non_finite and not self._evaluate()
+        if not payload.non_finite and not left:
+            self._record()
         stopped_before_its_first_step = payload.outcome == "skipped" and not payload.non_finite
         if payload.outcome != "interrupted" and not stopped_before_its_first_step and not left:
             self._boundary.reached()
@@ -334,11 +341,21 @@ class Trainer:
             on_step=lambda: self._on_progress(updates=agent.updates, env_steps=self._env_steps),
         )
         if found is None:
-            return False
+            return not self._should_stop()
         self.emitter.emit(found)
         if found.better and self._checkpointer is not None:
             self._checkpointer.keep_best(self._content() | {"evaluated": found.return_mean})
         return True
+
+    def _record(self) -> None:
+        """Record a video when it is time."""
+        recorder, agent = self._recorder, self.agent
+        if recorder is not None and recorder.due(agent.updates) and agent.finite and not self._should_stop():
+            recorder.record(
+                agent,
+                should_stop=self._should_stop,
+                on_step=lambda: self._on_progress(updates=agent.updates, env_steps=self._env_steps),
+            )
 
     def _on_step(self, result: StepResult) -> None:
         self._env_steps += result.played * self._agreement.ranks  # of other ranks as many, until they tell
@@ -391,6 +408,7 @@ class Trainer:
             joint_stops=self._joint_stops if self.agent.config.target_kl else None,
             return_mean_100=self._episodes.mean_100,
             last=self.agent.last,
+            evaluations_failed=self._evaluator.failures if self._evaluator is not None else 0,
             exit_signal=exit_signal,
         )
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from esper_core.config.layers import Resolved
+    from esper_core.envs.video import Videos
     from esper_core.events import PPOUpdatePayload
     from esper_core.health import Verdict
     from esper_core.host.load.selection import Selection
@@ -62,6 +63,7 @@ class Attempt:
     task: Task
     agent: PPOAgent
     evaluator: Evaluator | None
+    videos: Videos | None
     checkpoint: Checkpoint | None
     resumed: Run | None
     held: HeldRun | None
@@ -225,6 +227,8 @@ class Attempt:
         if not self._owner:
             session.emitter.withhold_updates()
         self.agent.on_notice = session.notice
+        if self.videos is not None:
+            self.videos.folder = held.run.path / "videos"
         trainer = Trainer(
             self.agent,
             self.task,
@@ -238,12 +242,18 @@ class Attempt:
             if self._owner
             else None,
             evaluator=self.evaluator,
+            recorder=self.videos,
             resume=self.checkpoint,
             resumed_from=session.attempt - 1 if self.resumed is not None else None,
             run_name=settings.name,
             agreement=self._agreement(),
         )
-        return trainer.run()
+        result = trainer.run()
+        if self.videos is not None and self.videos.failures > 1:
+            self.on_notice(f"{self.videos.failures} videos failed; trainer.log has what each raised")
+        if result.evaluations_failed > 1:
+            self.on_notice(f"{result.evaluations_failed} evaluations failed; trainer.log has what each raised")
+        return result
 
     def _agreement(self) -> Agreement | None:
         if self.group is None:

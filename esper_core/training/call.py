@@ -84,11 +84,8 @@ def train(
     )
     notices = [*resolved.notices, *_unlimited(resolved)]
     where: list[Path] = []
-    said = 0
 
     def started(begun: Started) -> None:
-        nonlocal said
-        said = len(notices)
         where.append(begun.run.path)
         for notice in notices:
             warnings.warn(notice, stacklevel=6)  # the line that calls train
@@ -104,13 +101,13 @@ def train(
             exit_on_second_interrupt=False,
             base=base,
         )
-        for notice in notices[said:]:
+        for notice in notices:
             warnings.warn(notice, stacklevel=2)
         failure = outcome.failure()
         if failure is not None:
             raise failure
-    for notice in (*notices, *filter(None, (outcome.unwritten,))):
-        warnings.warn(notice, stacklevel=2)
+    if outcome.unwritten:
+        warnings.warn(outcome.unwritten, stacklevel=2)
     if outcome.signal in _PASSED_ON:
         signal.raise_signal(outcome.signal)  # the signal asks the program to end, not only the run
     return open_run(outcome.run.path.resolve())

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from esper_core.config.layers import Resolved
+    from esper_core.envs.video import Videos
     from esper_core.host.load.selection import Selection
     from esper_core.ppo.agent import PPOAgent
     from esper_core.ppo.checkpoint import Checkpoint
@@ -95,10 +96,11 @@ def train_attempt(
             on_notice(f"rank 0 of {place.world} meets the others at {where}")
         meet = functools.partial(join, place, resolved.config.run.rank_timeout_s, stop) if place.several else None
         task, agent, checkpoint, group = _assemble(resolved, resumed, on_notice, place, meet, stack)
-        own, evaluator = _evaluator(resolved, task, checkpoint, on_notice) if place.first else (None, None)
+        evaluator = _evaluator(resolved, task, checkpoint, on_notice) if place.first else None
+        videos = _videos(resolved, (task, evaluator), checkpoint, on_notice) if place.first else None
+        owned = (task, evaluator, videos)
         if stop.signal is not None:  # there is no run yet that could end in order
-            for open_task in (task, own):
-                _close(open_task, on_notice, _CLOSE_LEAST_S)
+            _close_all(owned, on_notice, _CLOSE_LEAST_S)
             handled.close()
             signal.raise_signal(stop.signal)
         from esper_core.training.attempt import Attempt  # noqa: PLC0415  # needs torch
@@ -109,6 +111,7 @@ def train_attempt(
             task=task,
             agent=agent,
             evaluator=evaluator,
+            videos=videos,
             checkpoint=checkpoint,
             resumed=resumed,
             held=held,
@@ -122,8 +125,7 @@ def train_attempt(
             with forks.Place(f"environment {task.name}"):
                 return attempt.run()
         finally:
-            for open_task in (task, own):
-                _close(open_task, on_notice, max(resolved.config.run.close_timeout_s, _CLOSE_LEAST_S))
+            _close_all(owned, on_notice, max(resolved.config.run.close_timeout_s, _CLOSE_LEAST_S))
 
 
 def _hold(resumed: Run, base: Path, on_notice: Callable[[str], None], place: Place) -> HeldRun:
@@ -141,36 +143,76 @@ def _hold(resumed: Run, base: Path, on_notice: Callable[[str], None], place: Pla
 
 def _evaluator(
     resolved: Resolved, task: Task, checkpoint: Checkpoint | None, on_notice: Callable[[str], None]
-) -> tuple[Task | None, Evaluator | None]:
+) -> Evaluator | None:
     """The evaluator with its environments, which are those of the training again; none without ``run.eval_every``."""
     config = resolved.config
     if not config.run.eval_every:
-        return None, None
+        return None
     from esper_core.envs.evaluation import evaluation_task  # noqa: PLC0415  # needs what training needs
     from esper_core.envs.seeds import evaluation_seed  # noqa: PLC0415  # as above
     from esper_core.ppo.evaluator import Evaluator  # noqa: PLC0415  # as above
 
     seed = evaluation_seed(config.run.seed)
-    try:
+
+    def made(failed: Task | None = None) -> Task:
+        _close(failed, on_notice, _CLOSE_LEAST_S)
         own = evaluation_task(config.env, episodes=config.run.eval_episodes, seed=seed)
+        if checkpoint is not None:
+            own.read_as(checkpoint.observation_form)
+        return own
+
+    try:
+        first = made()
     except BaseException:
         _close(task, on_notice, _CLOSE_LEAST_S)
         raise
-    if checkpoint is not None:
-        own.read_as(checkpoint.observation_form)
-    return own, Evaluator(own, config.run, seed=seed)
+    return Evaluator(first, config.run, seed=seed, renew=made, on_failure=on_notice)
 
 
-def _close(task: Task | None, on_notice: Callable[[str], None], seconds: float) -> None:
+def _videos(
+    resolved: Resolved,
+    owned: tuple[Task, Evaluator | None],
+    checkpoint: Checkpoint | None,
+    on_notice: Callable[[str], None],
+) -> Videos | None:
+    """What records videos, with an environment of its own; None without ``run.video_every``."""
+    config = resolved.config
+    if not config.run.video_every:
+        return None
+    from esper_core.envs.seeds import evaluation_seed  # noqa: PLC0415  # needs what training needs
+    from esper_core.envs.video import Videos  # noqa: PLC0415  # as above
+
+    read_as = None if checkpoint is None else (checkpoint.observation_form,)
+    seed = evaluation_seed(config.run.seed)
+    try:
+        return Videos(config.env, config.run, seed=seed, read_as=read_as, on_failure=on_notice)
+    except BaseException:
+        _close_all((*owned, None), on_notice, _CLOSE_LEAST_S)
+        raise
+
+
+def _close_all(
+    owned: tuple[Task, Evaluator | None, Videos | None], on_notice: Callable[[str], None], seconds: float
+) -> None:
+    """Close every environment of an attempt."""
+    task, evaluator, videos = owned
+    _close(task, on_notice, seconds)
+    _close(evaluator.task if evaluator is not None else None, on_notice, seconds)
+    if videos is not None:
+        _close(videos, on_notice, seconds, name=f"{task.name} of the videos")
+
+
+def _close(task: Task | Videos | None, on_notice: Callable[[str], None], seconds: float, *, name: str = "") -> None:
     """Close the environments. The run has ended and is written: an error in closing them is only told."""
     if task is None:
         return
+    name = name or getattr(task, "name", "")
     try:
         with within(seconds):
             task.close()
     except (Exception, SystemExit) as error:  # noqa: BLE001  # code of the environment's author
         said = f"exit({error.code!r}) was called" if isinstance(error, SystemExit) else error_text(error)
-        on_notice(f"environment {task.name}: closing it failed: {said}")
+        on_notice(f"environment {name}: closing it failed: {said}")
 
 
 def _refuse_running(run: Run, held: HeldRun) -> None:

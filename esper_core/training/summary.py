@@ -39,6 +39,10 @@ class Counted(Protocol):
         """Updates of this attempt in which the stop rule on the joint KL would have stopped."""
 
     @property
+    def evaluations_failed(self) -> int | None:
+        """Evaluations of this attempt whose environments failed; None where somebody else evaluates."""
+
+    @property
     def return_mean_100(self) -> float | None:
         """Mean return of the last 100 episodes."""
 
@@ -82,6 +86,7 @@ def summary_of(
         "env_steps": result.env_steps if result is not None else None,
         "episodes": result.episodes if result is not None else None,
         "early_stops": result.early_stops if result is not None else None,
+        "evaluations_failed": result.evaluations_failed if result is not None else None,
         "joint_stops": result.joint_stops if result is not None else None,
         "return_mean_100": result.return_mean_100 if result is not None else None,
         "kl_divergence": last.kl_divergence if last is not None else None,

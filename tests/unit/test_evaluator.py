@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import gymnasium as gym
 import msgspec
+import numpy as np
 import pytest
 import torch
 
+import esper_core
 from esper_core.config.schema import EnvConfig, EsperConfig, PPOConfig, RunConfig
 from esper_core.emitter import TelemetryEmitter
 from esper_core.envs.adapter import make_task
 from esper_core.envs.evaluation import evaluation_task
 from esper_core.envs.seeds import environment_seeds, evaluation_seed
+from esper_core.events import PolicyEvaluated
 from esper_core.hooks import SinkHooks
 from esper_core.ppo import Checkpointer, PPOAgent, Trainer, load_checkpoint
 from esper_core.ppo.evaluation import evaluate
@@ -26,8 +30,6 @@ from esper_core.testing import make_event
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    from esper_core.events import PolicyEvaluated
 
 pytestmark = pytest.mark.numeric
 ENV = EnvConfig(id="CartPole-v1", n_envs=2, seed_episodes=True)
@@ -67,7 +69,7 @@ def train(
         emitter=TelemetryEmitter(heard),
         should_stop=lambda: should_stop(agent),
         checkpointer=Checkpointer(path, interval_s=0.0),
-        evaluator=Evaluator(own, run, seed=seed),
+        evaluator=Evaluator(own, run, seed=seed, renew=lambda failed: failed or own),
         resume=load_checkpoint(path) if path.exists() else None,
     ).run()
     task.close()
@@ -155,6 +157,58 @@ def test_a_stop_in_the_first_evaluation_keeps_the_update(tmp_path: Path) -> None
     found, _ = train(path, changed(eval_every=1), env=env, should_stop=during)
     assert found == []
     assert load_checkpoint(path).update_id == 1
+
+
+class Fragile(gym.Env[Any, Any]):
+    """The second one, the evaluation's first, breaks in its second evaluation; the third cannot be made."""
+
+    made: ClassVar[list[Fragile]] = []
+
+    def __init__(self) -> None:
+        self.observation_space, self.action_space = gym.spaces.Box(-1, 1, (1,)), gym.spaces.Discrete(2)
+        self.made.append(self)
+        self.begun = self.closed = 0
+        if len(self.made) == 3:
+            raise OSError("no display")
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self.begun += seed is not None
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if len(self.made) == 2 and self is self.made[1] and self.begun == 2:
+            raise OSError("the display is gone")
+        return np.zeros(1, np.float32), 1.0, True, False, {}
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_an_evaluation_whose_environment_fails_is_told_once_and_the_next_plays_in_a_new_one(tmp_path: Path) -> None:
+    error = "OSError: the display is gone"
+    Fragile.made.clear()
+    gym.register("Fragile-v0", Fragile)
+    try:
+        with pytest.warns(UserWarning, match="evaluation") as told:
+            run = esper_core.train(
+                env={"id": "Fragile-v0", "n_envs": 1},
+                updates=5,
+                run={"dir": str(tmp_path), "eval_every": 1, "eval_episodes": 2},
+                ppo={"rollout_steps": 8, "epochs": 1},
+                sinks=["journal"],
+                no_config=True,
+            )
+    finally:
+        del gym.registry["Fragile-v0"]
+    assert [str(item.message) for item in told] == [
+        f"the evaluation after update 2 failed, training goes on, and the next one plays in new environments: {error}",
+        "2 evaluations failed; trainer.log has what each raised",
+    ]
+    assert (run.summary["updates"], run.summary["evaluations_failed"]) == (5, 2)
+    found = [event.payload.update_id for event in run.events() if isinstance(event.payload, PolicyEvaluated)]
+    assert found == [1, 4, 5]
+    assert "OSError: no display" in (run.path / "trainer.log").read_text()
+    assert [env.closed for env in Fragile.made] == [1, 1, 0, 1]
 
 
 def test_its_seeds_are_apart_from_those_of_training() -> None:
