@@ -36,6 +36,13 @@ if TYPE_CHECKING:
 
 __all__ = ["rendered_env", "vector_env"]
 
+_TAKEN: Final = {
+    "num_envs": "env.n_envs says how many there are",
+    "vectorization_mode": "env.vector says how they are stepped",
+    "vector_kwargs": "an environment that is made as one takes none",
+    "wrappers": "they go around single environments: env.wrappers",
+}
+"""Keyword arguments of ``gymnasium.make_vec``, and what stands for each."""
 _EXAMINE: Final = "gymnasium.utils.env_checker.check_env(env) examines an environment"
 
 
@@ -59,6 +66,7 @@ def vector_env(config: EnvConfig, seed: int) -> VectorEnv:
         why = "it has only a vectorised form" if spec.entry_point is None else 'env.vector = "native" makes them as one'
         _refuse_single_only(config, why)
         _refuse_no_vector_form(spec, config.id)
+        _refuse_taken(config)
         options = {"num_envs": config.n_envs, "vectorization_mode": "vector_entry_point", **config.kwargs}
         return _built(config.id, lambda: _whole(gym.make_vec(spec, **options), config.id))
     wrappers = load_wrappers(config.wrappers)
@@ -100,6 +108,15 @@ def _refuse_single_only(config: EnvConfig, why: str) -> None:
             f"{first} is for single environments, and there are none of {config.id}: {why}",
             hint="leave it out; what the environment itself takes stands in [env.kwargs]",
         )
+
+
+def _refuse_taken(config: EnvConfig) -> None:
+    """Raise for keyword arguments that Gymnasium takes for itself where it makes environments as one."""
+    for name, instead in _TAKEN.items():
+        if name in config.kwargs:
+            raise EnvironmentUnsupportedError(
+                f"env.kwargs.{name} is no argument of {config.id} itself", hint=f"leave it out: {instead}"
+            )
 
 
 def _refuse_no_vector_form(spec: EnvSpec, name: str) -> None:

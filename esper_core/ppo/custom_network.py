@@ -64,6 +64,7 @@ class CustomTrunk(Trunk):
 
     def __init__(self, spec: str, form: ObservationForm, hidden: tuple[int, ...], generator: torch.Generator) -> None:
         super().__init__()
+        self.widths = ()  # type: ignore[assignment]  # not known yet
         self._spec = spec
         only = form.parts[0] if len(form.parts) == 1 and form.parts[0].kind != "choices" else None
         given = NetworkInput(form.size, None if only is None else only.shape, form.parts, hidden)
@@ -87,7 +88,14 @@ class CustomTrunk(Trunk):
         """Features of policy and value."""
         with _told(f'ppo.policy "{self._spec}", forward()'):
             found = self.module(rows)
-        return found if isinstance(found, tuple) else (found, found)
+        both = found if isinstance(found, tuple) else (found, found)
+        if self.widths and tuple(map(_shape, both)) != ((len(rows), self.widths[0]), (len(rows), self.widths[1])):
+            raise ConfigError(
+                f'ppo.policy "{self._spec}" returns {_shapes(found)} for rows of shape {tuple(rows.shape)}, '
+                f"and features of widths {self.widths} when it was made",
+                hint=f"forward(rows) returns as many features for any number of rows; {_PAGE}",
+            )
+        return both
 
     def _checked(self, rows: Tensor) -> tuple[int, int]:
         """The widths of the features, when a batch of rows passes as the contract has it."""
@@ -168,6 +176,8 @@ class _told:  # noqa: N801  # reads as the function that it stands for
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, SystemExit):
+            raise ConfigError(f"{self._what} called exit({error.code!r}){_place(error)}", hint=_PAGE) from error
         if isinstance(error, Exception) and not isinstance(error, EsperError):
             raise ConfigError(f"{self._what} failed{_place(error)}: {error_text(error)}", hint=_PAGE) from error
 
@@ -179,6 +189,10 @@ def _place(error: BaseException) -> str:
     library = (*_LIBRARIES, "<", str(Path(importlib.__file__ or "").parent))
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(library)]
     return f" in {frames[-1].filename}, line {frames[-1].lineno}, {frames[-1].name}()" if frames else ""
+
+
+def _shape(found: object) -> tuple[int, ...] | None:
+    return tuple(found.shape) if isinstance(found, Tensor) else None
 
 
 def _shapes(found: object) -> str:

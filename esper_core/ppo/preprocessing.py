@@ -195,7 +195,11 @@ class _Numbers:
 
     def __call__(self, batch: NDArray[Any], place: str) -> NDArray[np.float32]:
         del place
-        return batch.reshape(len(batch), -1).astype(np.float32, copy=False)
+        rows = batch.reshape(len(batch), -1)
+        if rows.dtype != np.float32:
+            with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, which the collector tells
+                rows = rows.astype(np.float32)
+        return rows
 
 
 class _Scaled:

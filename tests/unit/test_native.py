@@ -163,6 +163,8 @@ def test_a_run_of_a_native_environment_is_trained_kept_resumed_and_played(tmp_pa
         ({"masks": "method"}, 'env.masks = "method" is for single'),
         ({"seed_episodes": True}, "env.seed_episodes is for single"),
         ({"kwargs": {"sutton": True}}, "unexpected keyword argument 'sutton'"),
+        ({"kwargs": {"num_envs": 9}}, "env.kwargs.num_envs is no argument of CartPole-v1 itself\n.*env.n_envs"),
+        ({"kwargs": {"vectorization_mode": "sync"}}, "env.kwargs.vectorization_mode is no argument"),
     ],
 )
 def test_what_native_cannot_do_is_refused(env: dict[str, Any], message: str) -> None:

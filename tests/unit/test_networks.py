@@ -196,6 +196,7 @@ def test_a_network_of_ones_own_is_seeded_by_the_run_learned_and_kept(network: An
         ("def make(given): return nn.Linear(4, 2, dtype=torch.float64)", "failed"),
         ("def make(given): return nn.Sequential(nn.Linear(4, 2), nn.Threshold(9e9, float('nan')))", "not finite"),
         (DETACHED, "without a gradient"),
+        ("def make(given): raise SystemExit(3)", r"called exit\(3\) in .*\.py, line 3"),
         ("make = 3", "cannot be called"),
         ("other = 3", "has no make"),
         ("1 / 0", r"cannot be imported in .*\.py, line 3"),
@@ -219,6 +220,9 @@ def test_an_error_of_a_network_at_work_names_its_line(network: Any) -> None:
     agent = network(FEW)
     with pytest.raises(EsperError, match=r"line 7, forward\(\): AssertionError: too many"):
         agent.act(np.zeros((10, 4)))
+    agent.policy.trunk.module.forward = lambda rows: rows[:, :1]  # type: ignore[union-attr,method-assign]
+    with pytest.raises(EsperError, match=r"returns shape \(2, 1\) for rows of shape \(2, 4\)"):
+        agent.act(np.zeros((2, 4)))
 
 
 @pytest.mark.parametrize(
