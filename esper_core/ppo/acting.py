@@ -104,8 +104,10 @@ class Actor:
             if not len(self._choosing):
                 return Acted(drawn, density, values, legal)
             chosen, log_prob = self._choose(outputs, legal, noise, first)
-            actions = np.concatenate([chosen.astype(np.float32), drawn], axis=1)[:, self._order]
-            return Acted(actions, np.concatenate([log_prob, density], axis=1)[:, self._order], values, legal)
+            actions = np.concatenate([chosen.astype(np.float32), drawn], axis=1)
+            both = np.concatenate([log_prob, density], axis=1)
+            # take leaves no gaps between rows, which an index would.
+            return Acted(actions.take(self._order, axis=1), both.take(self._order, axis=1), values, legal)
 
     def _condition(
         self, head: int, outputs: NDArray[np.float32], legal: BoolArray | None, conditional: BoolArray, noise: Noise
