@@ -60,7 +60,7 @@ def in_workers(makers: Sequence[Make], name: str) -> AsyncVectorEnv:
             hint=f'lower env.n_envs to at most {_MOST}, or set env.vector = "sync"',
         )
     if _METHOD == "forkserver":
-        multiprocessing.get_context(_METHOD).set_forkserver_preload(_PRELOAD)
+        _start_forkserver()
     try:
         return Workers(
             [partial(_made, os.getpid(), make, f"{name}, environment {index}") for index, make in enumerate(makers)],
@@ -80,6 +80,22 @@ def in_workers(makers: Sequence[Make], name: str) -> AsyncVectorEnv:
             f"{name}: a worker process ended while it made its environment",
             hint=f'its own words stand above; env.vector = "sync" makes all in one process; {_GUARD}',
         ) from error
+
+
+def _start_forkserver() -> None:
+    """Start it so that Ctrl-C does not reach its workers while they begin: until :func:`_made` they hold it back.
+
+    One that runs already, another part of the program's, stays as it is.
+    """
+    from multiprocessing import forkserver, resource_tracker  # noqa: PLC0415  # not on Windows
+
+    resource_tracker.ensure_running()  # first: starting it lets the signal through again
+    multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOAD)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Workers(AsyncVectorEnv):
@@ -137,4 +153,6 @@ def _made(trainer: int, make: Make, place: str) -> gym.Env[Any, Any]:
     if os.getpid() == trainer:
         return make()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):  # what was held back is dropped by this
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     return _Told(make(), place)

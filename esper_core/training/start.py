@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from esper_core import forks
-from esper_core.errors import UsageError, error_text
+from esper_core.errors import EsperError, UsageError, error_text
 from esper_core.health import RunState
 from esper_core.host.load.selection import select_sinks
 from esper_core.host.process.deadline import within
@@ -95,7 +95,13 @@ def train_attempt(
             where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             on_notice(f"rank 0 of {place.world} meets the others at {where}")
         meet = functools.partial(join, place, resolved.config.run.rank_timeout_s, stop) if place.several else None
-        task, agent, checkpoint, group = _assemble(resolved, resumed, on_notice, place, meet, stack)
+        try:
+            task, agent, checkpoint, group = _assemble(resolved, resumed, on_notice, place, meet, stack)
+        except EsperError:
+            if stop.signal is not None:  # the signal ended a worker process, too, which is what failed
+                handled.close()
+                signal.raise_signal(stop.signal)
+            raise
         evaluator = _evaluator(resolved, task, checkpoint, on_notice) if place.first else None
         videos = _videos(resolved, (task, evaluator), checkpoint, on_notice) if place.first else None
         owned = (task, evaluator, videos)

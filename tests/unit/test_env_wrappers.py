@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import multiprocessing
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from esper_core.errors import EnvironmentContractError, EnvironmentUnsupportedEr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 SINGLE = EnvConfig(id="Masked-v0", n_envs=2)
 
@@ -206,7 +209,19 @@ def test_a_seeded_episode_is_the_same_whatever_came_before_it() -> None:
 # --- worker processes -----------------------------------------------------------------------------
 
 
-def test_worker_processes_play_what_this_process_plays_and_end_the_run_in_one_sentence() -> None:
+INTERRUPTED = """
+import os, signal
+if os.getpid() != TRAINER:
+    os.kill(os.getpid(), signal.SIGINT)
+from gymnasium.envs.classic_control import CartPoleEnv
+class Imported(CartPoleEnv): pass
+"""
+"""Ctrl-C reaches a worker while it imports what it is to make."""
+
+
+def test_worker_processes_play_what_this_process_plays_and_end_the_run_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One test, since the fork server takes seconds to start in each process that runs tests."""
     wrappers = (f"{__name__}:doubled", "FlattenObservation")
     made = [settings(vector=vector, wrappers=wrappers, seed_episodes=True) for vector in ("sync", "async")]
@@ -221,6 +236,13 @@ def test_worker_processes_play_what_this_process_plays_and_end_the_run_in_one_se
         with pytest.raises(EnvironmentContractError, match=message):
             played(settings(vector="async", kwargs={"fails": fails}))
     assert not [process for process in multiprocessing.active_children() if "Worker" in process.name]
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "interrupted.py").write_text(INTERRUPTED.replace("TRAINER", str(os.getpid())))
+    gym.register("Interrupted-v0", importlib.import_module("interrupted").Imported)
+    try:
+        make_task(EnvConfig(id="Interrupted-v0", n_envs=1, vector="async"), seed=0).close()
+    finally:
+        del gym.registry["Interrupted-v0"]
 
 
 def played(env: EnvConfig) -> tuple[Any, Any]:
