@@ -7,6 +7,7 @@ import itertools
 import multiprocessing
 import os
 import threading
+from multiprocessing import forkserver
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -223,6 +224,8 @@ def test_worker_processes_play_what_this_process_plays_and_end_the_run_in_one_se
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One test, since the fork server takes seconds to start in each process that runs tests."""
+    # One that another test started is none of ours: Ctrl-C reaches its workers.
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # for tests, says its comment
     wrappers = (f"{__name__}:doubled", "FlattenObservation")
     made = [settings(vector=vector, wrappers=wrappers, seed_episodes=True) for vector in ("sync", "async")]
     (here, here_next), (there, there_next) = (played(env) for env in made)
