@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import torch
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from esper_core.ppo.rollout import Batch
 
 __all__ = ["Plan"]
+
+_MOST: Final = 16384
+"""Samples that are traced: larger minibatches take the same way."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +63,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             inputs=batch.observations.shape[1],
             heads=tuple(zip(layout.sizes, layout.kinds, strict=True)),
             masked=batch.legal is not None,
-            samples=config.minibatch_size,
+            samples=min(config.minibatch_size, _MOST),
             hidden=tuple(config.hidden),
             activation=config.activation,
             shared_trunk=config.shared_trunk,
