@@ -4,7 +4,7 @@
 
 Each row trains the agent alone (no session, no sinks) in processes that are pinned to cores: one rank on one core, two
 ranks on that one core, two ranks on two cores. The rows take turns in every round; medians over rounds. Every rank has
-8 environments and the same minibatches (weak scaling). ``spin`` is CartPole whose step takes some 200 microseconds of
+8 environments and the same minibatches (weak scaling). ``spin`` is CartPole whose step takes some 30 microseconds of
 CPU more. ``exchanges`` is the part of the CPU that was spent while a rank was in one, gloo's own threads included. On a
 machine that others use, the CPU of a step is to be trusted more than the steps a second.
 """
