@@ -26,6 +26,7 @@ import esper_core
 from esper_core.config.layers import load_config
 from esper_core.envs.adapter import make_task
 from esper_core.envs.evaluation import evaluation_task
+from esper_core.errors import EsperError
 from esper_core.ppo import PPOAgent
 from esper_core.ppo.evaluation import evaluate
 
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         try:
             result = train_esper(task, job) if job.library == "esper" else train_sb3(task, job)
-        except (esper_core.EsperError, gym.error.Error, ImportError) as error:
+        except (EsperError, gym.error.Error, ImportError) as error:
             print(f"{job.env_id:26} {job.library:6} cannot be trained here: {error}", file=sys.stderr)
             continue
         keep(job, result, args.results)

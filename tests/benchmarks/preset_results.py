@@ -16,7 +16,7 @@ from esper_core.config.presets import PRESETS
 __all__ = ["EPISODES", "LIBRARIES", "RESULTS", "TASKS", "Job", "Task", "keep", "known", "machine"]
 
 RESULTS: Final = Path(__file__).with_name("results") / "presets.jsonl"
-"""One line a result, in the order in which they ran."""
+"""One line a result."""
 EPISODES: Final = 20
 """Of an evaluation."""
 LIBRARIES: Final = ("esper", "sb3")

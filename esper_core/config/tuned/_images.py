@@ -14,12 +14,12 @@ IMAGES: Final = (
         environments=("MinAtar/*",),
         tables={
             "run": {"steps": 500_000},
-            "env": {"n_envs": 32},
+            "env": {"n_envs": 64},
             "ppo": {
-                "rollout_steps": 64,
+                "rollout_steps": 128,
                 "epochs": 4,
-                "minibatch_size": 256,
-                "learning_rate": 1e-3,
+                "minibatch_size": 1024,
+                "learning_rate": 2.5e-3,
                 "learning_rate_schedule": "linear",
                 "gamma": 0.99,
                 "gae_lambda": 0.95,
@@ -27,6 +27,7 @@ IMAGES: Final = (
                 "policy": "mlp",  # on 10 x 10 pixels in a few channels, at a fraction of the convolutions' time
                 "hidden": [128, 128],
                 "activation": "relu",
+                "target_kl": 0.05,
             },
         },
     ),
