@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from esper_core.errors import EnvironmentUnsupportedError
 from esper_env_morphogenesis.blueprints import BLUEPRINTS
 from esper_env_morphogenesis.data import Dataset
 from esper_env_morphogenesis.env import MorphogenesisEnv
@@ -43,6 +44,13 @@ def signals() -> Dataset:
     noise = np.random.default_rng(0)
     x: Any = noise.normal(size=(200, 40)).astype(np.float32)
     return Dataset(x, noise.integers(10, size=200), x[:100], noise.integers(10, size=100))
+
+
+def test_signals_that_compiled_code_cannot_read_are_refused() -> None:
+    whole = signals()
+    for wrong in (whole.train_y + 1, whole.train_y[1:], whole.train_y[:0]):
+        with pytest.raises(ValueError, match="0 to 9"):
+            MorphogenesisEnv(1, data=Dataset(whole.train_x, wrong, whole.validation_x, whole.validation_y))
 
 
 def worlds(n: int) -> HostNetworks:
@@ -108,9 +116,9 @@ def test_without_a_compiler_torch_does_the_work(tmp_path: Path, monkeypatch: pyt
     env = MorphogenesisEnv(1, data=signals(), batches=1, batch_size=8, validation_size=20)
     env.reset(seed=0)
     env.step(np.zeros((1, 5), dtype=np.int64))
-    with pytest.raises(ValueError, match='compute = "native" needs a C compiler'):
+    with pytest.raises(EnvironmentUnsupportedError, match="cannot be compiled here"):
         MorphogenesisEnv(1, data=signals(), compute="native")
-    with pytest.raises(ValueError, match='compute = "gpu" is none of'):
+    with pytest.raises(EnvironmentUnsupportedError, match='compute = "gpu" is no engine'):
         MorphogenesisEnv(1, data=signals(), compute="gpu")  # type: ignore[arg-type]  # what a file can say
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 import torch
 
+from esper_core.errors import EnvironmentUnsupportedError
 from esper_env_morphogenesis.host import HOST_SIZE, MODULE_SIZE, SLOTS, Validation
 from esper_env_morphogenesis.native.build import library
 from esper_env_morphogenesis.stacked import Stacked
@@ -31,15 +32,20 @@ def engine(choice: Choice) -> Engine:
     """The engine of that name; ``auto`` takes the compiled one where the machine can build it.
 
     Raises:
-        ValueError: there is no such engine, or no compiled one here.
+        EnvironmentUnsupportedError: there is no such engine, or no compiled one here.
     """
     if choice not in {"auto", "native", "torch"}:
-        raise ValueError(f'compute = "{choice}" is none of "auto", "native" and "torch"')
+        raise EnvironmentUnsupportedError(
+            f'env.kwargs.compute = "{choice}" is no engine of morphogenesis', hint='choose "auto", "native" or "torch"'
+        )
     compiled = None if choice == "torch" else library()
     if compiled is not None:
         return Native(compiled)
     if choice == "native":
-        raise ValueError('compute = "native" needs a C compiler, `cc` or the one that CC names; "auto" does without')
+        raise EnvironmentUnsupportedError(
+            'env.kwargs.compute = "native", and the hosts cannot be compiled here',
+            hint='install a C compiler (cc, or name one in CC), or choose "auto", which does without',
+        )
     return Stacked()
 
 
