@@ -139,7 +139,8 @@ def test_a_scripts_run_is_one_for_every_command(here: Path, capsys: pytest.Captu
         print(run.state, run.path.is_absolute(), run.verdict().label)
         """,
     )
-    assert done.stdout == "done True healthy\n"
+    # Three updates may end before the level has warmed up: what was learned is not asked here.
+    assert done.stdout in {"done True healthy\n", "done True warm-up\n"}
     assert done.stderr == ""
     (run,) = (here / "runs").iterdir()
     assert {"config.toml", "summary.json", "checkpoint.pt", "run.json", "telemetry"} <= {
