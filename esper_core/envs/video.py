@@ -18,6 +18,7 @@ from esper_core.envs.adapter import GymTask
 from esper_core.envs.build import rendered_env
 from esper_core.errors import EnvironmentUnsupportedError, EsperError, UsageError, error_text
 from esper_core.ppo.evaluation import evaluate
+from esper_core.ppo.failures import Failures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +55,6 @@ class Videos:
 
     Attributes:
         folder: where the videos go, ``update-000010.mp4``; set before the first is recorded.
-        failures: recordings that failed.
 
     Raises:
         UsageError: moviepy is not installed.
@@ -71,10 +71,10 @@ class Videos:
         on_failure: Callable[[str], object],
     ) -> None:
         self.folder = Path("videos")
-        self.failures = 0
         self._env, self._run, self._seed = env, run, seed
-        self._read_as, self._on_failure = read_as, on_failure
-        self._wanted = self._failing = False
+        self._read_as = read_as
+        self._failures = Failures(on_failure)
+        self._wanted = False
         self._task: GymTask | None = None
         self._recorder: RecordVideo[Any, Any] | None = None
         if importlib.util.find_spec("moviepy") is None:
@@ -89,6 +89,11 @@ class Videos:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def failures(self) -> int:
+        """Recordings that failed."""
+        return self._failures.count
 
     def due(self, update_id: int) -> bool:
         """Whether this update's policy is to be recorded."""
@@ -199,16 +204,11 @@ class Videos:
             shutil.copyfile(found, part)
             part.replace(kept)
             found.unlink()
-            self._failing = False
+            self._failures.over()
 
     def _fail(self, update_id: int, error: Exception) -> None:
         """Count and tell it; the environment is not used again."""
-        self.failures += 1
-        first, self._failing = not self._failing, True
-        line = f"the video after update {update_id} failed, and training goes on: {error_text(error)}"
-        _log.warning("%s", line, exc_info=error)
-        if first:
-            self._on_failure(line)
+        self._failures.tell(f"the video after update {update_id} failed, and training goes on", error)
         try:
             self.close()
         except Exception as closing:  # noqa: BLE001  # likewise

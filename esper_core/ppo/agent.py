@@ -283,10 +283,12 @@ class PPOAgent:
         conditional_mask: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
         generator: torch.Generator | None = None,
+        actor: Actor | None = None,
     ) -> NDArray[np.int64] | NDArray[np.float64]:
         """What every head decides, as a task takes it: (n, heads), on its rows (n, inputs); masks as in :meth:`act`.
 
-        Samples are drawn from ``generator``, or from the agent's own.
+        Samples are drawn from ``generator``, or from the agent's own. Who calls this often between two updates makes
+        one ``actor`` for all calls, see :meth:`actor`: to make it costs as much as a small network.
         """
         count = len(rows)
         legal = None if mask is None else np.asarray(mask, dtype=bool).reshape(count, -1)
@@ -295,7 +297,8 @@ class PPOAgent:
             conditional = np.asarray(conditional_mask, dtype=bool).reshape(count, -1, self.layout.total)
         drawn = None if deterministic else self.noise(1, count, generator)[0]
         shown = np.ascontiguousarray(self.seen(torch.as_tensor(rows)).numpy(), dtype=np.float32)
-        return self.bounded(self.actor(count)(shown, legal, conditional, drawn).actions)
+        actor = self.actor(count) if actor is None else actor
+        return self.bounded(actor(shown, legal, conditional, drawn).actions)
 
     def seen(self, rows: Tensor) -> Tensor:
         """Rows float32 (..., inputs) as the policy reads them: normalised by the statistics of this moment."""

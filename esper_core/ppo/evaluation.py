@@ -71,7 +71,7 @@ def evaluate(
     played = np.zeros(task.n_envs, dtype=np.int64)
     tracker = EpisodeTracker(task.n_envs)
     kept: list[EpisodeFinished] = []
-    observation = task.reset(seed)
+    observation, actor = task.reset(seed), agent.actor(task.n_envs)
     while (played < wanted).any():
         actions = agent.columns(
             observation.values,
@@ -79,6 +79,7 @@ def evaluate(
             conditional_mask=observation.conditional_mask,
             deterministic=deterministic,
             generator=generator,
+            actor=actor,
         )
         result = task.step(actions)
         ended = tracker.step(result.reward, result.terminated, result.truncated, env_steps=0, resets=result.resets)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from esper_core.errors import error_text
 from esper_core.events import PolicyEvaluated
 from esper_core.ppo.evaluation import evaluate
+from esper_core.ppo.failures import Failures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from esper_core.ppo.task import Task
 
 __all__ = ["Evaluator", "Recorder"]
-
-_log = logging.getLogger("esper.ppo")
 
 
 class Recorder(Protocol):
@@ -58,7 +55,6 @@ class Evaluator:
     Attributes:
         best: mean return and update id of the best evaluation so far; None before the first.
         task: in use, for its owner to close; None after it failed.
-        failures: evaluations that failed.
     """
 
     def __init__(
@@ -72,13 +68,16 @@ class Evaluator:
     ) -> None:
         self.best: tuple[float, int] | None = None
         self.task: Task | None = task
-        self.failures = 0
         self._config = config
         self._seed = seed
         self._renew = renew
-        self._on_failure = on_failure
+        self._failures = Failures(on_failure)
         self._failed: Task | None = None
-        self._failing = False
+
+    @property
+    def failures(self) -> int:
+        """Evaluations that failed."""
+        return self._failures.count
 
     def due(self, update_id: int) -> bool:
         """Whether this update's policy is to be evaluated."""
@@ -122,7 +121,7 @@ class Evaluator:
             if not should_stop():  # told by step_made, or by an environment whose worker processes the signal ended
                 self._fail(agent.updates, error)
             return None
-        self._failing = False
+        self._failures.over()
         this, before = (played.return_mean, agent.updates), self.best
         better = before is None or this[0] > before[0]
         best = this if before is None or better else before
@@ -145,13 +144,9 @@ class Evaluator:
 
     def _fail(self, update_id: int, error: Exception) -> None:
         """Count and tell it; the environments are not used again."""
-        self.failures += 1
-        first, self._failing = not self._failing, True
         self._failed, self.task = self.task or self._failed, None
-        line = (
+        self._failures.tell(
             f"the evaluation after update {update_id} failed, training goes on, and the next one plays in new "
-            f"environments: {error_text(error)}"
+            "environments",
+            error,
         )
-        _log.warning("%s", line, exc_info=error)
-        if first and self._on_failure is not None:
-            self._on_failure(line)

@@ -63,7 +63,7 @@ def run_settings(run: Run) -> tuple[dict[str, Any], str]:
 def _loop(run: Run) -> dict[str, Any]:
     """What the updates of a loop that is not ours tell: its ``config.toml`` cannot say how it learns."""
     try:
-        first = next(shape_updates(run.directory), None)
+        first = next(shape_updates(run.directory, frozenset()), None)
     except JournalError:
         return {}
     if first is None:

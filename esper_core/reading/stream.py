@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from itertools import compress, islice
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 from esper_core.errors import JournalError
 from esper_core.events import PPOUpdatePayload
@@ -12,7 +11,7 @@ from esper_core.reading.attempts import Attempts, Once, attempt_begins, first_ev
 from esper_core.reading.cells import BLOCK_ROWS, Block, Cells, blocks_of, cells_of_columns, cells_of_events
 from esper_core.reading.index import scan_index
 from esper_core.runs.layout import journal_files
-from esper_core.runs.reader import JournalReader, open_journal
+from esper_core.runs.reader import JournalReader
 from esper_core.runs.state import read_record
 from esper_core.semconv.codec import CodecError
 from esper_core.semconv.columns import ColumnReader
@@ -20,7 +19,6 @@ from esper_core.semconv.columns import ColumnReader
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from collections.abc import Set as AbstractSet
-    from pathlib import Path
 
     from esper_core.events import Payload, TelemetryEvent
     from esper_core.reading.index import UpdateIndex
@@ -30,9 +28,6 @@ if TYPE_CHECKING:
     Update = TelemetryEvent[PPOUpdatePayload]
 
 __all__ = ["out_of_order", "shape_updates", "sorted_updates", "stream_blocks", "stream_updates"]
-
-_DIVERGENCE: Final = b"esper.ppo.divergence."
-_BITE: Final = 1024 * 1024
 
 
 def stream_updates(run: RunDir, reader: JournalReader | None = None) -> Iterator[Update]:
@@ -147,7 +142,7 @@ def _kept(part: Cells, places: dict[int, int]) -> Cells:
     return Cells(moved, {name: list(compress(values, stays)) for name, values in part.columns.items()})
 
 
-def shape_updates(run: RunDir, diverging: AbstractSet[int] | None = None) -> Iterator[PPOUpdatePayload]:
+def shape_updates(run: RunDir, diverging: AbstractSet[int]) -> Iterator[PPOUpdatePayload]:
     """Updates that between them have every head and divergence of a run on disk, whether they count or not.
 
     Of each attempt the first that has heads, which stay the same within it; of one whose journal has divergences, which
@@ -155,37 +150,17 @@ def shape_updates(run: RunDir, diverging: AbstractSet[int] | None = None) -> Ite
 
     Args:
         run: the run.
-        diverging: the attempts with divergences, when an index has told them.
+        diverging: the attempts with divergences, see :attr:`~esper_core.reading.index.UpdateIndex.diverging`.
 
     Raises:
         JournalError: a file of the journal cannot be read.
     """
-    paths: dict[int, list[Path]] = {}
-    for item in journal_files(run, rank=0):
-        paths.setdefault(item.attempt, []).append(item.path)
-    for attempt in sorted(paths):
-        diverges = (
-            any(_holds(path, _DIVERGENCE) for path in paths[attempt]) if diverging is None else attempt in diverging
-        )
+    for attempt in sorted({item.attempt for item in journal_files(run, rank=0)}):
         for event in JournalReader(run, attempt=attempt).stream():
             if isinstance(event.payload, PPOUpdatePayload):
                 yield event.payload
-                if event.payload.heads and not diverges:
+                if event.payload.heads and attempt not in diverging:
                     break
-
-
-def _holds(path: Path, word: bytes) -> bool:
-    """Whether a file holds a word, far cheaper than decoding it. Of what the disk does not give the reader speaks."""
-    file = open_journal(path)
-    if file is None:
-        return False
-    with file, suppress(OSError):
-        kept = b""
-        while bite := file.read(_BITE):
-            if word in kept + bite:
-                return True
-            kept = bite[-len(word) :]
-    return False
 
 
 def sorted_updates(index: UpdateIndex, last: int | None = None) -> Iterator[Update]:
