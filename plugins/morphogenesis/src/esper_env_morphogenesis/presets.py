@@ -28,7 +28,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
             "learning_rate_schedule": "linear",
             "gamma": 1.0,
             "gae_lambda": 0.95,
-            "entropy_coef": 0.004,
+            "entropy_coef": 0.01,
             "normalise_observations": True,
         },
     },
