@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,13 +47,15 @@ class CompiledStep:
         self._now: list[Tensor] = list(state[:STATE])
         self._next = self._now
         self._steps = self._before = state.steps
+        self._numbers = np.empty(7, dtype=np.float32)
+        self._numbers_shown = torch.from_numpy(self._numbers)  # one tensor, written anew for each minibatch
 
     def inputs(self, minibatch: Minibatch) -> list[Tensor]:
         """What the code takes for a minibatch."""
         weights = Weights.of(minibatch, self._config)
         sizes = step_sizes(self._rate, self._steps + 1)
-        numbers = torch.tensor((*weights, self._clip_range, self._config.max_grad_norm, *sizes))
-        return [*self._now, numbers, *samples_of(minibatch)]
+        self._numbers[:] = (*weights, self._clip_range, self._config.max_grad_norm, *sizes)
+        return [*self._now, self._numbers_shown, *samples_of(minibatch)]
 
     def see(self, minibatch: Minibatch, *, asked: bool) -> tuple[MinibatchSeen, bool]:
         """The whole step; its result waits."""
