@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
+from turns import interleaved, quartiles_of_ratios
 
 from esper_core.config.schema import EnvConfig, EsperConfig, PPOConfig, RunConfig
 from esper_core.emitter import TelemetryEmitter
@@ -77,19 +77,6 @@ def esper_rollout(row: Row) -> Callable[[], object]:
     return Trainer(agent, task, config, emitter=TelemetryEmitter(heard={PPOUpdatePayload.kind}))._collect
 
 
-def interleaved(cases: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of every case in every round."""
-    for work in cases.values():
-        work()
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(rounds):
-        for name, work in cases.items():
-            begun = time.process_time()
-            work()
-            seconds[name].append(time.process_time() - begun)
-    return seconds
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -101,8 +88,7 @@ def main() -> None:
     for name in args.rows or ROWS:
         row = ROWS[name]
         seconds = interleaved({"sb3": sb3_rollout(row), "esper": esper_rollout(row)}, args.rounds)
-        ratios = [theirs / ours for ours, theirs in zip(seconds["esper"], seconds["sb3"], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
+        low, middle, high = quartiles_of_ratios(seconds["sb3"], seconds["esper"])
         sb3, esper = (STEPS * row.n_envs / statistics.median(seconds[case]) for case in ("sb3", "esper"))
         wanted = "" if row.target is None else f"{row.target:15.2f}"
         print(f"{name:24s} {sb3:9,.0f} {esper:9,.0f}   {middle:.2f} ({low:.2f} to {high:.2f})   {wanted}", flush=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
+from turns import interleaved, quartiles_of_ratios
 
 from esper_core.config.schema import PPOConfig
 from esper_core.ppo import Batch, HeadSpec, PPOAgent, Rollout
@@ -114,19 +114,6 @@ def esper_update(row: Row) -> Callable[[], object]:
     return lambda: agent.update(Rollout(batch))
 
 
-def interleaved(cases: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of every case in every round."""
-    for work in cases.values():
-        work()
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(rounds):
-        for name, work in cases.items():
-            begun = time.process_time()
-            work()
-            seconds[name].append(time.process_time() - begun)
-    return seconds
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -138,8 +125,7 @@ def main() -> None:
     for name in args.rows or ROWS:
         row = ROWS[name]
         seconds = interleaved({"sb3": sb3_update(row), "esper": esper_update(row)}, args.rounds)
-        ratios = [ours / theirs for ours, theirs in zip(seconds["esper"], seconds["sb3"], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
+        low, middle, high = quartiles_of_ratios(seconds["esper"], seconds["sb3"])
         sb3, esper = (statistics.median(seconds[case]) * 1e3 for case in ("sb3", "esper"))
         wanted = "" if row.target is None else f"{row.target:14.2f}"
         print(f"{name:24s} {sb3:8.1f} {esper:8.1f}   {middle:.3f} ({low:.3f} to {high:.3f})   {wanted}", flush=True)

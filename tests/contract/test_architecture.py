@@ -20,6 +20,7 @@ PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.to
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "terminal": set(),
+    "code_cache": set(),
     "masking": set(),
     "version": set(),
     "forks": set(),
@@ -66,8 +67,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "testing": {"host", "emitter", "instrumentation", "reading", "runs", "semconv", "hooks", "events", "health", "ids"},
 }
-OPEN_TO_ALL = {"errors", "masking", "config.schema", "forks", "terminal", "version"}
+OPEN_TO_ALL = {"code_cache", "errors", "masking", "config.schema", "forks", "terminal", "version"}
 PLUGIN_MAY_IMPORT = {
+    "code_cache",
     "errors",
     "events",
     "health",

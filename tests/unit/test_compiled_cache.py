@@ -13,9 +13,9 @@ import msgspec
 import pytest
 import torch
 
+from esper_core.code_cache import ABANDONED_S, KEPT, CodeCache, UnusableFolderError, cache_folder
 from esper_core.config.schema import PPOConfig
 from esper_core.ppo import HeadSpec, PPOAgent
-from esper_core.ppo.compiled.cache import ABANDONED_S, KEPT, Cache, UnusableFolderError, cache_folder
 from esper_core.ppo.compiled.key import key_of
 from esper_core.ppo.compiled.plan import Plan
 from esper_core.ppo.compiled.worker import BuildFailedError, BuildInterruptedError, build_apart
@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "esper" / "compiled"
 
 
-def put(cache: Cache, key: str, content: bytes) -> Path:
+def put(cache: CodeCache, key: str, content: bytes) -> Path:
     with cache.building() as place:
         (place / "step.pt2").write_bytes(content)
         return cache.keep(key, place / "step.pt2")
@@ -55,29 +55,29 @@ def put(cache: Cache, key: str, content: bytes) -> Path:
 
 
 def test_the_folder_is_the_users_cache(tmp_path: Path) -> None:
-    assert cache_folder({"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / "esper" / "compiled"
+    assert cache_folder({"XDG_CACHE_HOME": str(tmp_path)}, "compiled") == tmp_path / "esper" / "compiled"
     for unset in ({}, {"XDG_CACHE_HOME": ""}, {"XDG_CACHE_HOME": "relative"}):
-        assert cache_folder(unset).parts[-3:] == (".cache", "esper", "compiled")
+        assert cache_folder(unset, "compiled").parts[-3:] == (".cache", "esper", "compiled")
 
 
 def test_what_was_kept_is_found_under_its_key_alone(folder: Path) -> None:
-    kept = put(Cache(folder), "a" * 64, b"code")
-    assert Cache(folder).find("a" * 64) == kept
-    assert Cache(folder).find("b" * 64) is None
+    kept = put(CodeCache(folder, ".pt2"), "a" * 64, b"code")
+    assert CodeCache(folder, ".pt2").find("a" * 64) == kept
+    assert CodeCache(folder, ".pt2").find("b" * 64) is None
     assert (folder.stat().st_mode & 0o777, kept.stat().st_mode & 0o777) == (0o700, 0o600)
     assert list(folder.iterdir()) == [kept], "nothing is left of the build"
 
 
 @pytest.mark.parametrize("content", [b"", b"cod", b"codf", b"code "])
 def test_a_damaged_file_is_removed(folder: Path, content: bytes) -> None:
-    cache = Cache(folder)
+    cache = CodeCache(folder, ".pt2")
     put(cache, "a" * 64, b"code").write_bytes(content)
     assert cache.find("a" * 64) is None
     assert not list(folder.iterdir())
 
 
 def test_two_builds_at_once_leave_whole_files(folder: Path) -> None:
-    one, two = Cache(folder), Cache(folder)
+    one, two = CodeCache(folder, ".pt2"), CodeCache(folder, ".pt2")
     with one.building() as first, two.building() as second:
         for place, content in ((first, b"this"), (second, b"that")):
             (place / "step.pt2").write_bytes(content)
@@ -91,7 +91,7 @@ def test_two_builds_at_once_leave_whole_files(folder: Path) -> None:
 
 
 def test_the_least_used_go(folder: Path) -> None:
-    cache = Cache(folder)
+    cache = CodeCache(folder, ".pt2")
     for index in range(KEPT + 3):
         os.utime(put(cache, f"{index:064}", b"code"), (index, index))
     put(cache, "a" * 64, b"code")
@@ -100,7 +100,7 @@ def test_the_least_used_go(folder: Path) -> None:
 
 
 def test_folders_of_killed_builds_are_cleared_away(folder: Path) -> None:
-    cache = Cache(folder)
+    cache = CodeCache(folder, ".pt2")
     for name, age in (("building-old", ABANDONED_S + 60), ("building-new", 60.0)):
         (folder / name).mkdir()
         os.utime(folder / name, (time.time() - age,) * 2)
@@ -113,7 +113,7 @@ def test_a_folder_that_others_may_write_is_refused(folder: Path) -> None:
     folder.mkdir(parents=True)
     folder.chmod(0o777)
     with pytest.raises(UnusableFolderError, match="may be written by others"):
-        Cache(folder)
+        CodeCache(folder, ".pt2")
 
 
 def test_a_folder_of_another_user_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +121,7 @@ def test_a_folder_of_another_user_is_refused(folder: Path, monkeypatch: pytest.M
     me = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: me + 1)
     with pytest.raises(UnusableFolderError, match="belongs to another user"):
-        Cache(folder)
+        CodeCache(folder, ".pt2")
 
 
 def test_a_link_or_a_file_in_its_place_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -129,11 +129,11 @@ def test_a_link_or_a_file_in_its_place_is_refused(folder: Path, tmp_path: Path) 
     folder.parent.mkdir()
     folder.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UnusableFolderError, match="symbolic link"):
-        Cache(folder)
+        CodeCache(folder, ".pt2")
     folder.unlink()
     folder.write_text("")
     with pytest.raises(UnusableFolderError, match="is no folder"):
-        Cache(folder)
+        CodeCache(folder, ".pt2")
 
 
 def test_every_fact_changes_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_every_fact_changes_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
             patch.setattr(name, value)
             keys.append(key_of(PLAN, compiler))
     with monkeypatch.context() as patch:
-        patch.setattr("esper_core.ppo.compiled.key._processor", lambda: ("another",))
+        patch.setattr("esper_core.ppo.compiled.key.processor", lambda: "another")
         keys.append(key_of(PLAN, compiler))
     with monkeypatch.context() as patch:
         patch.setenv("TORCHINDUCTOR_CPP_MARCH", "x86-64")

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from samples import random_rollout
 from torch import Tensor
 
 from esper_core.config.schema import PPOConfig
 from esper_core.events import PPOUpdatePayload
-from esper_core.ppo import Batch, HeadSpec, PPOAgent, Rollout, load_checkpoint, save_checkpoint
+from esper_core.ppo import HeadSpec, PPOAgent, Rollout, load_checkpoint, save_checkpoint
 from esper_core.ppo.checkpoint import restore
 from esper_core.ppo.compiled.graph import step_of
 from esper_core.ppo.compiled.key import compiler
 from esper_core.ppo.compiled.steps import CompiledSteps
-from esper_core.ppo.rollout import active_decisions
 from esper_core.ppo.threads import torch_threads
 
 if TYPE_CHECKING:
@@ -89,32 +89,7 @@ def _heard() -> Iterator[None]:
 
 
 def rollout_of(agent: PPOAgent, case: Case, seed: int = 1) -> Rollout:
-    """Samples of the agent with rewards that have nothing to do with them; some steps forced, minibatches uneven."""
-    draw = torch.Generator().manual_seed(seed)
-    observations = torch.randn(SAMPLES, 4, generator=draw)
-    mask = None
-    if case.legal:
-        mask = torch.rand(SAMPLES, agent.layout.total, generator=draw) < 0.7
-        mask[:, torch.tensor([size for size in agent.layout.sizes if size]).cumsum(0) - 1] = True
-    decision = agent.decide(observations, mask, None, agent.noise(1, SAMPLES)[0])
-    causal = torch.ones_like(decision.log_prob, dtype=torch.bool)
-    if case.causal:
-        causal = torch.rand(causal.shape, generator=draw) < 0.6
-    active, unforced = active_decisions(agent.layout, causal, decision.legal)
-    advantages, returns = torch.randn(2, SAMPLES, generator=draw)
-    return Rollout(
-        Batch(
-            observations,
-            decision.actions,
-            decision.log_prob,
-            decision.legal,
-            active,
-            unforced,
-            advantages,
-            returns,
-            decision.values,
-        )
-    )
+    return random_rollout(agent, SAMPLES, causal=case.causal, legal=case.legal, seed=seed)
 
 
 def vector(agent: PPOAgent) -> Tensor:

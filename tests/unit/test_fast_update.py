@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from samples import random_rollout
 from torch import Tensor
 from torch.distributions import Categorical, Normal
 
 from esper_core.config.schema import PPOConfig
 from esper_core.kl.stop import stop_threshold
 from esper_core.ppo import Batch, HeadSpec, PPOAgent, Rollout
-from esper_core.ppo.rollout import active_decisions
 
 pytestmark = pytest.mark.numeric
 
@@ -55,32 +55,7 @@ def agent_of(case: Case) -> PPOAgent:
 
 
 def rollout_of(agent: PPOAgent, case: Case) -> Rollout:
-    """Samples of the agent with rewards that have nothing to do with them; some steps forced, minibatches uneven."""
-    draw = torch.Generator().manual_seed(1)
-    observations = torch.randn(SAMPLES, 4, generator=draw)
-    mask = None
-    if case.legal:
-        mask = torch.rand(SAMPLES, agent.layout.total, generator=draw) < 0.7
-        mask[:, torch.tensor(agent.layout.sizes).cumsum(0) - 1] = True
-    decision = agent.decide(observations, mask, None, agent.noise(1, SAMPLES)[0])
-    causal = torch.ones_like(decision.log_prob, dtype=torch.bool)
-    if case.causal:
-        causal = torch.rand(causal.shape, generator=draw) < 0.6
-    active, unforced = active_decisions(agent.layout, causal, decision.legal)
-    advantages, returns = torch.randn(2, SAMPLES, generator=draw)
-    return Rollout(
-        Batch(
-            observations,
-            decision.actions,
-            decision.log_prob,
-            decision.legal,
-            active,
-            unforced,
-            advantages,
-            returns,
-            decision.values,
-        )
-    )
+    return random_rollout(agent, SAMPLES, causal=case.causal, legal=case.legal)
 
 
 def log_prob_and_entropy(agent: PPOAgent, part: Batch) -> tuple[Tensor, Tensor, Tensor]:

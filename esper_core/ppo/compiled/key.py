@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import torch
 
+from esper_core.code_cache import processor
 from esper_core.version import __version__
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ __all__ = ["compiler", "key_of"]
 
 _SOURCES: Final = ("ppo", "kl")
 """Folders of ``esper_core`` whose code is in the step."""
-_CPU_FLAGS: Final = ("flags", "Features")
-"""How ``/proc/cpuinfo`` begins the line of a processor's instructions, on x86 and on ARM."""
 
 
 def compiler() -> str | None:
@@ -39,7 +37,7 @@ def key_of(plan: Plan, compiler: str) -> str:
         "plan": plan,
         "esper": (__version__, _source_digest()),
         "torch": (str(torch.__version__), torch.version.git_version),
-        "processor": _processor(),
+        "processor": (processor(), torch.backends.cpu.get_cpu_capability()),
         "compiler": _compiler_version(compiler),
         "settings": sorted(item for item in os.environ.items() if item[0].startswith(("TORCHINDUCTOR_", "AOT_"))),
     }
@@ -55,20 +53,6 @@ def _source_digest() -> str:
         for file in sorted((root / folder).rglob("*.py")):
             digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
-
-
-@functools.cache
-def _processor() -> tuple[str, ...]:
-    """Its kind and its instructions: code for one processor may be illegal on another."""
-    return platform.system(), platform.machine(), torch.backends.cpu.get_cpu_capability(), _instructions()
-
-
-def _instructions() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith(_CPU_FLAGS)), platform.processor())
 
 
 @functools.cache

@@ -7,11 +7,11 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from esper_core.ppo.compiled.cache import Cache, UnusableFolderError, cache_folder
+from esper_core.code_cache import CodeCache, UnusableFolderError, cache_folder
 from esper_core.ppo.compiled.check import agrees
 from esper_core.ppo.compiled.graph import samples_of
 from esper_core.ppo.compiled.key import compiler, key_of
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from esper_core.ppo.rollout import Batch
 
 __all__ = ["CompiledSteps"]
+
+_FOLDER: Final = "compiled"
+_SUFFIX: Final = ".pt2"
 
 
 class CompiledSteps:
@@ -130,10 +133,12 @@ class CompiledSteps:
         key = key_of(plan, program)
         with contextlib.ExitStack() as stack:
             try:
-                cache = Cache(cache_folder(os.environ))
+                cache = CodeCache(cache_folder(os.environ, _FOLDER), _SUFFIX)
             except (UnusableFolderError, RuntimeError) as error:  # RuntimeError: there is no home directory
                 tell(f"ppo.compile: the compiled step is not kept for the next run: {error}")
-                cache = Cache(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="esper-"))) / "compiled")
+                cache = CodeCache(
+                    Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="esper-"))) / _FOLDER, _SUFFIX
+                )
             return _loaded(cache.find(key) or _built(cache, key, plan, should_stop, tell))
 
 
@@ -141,7 +146,9 @@ class _NotCompiledError(Exception):
     """This and the later updates run eagerly; the text says why."""
 
 
-def _built(cache: Cache, key: str, plan: Plan, should_stop: Callable[[], bool], tell: Callable[[str], object]) -> Path:
+def _built(
+    cache: CodeCache, key: str, plan: Plan, should_stop: Callable[[], bool], tell: Callable[[str], object]
+) -> Path:
     """Build a step and keep it."""
     tell("ppo.compile: compiles the update's step for this network and machine: half a minute, once")
     begun = time.monotonic()

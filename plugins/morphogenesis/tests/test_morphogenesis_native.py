@@ -141,10 +141,20 @@ def test_a_damaged_library_is_built_again(tmp_path: Path, monkeypatch: pytest.Mo
     build.library.cache_clear()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert build.library() is not None
-    (kept,) = tmp_path.glob("esper/hosts-*.so")
+    (kept,) = tmp_path.glob("esper/hosts/*.so")
     whole = kept.read_bytes()
     kept.unlink()  # the loaded file stays as it is
     kept.write_bytes(whole[:1000])
     build.library.cache_clear()
     assert build.library() is not None
     assert kept.read_bytes() == whole
+
+
+@pytest.mark.usefixtures("_fresh", "compiled")
+def test_a_cache_that_others_may_write_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build.library.cache_clear()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "esper" / "hosts").mkdir(parents=True)
+    (tmp_path / "esper" / "hosts").chmod(0o777)
+    assert build.library() is None
+    assert not list((tmp_path / "esper" / "hosts").iterdir())

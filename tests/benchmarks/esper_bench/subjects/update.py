@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from esper_bench.peers import SB3, SBX, TIANSHOU
 from esper_bench.row import Row
-from esper_bench.subjects._settings import takes
-from esper_core.config.schema import PPOConfig
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -72,23 +70,19 @@ def _turn(update: Any) -> Work:
 
 
 _row: Final = functools.partial(Row, unit="ms", per="update")
-_COMPILED: Final = (
-    tuple(
-        _row(
-            f"update, {size}, compiled",
-            f"Esper with `[ppo] compile = true`, built before the turns that count; the peers as in update, {size}",
-            ours=_esper(f"{size} compiled"),
-            others=others,
-            rounds=rounds,
-        )
-        for size, rounds, others in (
-            ("small", 9, (SB3.doing(_sb3("small")), SBX.doing(_sbx("small")))),
-            ("five heads", 9, (SB3.doing(_sb3("five heads")), SBX.doing(_sbx("five heads")))),
-            ("256x256", 4, (SB3.doing(_sb3("256x256")), SBX.doing(_sbx("256x256")))),
-        )
+_COMPILED: Final = tuple(
+    _row(
+        f"update, {size}, compiled",
+        f"Esper with `[ppo] compile = true`, built before the turns that count; the peers as in update, {size}",
+        ours=_esper(f"{size} compiled"),
+        others=others,
+        rounds=rounds,
     )
-    if takes(PPOConfig, compile=True)
-    else ()
+    for size, rounds, others in (
+        ("small", 9, (SB3.doing(_sb3("small")), SBX.doing(_sbx("small")))),
+        ("five heads", 9, (SB3.doing(_sb3("five heads")), SBX.doing(_sbx("five heads")))),
+        ("256x256", 4, (SB3.doing(_sb3("256x256")), SBX.doing(_sbx("256x256")))),
+    )
 )
 
 ROWS: Final = (

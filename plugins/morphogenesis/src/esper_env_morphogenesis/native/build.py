@@ -1,7 +1,8 @@
 """Compiles ``hosts.c`` once for a user and loads it.
 
-The library is kept in the user's cache under the checksums of what it was made of (source, flags, processor) and of
-itself, so that another version or machine builds its own and a damaged file is never loaded.
+The library is kept in the user's cache (:mod:`esper_core.code_cache`) under the checksum of what it was made of:
+source, flags, processor. So another version or machine builds its own; a damaged file, or one that another user may
+write, is never loaded.
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-import platform
 import shlex
 import shutil
 import subprocess
-import tempfile
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from esper_env_morphogenesis.data import cache_file
+from esper_core.code_cache import CodeCache, UnusableFolderError, cache_folder, processor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["library"]
 
@@ -32,50 +34,36 @@ _PATIENCE_S: Final = 120
 
 @lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
-    """The compiled library; None where there is no C compiler, or it fails, or the cache cannot be written."""
+    """The compiled library; None where there is no C compiler, or it fails, or the cache cannot be used."""
     try:
-        source = b"".join(path.read_bytes() for path in _SOURCES)
         compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
-        made_of = repr((compiler, _FLAGS, platform.machine(), _processor())).encode() + source
-        key = hashlib.sha256(made_of).hexdigest()[:16]
-        folder = cache_file().parent
-        for path in folder.glob(f"hosts-{key}-*.so"):
-            if path.name == _name(key, path.read_bytes()):
-                return ctypes.CDLL(str(path))
-        return _build(compiler, folder, key)
-    except (OSError, ValueError):
+        key = _key(repr((compiler, _FLAGS, processor())).encode(), *(path.read_bytes() for path in _SOURCES))
+        cache = CodeCache(cache_folder(os.environ, "hosts"), ".so")
+        file = cache.find(key) or _built(compiler, cache, key)
+        return None if file is None else ctypes.CDLL(str(file))
+    except (OSError, ValueError, RuntimeError, UnusableFolderError):  # RuntimeError: there is no home directory
         return None
 
 
-def _build(compiler: list[str], folder: Path, key: str) -> ctypes.CDLL | None:
-    """Compile into the cache. Safe with several processes at once: each renames a file of its own."""
+def _key(*parts: bytes) -> str:
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _built(compiler: list[str], cache: CodeCache, key: str) -> Path | None:
+    """Compile into the cache; None where the compiler fails."""
     if shutil.which(compiler[0]) is None:
         return None
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".hosts-") as work:
-        made = Path(work) / "hosts.so"
-        for native in _NATIVE:
-            command = [*compiler, *_FLAGS, *native, str(_SOURCES[0]), "-o", str(made), "-lm"]
-            try:
-                done = subprocess.run(command, capture_output=True, check=False, timeout=_PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                return None
-            if done.returncode == 0:
-                kept = folder / _name(key, made.read_bytes())
-                made.replace(kept)
-                return ctypes.CDLL(str(kept))
-    return None
+    with cache.building() as folder:
+        made = folder / "hosts.so"
+        return cache.keep(key, made) if any(_compiles(command) for command in _commands(compiler, made)) else None
 
 
-def _name(key: str, content: bytes) -> str:
-    return f"hosts-{key}-{hashlib.sha256(content).hexdigest()[:16]}.so"
+def _commands(compiler: list[str], made: Path) -> Iterable[list[str]]:
+    return ([*compiler, *_FLAGS, *native, str(_SOURCES[0]), "-o", str(made), "-lm"] for native in _NATIVE)
 
 
-def _processor() -> str:
-    """What says which instructions the processor has: on Linux its model and flags."""
+def _compiles(command: list[str]) -> bool:
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    told = (line for line in lines if line.partition(":")[0].strip() in {"model name", "flags", "Features", "CPU part"})
-    return "\n".join(sorted(set(told)))
+        return subprocess.run(command, capture_output=True, check=False, timeout=_PATIENCE_S).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False

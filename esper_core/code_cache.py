@@ -1,15 +1,17 @@
-"""The folder of compiled steps: private to its user, one file each, which is whole, of this very key, or not used.
+"""Folders of compiled code: private to their user, one file each, which is whole, of its very key, or not used.
 
 A file is code that the process loads. Its name holds the digest of its content, and it comes into the folder by a
-rename: a part of one, or a changed one, is found out, and two runs that build the same step at once end up with one or
-two whole files.
+rename: a part of one, or a changed one, is found out, and two processes that build the same code at once end up with
+one or two whole files. The steps of ``ppo.compile`` and the hosts of the default task are kept so.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
+import platform
 import shutil
 import stat
 import tempfile
@@ -20,38 +22,56 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["Cache", "UnusableFolderError", "cache_folder"]
+__all__ = ["CodeCache", "UnusableFolderError", "cache_folder", "processor"]
 
 KEPT: Final = 64
-"""Steps that stay, those used last."""
+"""Files that stay, those used last."""
 ABANDONED_S: Final = 86_400.0
 """Age in seconds of a build's folder that nobody works in any more: its process was killed."""
-_SUFFIX: Final = ".pt2"
 _BUILD: Final = "building-"
+_CPU_LINES: Final = ("flags", "Features", "model name", "CPU part")
+"""How ``/proc/cpuinfo`` begins what tells a processor's instructions, on x86 and on ARM."""
 
 
 class UnusableFolderError(Exception):
     """The folder cannot be used; the text says why."""
 
 
-def cache_folder(environment: Mapping[str, str]) -> Path:
-    """Where compiled steps are kept: ``$XDG_CACHE_HOME/esper/compiled``, by default under ``~/.cache``."""
+def cache_folder(environment: Mapping[str, str], name: str) -> Path:
+    """Where code of one kind is kept: ``$XDG_CACHE_HOME/esper/NAME``, by default under ``~/.cache``.
+
+    Raises:
+        RuntimeError: there is no home directory.
+    """
     base = environment.get("XDG_CACHE_HOME", "")
-    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "esper" / "compiled"
+    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "esper" / name
 
 
-class Cache:
-    """A folder of compiled steps.
+@functools.cache
+def processor() -> str:
+    """What says which instructions the processor has: code for one may be illegal on another."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    told = sorted({line for line in lines if line.startswith(_CPU_LINES)})
+    return "\n".join([platform.system(), platform.machine(), *(told or [platform.processor()])])
+
+
+class CodeCache:
+    """A folder of compiled code.
 
     Args:
         folder: made with mode 0700 where it is absent.
+        suffix: of its files.
 
     Raises:
         UnusableFolderError: it cannot be made or written, or is not this user's alone.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, suffix: str) -> None:
         self.folder = folder
+        self._suffix = suffix
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError):
@@ -66,11 +86,11 @@ class Cache:
             raise UnusableFolderError(f"{folder} cannot be written")
 
     def find(self, key: str) -> Path | None:
-        """The step of a key; what is damaged is removed."""
-        for file in sorted(self.folder.glob(f"{key}-*{_SUFFIX}")):
+        """The code of a key; what is damaged is removed."""
+        for file in sorted(self.folder.glob(f"{key}-*{self._suffix}")):
             try:
                 _refuse_others(file)
-                if _named(key, file) == file.name:
+                if self._named(key, file) == file.name:
                     os.utime(file)
                     return file
                 file.unlink()
@@ -80,7 +100,7 @@ class Cache:
 
     @contextlib.contextmanager
     def building(self) -> Iterator[Path]:
-        """A folder to build in, beside the steps; removed at the end."""
+        """A folder to build in, beside the files; removed at the end."""
         self._clear_abandoned()
         folder = Path(tempfile.mkdtemp(prefix=_BUILD, dir=self.folder))
         try:
@@ -89,22 +109,27 @@ class Cache:
             shutil.rmtree(folder, ignore_errors=True)
 
     def keep(self, key: str, built: Path) -> Path:
-        """Take a step in.
+        """Take a file in.
 
         Args:
-            key: of the step.
+            key: of its code.
             built: a file in a folder of :meth:`building`; moved.
 
         Raises:
             OSError: it cannot be moved.
         """
         built.chmod(0o600)
-        file = self.folder / _named(key, built)
+        file = self.folder / self._named(key, built)
         built.replace(file)
-        for old in sorted(self.folder.glob(f"*{_SUFFIX}"), key=_used_at)[:-KEPT]:
+        for old in sorted(self.folder.glob(f"*{self._suffix}"), key=_used_at)[:-KEPT]:
             with contextlib.suppress(OSError):
                 old.unlink()
         return file
+
+    def _named(self, key: str, file: Path) -> str:
+        """The name of a file with this content."""
+        with file.open("rb") as content:
+            return f"{key}-{hashlib.file_digest(content, 'sha256').hexdigest()}{self._suffix}"
 
     def _clear_abandoned(self) -> None:
         for folder in self.folder.glob(f"{_BUILD}*"):
@@ -121,12 +146,6 @@ def _refuse_others(path: Path) -> None:
         raise UnusableFolderError(f"{path} belongs to another user")
     if found.st_mode & 0o022:
         raise UnusableFolderError(f"{path} may be written by others")
-
-
-def _named(key: str, file: Path) -> str:
-    """The name of a file with this content."""
-    with file.open("rb") as content:
-        return f"{key}-{hashlib.file_digest(content, 'sha256').hexdigest()}{_SUFFIX}"
 
 
 def _used_at(path: Path) -> float:
