@@ -340,24 +340,31 @@ def test_an_alert_that_another_one_explains_is_muted(stage: Any, helpers: Any, a
         identity = {"job": "esper", "instance": f"{run}-i", "esper_run_id": run, "esper_rank": "0"} if run else {}
         return {"labels": {"alertname": name, "severity": "critical", **identity, **labels}}
 
-    def told_of(*alerts: dict[str, Any]) -> set[str]:
-        """Alerts that are not muted when all of these fire."""
-        body = json.dumps(alerts).encode()
+    url = f"http://{address}/api/v2/alerts"
+
+    def fire(*alerts: dict[str, Any]) -> None:
         headers = {"content-type": "application/json"}
-        url = f"http://{address}/api/v2/alerts"
-        urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=5).close()
-        found = helpers.wait_for(
-            lambda: (
-                len(found := helpers.get_json(url)) == len(alerts)
-                and all(item["status"]["state"] != "unprocessed" for item in found)
-                and found
-            ),
-            "the alerts",
-        )
-        names = {
-            item["fingerprint"]: item["labels"]["alertname"] + item["labels"].get("esper_run_id", "") for item in found
+        urllib.request.urlopen(urllib.request.Request(url, json.dumps(alerts).encode(), headers), timeout=5).close()
+
+    def muted() -> dict[str, bool]:
+        """Of every alert, by name and run, whether another one mutes it."""
+        return {
+            item["labels"]["alertname"] + item["labels"].get("esper_run_id", ""): bool(item["status"]["inhibitedBy"])
+            for item in helpers.get_json(url)
         }
-        return {names[item["fingerprint"]] for item in found if not item["status"]["inhibitedBy"]}
+
+    def told_of(*alerts: dict[str, Any]) -> set[str]:
+        """Alerts that are not muted when all of these fire.
+
+        Alertmanager takes an alert in as one that mutes some time after it has shown it, in the order in which they
+        came: once the last one mutes, all do.
+        """
+        fire(*alerts)
+        fire(alert("EsperNonFinite", "last"), alert("EsperRunFailed", "last"))
+        helpers.wait_for(lambda: muted().get("EsperRunFailedlast"), "the last alert to be muted")
+        found = muted()
+        assert len(found) == len(alerts) + 2
+        return {name for name, is_muted in found.items() if not is_muted} - {"EsperNonFinitelast"}
 
     assert told_of(
         alert("EsperCollectorDown", job="esper-agent", host_name="one"),
