@@ -54,6 +54,7 @@ class Videos:
         on_failure: called with a line of text beside the log's.
 
     Attributes:
+        name: of the environment, for messages.
         folder: where the videos go, ``update-000010.mp4``; set before the first is recorded.
 
     Raises:
@@ -70,6 +71,7 @@ class Videos:
         read_as: tuple[ObservationForm | None] | None,
         on_failure: Callable[[str], object],
     ) -> None:
+        self.name = f"{env.id} of the videos"
         self.folder = Path("videos")
         self._env, self._run, self._seed = env, run, seed
         self._read_as = read_as

@@ -90,10 +90,10 @@ def train_attempt(
         stop = StopFlag()
         handled = stack.enter_context(contextlib.ExitStack())
         handled.enter_context(install_signals(stop, exit_on_second=exit_on_second_interrupt))
-        # After the task's worker processes were forked, which would keep the ranks' connections open.
         if place.several and place.first:
             where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             on_notice(f"rank 0 of {place.world} meets the others at {where}")
+        # Called after the task's worker processes were forked, which would keep the ranks' connections open.
         meet = functools.partial(join, place, resolved.config.run.rank_timeout_s, stop) if place.several else None
         try:
             task, agent, checkpoint, group = _assemble(resolved, resumed, on_notice, place, meet, stack)
@@ -205,20 +205,19 @@ def _close_all(
     _close(task, on_notice, seconds)
     _close(evaluator.task if evaluator is not None else None, on_notice, seconds)
     if videos is not None:
-        _close(videos, on_notice, seconds, name=f"{task.name} of the videos")
+        _close(videos, on_notice, seconds)
 
 
-def _close(task: Task | Videos | None, on_notice: Callable[[str], None], seconds: float, *, name: str = "") -> None:
+def _close(task: Task | Videos | None, on_notice: Callable[[str], None], seconds: float) -> None:
     """Close the environments. The run has ended and is written: an error in closing them is only told."""
     if task is None:
         return
-    name = name or getattr(task, "name", "")
     try:
         with within(seconds):
             task.close()
     except (Exception, SystemExit) as error:  # noqa: BLE001  # code of the environment's author
         said = f"exit({error.code!r}) was called" if isinstance(error, SystemExit) else error_text(error)
-        on_notice(f"environment {name}: closing it failed: {said}")
+        on_notice(f"environment {task.name}: closing it failed: {said}")
 
 
 def _refuse_running(run: Run, held: HeldRun) -> None:
