@@ -70,7 +70,7 @@ docs: venv ## write the generated files: reference pages, registry, rules, dashb
 # ARGS: rows to measure, by a part of their names, and --rounds N. Peers that are not installed are named as such.
 BENCH := PYTHONPATH=tests/benchmarks nice -n 10 $(BIN)/python -m esper_bench
 
-bench: venv ## Esper beside its peers: print the table, record it, write docs/reference/benchmarks.md (half an hour)
+bench: venv ## Esper beside its peers: print the table, record it, write docs/reference/benchmarks.md (8 minutes on a quiet machine)
 	@$(BENCH) --record $(ARGS)
 	@$(BIN)/python docs/generate
 
