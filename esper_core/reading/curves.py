@@ -167,10 +167,10 @@ def moment_at(run: Series, update_id: int) -> Moment:
     newest = known[-1].payload if known else None
     at = bisect_left(run.updates, update_id)
     kl: float | None = None
-    if newest is not None and newest.update_id == update_id:
-        kl = newest.judged_kl(run.limits.on)
-    elif update_id in run.broken:
+    if update_id in run.broken:
         kl = math.nan
+    elif newest is not None and newest.update_id == update_id:
+        kl = newest.judged_kl(run.limits.on)
     elif at < len(run.updates) and run.updates[at] == update_id and not math.isnan(run.kl[at]):
         kl = run.kl[at]
     return Moment(

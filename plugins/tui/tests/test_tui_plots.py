@@ -353,6 +353,19 @@ def test_a_map_of_heads_fills_its_place(width: int, height: int, kl: float | Non
     assert "\x1b" not in "".join(plain_text(item) for item in lines)
 
 
+@pytest.mark.parametrize("width", [80, 60])
+async def test_the_footer_of_the_plots_has_the_way_back_and_help(kit: Kit, width: int) -> None:
+    app = SanctumApp(kit.watch(whole(kit), now=200), feed=False)
+    async with app.run_test(size=(width, 24)) as pilot:
+        await pilot.press("h")
+        screen = await read(pilot, app)
+        keys = [item for item in screen.query("FooterKey") if item.region.right <= width and item.region.width]
+        assert {"escape", "question_mark"} <= {getattr(item, "key", "") for item in keys}
+        await pilot.press("plus")
+        await pilot.pause()
+        assert screen._zoomed
+
+
 async def test_plots_are_ascii_in_ascii_mode(kit: Kit) -> None:
     app = SanctumApp(kit.watch(whole(kit), now=200), feed=False, ascii_only=True)
     async with app.run_test(size=(100, 30)) as pilot:
@@ -384,4 +397,5 @@ def test_evaluations_come_from_journal_and_memory_alike(kit: Kit, tmp_path: Path
     assert not {"attempt", "device", "update_id"} & set(plottable([one]))
     columns = head_columns(one, 40)
     assert [item.first for item in columns if item.broken] == [7]
-    assert f"tempo          │{SHADES[0] * 12}" in plain_text(heat_lines(columns, one.limits, (29, 8))[2])[:28]
+    lost = heat_lines([HeadColumn(1, columns[0].heads), HeadColumn(2, broken=True)], one.limits, (18, 8))
+    assert plain_text(lost[0]) == f"slot           │{SHADES[0]}{NON_FINITE}"

@@ -208,4 +208,6 @@ class Drawing:
             plot.scatter([x], [min(y, top)], marker=LETTERS[number], marker_style=f"bold {style}")
 
     def _colour(self, number: int) -> str:
+        if len(self._series) == 1:
+            return self._style("role-info")
         return _COLOURS[number % len(_COLOURS)] if self._coloured else "default"
