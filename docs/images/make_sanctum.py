@@ -23,6 +23,7 @@ PICTURES = (
     ("heads", WIDE, ("left", "d")),
     ("compact", COMPACT, ("left",)),
     ("history", WIDE, ("h",)),
+    ("map", WIDE, ("h", "k", "left")),
     ("help", WIDE, ("question_mark",)),
 )
 
@@ -45,8 +46,10 @@ async def picture(name: str, size: tuple[int, int], keys: tuple[str, ...]) -> No
         for _ in range(3):
             await pilot.pause()
             app.draw()
-        await pilot.press(*keys)
-        await app.workers.wait_for_complete()
+        for key in keys:
+            await pilot.press(key)
+            await app.workers.wait_for_complete()
+            await pilot.pause()
         for _ in range(3):
             await pilot.pause()
             app.draw()

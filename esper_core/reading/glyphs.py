@@ -16,11 +16,13 @@ __all__ = [
     "ARROWS",
     "BADGES",
     "BELOW",
+    "EVALUATED",
     "FOLLOW",
     "LEVELS",
     "MISSING",
     "NON_FINITE",
     "RESUME",
+    "SHADES",
     "SPARK",
     "STATES",
     "STOP",
@@ -112,8 +114,12 @@ STOP: Final = "▴"
 ABOVE: Final = "▲"
 """In a curve: above the range that is drawn."""
 BELOW: Final = "▼"
+EVALUATED: Final = "◆"
+"""In a curve: an evaluation."""
 RESUME: Final = "┊"
 """In a curve: an attempt begins."""
+SHADES: Final = "░▒▓█"
+"""In a map: below half the warning limit, below it, at or above it, at or above the critical limit."""
 FOLLOW: Final = "↳"
 """Before a second line that belongs to the first."""
 ABSENT: Final = "—"
@@ -156,11 +162,17 @@ _ASCII: Final = str.maketrans(
         "┐": "+",
         "└": "+",
         "┘": "+",
+        **dict.fromkeys("┏┓┗┛┷┯┠┨┻┳┣┫┬┴├┤┼", "+"),
+        "━": "-",
+        "┃": "|",
         "░": ".",
+        "▒": "o",
+        "▓": "%",
         "╌": "-",
         "┄": "-",
         RESUME: ":",
         BELOW: "v",
+        EVALUATED: "e",
         **{chr(0x2800 + bits): _braille(bits) for bits in range(256)},
         **dict.fromkeys("▏▎▍", "|"),
         **dict.fromkeys("▌▋▊▉", "8"),

@@ -14,14 +14,14 @@ from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel, KLLimits
 from esper_core.reading.attempts import Attempts
 from esper_core.reading.limits import run_limits
 from esper_core.runs.reader import decode_line, open_journal
-from esper_core.runs.scan import JournalScan, ScannedBeginning, ScannedUpdate
+from esper_core.runs.scan import JournalScan, ScannedBeginning, ScannedEvaluation, ScannedUpdate
 from esper_core.semconv.codec import CodecError
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
-    from esper_core.events import TelemetryEvent
+    from esper_core.events import PolicyEvaluated, TelemetryEvent
     from esper_core.runs.layout import JournalFile, RunDir
 
 __all__ = ["IndexEntry", "UpdateIndex", "scan_index"]
@@ -74,6 +74,7 @@ class UpdateIndex:
         self._levels = array("B")
         self._places = array("I")
         self._files: list[JournalFile] = []
+        self._evaluations: dict[int, ScannedEvaluation] = {}
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -153,6 +154,14 @@ class UpdateIndex:
                 return cast("TelemetryEvent[PPOUpdatePayload]", event)
         raise CodecError(f"no PPO update at {path}, byte {offset}")
 
+    @property
+    def evaluations(self) -> tuple[PolicyEvaluated, ...]:
+        """The effective evaluations, ascending by update."""
+        found = sorted(self._evaluations.items())
+        return tuple(
+            item.payload for update_id, item in found if not self._attempts.replaced(item.file.attempt, update_id)
+        )
+
     def extend(self, max_bytes: int | None = None) -> bool:
         """Take in what was written since the last call.
 
@@ -167,6 +176,8 @@ class UpdateIndex:
         for item in self._scan.read(max_bytes, on=self._limits.on):
             if isinstance(item, ScannedBeginning):
                 self._begin(item.file.attempt, item.first)
+            elif isinstance(item, ScannedEvaluation):
+                self._evaluations[item.payload.update_id] = item
             else:
                 self._take(item)
         return self._scan.more

@@ -15,10 +15,12 @@ from esper_core.reading.returns import return_to_show
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from esper_core.events import PPOUpdatePayload
+    from esper_core.events import PolicyEvaluated, PPOUpdatePayload, TelemetryEvent
     from esper_core.reading.index import UpdateIndex
     from esper_core.reading.snapshot import SanctumSnapshot
     from esper_core.reading.source import Source
+
+    Update = TelemetryEvent[PPOUpdatePayload]
 
 __all__ = ["Band", "Extremes", "Series", "bands", "extremes", "headroom", "peaks", "read_series"]
 
@@ -42,6 +44,8 @@ class Series:
         resumes: update ids with which a later attempt began.
         stops: update ids that stopped early, of the updates whose return was read and of the newest ones.
         last: id and judged KL of the newest update, nats; None as KL where it was not measured.
+        read: the updates that were read whole, ascending: all of a short run, every so many of a long one.
+        evaluations: ascending by update.
     """
 
     label: str
@@ -56,6 +60,8 @@ class Series:
     resumes: tuple[int, ...] = ()
     stops: tuple[int, ...] = ()
     last: tuple[int, float | None] | None = None
+    read: tuple[Update, ...] = ()
+    evaluations: tuple[PolicyEvaluated, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,62 +141,68 @@ def extremes(xs: Sequence[int], ys: Sequence[float], groups: int) -> list[Extrem
     return found
 
 
-def read_series(source: Source, snapshot: SanctumSnapshot, *, group: str = "", points: int = _POINTS) -> Series:
-    """A run's KL and return over all its updates, from its index where it has one, else from memory."""
-    label = source.label
+def read_series(
+    source: Source,
+    snapshot: SanctumSnapshot,
+    *,
+    group: str = "",
+    points: int = _POINTS,
+    heard: Sequence[Update] = (),
+    evaluations: Sequence[PolicyEvaluated] = (),
+) -> Series:
+    """A run's KL and return over all its updates, from its index where it has one, else from memory.
+
+    Args:
+        source: of the run.
+        snapshot: its newest.
+        group: its experiment.
+        points: about how many updates of a long run are read whole.
+        heard: the effective updates in memory, ascending: all that is known of a run received over the network.
+        evaluations: likewise.
+    """
     index = source.index()
     if index is None:
-        recent = snapshot.recent
-        ids = tuple(item.update_id for item in recent)
-        return Series(
-            label=label,
-            group=group,
-            updates=ids,
-            kl=tuple(_number(item.judged_kl(snapshot.tamiyo.limits.on)) for item in recent),
-            return_updates=ids,
-            returns=tuple(_number(return_to_show(item)) for item in recent),
-            limits=snapshot.tamiyo.limits,
-            broken=tuple(item.update_id for item in recent if item.health is HealthLevel.NON_FINITE),
-            resumes=snapshot.resumes,
-            stops=_stopped(recent),
-            last=(recent[-1].update_id, recent[-1].judged_kl(snapshot.tamiyo.limits.on)) if recent else None,
-        )
-    while index.extend(4 * 1024 * 1024):
-        pass
-    xs, ys, joined = peaks(
-        [index.update_id(place) for place in range(len(index))],
-        [_number(index.kl(place)) for place in range(len(index))],
-        points * 2,
-    )
-    step = max(math.ceil(len(index) / points), 1)
-    read = _payloads(index, sorted({*range(0, len(index), step), *([len(index) - 1] if len(index) else [])}))
-    end = len(index) - 1
+        on = snapshot.tamiyo.limits.on
+        known = [
+            (item.payload.update_id, item.payload.judged_kl(on), item.payload.health is HealthLevel.NON_FINITE)
+            for item in heard
+        ]
+        resumes, limits = snapshot.resumes, snapshot.tamiyo.limits
+        read = list(heard[:: max(math.ceil(len(heard) / points), 1)])
+        read += [] if not heard or read[-1] is heard[-1] else [heard[-1]]
+    else:
+        while index.extend(4 * 1024 * 1024):
+            pass
+        places = range(len(index))
+        known = [(index.update_id(at), index.kl(at), index.level(at) is HealthLevel.NON_FINITE) for at in places]
+        resumes = tuple(index.update_id(at) for at in places[1:] if index.attempt(at) != index.attempt(at - 1))
+        limits, evaluations = index.limits, index.evaluations
+        read = _readable(index, sorted({*places[:: max(math.ceil(len(index) / points), 1)], *places[-1:]}))
+    xs, ys, joined = peaks([item[0] for item in known], [_number(item[1]) for item in known], points * 2)
     return Series(
-        label,
+        source.label,
         group,
         tuple(xs),
         tuple(ys),
-        tuple(item.update_id for item in read),
-        tuple(_number(return_to_show(item)) for item in read),
+        tuple(item.payload.update_id for item in read),
+        tuple(_number(return_to_show(item.payload)) for item in read),
         joined,
-        index.limits,
-        broken=tuple(
-            index.update_id(place) for place in range(len(index)) if index.level(place) is HealthLevel.NON_FINITE
-        ),
-        resumes=tuple(
-            index.update_id(place) for place in range(1, len(index)) if index.attempt(place) != index.attempt(place - 1)
-        ),
-        stops=tuple(sorted({*_stopped(read), *_stopped(snapshot.recent)})),
-        last=(index.update_id(end), index.kl(end)) if len(index) else None,
+        limits,
+        broken=tuple(update_id for update_id, _, broken in known if broken),
+        resumes=resumes,
+        stops=tuple(sorted({*_stopped(item.payload for item in read), *_stopped(snapshot.recent)})),
+        last=known[-1][:2] if known else None,
+        read=tuple(read),
+        evaluations=tuple(evaluations),
     )
 
 
-def _payloads(index: UpdateIndex, places: Iterable[int]) -> list[PPOUpdatePayload]:
+def _readable(index: UpdateIndex, places: Iterable[int]) -> list[Update]:
     """The updates at these positions that can still be read."""
     found = []
     for place in places:
         try:
-            found.append(index.event(place).payload)
+            found.append(index.event(place))
         except (OSError, EsperError):
             continue
     return found
@@ -200,14 +212,14 @@ def _stopped(updates: Iterable[PPOUpdatePayload]) -> tuple[int, ...]:
     return tuple(item.update_id for item in updates if item.early_stop is not None)
 
 
-def bands(runs: Iterable[tuple[str, Sequence[int], Sequence[float]]], *, points: int = 100) -> list[Band]:
+def bands(runs: Iterable[tuple[str, Sequence[float], Sequence[float]]], *, points: int = 100) -> list[Band]:
     """Seeds of one group as mean and standard deviation, on a grid that every seed of the group reaches.
 
     Args:
-        runs: (group, update ids, values) of each run.
+        runs: (group, places along the x axis, values) of each run.
         points: of the grid.
     """
-    groups: dict[str, list[tuple[list[int], list[float]]]] = {}
+    groups: dict[str, list[tuple[list[float], list[float]]]] = {}
     for label, xs, ys in runs:
         finite = [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(y)]
         if finite:
@@ -218,7 +230,7 @@ def bands(runs: Iterable[tuple[str, Sequence[int], Sequence[float]]], *, points:
         last = min(xs[-1] for xs, _ in members)
         if last < first:
             continue
-        count = min(points, last - first + 1)
+        count = min(points, int(last - first) + 1)
         grid = [first + (last - first) * place / max(count - 1, 1) for place in range(count)]
         columns = [[_at(xs, ys, x) for xs, ys in members] for x in grid]
         mean = [math.fsum(column) / len(column) for column in columns]
@@ -239,7 +251,7 @@ def bands(runs: Iterable[tuple[str, Sequence[int], Sequence[float]]], *, points:
     return found
 
 
-def _at(xs: Sequence[int], ys: Sequence[float], x: float) -> float:
+def _at(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
     """Linear between the neighbours."""
     place = bisect_left(xs, x)
     if place >= len(xs):

@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from esper_core.errors import EsperError
-from esper_core.events import EpisodeFinished, PPOUpdatePayload, RunStarted
+from esper_core.events import EpisodeFinished, PolicyEvaluated, PPOUpdatePayload, RunStarted
 from esper_core.reading.aggregator import SanctumAggregator
 from esper_core.reading.attempts import Attempts, attempt_begins, effective_updates
 from esper_core.reading.snapshot import RECENT
@@ -102,6 +102,16 @@ class Timeline:
     def updates(self) -> list[TelemetryEvent[PPOUpdatePayload]]:
         """The effective updates that memory still has, ascending."""
         return effective_updates([*self._starts, *self._events])
+
+    def evaluations(self) -> list[PolicyEvaluated]:
+        """The effective evaluations that memory still has, ascending."""
+        found = {}
+        # The copy is one step of the interpreter: another thread may add events meanwhile.
+        for event in list(self._events):
+            payload = event.payload
+            if isinstance(payload, PolicyEvaluated) and not self._attempts.replaced(event.attempt, payload.update_id):
+                found[payload.update_id] = payload
+        return [found[update_id] for update_id in sorted(found)]
 
     def extend_index(self) -> bool:
         """Read on in the background: one megabyte. True when there is more to read now."""

@@ -1,4 +1,4 @@
-"""Scans a run's journal for the position and KL of each update, without decoding whole lines.
+"""Scans a run's journal for the position and KL of each update, without decoding whole lines; and for evaluations.
 
 It searches the bytes of a line for a few keys; only a line that was not written by Esper's own writer is decoded.
 ``esper_core.reading.index`` decides which of the updates count.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from esper_core.errors import JournalError
-from esper_core.events import Payload, PPOUpdatePayload, RunStarted, TelemetryEvent
+from esper_core.events import Payload, PolicyEvaluated, PPOUpdatePayload, RunStarted, TelemetryEvent
 from esper_core.health import HealthLevel, KLOn
 from esper_core.runs.layout import JournalFile, RunDir, journal_files
 from esper_core.runs.reader import MAX_LINE_BYTES, decode_line, open_journal
@@ -21,13 +21,14 @@ from esper_core.semconv.identity import MARKED
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["JournalScan", "ScannedBeginning", "ScannedUpdate"]
+__all__ = ["JournalScan", "Scanned", "ScannedBeginning", "ScannedEvaluation", "ScannedUpdate"]
 
 _END: Final = b"]}]}]}"
 _UPDATE: Final = b'"name":"esper.ppo.update"'
 _UPDATE_LOOSE: Final = b'esper.ppo.update"'
 _STARTED_LOOSE: Final = b'esper.run.started"'
 _DIVERGENCE: Final = b"esper.ppo.divergence."
+_EVALUATED_LOOSE: Final = b'esper.eval"'
 _MARKED: Final = f'"{MARKED}"'.encode()
 _UPDATE_ID: Final = b'"esper.ppo.update_id","value":{"intValue":"'
 _KL: Final[dict[KLOn, bytes]] = {
@@ -64,6 +65,16 @@ class ScannedBeginning(NamedTuple):
     first: int
 
 
+class ScannedEvaluation(NamedTuple):
+    """One evaluation, whole: there are few."""
+
+    file: JournalFile
+    payload: PolicyEvaluated
+
+
+Scanned: TypeAlias = ScannedUpdate | ScannedBeginning | ScannedEvaluation
+
+
 class JournalScan:
     """Scans a journal; each read continues where the last one stopped, also while the run writes. Not thread-safe.
 
@@ -80,9 +91,7 @@ class JournalScan:
         self._read: dict[str, int] = {}
         self._at_rest: set[str] = set()
 
-    def read(
-        self, max_bytes: int | None = None, *, on: KLOn = "weighted"
-    ) -> Iterator[ScannedUpdate | ScannedBeginning]:
+    def read(self, max_bytes: int | None = None, *, on: KLOn = "weighted") -> Iterator[Scanned]:
         """Scan what was written since the last call, in the order of the journal; marked events are left out.
 
         A file that cannot be read is passed over: the reader names it.
@@ -119,15 +128,14 @@ class JournalScan:
                     if left is not None:
                         left -= len(line)
 
-    def _scanned(
-        self, item: JournalFile, offset: int, line: bytes, on: KLOn
-    ) -> tuple[ScannedUpdate | ScannedBeginning, ...]:
+    def _scanned(self, item: JournalFile, offset: int, line: bytes, on: KLOn) -> tuple[Scanned, ...]:
         """Scan one line."""
         if item.attempt not in self.diverging and _DIVERGENCE in line:
             self.diverging.add(item.attempt)
         name = line.find(_UPDATE)
         if name < 0 or not line.endswith(_END, 0, -1):
-            return _decoded(item, offset, line, on) if _UPDATE_LOOSE in line or _STARTED_LOOSE in line else ()
+            wanted = _UPDATE_LOOSE in line or _STARTED_LOOSE in line or _EVALUATED_LOOSE in line
+            return _decoded(item, offset, line, on) if wanted else ()
         try:
             return _searched(item, offset, line, name, on)
         except ValueError:  # damaged beside a key
@@ -158,19 +166,21 @@ def _searched(item: JournalFile, offset: int, line: bytes, name: int, on: KLOn) 
     return (ScannedUpdate(item, offset, update_id, value, level),)
 
 
-def _decoded(item: JournalFile, offset: int, line: bytes, on: KLOn) -> tuple[ScannedUpdate | ScannedBeginning, ...]:
-    """Decode one line with the codec: for lines that Esper's writer did not write."""
+def _decoded(item: JournalFile, offset: int, line: bytes, on: KLOn) -> tuple[Scanned, ...]:
+    """Decode one line with the codec: for rare kinds, and for lines that Esper's writer did not write."""
     try:
         events: list[TelemetryEvent[Payload]] = decode_line(line)
     except CodecError:
         return ()
-    found: list[ScannedUpdate | ScannedBeginning] = []
+    found: list[Scanned] = []
     for event in events:
         payload = event.payload
         if event.marked:
             continue
         if isinstance(payload, RunStarted):
             found.append(ScannedBeginning(item, payload.first_update_id))
+        elif isinstance(payload, PolicyEvaluated):
+            found.append(ScannedEvaluation(item, payload))
         elif isinstance(payload, PPOUpdatePayload):
             judged = payload.judged_kl(on)
             value = judged if judged is not None else math.nan

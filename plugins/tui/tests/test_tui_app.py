@@ -23,7 +23,8 @@ from esper_sink_tui.keys import KEYS, help_markdown, help_text
 from esper_sink_tui.screens.alerts import AlertsScreen
 from esper_sink_tui.screens.confirm_stop import ConfirmStop
 from esper_sink_tui.screens.help import HelpScreen
-from esper_sink_tui.screens.plots import PlotsScreen, legend_lines
+from esper_sink_tui.screens.legend import legend_lines
+from esper_sink_tui.screens.plots import PlotsScreen
 from esper_sink_tui.screens.runs import RunsScreen
 from esper_sink_tui.watch import Watch
 from esper_sink_tui.widgets import EventsPanel, HeadsPanel, HealthStatusPanel, StatusBanner, TextPanel

@@ -22,7 +22,7 @@ from esper_sink_tui.layout import Cell, cell_lines, layout, mode_of, screen_line
 from esper_sink_tui.lines import plain_text, width_of
 from esper_sink_tui.panels import PANELS
 from esper_sink_tui.panels.plot import plot_panel
-from esper_sink_tui.widgets.history_plot import KLAxis
+from esper_sink_tui.widgets.axes import KLAxis
 
 if TYPE_CHECKING:
     from conftest import Kit

@@ -8,24 +8,33 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from textual.widgets import Static
 from textual_hires_canvas import Canvas
 
-from esper_core.reading.glyphs import ABOVE, BELOW, NON_FINITE, RESUME, STOP, to_ascii
+from esper_core.events import HeadStats, PolicyEvaluated
+from esper_core.health import DEFAULT_KL_LIMITS
+from esper_core.reading.curves import HeadColumn, head_columns, plottable, smoothed
+from esper_core.reading.glyphs import ABOVE, BELOW, EVALUATED, NON_FINITE, RESUME, SHADES, STOP, to_ascii
 from esper_core.reading.series import headroom, read_series
 from esper_core.reading.source import MemorySource
 from esper_sink_tui.app import SanctumApp
 from esper_sink_tui.chart import Rule, chart, column_of, ids_line, row_of
 from esper_sink_tui.layout import Cell, cell_lines
 from esper_sink_tui.lines import plain_text, width_of
-from esper_sink_tui.screens.plots import PlotsScreen, legend_lines
+from esper_sink_tui.panels.heatmap import heat_lines, heat_room
+from esper_sink_tui.screens.legend import legend_lines
+from esper_sink_tui.screens.plots import PlotsScreen
 from esper_sink_tui.watch import Watch
-from esper_sink_tui.widgets.history_plot import HistoryPlot, WholeAxis
+from esper_sink_tui.widgets.axes import SCALES, LogAxis, TimeAxis, Upright, WholeAxis
+from esper_sink_tui.widgets.heat_map import HeatMap
+from esper_sink_tui.widgets.history_plot import HistoryPlot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from conftest import Kit
+    from esper_sink_tui.widgets.axes import Scale
 
 NAN = math.nan
 KL = (0.0, 0.045)
@@ -220,3 +229,173 @@ def test_a_panel_of_any_size_is_filled(kit: Kit) -> None:
             lines = cell_lines(model, Cell("plot", 0, 0, width, height))
             assert {width_of(item) for item in lines} == {width}
             assert len(lines) == height
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@given(values=st.lists(FINITE, min_size=1, max_size=40))
+def test_on_every_scale_a_finite_value_has_a_place_inside(scale: Scale, values: list[float]) -> None:
+    axis = Upright(scale, values)
+    low, high = axis.bounds
+    assert low < high
+    assert all(low <= axis.of(value) <= high for value in values)
+    assert axis.below == (sum(value <= 0 for value in values) if scale == "log" else 0)
+
+
+@given(st.floats(-300, 300), st.floats(1e-6, 600))
+def test_ticks_of_a_logarithmic_axis_are_inside_and_at_least_two(low: float, width: float) -> None:
+    ticks = LogAxis().get_ticks(low, low + width)
+    assert 2 <= len(ticks) <= 20
+    assert all(low <= tick <= low + width for tick in ticks)
+    assert len(LogAxis().get_labels_for_ticks(ticks)) == len(ticks)
+
+
+@given(st.floats(0, 1e7), st.floats(1, 1e7))
+def test_ticks_of_time_are_few_and_distinct(first: float, length: float) -> None:
+    ticks = TimeAxis().get_ticks(first, first + length)
+    assert len(ticks) <= 7
+    assert len(set(ticks)) == len(ticks)
+
+
+def test_smoothing_is_the_mean_without_the_bias_of_its_beginning() -> None:
+    assert smoothed([2.0, NAN, 4.0], 0.0)[::2] == [2.0, 4.0]
+    found = smoothed([3.0] * 5, 0.9)
+    assert found == pytest.approx([3.0] * 5)
+    assert smoothed([1.0, 0.0], 0.5) == pytest.approx([1.0, 1 / 3])
+    assert math.isnan(smoothed([1.0, NAN], 0.5)[1])
+
+
+def whole(kit: Kit, count: int = 12) -> list[Any]:
+    """Updates of 1024 steps and 10 s, KL 0.001 a number, NaN at 7; two evaluations."""
+    events = [kit.event(kit.started(), at=0)]
+    for number in range(1, count + 1):
+        kl = NAN if number == 7 else 0.001 * number
+        events.append(kit.event(kit.update(number, kl, value_loss=10.0**-number), at=10.0 * number))
+    for number, value in ((4, 40.0), (8, 80.0)):
+        events.append(kit.event(PolicyEvaluated(update_id=number, return_mean=value, episodes=5), at=10.0 * number + 1))
+    return events
+
+
+def legend(app: SanctumApp) -> str:
+    return str(app.screen.query_one("#history-legend", Static).render())
+
+
+async def test_any_metric_on_any_axis_with_the_value_at_the_cursor(kit: Kit) -> None:
+    app = SanctumApp(kit.watch(whole(kit), now=200), feed=False)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press("h")
+        screen = await read(pilot, app)
+        below = screen.query_one("#history-return", HistoryPlot)
+        assert "evaluation 80.0" in legend(app)
+        assert canvas_text(app, "#history-return").count(EVALUATED) == 2
+        await pilot.press("p", *"value_lo", "enter")
+        await read(pilot, app)
+        assert screen.view.metric == "value_loss"
+        await pilot.press("y", "y")
+        assert "value_loss, by update, log" in str(below.border_title)
+        await pilot.press("x")
+        assert screen._drawing is not None
+        assert screen._drawing.ends() == (1024.0, 12 * 1024.0)
+        await pilot.press("left", "left")
+        assert "update 11  steps 11,264  time 1m40s  KL 0.0110 ● ok  value_loss 1e-11" in legend(app)
+        await pilot.press("x")
+        assert screen._drawing.ends() == (0.0, 110.0)
+        await pilot.press("shift+left", "home", "end", "s")
+        assert "time since the first update" in str(below.border_title)
+        assert "smoothed 0.6" in str(below.border_title)
+        assert screen.cursor == 12
+        await pilot.press("r")
+        assert screen.cursor is None
+
+
+async def test_a_click_in_a_plot_reads_the_value_there(kit: Kit) -> None:
+    app = SanctumApp(kit.watch(whole(kit), now=200), feed=False)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press("h")
+        screen = await read(pilot, app)
+        canvas = screen.query_one("#history-kl").query_one("#plot", Canvas)
+        await pilot.click("#history-kl", offset=(canvas.region.x + canvas.region.width // 2 - 1, 4))
+        assert screen.cursor in {6, 7}
+        await pilot.press("right", *["left"] * 2, *["right"] * 7)
+        assert "update 12" in legend(app)
+        while screen.cursor != 7:
+            await pilot.press("left")
+        assert f"KL non-finite {NON_FINITE} NaN/Inf" in legend(app)
+
+
+async def test_the_heads_are_a_map_over_the_updates(kit: Kit) -> None:
+    app = SanctumApp(kit.watch(kit.drift(60), now=400), feed=False)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press("h")
+        screen = await read(pilot, app)
+        await pilot.press("k")
+        await pilot.pause()
+        heat = screen.query_one(HeatMap)
+        assert heat.display
+        lines = heat.text().splitlines()
+        tempo = next(item for item in lines if item.startswith("tempo "))
+        assert all(sign in tempo for sign in SHADES)
+        assert SHADES[3] not in next(item for item in lines if item.startswith("tempo_offset"))
+        await pilot.press("left")
+        assert legend(app).startswith("update 60")
+        assert "  tempo 0.0" in legend(app)
+        await pilot.resize_terminal(50, 12)
+        await pilot.pause()
+        await pilot.press("k")
+        assert not heat.display
+
+
+@given(st.integers(1, 90), st.integers(1, 12), st.sampled_from([0.0, 0.01, 0.02, 5.0, NAN, math.inf, None]))
+def test_a_map_of_heads_fills_its_place(width: int, height: int, kl: float | None) -> None:
+    columns = [HeadColumn(n, (HeadStats(name="头\x1b[31m", kl=kl, decisions=1, weight=1.0),)) for n in range(1, 9)]
+    lines = heat_lines(columns[: heat_room(width)], DEFAULT_KL_LIMITS, (width, height), cursor=3)
+    assert {width_of(item) for item in lines} == {width}
+    assert len(lines) == height
+    assert "\x1b" not in "".join(plain_text(item) for item in lines)
+
+
+@pytest.mark.parametrize("width", [80, 60])
+async def test_the_footer_of_the_plots_has_the_way_back_and_help(kit: Kit, width: int) -> None:
+    app = SanctumApp(kit.watch(whole(kit), now=200), feed=False)
+    async with app.run_test(size=(width, 24)) as pilot:
+        await pilot.press("h")
+        screen = await read(pilot, app)
+        keys = [item for item in screen.query("FooterKey") if item.region.right <= width and item.region.width]
+        assert {"escape", "question_mark"} <= {getattr(item, "key", "") for item in keys}
+        await pilot.press("plus")
+        await pilot.pause()
+        assert screen._zoomed
+
+
+async def test_plots_are_ascii_in_ascii_mode(kit: Kit) -> None:
+    app = SanctumApp(kit.watch(whole(kit), now=200), feed=False, ascii_only=True)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await pilot.press("h")
+        await read(pilot, app)
+        for name in ("#history-kl", "#history-return"):
+            text = canvas_text(app, name)
+            assert text.isascii()
+            assert "?" not in text
+
+
+def test_evaluations_come_from_journal_and_memory_alike(kit: Kit, tmp_path: Path) -> None:
+    events = whole(kit)
+    watch = Watch()
+    on_disk = watch.add_run(kit.run(tmp_path, "run-a", events))
+    heard = kit.watch(events, now=200).watched()
+    assert heard is not None
+    while watch.tick():
+        pass
+    one = read_series(on_disk.source, on_disk.snapshot)
+    other = read_series(
+        heard.source, heard.snapshot, heard=heard.timeline.updates(), evaluations=heard.timeline.evaluations()
+    )
+    assert [(item.update_id, item.return_mean) for item in one.evaluations] == [(4, 40.0), (8, 80.0)]
+    assert [item.update_id for item in other.evaluations] == [4, 8]
+    assert one.return_updates == other.return_updates
+    assert "value_loss" in plottable([one])
+    assert "head.tempo.kl" in plottable([one])
+    assert not {"attempt", "device", "update_id"} & set(plottable([one]))
+    columns = head_columns(one, 40)
+    assert [item.first for item in columns if item.broken] == [7]
+    lost = heat_lines([HeadColumn(1, columns[0].heads), HeadColumn(2, broken=True)], one.limits, (18, 8))
+    assert plain_text(lost[0]) == f"slot           │{SHADES[0]}{NON_FINITE}"

@@ -118,6 +118,11 @@ class SanctumApp(App[None]):
         """Role colours for themes that define none."""
         return role_defaults(dark=self.current_theme.dark)
 
+    def get_key_display(self, binding: Binding) -> str:
+        """How the footer writes a key: by its name where ASCII has no sign for it."""
+        text = super().get_key_display(binding)
+        return binding.key if self.ascii_only and not text.isascii() else text
+
     # --- start and refresh --------------------------------------------------------------------
 
     def compose(self) -> ComposeResult:
@@ -299,7 +304,7 @@ class SanctumApp(App[None]):
             return
         from esper_sink_tui.screens.plots import PlotsScreen  # noqa: PLC0415  # screens load when opened
 
-        self.push_screen(PlotsScreen([watched]))
+        self.push_screen(PlotsScreen([watched], ascii_only=self.ascii_only))
 
     # --- keys: runs ---------------------------------------------------------------------------
 
@@ -346,7 +351,7 @@ class SanctumApp(App[None]):
             return
         from esper_sink_tui.screens.plots import PlotsScreen  # noqa: PLC0415  # screens load when opened
 
-        self.push_screen(PlotsScreen(runs))
+        self.push_screen(PlotsScreen(runs, ascii_only=self.ascii_only))
 
     def action_overview(self) -> None:
         """Open what describes the run: configuration, command line, files, versions."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-__all__ = ["GLOSSARY", "KEYS", "Key", "help_markdown", "help_text", "shown"]
+__all__ = ["GLOSSARY", "KEYS", "PLOT_KEYS", "Key", "help_markdown", "help_text", "shown"]
 
 
 class Key(NamedTuple):
@@ -32,7 +32,7 @@ KEYS: Final = (
     Key("question_mark", "help", "this help", "Leave and help", footer="help", shown="?"),
     Key("x", "stop_training", "stop the training, after a question", "Leave and help"),
     Key("f", "freeze", "freeze or thaw the view", "Look closer", footer="freeze"),
-    Key("left", "step(-1)", "one update back", "Look closer", footer="step"),
+    Key("left", "step(-1)", "one update back", "Look closer", footer="step", shown="←/→"),
     Key("right", "step(1)", "one update on", "Look closer"),
     Key("shift+left", "step(-10)", "ten updates back", "Look closer"),
     Key("shift+right", "step(10)", "ten updates on", "Look closer"),
@@ -41,7 +41,7 @@ KEYS: Final = (
     Key("z", "zoom", "zoom the panel in focus, or back", "Look closer", footer="zoom"),
     Key("tab", "app.focus_next", "next panel", "Look closer"),
     Key("d", "head_view", "heads: KL or entropy and clip", "Look closer"),
-    Key("h", "history", "KL and return over the whole run", "Look closer", footer="history"),
+    Key("h", "history", "KL, return and any metric over the whole run", "Look closer", footer="history"),
     Key("enter", "events", "the last 200 events; arrows, page keys and the wheel scroll them", "Look closer"),
     Key("l", "level", "events: all or notable only", "Look closer"),
     Key("a", "alerts", "how the verdict changed", "Look closer", footer="alerts"),
@@ -59,6 +59,24 @@ KEYS: Final = (
     Key("ctrl+p", "command_palette", "command palette", "Appearance"),
     Key("escape", "retreat", "close, thaw, zoom out", "Appearance"),
 )
+PLOT_KEYS: Final = (
+    Key("escape,q,h,v", "dismiss", "back", "Plots of whole runs", footer="back", shown="esc"),
+    Key("question_mark", "app.help", "this help", "Plots of whole runs", footer="help", shown="?"),
+    Key("p", "pick", "choose the metric below the KL", "Plots of whole runs", footer="metric"),
+    Key("y", "scale", "y axis: limits, automatic, logarithmic", "Plots of whole runs", footer="scale"),
+    Key("x", "unit", "x axis: updates, environment steps, time", "Plots of whole runs", footer="axis"),
+    Key("s", "smooth", "smoothing: none, 0.6, 0.9, 0.97", "Plots of whole runs", footer="smooth"),
+    Key("k", "heads", "KL of each head as a map, or the metric again", "Plots of whole runs", footer="heads"),
+    Key("left", "move(-1)", "cursor back; a click sets it", "Plots of whole runs", footer="value", shown="←/→"),
+    Key("right", "move(1)", "cursor on", "Plots of whole runs"),
+    Key("shift+left", "move(-10)", "cursor ten places back", "Plots of whole runs"),
+    Key("shift+right", "move(10)", "cursor ten places on", "Plots of whole runs"),
+    Key("home", "edge(True)", "cursor at the first update", "Plots of whole runs"),
+    Key("end", "edge(False)", "cursor at the last update", "Plots of whole runs"),
+    Key("g", "group", "one line a run, or mean and band of each experiment", "Plots of whole runs", footer="group"),
+    Key("r", "whole", "whole run again, without cursor", "Plots of whole runs", footer="whole"),
+    Key("plus,minus", "", "zoom in, zoom out; the wheel too, dragging moves", "Plots of whole runs", shown="+ -"),
+)
 GLOSSARY: Final = (
     ("● ok", "below the warning limit"),
     ("▲ warn", "at or above the warning limit (at or below, for entropy and explained variance)"),
@@ -74,6 +92,7 @@ GLOSSARY: Final = (
     ("▲ ▼ in a curve", "above or below the range that is drawn"),
     ("\u00d7 in a curve", "NaN or Inf: the line is broken there"),
     ("┊ in a curve", "the run was resumed here"),
+    ("◆ in a curve", "an evaluation: mean return without learning"),
     ("● most", "the head with the largest share of a KL that is calm"),
     ("· idle", "the head decided nothing in this update"),
     ("— lost", "not known: the update was not finite"),
@@ -86,7 +105,7 @@ GLOSSARY: Final = (
 
 def _groups() -> dict[str, list[Key]]:
     groups: dict[str, list[Key]] = {}
-    for key in KEYS:
+    for key in (*KEYS, *PLOT_KEYS):
         groups.setdefault(key.group, []).append(key)
     return groups
 

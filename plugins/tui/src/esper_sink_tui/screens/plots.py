@@ -1,104 +1,70 @@
-"""KL and return over whole runs: the history of one, and several overlaid, alone or grouped by experiment."""
+"""KL and any metric over whole runs: the history of one, and several overlaid, alone or grouped by experiment."""
 
 from __future__ import annotations
 
-import math
 import time
-from operator import itemgetter
-from typing import TYPE_CHECKING, ClassVar, Final
+from bisect import bisect_left
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
-from esper_core.health import DEFAULT_KL_LIMITS, format_kl
-from esper_core.reading.numbers import plain
-from esper_core.reading.rows import kl_range
-from esper_core.reading.series import Band, Series, bands, headroom, read_series
+from esper_core.health import DEFAULT_KL_LIMITS
+from esper_core.reading.curves import RETURN, SMOOTHING, UNITS, places, plottable
+from esper_core.reading.glyphs import to_ascii
+from esper_core.reading.series import Series, read_series
 from esper_core.terminal import one_line
+from esper_sink_tui.keys import PLOT_KEYS, shown
+from esper_sink_tui.screens.drawing import Drawing, View
+from esper_sink_tui.screens.legend import cursor_lines, legend_lines
+from esper_sink_tui.screens.pick import PickScreen
 from esper_sink_tui.theme import MONO, rich_colour
-from esper_sink_tui.widgets.history_plot import HistoryPlot, KLAxis, WholeAxis
+from esper_sink_tui.widgets.axes import SCALES
+from esper_sink_tui.widgets.heat_map import HeatMap
+from esper_sink_tui.widgets.history_plot import HistoryPlot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from textual.app import ComposeResult
-    from textual.binding import BindingType
+    from textual.events import Click
     from textual_plot import PlotWidget
 
-    from esper_core.health import KLLimits, KLOn
     from esper_sink_tui.watch import Watched
 
-__all__ = ["PlotsScreen", "groups", "legend_lines"]
+__all__ = ["PlotsScreen"]
 
-_COLOURS: Final = ("#56b4e9", "#e69f00", "#cc79a7", "#f0e442", "#8fc7ec", "#d55e00", "#b8c4d0", "#9e7bb5")
-_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 _MOST: Final = 8
 _LOOK_S: Final = 1.0
 """Seconds between two looks whether a run has gone on."""
 _REST: Final = 10.0
 """Reading takes at most one part in so many of the time."""
-
-
-def legend_lines(series: Sequence[Series], *, grouped: bool) -> str:
-    """Each run with its letter, its experiment and its last numbers; or each experiment with its seeds.
-
-    Numbers of an experiment are formatted against the limits of its first run.
-    """
-    lines = []
-    if grouped:
-        for letter, members in zip(_LETTERS, groups(series), strict=False):
-            drift, returns = _kl_band(members), _return_band(members)
-            if drift is None:
-                continue
-            limits = members[0].limits
-            middle = plain(returns.mean[-1] if returns is not None else None, 1)
-            half = (returns.high[-1] - returns.low[-1]) / 2 if returns is not None else None
-            spread = f" +- {plain(half, 1)}" if half is not None else ""
-            shown = f"{limits.name} {format_kl(drift.mean[-1], limits=limits)}"
-            lines.append(f"{letter}  {one_line(drift.label)}  {drift.seeds} seeds  {shown}  return {middle}{spread}")
-        return "\n".join(lines)
-    for letter, item in zip(_LETTERS, series, strict=False):
-        value = next((value for value in reversed(item.returns) if not math.isnan(value)), None)
-        joined = f"  each point the largest of {item.joined}" if item.joined > 1 else ""
-        update, kl = item.last if item.last is not None else (0, None)
-        shown = f"{item.limits.name} {format_kl(kl, limits=item.limits)}"
-        lines.append(
-            f"{letter}  {one_line(item.label)}  {one_line(item.group)}  update {update}  {shown}"
-            f"  return {plain(value, 1)}{joined}"
-        )
-    return "\n".join(lines)
-
-
-def groups(series: Sequence[Series]) -> list[list[Series]]:
-    """The runs of each experiment, those judged on another KL apart: a mean over both would be of neither."""
-    found: dict[tuple[str, KLOn], list[Series]] = {}
-    for item in series:
-        found.setdefault((item.group, item.limits.on), []).append(item)
-    return list(found.values())
-
-
-def _kl_band(members: Sequence[Series]) -> Band | None:
-    return next(iter(bands((item.group, item.updates, item.kl) for item in members)), None)
-
-
-def _return_band(members: Sequence[Series]) -> Band | None:
-    return next(iter(bands((item.group, item.return_updates, item.returns) for item in members)), None)
+_X_NAMES: Final = {"updates": "by update", "steps": "by environment step", "time": "by time since the first update"}
 
 
 class PlotsScreen(Screen[None]):
-    """Two plots and a legend, read again while the runs go on. The mouse wheel zooms, dragging moves.
+    """Two plots and a legend, read again while the runs go on. The mouse wheel zooms, dragging moves, a click points.
 
     Args:
         runs: one run for its history, several to compare them.
+        ascii_only: draw with ASCII signs.
     """
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        ("escape,q,h,v", "dismiss", "back"),
-        ("g", "group", "group by experiment"),
-        Binding("question_mark", "app.help", "help", key_display="?"),
-        Binding("r", "whole", "whole run", priority=True),
+    BINDINGS: ClassVar[list[Any]] = [
+        # Before the plots' own keys: arrows move the cursor, not the plot.
+        Binding(
+            key.key,
+            key.action,
+            key.footer or key.text,
+            show=bool(key.footer),
+            key_display=shown(key),
+            priority=not key.key.startswith("escape"),
+        )
+        for key in PLOT_KEYS
+        if key.action
     ]
     DEFAULT_CSS = """
     PlotsScreen PlotWidget {
@@ -110,27 +76,34 @@ class PlotsScreen(Screen[None]):
     PlotsScreen Static { height: auto; max-height: 8; padding: 0 1; }
     """
 
-    def __init__(self, runs: Sequence[Watched], *, grouped: bool = False) -> None:
+    def __init__(self, runs: Sequence[Watched], *, ascii_only: bool = False) -> None:
         super().__init__()
         self._runs = list(runs)[:_MOST]
         self._left_out = max(len(runs) - _MOST, 0)
-        self._grouped = grouped
+        self._ascii = ascii_only
         self._read_at: list[int] = []
         self._reading = False
         self._due = 0.0
-        self._held: set[str | None] = set()
+        self._zoomed = False
+        self._heads = False
+        self._drawing: Drawing | None = None
+        self.view = View()
+        self.cursor: int | None = None
+        """The update of the first run that the cursor stands on."""
         self.series: list[Series] = []
 
     def compose(self) -> ComposeResult:
-        """KL above, return below, then the legend."""
+        """KL above, a metric or the map of the heads below, then the legend."""
         with Vertical():
-            yield HistoryPlot(id="history-kl")
-            yield HistoryPlot(id="history-return")
+            yield HistoryPlot("history-kl", ascii_only=self._ascii)
+            yield HistoryPlot("history-return", ascii_only=self._ascii)
+            yield HeatMap(ascii_only=self._ascii)
             yield Static("reading the whole journal ...", id="history-legend", markup=False)
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
         """Read in the background, now and whenever a run has gone on."""
+        self.query_one(HeatMap).display = False
         self.refresh_runs()
         self.set_interval(_LOOK_S, self.refresh_runs)
 
@@ -144,104 +117,160 @@ class PlotsScreen(Screen[None]):
 
     def _read(self) -> None:
         began = time.monotonic()
-        series = [read_series(item.source, item.snapshot, group=item.group) for item in self._runs]
+        series = [
+            read_series(
+                item.source,
+                item.snapshot,
+                group=item.group,
+                heard=item.timeline.updates() if item.directory is None else (),
+                evaluations=item.timeline.evaluations(),
+            )
+            for item in self._runs
+        ]
         self._due = time.monotonic() + _REST * (time.monotonic() - began)
         self._reading = False
         self.app.call_from_thread(self._draw, series)
 
-    def action_group(self) -> None:
-        """One line a run, or mean and band of each experiment."""
-        self._grouped = not self._grouped
-        self._draw(self.series)
-
-    def action_whole(self) -> None:
-        """Show the whole runs again after a zoom."""
-        self._held.clear()
-        self._draw(self.series)
-
-    def on_plot_widget_scale_changed(self, event: PlotWidget.ScaleChanged) -> None:
-        """Keep a zoom while the run goes on."""
-        self._held.add(event.plot.id)
+    # --- drawing ------------------------------------------------------------------------------
 
     def _draw(self, series: list[Series]) -> None:
         if not self.is_mounted:
             return
         self.series = series
-        kl, returns = self.query_one("#history-kl", HistoryPlot), self.query_one("#history-return", HistoryPlot)
-        word = "experiments" if self._grouped else "runs" if len(series) > 1 else series[0].label if series else ""
+        kl, below = self.query_one("#history-kl", HistoryPlot), self.query_one("#history-return", HistoryPlot)
         limits = tuple(dict.fromkeys(item.limits for item in series)) or (DEFAULT_KL_LIMITS,)
+        self._drawing = drawing = Drawing(series, self.view, style=self._style, coloured=self.app.theme != MONO.name)
+        missing = drawing.kl(kl, limits, framed=not self._zoomed)
+        word = "experiments" if self.view.grouped else "runs" if len(series) > 1 else series[0].label if series else ""
         name = " and ".join(dict.fromkeys(item.name for item in limits))
-        kl.border_title, returns.border_title = f"{name}, {one_line(word)}", "return"
-        kl.set_y_formatter(KLAxis(*limits))
-        ids = [value for item in series for value in (*item.updates[:1], *item.updates[-1:])]
-        xs = (float(min(ids)), float(max(ids))) if ids else (0.0, 1.0)
-        heights = {
-            kl: (0.0, max(kl_range(item)[1] for item in limits)),
-            returns: headroom(value for item in series for value in item.returns),
-        }
-        for plot, ys in heights.items():
-            plot.clear()
-            plot.set_x_formatter(WholeAxis())
-            if plot.id not in self._held:
-                plot.frame_data(xs, ys)
-        if ids:
-            self._draw_limits(kl, limits, xs)
-            self._draw_curves(kl, returns, heights)
-        more = f"\nand {self._left_out} more runs: mark fewer" if self._left_out else ""
-        legend = legend_lines(series, grouped=self._grouped) or "no update yet"
-        self.query_one("#history-legend", Static).update(legend + more)
+        kl.border_title = self._drawn(f"{name}, {one_line(word)}{self._how(missing)}")
+        if not self._heads:
+            missing = drawing.metric(below, framed=not self._zoomed)
+            played = self.view.metric == RETURN and any(item.evaluations for item in series)
+            title = f"{one_line(self.view.metric)}{' and evaluations ◆' if played else ''}{self._how(missing)}"
+            below.border_title = self._drawn(title)
+        self._point()
+
+    def _how(self, missing: int) -> str:
+        """What differs from a plain plot, for its title."""
+        parts = [
+            _X_NAMES[self.view.unit],
+            *(["log"] if self.view.scale == "log" else ["automatic"] if self.view.scale == "automatic" else []),
+            *([f"smoothed {self.view.weight:g}"] if self.view.weight else []),
+            *([f"{missing} not above 0"] if missing else []),
+        ]
+        return f", {', '.join(parts)}"
+
+    def _drawn(self, text: str) -> str:
+        return "\n".join(to_ascii(item) for item in text.split("\n")) if self._ascii else text
 
     def _style(self, role: str) -> str:
         return rich_colour(self.app.theme_variables[role])
 
-    def _draw_limits(self, kl: HistoryPlot, limits: Sequence[KLLimits], xs: tuple[float, float]) -> None:
-        for item in limits:
-            kl.rule(item.warning, xs, self._style("role-warn"))
-            kl.rule(item.critical, xs, self._style("role-crit"))
+    def _point(self) -> None:
+        """Draw the cursor and the numbers there; without one the newest numbers."""
+        x = None if self.cursor is None or self._drawing is None else self._drawing.x_of(self.cursor)
+        for plot in self.query(HistoryPlot):
+            if plot.display:
+                plot.point(x, self._style("role-cursor"))
+        if self._heads:
+            self.query_one(HeatMap).draw(self.series[0] if self.series else None, cursor=self.cursor)
+        if self.cursor is None:
+            text = legend_lines(self.series, grouped=self.view.grouped, name=self.view.metric) or "no update yet"
+        else:
+            text = cursor_lines(self.series, self.cursor, name=self.view.metric, heads=self._heads)
+        more = f"\nand {self._left_out} more runs: mark fewer" if self._left_out else ""
+        self.query_one("#history-legend", Static).update(self._drawn(text + more))
 
-    def _draw_curves(
-        self, kl: HistoryPlot, returns: HistoryPlot, heights: Mapping[HistoryPlot, tuple[float, float]]
-    ) -> None:
-        top = heights[kl][1]
-        if self._grouped:
-            found = groups(self.series)
-            self._draw_bands(kl, [_kl_band(members) for members in found], top=top)
-            self._draw_bands(returns, [_return_band(members) for members in found])
+    def on_plot_widget_scale_changed(self, event: PlotWidget.ScaleChanged) -> None:
+        """Keep a zoom while the run goes on; both plots show the same stretch."""
+        self._zoomed = True
+        for plot in self.query(HistoryPlot):
+            if plot is not event.plot:
+                plot.set_xlimits(event.x_min, event.x_max)
+
+    def on_resize(self) -> None:
+        """Draw the map anew; plots do so themselves."""
+        if self._heads:
+            self.call_after_refresh(self._point)
+
+    # --- keys ---------------------------------------------------------------------------------
+
+    def _look(self, view: View, *, whole: bool = False) -> None:
+        self.view = view
+        self._zoomed = self._zoomed and not whole
+        self._draw(self.series)
+
+    def action_group(self) -> None:
+        """One line a run, or mean and band of each experiment."""
+        self._look(replace(self.view, grouped=not self.view.grouped))
+
+    def action_whole(self) -> None:
+        """Show the whole runs again after a zoom, without a cursor."""
+        self.cursor = None
+        self._look(self.view, whole=True)
+
+    def action_scale(self) -> None:
+        """Use the next scale of the y axes."""
+        self._look(replace(self.view, scale=_next(SCALES, self.view.scale)), whole=True)
+
+    def action_unit(self) -> None:
+        """Use the next unit of the x axis."""
+        self._look(replace(self.view, unit=_next(UNITS, self.view.unit)), whole=True)
+
+    def action_smooth(self) -> None:
+        """Smooth more, or no longer."""
+        self._look(replace(self.view, weight=_next(SMOOTHING, self.view.weight)))
+
+    def action_heads(self) -> None:
+        """Show the heads' KL as a map, of the first run, or the metric again."""
+        self._heads = not self._heads
+        heat, below = self.query_one(HeatMap), self.query_one("#history-return", HistoryPlot)
+        heat.display, below.display = self._heads, not self._heads
+        label = one_line(self.series[0].label) if self.series else ""
+        limits = self.series[0].limits if self.series else DEFAULT_KL_LIMITS
+        heat.border_title = self._drawn(f"KL of each head by update, {label}, limits of the {limits.name}")
+        self.call_after_refresh(self._draw, self.series)
+
+    def action_pick(self) -> None:
+        """Choose the metric below the KL."""
+
+        def chosen(name: str | None) -> None:
+            if name:
+                if self._heads:
+                    self.action_heads()
+                self._look(replace(self.view, metric=name), whole=True)
+
+        self.app.push_screen(PickScreen(plottable(self.series), self.view.metric), chosen)
+
+    def action_move(self, offset: int) -> None:
+        """Move the cursor along the drawn updates of the first run; it begins at the last one."""
+        known = places(self.series[0]) if self.series else []
+        if not known:
             return
-        for place, item in enumerate(self.series):
-            if len(self.series) == 1:
-                for plot, ys in heights.items():
-                    for x in item.resumes:
-                        plot.resume(x, ys, self._style("role-info"))
-                kl.stops(item.stops, 0.0, self._style("role-stop"))
-            measured = [pair for pair in zip(item.updates, item.kl, strict=True) if not math.isnan(pair[1])]
-            broken = [(x, math.nan) for x in item.broken]
-            points = sorted([*measured, *broken], key=itemgetter(0))
-            self._draw_line(kl, place, points, top=top)
-            kl.marks(points, top=top, crit=self._style("role-crit"), bad=self._style("role-bad"))
-            self._draw_line(returns, place, list(zip(item.return_updates, item.returns, strict=True)))
+        at = len(known) - 1 if self.cursor is None else bisect_left(known, self.cursor) + offset
+        self.cursor = known[min(max(at, 0), len(known) - 1)]
+        self._point()
 
-    def _colour(self, place: int) -> str:
-        return "default" if self.app.theme == MONO.name else _COLOURS[place % len(_COLOURS)]
+    def action_edge(self, first: bool) -> None:
+        """Move the cursor to an end."""
+        known = places(self.series[0]) if self.series else []
+        if known:
+            self.cursor = known[0 if first else -1]
+            self._point()
 
-    def _draw_line(
-        self, plot: HistoryPlot, place: int, points: Sequence[tuple[float, float]], *, top: float = math.inf
-    ) -> None:
-        """Draw a run's line, with its letter at the end, so that lines can be distinguished without colours."""
-        finite = [(x, y) for x, y in points if math.isfinite(y)]
-        if not finite:
+    def on_click(self, event: Click) -> None:
+        """Move the cursor to the update under the mouse."""
+        plot = next((item for item in self.query(HistoryPlot) if item.region.contains_point(event.screen_offset)), None)
+        if plot is None or not self.series or self._drawing is None:
             return
-        style = self._colour(place)
-        plot.curve(points, style, top=top)
-        x, y = finite[-1]
-        if len(self.series) > 1:
-            plot.scatter([x], [min(y, top)], marker=_LETTERS[place], marker_style=f"bold {style}")
+        x = plot.place_of(event.screen_x - plot.query_one("#plot").region.x)
+        known = places(self.series[0])
+        if known:
+            drawing = self._drawing
+            self.cursor = min(known, key=lambda update_id: abs(drawing.x_of(update_id) - x))
+            self._point()
 
-    def _draw_bands(self, plot: HistoryPlot, found: Sequence[Band | None], *, top: float = math.inf) -> None:
-        for place, band in enumerate(found):
-            if band is None:
-                continue
-            if band.seeds > 1 and len(band.updates) > 1:
-                for edge in (band.low, band.high):
-                    plot.curve(list(zip(band.updates, edge, strict=True)), f"dim {self._colour(place)}", top=top)
-            self._draw_line(plot, place, list(zip(band.updates, band.mean, strict=True)), top=top)
+
+def _next(of: Sequence[Any], now: Any) -> Any:
+    return of[(of.index(now) + 1) % len(of)]

@@ -4,70 +4,28 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from rich.segment import Segment
+from textual.binding import Binding
+from textual.containers import Grid
 from textual.reactive import reactive
-from textual_hires_canvas import HiResMode
+from textual.strip import Strip
+from textual_hires_canvas import Canvas, HiResMode
 from textual_plot import NumericAxisFormatter, PlotWidget
+from textual_plot.plot_widget import Legend
 
-from esper_core.reading.glyphs import ABOVE, NON_FINITE, RESUME, STOP
-from esper_core.reading.numbers import plain
-from esper_core.reading.rows import kl_range
+from esper_core.reading.glyphs import ABOVE, BELOW, EVALUATED, NON_FINITE, RESUME, STOP, to_ascii
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from esper_core.health import KLLimits
+    from textual.app import ComposeResult
 
-__all__ = ["HistoryPlot", "KLAxis", "WholeAxis", "segments"]
+__all__ = ["HistoryPlot", "segments"]
 
-_TICKS: Final = 6
 _ACROSS: Final = 400
 """Places of a limit's line: more than a screen has columns."""
-
-
-class KLAxis(NumericAxisFormatter):
-    """Formats the axis: marks the limits by name instead of round numbers.
-
-    Args:
-        limits: of the runs on show.
-    """
-
-    def __init__(self, *limits: KLLimits) -> None:
-        self._names = {item.warning: "warn" for item in limits} | {item.critical: "crit" for item in limits}
-        self._top = max(kl_range(item)[1] for item in limits)
-
-    def get_ticks(self, min_: float, max_: float, max_ticks: int = 8) -> list[float]:
-        """0, the limits and the top; while zoomed beyond these, round numbers."""
-        ticks = [tick for tick in sorted({0.0, *self._names, self._top}) if min_ <= tick <= max_]
-        return ticks if len(ticks) > 1 else super().get_ticks(min_, max_, max_ticks)
-
-    def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
-        """The label of a tick: name and value of a limit."""
-        return [f"{self._names.get(tick, '')} {_nats(tick)}".strip() for tick in ticks]
-
-
-def _nats(tick: float) -> str:
-    """Four decimals, or two figures of a value that they would not show."""
-    text = plain(tick, 4)
-    return text.removeprefix("0") if math.isclose(float(text), tick, rel_tol=0.05) else f"{tick:.2g}"
-
-
-class WholeAxis(NumericAxisFormatter):
-    """Update ids: whole numbers, each once."""
-
-    def get_ticks(self, min_: float, max_: float, max_ticks: int = 8) -> list[float]:
-        """At most six whole numbers at round distances."""
-        del max_ticks
-        least = max((max_ - min_) / _TICKS, 1.0)
-        power = 10.0 ** math.floor(math.log10(least))
-        step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least)
-        first = math.ceil(min_ / step)
-        return [place * step for place in range(first, math.floor(max_ / step) + 1)]
-
-    def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
-        """Without decimals."""
-        return [f"{tick:.0f}" for tick in ticks]
 
 
 def segments(points: Iterable[tuple[float, float]]) -> list[list[tuple[float, float]]]:
@@ -81,12 +39,42 @@ def segments(points: Iterable[tuple[float, float]]) -> list[list[tuple[float, fl
     return [item for item in found if item]
 
 
-class HistoryPlot(PlotWidget, can_focus=True):
-    """A plot with small margins. They are set before mounting: a later change would not resize the canvas."""
+class _AsciiCanvas(Canvas):
+    """A canvas in ASCII signs."""
 
+    def render_line(self, y: int) -> Strip:
+        """One line, sign by sign."""
+        return Strip([Segment(to_ascii(text), style, control) for text, style, control in super().render_line(y)])
+
+
+class HistoryPlot(PlotWidget, can_focus=True, inherit_bindings=False):
+    """A plot with small margins. They are set before mounting: a later change would not resize the canvas.
+
+    Its keys zoom; arrows are the screen's, which moves a cursor with them.
+
+    Args:
+        name: its id.
+        ascii_only: draw with ASCII signs.
+    """
+
+    BINDINGS: ClassVar[list[Any]] = [
+        Binding("plus", "zoom_in", "zoom in", show=False),
+        Binding("minus", "zoom_out", "zoom out", show=False),
+    ]
     margin_top = reactive(0)
     margin_bottom = reactive(1)
     margin_left = reactive(12)
+
+    def __init__(self, name: str, *, ascii_only: bool = False) -> None:
+        super().__init__(id=name)
+        self._canvas = _AsciiCanvas if ascii_only else Canvas
+
+    def compose(self) -> ComposeResult:
+        """As its parent, of the chosen signs."""
+        with Grid():
+            for name in ("margin-top", "margin-left", "plot", "margin-bottom"):
+                yield self._canvas(1, 1, id=name)
+        yield Legend(id="legend")
 
     def frame_data(self, xs: tuple[float, float], ys: tuple[float, float]) -> None:
         """Set the ends of the axes so that a point on an edge lies inside.
@@ -116,14 +104,45 @@ class HistoryPlot(PlotWidget, can_focus=True):
             if any(one != other for one, other in pairwise(part)):
                 self.plot(xs, ys, line_style=style, hires_mode=HiResMode.BRAILLE)
 
-    def marks(self, points: Sequence[tuple[float, float]], *, top: float, crit: str, bad: str) -> None:
-        """Mark what a curve cannot show: values above ``top``, and those that are no numbers."""
+    def marks(self, points: Sequence[tuple[float, float]], *, top: float, edge: float, crit: str, bad: str) -> None:
+        """Mark what a curve cannot show: values above ``top``, and, at ``edge``, those that are no numbers."""
         above = [x for x, y in points if math.isfinite(y) and y > top]
         if above:
             self.scatter(above, [top] * len(above), marker=ABOVE, marker_style=crit)
         broken = [x for x, y in points if not math.isfinite(y)]
         if broken:
-            self.scatter(broken, [top] * len(broken), marker=NON_FINITE, marker_style=bad)
+            self.scatter(broken, [edge] * len(broken), marker=NON_FINITE, marker_style=bad)
+
+    def lows(self, xs: Sequence[float], low: float, style: str) -> None:
+        """Mark values that a logarithmic axis has no place for, at its lower edge."""
+        if xs:
+            self.scatter(list(xs), [low] * len(xs), marker=BELOW, marker_style=style)
+
+    def evaluated(self, points: Sequence[tuple[float, float]], style: str) -> None:
+        """Draw evaluations: a line, and a sign at each."""
+        self.curve(points, style)
+        if points:
+            self.scatter([x for x, _ in points], [y for _, y in points], marker=EVALUATED, marker_style=f"bold {style}")
+
+    def plain_axis(self) -> None:
+        """Round numbers on the y axis."""
+        self.set_y_formatter(NumericAxisFormatter())
+
+    def point(self, x: float | None, style: str) -> None:
+        """Draw the cursor at a place on the x axis, and none for None; a zoomed plot moves along."""
+        self._v_lines.clear()
+        self._v_lines_labels.clear()
+        if x is None:
+            self._rerender()
+            return
+        if not self._x_min <= x <= self._x_max:
+            half = (self._x_max - self._x_min) / 2
+            self.set_xlimits(x - half, x + half)
+        self.add_v_line(x, style)
+
+    def place_of(self, column: int) -> float:
+        """The place on the x axis of a column of the canvas."""
+        return self.get_coordinate_from_pixel(column, 1)[0]
 
     def stops(self, xs: Sequence[float], low: float, style: str) -> None:
         """Mark the updates that stopped early, on the axis."""
