@@ -1,9 +1,9 @@
 """Turns events into OpenTelemetry metrics, span attributes, span and log events; uses only the OpenTelemetry API.
 
 An inline sink of the core: its hooks run in the trainer's thread inside the event's span. The attributes set here on
-the span equal those that the journal writes, because both come from ``semconv.attributes``. Only the KL's own
-histogram is recorded at once, inside the update's span, so that its exemplars refer to that span; everything else is
-computed when a reader collects (synchronous gauges alone would be most of the cost per update).
+the span equal those that the journal writes, because both come from ``semconv.attributes``. Every metric is recorded or
+computed when a reader collects (they would be most of the cost of an update); the exemplars of the KL's histogram refer
+to the span of their update nevertheless.
 
 NaN and infinities are never passed to an instrument, because the SDK drops them with a log line: they are counted
 instead. Values are plain floats and ints; payloads hold no tensors.
@@ -12,7 +12,7 @@ instead. Values are plain floats and ints; payloads hold no tensors.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from opentelemetry import metrics as otel_metrics
 from opentelemetry import trace as otel_trace
@@ -21,8 +21,7 @@ from esper_core.events import PPOUpdatePayload, RunStarted
 from esper_core.health.window import PolicyWindow
 from esper_core.hooks import hookimpl
 from esper_core.instrumentation.metrics import SinkCounts, runs_of
-from esper_core.instrumentation.pending import KL_BOUNDARIES, create_histogram, record_finite
-from esper_core.instrumentation.span_attributes import set_plain_attributes
+from esper_core.instrumentation.span_attributes import add_plain_events, set_plain_attributes
 from esper_core.semconv.attributes import common_attributes, shared_attributes, span_events
 from esper_core.semconv.failure import failure
 from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
     from esper_core.instrumentation.system import SystemUse
 
 __all__ = ["Instrumentation"]
-
-_SCOPE: Final = "esper.ppo.kl.scope"
 
 
 class Instrumentation:
@@ -81,10 +78,7 @@ class Instrumentation:
     ) -> None:
         provider = meter_provider if meter_provider is not None else otel_metrics.get_meter_provider()
         meter = provider.get_meter(SCOPE_NAME, __version__, schema_url=SCHEMA_URL)
-        self._kl = create_histogram(meter, "esper.ppo.kl_divergence", KL_BOUNDARIES)
         identity = common_attributes(run_id=run_id, attempt=attempt, rank=rank)
-        self._weighted = {**identity, _SCOPE: "weighted"}
-        self._joint = {**identity, _SCOPE: "joint"}
         runs = runs_of(provider, meter)
         self._observed = runs.add(identity, sink_status)
         self._window = window if window is not None else PolicyWindow[PPOUpdatePayload]()
@@ -161,7 +155,7 @@ class Instrumentation:
     def _updated(self, event: TelemetryEvent[PPOUpdatePayload], update: PPOUpdatePayload) -> None:
         self._observed.update = update
         self._observed.level = self._window.add(update).level
-        self._record(update)
+        self._observed.pending.add(update)
         span = self._complete_span(event)
         self._add_events(event, span)
         if self._rl is not None:
@@ -172,8 +166,7 @@ class Instrumentation:
     def _add_events(self, event: TelemetryEvent[Any], span: Span | None) -> None:
         """Add the events: to the span, to the log or to both."""
         if span is not None and self._on_span:
-            for item in span_events(event):
-                span.add_event(item.name, item.attributes, item.time_ns)
+            add_plain_events(span, span_events(event))
         if self._log is not None:
             self._log.emit(event)
 
@@ -188,8 +181,3 @@ class Instrumentation:
         if failed is not None:
             span.set_status(otel_trace.Status(otel_trace.StatusCode.ERROR, failed.message))
         return span
-
-    def _record(self, update: PPOUpdatePayload) -> None:
-        record_finite(self._kl, update.kl_divergence, self._weighted)
-        record_finite(self._kl, update.kl_joint, self._joint)
-        self._observed.pending.add(update)

@@ -294,13 +294,16 @@ class Monitor:
         self.counts.episodes += 1
         self.counts.recent.append(value)
         self._finished.append((value, steps))
+        index, cut = int(env_index), bool(truncated)
+        if not self._emitter.hears(EpisodeFinished.kind):
+            return
         self._emitter.emit_episode_finished(
             EpisodeFinished(
                 episode=self.counts.episodes,
                 episode_return=value,
                 length=steps,
-                env_index=int(env_index),
-                truncated=bool(truncated),
+                env_index=index,
+                truncated=cut,
                 env_steps=self.counts.env_steps,
             )
         )

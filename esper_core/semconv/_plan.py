@@ -174,6 +174,9 @@ def _record(item: Field[Any], prefix: str, inner: type[Any]) -> _Item:
     return _Item(item.name, specs, readings, read, write=write)
 
 
+_ONLY_FLOATS: Final = {float}
+
+
 @dataclass(frozen=True, slots=True)
 class _Column:
     """One field of a repeated record: one array."""
@@ -184,12 +187,12 @@ class _Column:
     optional: bool
     default: object
     about: About
-    get: Callable[[object], Any]
 
-    def write(self, records: Sequence[object]) -> tuple[Scalar | None, ...] | None:
-        """The array; None when it would hold only empty values, or only an implied default."""
+    def write(self, values: tuple[Any, ...]) -> tuple[Scalar | None, ...] | None:
+        """The array of the field's values; None when it would hold only empty ones, or only an implied default."""
         put = self.leaf.write
-        values = list(map(self.get, records))
+        if put is float and set(map(type, values)) == _ONLY_FLOATS:
+            return values
         if self.about.implied and values.count(self.default) == len(values):
             return None
         empty = values.count(None)
@@ -223,15 +226,17 @@ def _records(item: Field[Any], prefix: str, inner: type[Any]) -> _Item:
                 optional=optional,
                 default=part.default,
                 about=about_field(part),
-                get=attrgetter(part.name),
             )
         )
     first = columns[0].key
+    values_of = attrgetter(*(column.name for column in columns))
+    if len(columns) == 1:
+        raise TypeError(f"{inner.__name__} has one field; use a tuple of its values")
 
     def write(out: dict[str, AttributeValue], value: Any) -> None:
         if value:
-            for column in columns:
-                array = column.write(value)
+            for column, values in zip(columns, zip(*map(values_of, value), strict=True), strict=True):
+                array = column.write(values)
                 if array is not None:
                     out[column.key] = array
 
@@ -267,6 +272,13 @@ def _records(item: Field[Any], prefix: str, inner: type[Any]) -> _Item:
         for column in columns
     )
     return _Item(item.name, specs, readings, read, write=write)
+
+
+def _as_it_is(item: _Item) -> type | None:
+    """The type of values that are written as they are, without a call."""
+    (leaf, *others) = [reading.leaf for reading in item.readings]
+    plain = {"double": float, "boolean": bool, "string": str}.get(leaf.name)
+    return plain if not others and item.put is leaf.write else None
 
 
 def _many(leaf: Leaf) -> AttributeType:
@@ -311,7 +323,7 @@ class PayloadPlan:
         self._items = tuple(
             self._item(owner, item, hints[item.name], prefix) for item in fields(owner) if not only or item.name in only
         )
-        self._rows = tuple((item.specs[0].key, item.put, item.write) for item in self._items)
+        self._rows = tuple((item.specs[0].key, _as_it_is(item), item.put, item.write) for item in self._items)
         names = [item.name for item in self._items]
         many = attrgetter(*names)
         self._getter = many if len(names) > 1 else lambda record: (many(record),)
@@ -341,10 +353,12 @@ class PayloadPlan:
 
     def write_values(self, out: dict[str, AttributeValue], values: Sequence[Any]) -> None:
         """As :meth:`write`, from the fields' values in their order: it saves the creation of a record."""
-        for (key, put, write), value in zip(self._rows, values, strict=True):
+        for (key, as_it_is, put, write), value in zip(self._rows, values, strict=True):
             if value is None:
                 continue
-            if put is not None:
+            if type(value) is as_it_is:
+                out[key] = value  # type: ignore[assignment]  # mypy does not see the type that was just compared
+            elif put is not None:
                 found = put(value)
                 if found is not None:
                     out[key] = found

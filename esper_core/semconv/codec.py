@@ -14,7 +14,10 @@ from collections import defaultdict
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
+from msgspec import Raw
+
 from esper_core.events import EventKind, Payload, PPOUpdatePayload, SpanRef, TelemetryEvent, TraceRef
+from esper_core.semconv._attribute_json import attributes_json
 from esper_core.semconv._errors import CodecError
 from esper_core.semconv._scalars import int64, read_int
 from esper_core.semconv.attributes import (
@@ -62,6 +65,8 @@ __all__ = [
     "resource_of",
 ]
 
+_FEW: Final = 16
+"""Attributes up to which objects for msgspec are cheaper than a template's text."""
 _WANTED: Final = frozenset({*KINDS_BY_SPAN, ITERATION_SPAN, ROLLOUT_SPAN})
 
 
@@ -144,6 +149,7 @@ def _head(signal: _Signal, run_id: str, resource: _Typed) -> bytes:
 def _span_json(event: TelemetryEvent[Any], span: SpanRef, *, with_events: bool) -> SpanJson:
     trace = event.trace
     own = span is trace.spans[-1]
+    attributes = span_attributes(event, span.name)
     failed = failure(event.payload) if own else None
     return SpanJson(
         trace_id=trace.trace_id,
@@ -153,7 +159,7 @@ def _span_json(event: TelemetryEvent[Any], span: SpanRef, *, with_events: bool) 
         kind=SPAN_KIND_INTERNAL,
         start_time_unix_nano=str(span.start_ns),
         end_time_unix_nano=str(span.end_ns),
-        attributes=attribute_pairs(span_attributes(event, span.name)),
+        attributes=Raw(attributes_json(attributes)) if len(attributes) > _FEW else attribute_pairs(attributes),
         events=[
             EventJson(time_unix_nano=str(item.time_ns), name=item.name, attributes=attribute_pairs(item.attributes))
             for item in (span_events(event) if own and with_events else ())

@@ -124,7 +124,7 @@ class SpanJson(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
     kind: int
     start_time_unix_nano: str
     end_time_unix_nano: str
-    attributes: list[_Pair]
+    attributes: list[_Pair] | msgspec.Raw
     parent_span_id: str | None = None
     events: list[EventJson] = []
     status: StatusJson | None = None

@@ -66,6 +66,7 @@ class SpanEventData(NamedTuple):
 _EPOCH: Final = SpanEventSpec(
     name="esper.ppo.kl", brief=(EpochKL.__doc__ or "").strip(), plan=PayloadPlan(EpochKL, "esper.ppo.kl")
 )
+_EPOCH_KEY, _VALUE_KEY = _EPOCH.plan.key("epoch"), _EPOCH.plan.key("value")
 _STOP: Final = SpanEventSpec(
     name="esper.ppo.early_stop",
     brief="The update stopped before its planned minibatches.",
@@ -111,7 +112,8 @@ def _update_events(payload: PPOUpdatePayload, time_ns: int) -> tuple[SpanEventDa
     by_epoch = payload.kl_by_epoch
     first = max(0, len(by_epoch) - (MAX_SPAN_EVENTS - len(tail)))
     epochs = [
-        _written(_EPOCH, (epoch, value), time_ns) for epoch, value in enumerate(by_epoch[first:], start=first + 1)
+        SpanEventData(_EPOCH.name, time_ns, {_EPOCH_KEY: epoch, _VALUE_KEY: float(value)})
+        for epoch, value in enumerate(by_epoch[first:], start=first + 1)
     ]
     return (*epochs, *tail)
 

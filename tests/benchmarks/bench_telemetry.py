@@ -1,4 +1,4 @@
-"""What telemetry costs one PPO update, in CPU time of the calling thread. Bound: 300 microseconds.
+"""What telemetry costs one PPO update, in CPU time of the calling thread. Bound: 250 microseconds.
 
     python tests/benchmarks/bench_telemetry.py [--updates 2000] [--check]
 
@@ -29,6 +29,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from esper_core.config.schema import OtelConfig
 from esper_core.emitter import TelemetryEmitter
 from esper_core.events import EarlyStop, EpisodeFinished, HeadStats, PPOUpdatePayload, TelemetryEvent
+from esper_core.health import HealthLevel
 from esper_core.health.window import PolicyWindow
 from esper_core.hooks import SinkHooks
 from esper_core.instrumentation.sink import Instrumentation
@@ -42,7 +43,7 @@ from esper_core.semconv.codec import encode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BOUND_US = 300.0
+BOUND_US = 250.0
 HEADS = ("operations", "slot", "blueprint", "tempo", "tempo_offset")
 RESOURCE = {"service.name": "esper", "service.version": "0.1.0", "service.instance.id": "a" * 36, "process.pid": 4711}
 
@@ -73,6 +74,7 @@ def full_payload() -> PPOUpdatePayload:
     payload = PPOUpdatePayload(
         update_id=1,
         outcome="early_stopped",
+        health=HealthLevel.CRITICAL,  # as the recorder fills it in
         reason="pooled KL over the limit",
         heads=heads,
         kl_by_epoch=(0.0012345678, 0.0112345678, 0.0212345678, 0.0312345678),
@@ -195,7 +197,6 @@ def main() -> int:
             ("emitter with the SDK's three spans", updates(TelemetryEmitter(tracer=tracer), payload)),
             ("attributes of the event (function alone)", lambda: plan_of(type(payload)).write({}, payload)),
             ("span events of the event (function alone)", lambda: span_events(event)),
-            ("metrics at once (the KL's histogram)", lambda: instrumentation._record(payload)),  # a part
             (f"encode to OTLP JSON ({len(line)} bytes)", lambda: encode(event, RESOURCE)),
             ("journal append (encode and write)", lambda: writer.append(event)),
             ("all, without an SDK: emitter and journal", updates(TelemetryEmitter(unsampled), payload)),
@@ -214,7 +215,7 @@ def main() -> int:
         writer.close()
     print(f"journal append of {count} updates, with and without compression behind it: {told:.1f} and {alone:.1f}")
     print(f"10,000 finished episodes that no sink receives: {episodes_ms():.1f} ms")
-    print(f"not the caller's: {behind:.1f} in the reader's thread for counts and the histograms of heads and durations")
+    print(f"not the caller's: {behind:.1f} in the reader's thread for counts and histograms")
     tracers.shutdown()
     print(f"all again: {total:.1f}; bound {BOUND_US:.0f}: {'held' if total <= BOUND_US else 'broken'}")
     return 1 if options.check and total > BOUND_US else 0

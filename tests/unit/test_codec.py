@@ -27,6 +27,7 @@ from esper_core.events import (
     TraceRef,
 )
 from esper_core.reading import open_run
+from esper_core.semconv._attribute_json import attributes_json
 from esper_core.semconv.attributes import (
     SPAN_NAMES,
     attribute_specs,
@@ -37,6 +38,7 @@ from esper_core.semconv.attributes import (
 from esper_core.semconv.codec import CodecError, decode, decode_request, decode_traces, encode, resource_of
 from esper_core.semconv.failure import ERROR_TYPE
 from esper_core.semconv.identity import SCHEMA_URL
+from esper_core.semconv.otlp_json import attribute_pairs, dump
 
 RESOURCE = {"service.name": "esper", "service.version": "0.1.0", "process.pid": 17, "ratio": 1.0, "flag": True}
 # Whole events are slow to make, and a failing one is read easily as it is: shrinking one outlasts a test's time-out.
@@ -109,6 +111,26 @@ def event_of(payload: object, *, run_id: str = "r", number: int = 1, end_ns: int
     return TelemetryEvent(
         time_ns=end_ns, run_id=run_id, trace=TraceRef(trace_id=f"{number:032x}", spans=(own,)), payload=payload
     )
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+
+@fast
+@given(any_event)
+def test_a_template_writes_what_msgspec_writes(event: TelemetryEvent) -> None:
+    attributes = event_attributes(event)
+    odd = {
+        **attributes,
+        "100 %d": 1.0,
+        'a "quote"': "50 %",
+        "none": (),
+        "mixed": (None, True, 2, 0.5, "x"),
+        "last": -(2**63),
+    }
+    for some in (attributes, odd, {}, {"one": "text"}, {"one": 1e16}, {"lone": "\udcff"}):
+        for _ in range(2):  # the first makes the template
+            assert attributes_json(some) == dump(attribute_pairs(some))
 
 
 # --- round trips --------------------------------------------------------------------------------
