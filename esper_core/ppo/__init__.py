@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from esper_core.ppo.agent import PPOAgent
-from esper_core.ppo.checkpoint import load_checkpoint, save_checkpoint
+from esper_core.ppo.checkpoint_file import load_checkpoint, save_checkpoint
 from esper_core.ppo.checkpointer import Checkpointer
 from esper_core.ppo.heads import HeadSpec
 from esper_core.ppo.rollout import Batch, Rollout

@@ -18,7 +18,8 @@ from esper_core.events import Divergence
 from esper_core.ppo.acting_agent import ActingAgent
 from esper_core.ppo.adam import FlatAdam
 from esper_core.ppo.batch_faults import fault_of
-from esper_core.ppo.checkpoint import load_checkpoint, restore
+from esper_core.ppo.checkpoint_file import load_checkpoint
+from esper_core.ppo.checkpoint_fit import restore
 from esper_core.ppo.compiled import CompiledSteps
 from esper_core.ppo.learning import EagerStep, MinibatchStep, learn
 from esper_core.ppo.measure import distribution_of, measure, prepare

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from esper_core.errors import EsperError
-from esper_core.ppo.checkpoint import load_checkpoint, write_checkpoint
+from esper_core.ppo.checkpoint_file import load_checkpoint, write_checkpoint
 from esper_core.runs.layout import BEST
 
 if TYPE_CHECKING:

@@ -18,12 +18,9 @@ from esper_core.installed import CORE, versions_of
 from esper_core.kl import stop_threshold
 from esper_core.ppo.agreement import Agreement, Alone
 from esper_core.ppo.boundary import Boundary, go_back
-from esper_core.ppo.checkpoint import (
-    check_environment,
-    checkpoint_content,
-    restore,
-    write_checkpoint,
-)
+from esper_core.ppo.checkpoint import checkpoint_content
+from esper_core.ppo.checkpoint_file import write_checkpoint
+from esper_core.ppo.checkpoint_fit import check_environment, restore
 from esper_core.ppo.collector import Collection, Collector
 from esper_core.ppo.episodes import EpisodeTracker
 from esper_core.ppo.rollout import Rollout

@@ -247,7 +247,8 @@ def _assemble(
     try:
         from esper_core.envs.adapter import make_task  # noqa: PLC0415  # dependencies that only training needs
         from esper_core.ppo.agent import PPOAgent  # noqa: PLC0415  # as above
-        from esper_core.ppo.checkpoint import check_environment, load_checkpoint, restore  # noqa: PLC0415  # as above
+        from esper_core.ppo.checkpoint_file import load_checkpoint  # noqa: PLC0415  # as above
+        from esper_core.ppo.checkpoint_fit import check_environment, restore  # noqa: PLC0415  # as above
         from esper_core.ppo.devices import resolve_device  # noqa: PLC0415  # as above
         from esper_core.ppo.memory import memory_need, refuse_beyond  # noqa: PLC0415  # as above
         from esper_core.ppo.reducer import seed_of_rank  # noqa: PLC0415  # as above

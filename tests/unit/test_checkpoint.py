@@ -14,7 +14,7 @@ from esper_core.config.schema import EsperConfig, PPOConfig, RunConfig
 from esper_core.errors import ConfigError, EsperError
 from esper_core.events import PPOUpdatePayload
 from esper_core.ppo import Checkpointer, HeadSpec, PPOAgent, Trainer, load_checkpoint, save_checkpoint
-from esper_core.ppo.checkpoint import restore
+from esper_core.ppo.checkpoint_fit import restore
 
 if TYPE_CHECKING:
     from pathlib import Path
