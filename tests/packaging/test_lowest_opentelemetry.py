@@ -17,6 +17,8 @@ UNITS = (
     "test_emitter.py",
     "test_instrumentation.py",
     "test_instrumentation_rl.py",
+    "test_instrumentation_runs.py",
+    "test_instrumentation_spans.py",
     "test_log_events.py",
 )
 TESTS = (*(f"unit/{name}" for name in UNITS), "integration/test_log_events.py")
