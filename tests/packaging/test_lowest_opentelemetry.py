@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 UNITS = (
     "test_codec.py",
+    "test_codec_damage.py",
     "test_emitter.py",
     "test_instrumentation.py",
     "test_instrumentation_rl.py",
