@@ -73,7 +73,7 @@ class EvalCommand:
             sys.path.append(here)  # the current folder: `esper ppo` finds the user's own environments there too
 
         from esper_core.ppo.agent import PPOAgent
-        from esper_core.ppo.checkpoint import load_checkpoint
+        from esper_core.ppo.checkpoint_file import load_checkpoint
         from esper_core.runs.layout import find_run
 
         directory = find_run(args.run, runs_dir(args))

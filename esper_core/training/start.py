@@ -246,8 +246,10 @@ def _assemble(
     """Create the task, meet the other ranks, create the agent, and restore the checkpoint that rank 0 has read."""
     try:
         from esper_core.envs.adapter import make_task  # noqa: PLC0415  # dependencies that only training needs
-        from esper_core.ppo.agent import PPOAgent, resolve_device  # noqa: PLC0415  # as above
-        from esper_core.ppo.checkpoint import check_environment, load_checkpoint, restore  # noqa: PLC0415  # as above
+        from esper_core.ppo.agent import PPOAgent  # noqa: PLC0415  # as above
+        from esper_core.ppo.checkpoint_file import load_checkpoint  # noqa: PLC0415  # as above
+        from esper_core.ppo.checkpoint_fit import check_environment, restore  # noqa: PLC0415  # as above
+        from esper_core.ppo.devices import resolve_device  # noqa: PLC0415  # as above
         from esper_core.ppo.memory import memory_need, refuse_beyond  # noqa: PLC0415  # as above
         from esper_core.ppo.reducer import seed_of_rank  # noqa: PLC0415  # as above
         from esper_core.ppo.schedules import SCHEDULES, refuse_impossible  # noqa: PLC0415  # as above

@@ -16,8 +16,8 @@ from esper_core.errors import SinkError
 from esper_core.events import EpisodeFinished, RunStarted
 from esper_core.health import RunState
 from esper_core.hooks import CloseReason, SinkContext, hookimpl
-from esper_core.host.deliver.channel import FULL_WAIT_S
 from esper_core.host.deliver.hub import ActiveSink, Closable, Hub, close_together
+from esper_core.host.deliver.queue_channel import FULL_WAIT_S
 from esper_core.host.load.discovery import LoadedSink
 from esper_core.host.load.inspection import inspect_sink
 from esper_core.host.load.selection import Selection

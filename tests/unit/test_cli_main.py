@@ -380,7 +380,7 @@ def test_the_end_says_how_often_the_joint_rule_would_have_stopped(
     """A head with one choice changes nothing: it decides nothing."""
     from esper_core.cli import _words
     from esper_core.health import RunState
-    from esper_core.ppo.trainer import TrainResult
+    from esper_core.ppo.train_result import TrainResult
 
     made = (*make_heads(names=[f"head{index}" for index in range(heads)]), *more)
     result = TrainResult(

@@ -16,7 +16,7 @@ from torch import Tensor
 from esper_core.config.schema import PPOConfig
 from esper_core.events import PPOUpdatePayload
 from esper_core.ppo import HeadSpec, PPOAgent, Rollout, load_checkpoint, save_checkpoint
-from esper_core.ppo.checkpoint import restore
+from esper_core.ppo.checkpoint_fit import restore
 from esper_core.ppo.compiled.graph import step_of
 from esper_core.ppo.compiled.key import compiler
 from esper_core.ppo.compiled.steps import CompiledSteps

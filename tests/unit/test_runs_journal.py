@@ -36,7 +36,7 @@ from esper_core.runs import (
     tail_events,
 )
 from esper_core.runs.layout import journal_files
-from esper_core.runs.reader import MAX_LINE_BYTES
+from esper_core.runs.lines import MAX_LINE_BYTES
 from esper_core.semconv.codec import encode
 
 if TYPE_CHECKING:

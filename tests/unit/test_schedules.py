@@ -17,7 +17,9 @@ from esper_core.envs.adapter import make_task
 from esper_core.errors import ConfigError
 from esper_core.hooks import SinkHooks
 from esper_core.ppo import Checkpointer, PPOAgent, Trainer, load_checkpoint
-from esper_core.ppo.checkpoint import checkpoint_content, restore, write_checkpoint
+from esper_core.ppo.checkpoint import checkpoint_content
+from esper_core.ppo.checkpoint_file import write_checkpoint
+from esper_core.ppo.checkpoint_fit import restore
 from esper_core.ppo.schedules import SCHEDULES, adapted_rate, refuse_impossible, share_left
 from esper_core.testing import one_of_each
 from esper_core.training import train

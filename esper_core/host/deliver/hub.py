@@ -18,8 +18,10 @@ from esper_core.config.schema import DeliveryConfig
 from esper_core.errors import SinkError, error_text
 from esper_core.events import EVENTS
 from esper_core.hooks import CloseReason, SinkContext, SinkHooks, hookimpl
-from esper_core.host.deliver.channel import FULL_WAIT_S, Channel, InlineChannel, LatestChannel, QueueChannel
 from esper_core.host.deliver.guard import Guard
+from esper_core.host.deliver.inline_channel import InlineChannel
+from esper_core.host.deliver.latest_channel import LatestChannel
+from esper_core.host.deliver.queue_channel import FULL_WAIT_S, QueueChannel
 from esper_core.host.load.discovery import LoadedSink
 from esper_core.host.load.inspection import inspect_sink, new_manager
 from esper_core.host.process.started import owned_by
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from esper_core.events import SinkStatusChanged
+    from esper_core.host.deliver.channel import Channel
     from esper_core.reading.account import SinkAccount
 
 __all__ = ["ActiveSink", "Closable", "Hub", "close_together"]

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from esper_core.host.deliver.channel import QueueChannel
 from esper_core.host.deliver.hub import Closable
+from esper_core.host.deliver.queue_channel import QueueChannel
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
