@@ -27,7 +27,8 @@ from esper_core.ppo.metrics import metrics_of
 from esper_core.ppo.normalisation import RewardNormaliser
 from esper_core.ppo.reducer import Identity, Reducer, seed_of_rank
 from esper_core.ppo.schedules import adapted_rate, share_left
-from esper_core.runs.layout import find_run, path_text
+from esper_core.runs.arguments import path_text
+from esper_core.runs.search import find_run
 from esper_core.updates import EpisodeSummary, UpdateRecorder, UpdateSettings
 
 if TYPE_CHECKING:

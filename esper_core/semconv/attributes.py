@@ -14,7 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, cast
 
 from esper_core.events import EVENTS, PAYLOADS, EventKind, Payload, PPOUpdatePayload
-from esper_core.semconv._plan import AttributeSpec, plan_of
+from esper_core.semconv._plan import plan_of
+from esper_core.semconv._plan_fields import AttributeSpec
 from esper_core.semconv._scalars import AttributeValue, int64
 from esper_core.semconv.failure import ERROR_TYPE, failure
 from esper_core.semconv.identity import ATTEMPT, ITERATION_SPAN, MARKED, RANK, ROLLOUT_SPAN, RUN_ID

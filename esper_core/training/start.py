@@ -19,8 +19,8 @@ from esper_core.host.process.memory import memory_bytes
 from esper_core.host.process.signals import StopFlag, install_signals
 from esper_core.reading import Run
 from esper_core.runs import RunDir, read_state
+from esper_core.runs.arguments import working_directory
 from esper_core.runs.held import HeldRun
-from esper_core.runs.layout import working_directory
 from esper_core.runs.process import ProcessPresence, probe_process
 from esper_core.training.ranks import join, place_of, refuse_for_ranks, sinks_of_rank
 

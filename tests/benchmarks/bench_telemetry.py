@@ -34,7 +34,7 @@ from esper_core.health.window import PolicyWindow
 from esper_core.hooks import SinkHooks
 from esper_core.instrumentation.sink import Instrumentation
 from esper_core.ppo.episodes import EpisodeTracker
-from esper_core.runs.layout import create_run
+from esper_core.runs.creation import create_run
 from esper_core.runs.writer import JournalWriter
 from esper_core.semconv._plan import plan_of
 from esper_core.semconv.attributes import span_events

@@ -474,7 +474,7 @@ def play(
     from esper_core.events import HeadStats, PPOUpdatePayload, RunStarted
     from esper_core.health import classify_kl
     from esper_core.host.session import Session
-    from esper_core.runs.layout import create_run
+    from esper_core.runs.creation import create_run
 
     quick = {"delay_s": 0.1, "update_interval_s": 0.1, "interval_s": 0.5, "close_timeout_s": READY_S / 2}
     table = {"otlp": {**quick, **otlp}} if otlp is not None else {}
