@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from esper_core.host.process.started import owned_by
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from esper_core.host.deliver.guard import Guard
     from esper_core.reading.account import SinkAccount
 
-__all__ = ["BaseChannel", "Channel"]
+__all__ = ["LAST_STEPS_S", "BaseChannel", "Channel"]
+
+LAST_STEPS_S: Final = 1.0
+"""The longest wait for a thread that has done its work and only has to return: a run leaves no thread behind."""
 
 
 class Channel(Protocol):
@@ -84,6 +87,7 @@ class BaseChannel:
         self._is_open = threading.Event()
         self._open_error: BaseException | None = None
         self._done = threading.Event()
+        self._thread: threading.Thread | None = None
         self._reason: object = None
         self._usable = False
 
@@ -119,6 +123,8 @@ class BaseChannel:
             return True  # a forked child has nothing to close, and its locks may be held for ever
         finished = self._done.wait(timeout_s)
         if finished:
+            if self._thread is not None:
+                self._thread.join(LAST_STEPS_S)
             self.guard.close("closed")
         return finished
 

@@ -51,7 +51,8 @@ class InlineChannel(BaseChannel):
         if not self._usable or self._closer is None:
             self._done.set()
             return
-        threading.Thread(target=self._finish, name=f"esper-close-{self.guard.name}", daemon=True).start()
+        self._thread = threading.Thread(target=self._finish, name=f"esper-close-{self.guard.name}", daemon=True)
+        self._thread.start()
 
     def _finish(self) -> None:
         self._close_now(self._reason)

@@ -30,7 +30,6 @@ class ThreadChannel(BaseChannel):
         self._in_hand = 0
         self._coalesced = 0
         self._capacity = 0
-        self._thread = threading.Thread(target=self._run, name=f"esper-sink-{guard.name}", daemon=True)
 
     def in_child(self) -> None:
         """In a forked child, without the channel's thread: drop what is queued, and replace locks that may be held."""
@@ -41,6 +40,7 @@ class ThreadChannel(BaseChannel):
 
     def open(self) -> None:
         """Start the thread, which opens the sink."""
+        self._thread = threading.Thread(target=self._run, name=f"esper-sink-{self.guard.name}", daemon=True)
         self._thread.start()
 
     def begin_close(self, reason: object) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+from esper_core.host.deliver.channel import LAST_STEPS_S
 from esper_core.host.deliver.hub import Closable
 from esper_core.host.deliver.queue_channel import QueueChannel
 
@@ -126,7 +127,7 @@ class GuardedReader(Closable):
         self.guard = guard
         self._timeout_s = timeout_s
         self._done = threading.Event()
-        self._begun = False
+        self._thread: threading.Thread | None = None
 
     def in_child(self) -> None:
         """In a forked child: collect nothing. The SDK starts a periodic reader's thread there again, after this."""
@@ -136,9 +137,9 @@ class GuardedReader(Closable):
 
     def begin_close(self, reason: object) -> None:  # noqa: ARG002  # a reader's shutdown takes no reason
         """Start its shutdown, in a daemon thread."""
-        if not self._begun:
-            self._begun = True
-            threading.Thread(target=self._shut, name=f"esper-close-{self.guard.name}", daemon=True).start()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._shut, name=f"esper-close-{self.guard.name}", daemon=True)
+            self._thread.start()
 
     def _shut(self) -> None:
         with contextlib.suppress(BaseException):
@@ -149,6 +150,8 @@ class GuardedReader(Closable):
         """Wait for the end of it."""
         finished = self._done.wait(timeout_s)
         if finished:
+            if self._thread is not None:
+                self._thread.join(LAST_STEPS_S)
             self.guard.close("closed")
         return finished
 
