@@ -30,12 +30,7 @@ from esper_core.events import (
 from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel, KLLimits, update_level
 from esper_core.health.window import PolicyWindow
 from esper_core.hooks import SinkHooks
-from esper_core.semconv.attributes import (
-    ITERATION_SPAN,
-    ROLLOUT_SPAN,
-    SPAN_NAMES,
-    common_attributes,
-)
+from esper_core.semconv.attributes import ITERATION_SPAN, ROLLOUT_SPAN, SPAN_NAMES, common_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable

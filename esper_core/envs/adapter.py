@@ -13,14 +13,7 @@ from esper_core.envs.attributes import vector_attribute
 from esper_core.envs.autoreset import autoreset_of
 from esper_core.envs.build import vector_env
 from esper_core.envs.calls import Calls
-from esper_core.envs.contract import (
-    flags_of,
-    info_of,
-    mask_of,
-    reset_of,
-    rewards_of,
-    step_of,
-)
+from esper_core.envs.contract import flags_of, info_of, mask_of, reset_of, rewards_of, step_of
 from esper_core.envs.masks import CausalMask, CausalTable, MaskReader, load_causal_mask
 from esper_core.envs.observations import ObservationReader
 from esper_core.envs.seeds import environment_seeds

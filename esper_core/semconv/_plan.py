@@ -11,14 +11,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from esper_core.events import EVENTS
-from esper_core.semconv._plan_fields import (
-    Item,
-    array_item,
-    key_of,
-    plain_type,
-    scalar_item,
-    unwrap,
-)
+from esper_core.semconv._plan_fields import Item, array_item, key_of, plain_type, scalar_item, unwrap
 from esper_core.semconv._plan_records import records_item
 
 if TYPE_CHECKING:

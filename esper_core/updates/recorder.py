@@ -15,24 +15,11 @@ from collections import defaultdict
 from operator import add
 from typing import TYPE_CHECKING, Any, Final
 
-from esper_core.events import (
-    Divergence,
-    EarlyStop,
-    KLMeasured,
-    Outcome,
-    PPOUpdatePayload,
-)
+from esper_core.events import Divergence, EarlyStop, KLMeasured, Outcome, PPOUpdatePayload
 from esper_core.health import update_level
 from esper_core.kl import KLStats, StopMonitor
 from esper_core.updates._final import fields_of_final, head_stats
-from esper_core.updates.records import (
-    EpisodeSummary,
-    FinalPass,
-    Mean,
-    Measured,
-    MinibatchSeen,
-    UpdateSettings,
-)
+from esper_core.updates.records import EpisodeSummary, FinalPass, Mean, Measured, MinibatchSeen, UpdateSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
