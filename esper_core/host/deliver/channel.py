@@ -25,6 +25,8 @@ __all__ = ["Channel", "InlineChannel", "LatestChannel", "QueueChannel"]
 
 FULL_WAIT_S: Final = 0.05
 """The longest total time in seconds that the emitter waits for room, counted until the queue has drained."""
+CUT_OFF_S: Final = 0.25
+"""The longest time that a sink which is cut off has to take what is in hand, and again to count what it holds."""
 TRIES: Final = 4
 """Delivery attempts of one event after I/O errors, before it counts as lost and the next event is delivered."""
 
@@ -71,6 +73,7 @@ class _Base:
         deliver: calls the sink: ``deliver(hook, event)``.
         opener: opens the sink; may raise.
         closer: closes the sink; may raise.
+        counter: lets a sink that is cut off report what it still holds; may raise, and may hang.
     """
 
     delivery = "all"
@@ -82,11 +85,15 @@ class _Base:
         *,
         opener: Callable[[], object] | None = None,
         closer: Callable[[object], object] | None = None,
+        counter: Callable[[], object] | None = None,
     ) -> None:
         self.guard = guard
         self._deliver = deliver
         self._opener = opener
         self._closer = closer
+        self._counter = counter
+        self.counts_itself = counter is not None
+        """Whether the sink counts what it has taken and not yet passed on."""
         self._pid = os.getpid()
         self._is_open = threading.Event()
         self._open_error: BaseException | None = None
@@ -131,9 +138,20 @@ class _Base:
         return 0
 
     def cut_off(self) -> None:
-        held = self.pending()
+        held = self._stop()
+        if self._counter is not None:
+            # In a thread of its own: a sink that hangs may hang here too.
+            counting = threading.Thread(
+                target=self.guard.call, args=(self._counter,), kwargs={"counts": False}, daemon=True
+            )
+            counting.start()
+            counting.join(CUT_OFF_S)
         kept = f", {held} events in hand" if held else ""
         self.guard.close("cut_off", lost=held, message=f"cut off at the deadline{kept}")
+
+    def _stop(self) -> int:
+        """Hand nothing more over; return the number of events accepted and not delivered."""
+        return self.pending()
 
     def report(self) -> SinkAccount:
         lag_s = None if self.delivery == "inline" else 0.0
@@ -287,6 +305,13 @@ class _ThreadChannel(_Base):
             while self._reason is None and (left := end - self.guard.clock()) > 0:
                 self._wake.wait(left)
             return self._reason is None
+
+    def _stop(self) -> int:
+        with self._wake:
+            dropped = self._drop_all()
+            # What is being taken now is then the sink's to count, and not counted here as well.
+            self._wake.wait_for(lambda: not self._in_hand, CUT_OFF_S if self.counts_itself else 0.0)
+            return dropped + self._in_hand
 
     def _drop_all(self) -> int:
         dropped = 0
