@@ -203,6 +203,22 @@ def test_a_deleted_file_is_noticed_at_once_and_another_one_begins(run: RunDir) -
     assert told[1:] == [("1-0-0002.otlp.jsonl was deleted", 2)]
 
 
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_a_file_that_was_shortened_costs_what_was_cut_off_it(run: RunDir, kept: int) -> None:
+    """``> file`` under a running training: eight events were in no number."""
+    told: list[tuple[str, int]] = []
+    writer = JournalWriter(
+        run, attempt=1, rank=0, resource=RESOURCE, on_vanished=lambda what, lost: told.append((what, lost))
+    )
+    sizes = [writer.append(update(number)) for number in (1, 2, 3)]
+    os.truncate(writer.path, sum(sizes[:kept]) + 9)
+    for number in (4, 5):
+        writer.append(update(number))
+    writer.close()
+    assert told == [("1-0-0001.otlp.jsonl was shortened by someone else", 3 - kept)]
+    assert ids(list(read_events(run))) == [*range(1, kept + 1), 4, 5]
+
+
 def test_what_a_deleted_run_had_in_finished_files_counts_too(run: RunDir) -> None:
     told: list[int] = []
     writer = JournalWriter(

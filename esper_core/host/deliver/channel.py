@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from esper_core.host.deliver.guard import Guard
     from esper_core.reading.account import SinkAccount
 
-__all__ = ["LAST_STEPS_S", "BaseChannel", "Channel"]
+__all__ = ["CUT_OFF_S", "LAST_STEPS_S", "BaseChannel", "Channel"]
 
+CUT_OFF_S: Final = 0.25
+"""The longest time that a sink which is cut off has to take what is in hand, and again to count what it holds."""
 LAST_STEPS_S: Final = 1.0
 """The longest wait for a thread that has done its work and only has to return: a run leaves no thread behind."""
 
@@ -67,6 +69,7 @@ class BaseChannel:
         deliver: calls the sink: ``deliver(hook, event)``.
         opener: opens the sink; may raise.
         closer: closes the sink; may raise.
+        counter: lets a sink that is cut off report what it still holds; may raise, and may hang.
     """
 
     delivery = "all"
@@ -78,11 +81,15 @@ class BaseChannel:
         *,
         opener: Callable[[], object] | None = None,
         closer: Callable[[object], object] | None = None,
+        counter: Callable[[], object] | None = None,
     ) -> None:
         self.guard = guard
         self._deliver = deliver
         self._opener = opener
         self._closer = closer
+        self._counter = counter
+        self.counts_itself = counter is not None
+        """Whether the sink counts what it has taken and not yet passed on."""
         self._pid = os.getpid()
         self._is_open = threading.Event()
         self._open_error: BaseException | None = None
@@ -134,9 +141,20 @@ class BaseChannel:
 
     def cut_off(self) -> None:
         """Stop waiting for the sink: its undelivered events count as lost."""
-        held = self.pending()
+        held = self._stop()
+        if self._counter is not None:
+            # In a thread of its own: a sink that hangs may hang here too.
+            counting = threading.Thread(
+                target=self.guard.call, args=(self._counter,), kwargs={"counts": False}, daemon=True
+            )
+            counting.start()
+            counting.join(CUT_OFF_S)
         kept = f", {held} events in hand" if held else ""
         self.guard.close("cut_off", lost=held, message=f"cut off at the deadline{kept}")
+
+    def _stop(self) -> int:
+        """Hand nothing more over; return the number of events accepted and not delivered."""
+        return self.pending()
 
     def report(self) -> SinkAccount:
         """The sink's counters now."""

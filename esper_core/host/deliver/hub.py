@@ -178,14 +178,18 @@ class Hub:
 
         opener: Callable[[], object] | None = None
         closer: Callable[[object], object] | None = None
+        counter: Callable[[], object] | None = None
         if "esper_sink_opened" in loaded.hooks:
             opener = partial(hook.esper_sink_opened, context=context)
         if "esper_sink_closed" in loaded.hooks:
             closer = _closer(hook)
+        if "esper_sink_cut_off" in loaded.hooks:
+            counter = hook.esper_sink_cut_off
+        ends: dict[str, Any] = {"opener": opener, "closer": closer, "counter": counter}
         if mode == "inline":
-            return InlineChannel(guard, deliver, opener=opener, closer=closer)
+            return InlineChannel(guard, deliver, **ends)
         if mode == "latest":
-            return LatestChannel(guard, deliver, opener=opener, closer=closer)
+            return LatestChannel(guard, deliver, **ends)
         replaying = self._context.mode == "replay"
         return QueueChannel(
             guard,
@@ -193,8 +197,7 @@ class Hub:
             size=options.queue_size,
             patience_s=REPLAY_PATIENCE_S if replaying else FULL_WAIT_S,
             once=not replaying,
-            opener=opener,
-            closer=closer,
+            **ends,
         )
 
     # --- opening ------------------------------------------------------------------------------
@@ -315,7 +318,8 @@ def close_together(
         # The first one that is late used up the deadline: the others are closed by now, or late too.
         waiting = [target for target in waiting if not target.closed(0.0)]
     finally:
-        for target in waiting:
+        # Backwards: processors come last, and hand nothing more to a sink that has counted what it holds.
+        for target in reversed(waiting):
             if not target.closed(0.0):
                 target.cut_off()
 

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.hooks import CloseReason
-from esper_core.host.deliver.channel import BaseChannel
+from esper_core.host.deliver.channel import CUT_OFF_S, BaseChannel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,6 +128,13 @@ class ThreadChannel(BaseChannel):
             while self._reason is None and (left := end - self.guard.clock()) > 0:
                 self._wake.wait(left)
             return self._reason is None
+
+    def _stop(self) -> int:
+        with self._wake:
+            dropped = self._drop_all()
+            # What is being taken now is then the sink's to count, and not counted here as well.
+            self._wake.wait_for(lambda: not self._in_hand, CUT_OFF_S if self.counts_itself else 0.0)
+            return dropped + self._in_hand
 
     def _drop_all(self) -> int:
         dropped = 0

@@ -57,6 +57,7 @@ class QueuedProcessor(Closable):
             closer=lambda _: inner.shutdown(),
         )
         self._channel.delivery = delivery
+        self._channel.counts_itself = True  # the sink may: an item in hand is not to be counted twice
         self._channel.open()
 
     def shutdown(self) -> None:

@@ -220,6 +220,21 @@ def test_a_receiver_that_hangs_at_the_end_holds_nothing_and_is_counted(receiver:
     assert running.report.lost == 2
 
 
+def test_messages_that_wait_when_the_host_cuts_the_sink_off_are_counted(receiver: Any) -> None:
+    receiver.hold.clear()
+    running = SinkHarness(
+        WebhookSink(WebhookConfig(url=Secret(receiver.url), on=NO_WATCH, close_timeout_s=250)),
+        name="webhook",
+        deadline_s=0.1,
+    )
+    with running:
+        running.send(RunStarted(environment="toy"), FINISHED)
+        running.drain()
+    receiver.hold.set()
+    assert running.report.cut_off
+    assert running.report.lost == 2
+
+
 def test_a_full_outbox_drops_the_oldest_and_counts_it(receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("esper_sink_webhook.outbox.MOST", 2)
     receiver.hold.clear()
