@@ -57,12 +57,12 @@ def _target(name: str, value: Any) -> float:
     return 0.0 if found is None else found  # below 0 and not finite are the configuration's to refuse
 
 
-def _above_zero(name: str, value: Any) -> float | None:
+def _clip_range(name: str, value: Any) -> float | None:
     if callable(value):
         raise MisuseError(f"{name} is a schedule", hint=f"give no {name} here, but its value to each ppo_update()")
     found = scalar(name, value)
-    if found is not None and not (math.isfinite(found) and found > 0):
-        raise MisuseError(f"{name} is {found}; a number above 0 is needed")
+    if found is not None and not (math.isfinite(found) and found >= 0):
+        raise MisuseError(f"{name} is {found}; a number from 0 is needed")
     return found
 
 
@@ -111,7 +111,7 @@ _CHECKS = {
     "granularity": lambda name, value: _choice(name, value, get_args(Granularity)),
     "target_kl": _target,
     "seed": lambda _, value: 0 if value is None else value,
-    "clip_range": _above_zero,
+    "clip_range": _clip_range,
     "minibatches_planned": lambda name, value: _count(name, value, least=1),
     "rank": lambda name, value: _count(name, value, least=0),
     "world": lambda name, value: _count(name, value, least=1),

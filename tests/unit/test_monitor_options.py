@@ -26,7 +26,7 @@ from esper_core.monitoring.options import monitor_options
         ({"head_kinds": ["gausian"]}, "esper: head_kinds: no such word 'gausian', did you mean \"gaussian\"?"),
         ({"granularity": "tokens"}, "esper: granularity: no such word 'tokens', did you mean \"token\"?"),
         ({"target_kl": "0.02"}, "esper: target_kl is str; a number is needed"),
-        ({"clip_range": -0.2}, "esper: clip_range is -0.2; a number above 0 is needed"),
+        ({"clip_range": -0.2}, "esper: clip_range is -0.2; a number from 0 is needed"),
         ({"clip_range": lambda _: 0.2}, "esper: clip_range is a schedule"),
         ({"minibatches_planned": 0}, "esper: minibatches_planned is 0; a whole number from 1 is needed"),
         ({"rank": "first", "world": 2}, "esper: rank is str; a number is needed"),
