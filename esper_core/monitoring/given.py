@@ -6,12 +6,12 @@ from dataclasses import fields
 from typing import Any, Final
 
 from esper_core.errors import nearest
-from esper_core.events import PPOUpdatePayload
+from esper_core.events import Divergence, PPOUpdatePayload
 from esper_core.monitoring.inputs import scalar
 from esper_core.monitoring.misuse import MisuseError
 from esper_core.updates import LOOP_FIELDS
 
-__all__ = ["GIVEN_FIELDS", "SHOWN_FIELDS", "read_number", "read_numbers"]
+__all__ = ["GIVEN_FIELDS", "SHOWN_FIELDS", "read_divergences", "read_number", "read_numbers"]
 
 GIVEN_FIELDS: Final = LOOP_FIELDS | {
     "advantage_mean",
@@ -36,6 +36,18 @@ def read_number(name: str, value: Any) -> float:
     found = scalar(name, value)
     if found is None:
         raise MisuseError(f"{name} is None; a number is needed")
+    return found
+
+
+def read_divergences(given: Any) -> tuple[Divergence, ...]:
+    """What a loop compares its policy with beside the behaviour policy; None is nothing."""
+    found = () if given is None else tuple(given)
+    for item in found:
+        if not isinstance(item, Divergence):
+            raise MisuseError(
+                f"divergences holds {type(item).__name__}; each must be an esper_core.events.Divergence",
+                hint='Divergence(name="reference", reference="reference_model", estimator="k3", per_decision=0.01)',
+            )
     return found
 
 

@@ -14,10 +14,10 @@ from esper_core.errors import EsperError
 from esper_core.events import EpisodeFinished, PPOUpdatePayload
 from esper_core.monitoring.counts import Counts
 from esper_core.monitoring.current_update import CurrentUpdate
-from esper_core.monitoring.given import GIVEN_FIELDS, SHOWN_FIELDS, read_number, read_numbers
-from esper_core.monitoring.inputs import Columns
+from esper_core.monitoring.given import GIVEN_FIELDS, SHOWN_FIELDS, read_divergences, read_number, read_numbers
+from esper_core.monitoring.inputs import Columns, scalar, whole
 from esper_core.monitoring.measurement import KL, PolicyMove, final_pass, kl_of, read_move, rollout_fields, see
-from esper_core.monitoring.misuse import MisuseError, never_harms
+from esper_core.monitoring.misuse import MisuseError, never_harms, quiet_numbers
 from esper_core.monitoring.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -100,7 +100,10 @@ class Monitor:
             epochs: passes over the rollout planned.
             minibatches: optimizer steps planned in each; the pooled stop's window follows from the two.
         """
-        self._update.begin(epochs=epochs or 1, minibatches=minibatches)
+        self._update.begin(
+            epochs=1 if epochs is None else whole("epochs", epochs, least=1),
+            minibatches=None if minibatches is None else whole("minibatches", minibatches, least=1),
+        )
 
     @never_harms(None)
     def begin_epoch(self) -> None:
@@ -162,7 +165,9 @@ class Monitor:
             epoch: in which one, counted from 1.
             reason: in words.
         """
-        self._update.running().stop(value, epoch=epoch, reason=reason)
+        self._update.running().stop(
+            scalar("value", value), epoch=None if epoch is None else whole("epoch", epoch), reason=str(reason)
+        )
 
     @never_harms(None)
     def ppo_update(
@@ -181,7 +186,7 @@ class Monitor:
         values: Any = None,
         env_steps: int | None = None,
         rollout_steps: int | None = None,
-        divergences: Iterable[Divergence] = (),
+        divergences: Iterable[Divergence] | None = (),
         **given: Any,
     ) -> PPOUpdatePayload | None:
         """Report an update: after its last optimizer step, over the whole rollout, under the policy as it then is.
@@ -212,10 +217,13 @@ class Monitor:
         Raises:
             MisuseError: of the arguments, before anything was emitted.
         """
-        whole = isinstance(entropy, (int, float)) or getattr(entropy, "ndim", None) == 0
-        if whole:
+        mean = isinstance(entropy, (int, float)) or getattr(entropy, "ndim", None) == 0
+        if mean:
             given["entropy"] = entropy
         numbers = read_numbers(given, GIVEN_FIELDS, "ppo_update")
+        others = read_divergences(divergences)
+        steps = None if rollout_steps is None else whole("rollout_steps", rollout_steps)
+        reached = None if env_steps is None else whole("env_steps", env_steps)
         move = read_move(
             self._columns,
             log_ratio,
@@ -225,7 +233,7 @@ class Monitor:
             mask=mask,
             causal=causal,
             choices=choices,
-            entropy=None if whole else entropy,
+            entropy=None if mean else entropy,
         )
         shown = rollout_fields(move, self._ranks, advantages=advantages, returns=returns, values=values)
         if not self._update.open:
@@ -233,10 +241,10 @@ class Monitor:
         recorder = self._update.running()
         recorder.settings = self._settings_of(move)
         recorder.measured(shown | numbers)
-        recorder.diverged(*divergences)
-        self._progress(env_steps)
+        recorder.diverged(*others)
+        self._progress(reached)
         final = final_pass(move, self._ranks)
-        return self._finish(final, rollout_steps=len(move.values) if rollout_steps is None else rollout_steps)
+        return self._finish(final, rollout_steps=len(move.values) if steps is None else steps)
 
     @never_harms(None)
     def skipped(self, reason: str, *, env_steps: int | None = None, **given: Any) -> PPOUpdatePayload | None:
@@ -248,10 +256,11 @@ class Monitor:
             **given: as for :meth:`ppo_update`.
         """
         numbers = read_numbers(given, GIVEN_FIELDS, "skipped")
+        reached = None if env_steps is None else whole("env_steps", env_steps)
         recorder = self._update.running()
         recorder.measured(numbers)
         recorder.skip(str(reason))
-        self._progress(env_steps)
+        self._progress(reached)
         return self._finish(None, rollout_steps=0)
 
     @never_harms(None)
@@ -264,11 +273,11 @@ class Monitor:
             env_index: which of the parallel environments.
             truncated: a time limit ended it.
         """
-        value, steps = float(read_number("episode_return", episode_return)), int(read_number("length", length))
+        value, steps = float(read_number("episode_return", episode_return)), whole("length", length)
+        index, cut = whole("env_index", env_index), bool(truncated)
         self.counts.episodes += 1
         self.counts.recent.append(value)
         self._update.ended(value, steps)
-        index, cut = int(env_index), bool(truncated)
         if not self._emitter.hears(EpisodeFinished.kind):
             return
         self._emitter.emit_episode_finished(
@@ -301,13 +310,21 @@ class Monitor:
         choices: Any = None,
     ) -> KL:
         """The KL alone; emits nothing, and works on a closed monitor too. Arguments as for :meth:`ppo_update`."""
-        move = read_move(self._columns, log_ratio, old=old, new=new, kl=kl, mask=mask, causal=causal, choices=choices)
-        return kl_of(move, self._ranks)
+        with quiet_numbers():
+            move = read_move(
+                self._columns, log_ratio, old=old, new=new, kl=kl, mask=mask, causal=causal, choices=choices
+            )
+            return kl_of(move, self._ranks)
 
     @property
     def stopping(self) -> bool:
         """Whether a signal asked for an orderly end: ``if run.stopping: break``. Only with ``signals=True``."""
         return self._closing is not None and self._closing.stopping
+
+    @property
+    def belongs_here(self) -> bool:
+        """Whether this process opened it, and is no forked copy of the one that did."""
+        return os.getpid() == self._pid
 
     @property
     def closed(self) -> bool:
@@ -333,7 +350,7 @@ class Monitor:
 
         In a forked child it does nothing: the run belongs to the parent process.
         """
-        if not self._open or os.getpid() != self._pid:
+        if not self._open or not self.belongs_here:
             return
         self._open = False
         if self._closing is None:
@@ -358,7 +375,7 @@ class Monitor:
     # --- inside -------------------------------------------------------------------------------
 
     def _ready(self, call: str) -> bool:
-        if self._inert or os.getpid() != self._pid:
+        if self._inert or not self.belongs_here:
             return False
         if not self._open:
             raise MisuseError(f"{call}(): this monitor is closed", hint="open another with esper_core.monitor(...)")
@@ -385,7 +402,7 @@ class Monitor:
 
     def _progress(self, env_steps: int | None) -> None:
         if env_steps is not None:
-            self.counts.env_steps = int(read_number("env_steps", env_steps))
+            self.counts.env_steps = whole("env_steps", env_steps)
         if self._closing is not None:
             self._closing.progress(updates=self.counts.updates, env_steps=self.counts.env_steps)
 

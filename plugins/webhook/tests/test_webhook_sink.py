@@ -332,6 +332,9 @@ url, run_dir, how = sys.argv[1:]
 table = {"url": url, "on": ["finished", "crashed"]}
 running = SinkHarness(WebhookSink, table, run_dir=Path(run_dir), deadline_s=250)
 with running:
+    if how == "early":  # before its watcher's interpreter has started
+        print(running.sink.watcher_pid, flush=True)
+        os._exit(3)
     running.send(RunStarted(environment="toy"))
     running.drain(250)
     if how == "forked" and os.fork() == 0:
@@ -360,7 +363,7 @@ def train(receiver: Any, run_dir: Path, how: str) -> int:
             assert b"SECRET" not in order
             os.kill(trainer.pid, signal.SIGKILL)
         else:
-            assert trainer.wait(250) == (3 if how == "exits" else 0)
+            assert trainer.wait(250) == (0 if how == "finishes" else 3)
         receiver.wait(1)
         if how == "forked":
             os.killpg(trainer.pid, signal.SIGKILL)
@@ -381,7 +384,7 @@ def gone(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
-@pytest.mark.parametrize("how", ["killed", "forked", "exits"])
+@pytest.mark.parametrize("how", ["killed", "forked", "exits", "early"])
 def test_a_trainer_that_cannot_tell_is_told_of(receiver: Any, tmp_path: Path, how: str) -> None:
     receiver.answers += [503] if how == "killed" else []
     watcher = train(receiver, tmp_path, how)
