@@ -18,6 +18,7 @@ GIVEN_FIELDS: Final = LOOP_FIELDS | {
     "advantage_std",
     "clip_fraction",
     "entropy",
+    "entropy_coef",
     "entropy_normalised",
     "explained_variance",
     "grad_norm",

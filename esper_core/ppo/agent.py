@@ -115,6 +115,8 @@ class PPOAgent(ActingAgent):
         )
         self.clip_range = self.config.clip_range
         """In force: ``ppo.clip_range``, or what its schedule leaves of it."""
+        self.entropy_coef = self.config.entropy_coef
+        """In force, as :attr:`clip_range`."""
         self.updates = 0
         """Updates begun; also the id of the last one."""
         self.last: PPOUpdatePayload | None = None
@@ -168,11 +170,12 @@ class PPOAgent(ActingAgent):
             group["lr"] = rate
 
     def anneal(self, fraction_done: float) -> None:
-        """Set learning rate and clip range for the share (0..1) of the planned run that is done."""
+        """Set what has a schedule for the share (0..1) of the planned run that is done."""
         config = self.config
         if config.learning_rate_schedule != "kl_adaptive":
             self.learning_rate = config.learning_rate * share_left(config.learning_rate_schedule, fraction_done)
         self.clip_range = config.clip_range * share_left(config.clip_range_schedule, fraction_done)
+        self.entropy_coef = config.entropy_coef * share_left(config.entropy_coef_schedule, fraction_done)
 
     @torch.enable_grad()  # whatever an environment has set for the whole thread
     def update(self, rollout: Rollout, *, should_stop: Callable[[], bool] | None = None) -> dict[str, float]:
@@ -248,11 +251,23 @@ class PPOAgent(ActingAgent):
         """How this update takes its steps; the first compiled one may have to be built."""
         if self._compiled is not None:
             compiled = self._compiled.begin(
-                batch, parts, clip_range=self.clip_range, should_stop=should_stop, tell=self.on_notice
+                batch,
+                parts,
+                clip_range=self.clip_range,
+                entropy_coef=self.entropy_coef,
+                should_stop=should_stop,
+                tell=self.on_notice,
             )
             if compiled is not None:
                 return compiled
-        return EagerStep(self.policy, self.optimizer, self.config, clip_range=self.clip_range, reducer=self.reducer)
+        return EagerStep(
+            self.policy,
+            self.optimizer,
+            self.config,
+            clip_range=self.clip_range,
+            entropy_coef=self.entropy_coef,
+            reducer=self.reducer,
+        )
 
     def _move(self, raw: Tensor, batch: Batch) -> Divergence:
         """Take a rollout's rows into the statistics; return how far that alone moves the policy, exactly."""
@@ -287,7 +302,7 @@ class PPOAgent(ActingAgent):
         samples: int,
         episodes: EpisodeSummary,
     ) -> dict[str, float]:
-        recorder.measured({"learning_rate": self.learning_rate})
+        recorder.measured({"learning_rate": self.learning_rate, "entropy_coef": self.entropy_coef})
         self.last = recorder.finish(final, env_steps=env_steps, rollout_steps=samples, episodes=episodes)
         if self.config.learning_rate_schedule == "kl_adaptive":
             self.learning_rate = adapted_rate(self.learning_rate, self.last, self.config)
