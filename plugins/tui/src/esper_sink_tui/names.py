@@ -78,7 +78,14 @@ def _cut(text: str, width: int) -> str:
         return text
     if width < 2 * _TAIL:
         return pad(text, width)
-    return pad(text, width - _TAIL) + text[-_TAIL:]
+    return pad(text, width - _TAIL) + _end(text, _TAIL)
+
+
+def _end(text: str, cells: int) -> str:
+    """The end of a text, as much as has room."""
+    return next(
+        (text[start:] for start in range(max(len(text) - cells, 0), len(text)) if cell_len(text[start:]) <= cells), ""
+    )
 
 
 def _cut_at(text: str, place: int, width: int) -> str:
