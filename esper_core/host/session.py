@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from esper_core.instrumentation.sink import Instrumentation
     from esper_core.reading.account import SinkAccount
     from esper_core.runs.layout import RunDir
+    from esper_core.runs.ranks import RankRecord
 
 __all__ = ["Session", "SessionReport"]
 
@@ -89,6 +90,7 @@ class Session:
         attempt: counts from 1.
         rank: the rank of this process; only rank 0 writes ``run.json``.
         ranks: how many there are.
+        processes: of every rank, for the record; empty with one.
         environment: id of the environment, for resource and record.
         heads: head names, kept as an attribute for the caller.
         extra_resource: merged into the resource last; a replay passes the journal's.
@@ -125,6 +127,7 @@ class Session:
         attempt: int = 1,
         rank: int = 0,
         ranks: int = 1,
+        processes: tuple[RankRecord, ...] = (),
         environment: str = "",
         heads: tuple[str, ...] = (),
         extra_resource: Mapping[str, ResourceValue] | None = None,
@@ -146,6 +149,7 @@ class Session:
         self.attempt = attempt
         self.rank = rank
         self.ranks = ranks
+        self._processes = processes
         self.environment = environment
         self.stop = stop if stop is not None else StopFlag()
         self.report = SessionReport()
@@ -297,6 +301,7 @@ class Session:
             environment=self.environment,
             attempt=self.attempt,
             ranks=self.ranks,
+            processes=self._processes,
             updates=self._totals[0],
             env_steps=self._totals[1],
             start=start_record(self._origins),

@@ -34,6 +34,7 @@ def first_row(run: RunDir, *, now_ns: int) -> RunRow:
         state=state,
         judged=False,
         updates=record.updates if record is not None else 0,
+        ranks=record.ranks if record is not None else 1,
         started_ns=started_ns(run.path, record.started_ns if record is not None else 0),
     )
 

@@ -166,6 +166,7 @@ class Attempt:
             attempt=attempt,
             rank=self._rank,
             ranks=self._ranks,
+            processes=self.group.processes if self.group is not None else (),
             environment=self.task.name,
             heads=self.agent.layout.names,
             install_signal_handlers=False,  # installed by whoever made the task, before it

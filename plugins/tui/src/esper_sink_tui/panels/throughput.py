@@ -95,7 +95,9 @@ def _device(last: PPOUpdatePayload | None) -> str:
 def _place(model: ScreenModel, last: PPOUpdatePayload | None) -> str:
     """Where it trains, and what it takes of the machine while it runs."""
     taken = system_text(model.life.system) if not model.life.state.ended else ""
-    return "  ".join(part for part in (one_line(model.snapshot.plan.environment), _device(last), taken) if part)
+    plan = model.snapshot.plan
+    ranks = f"{plan.ranks} ranks" if plan.ranks > 1 else ""
+    return "  ".join(part for part in (one_line(plan.environment), _device(last), ranks, taken) if part)
 
 
 def _warm_up(model: ScreenModel) -> str:
