@@ -140,7 +140,15 @@ def _age_text(model: ScreenModel) -> str:
     if model.ended_s is not None:
         # After a minute, seconds do not matter; a text that does not change is not drawn again.
         return f"{age(model.ended_s) if model.ended_s < 60 else duration(model.ended_s // 60 * 60)} ago"
-    return f"age {age(model.age_s):<4}"
+    return f"age {_short_age(model.age_s):<4}"
+
+
+def _short_age(seconds: float | None) -> str:
+    """An age of at most four cells, so that nothing beside it comes or goes as it grows: from a minute on one unit."""
+    if seconds is None or seconds < 60:
+        return age(seconds)
+    units = ((86400, "d"), (3600, "h"), (60, "m"))
+    return next(f"{min(int(seconds // size), 999)}{unit}" for size, unit in units if seconds >= size)
 
 
 def _progress_text(model: ScreenModel) -> str:
@@ -208,6 +216,8 @@ def _limit_text(model: ScreenModel) -> str:
     if threshold is None or target is None or not target:
         if model.life.journal.absent:
             return "its limit is in no journal"
-        return "early stop is off (target_kl = 0)" if last is not None or plan.started_ns is not None else "no run yet"
+        if plan.started_ns is not None or target == 0:
+            return "early stop is off (target_kl = 0)"
+        return "no limit of early stopping was told" if last is not None else "no run yet"
     # As many digits as they have: four decimals would show a small one as 0.
     return f"stops if {on} KL > {limit_text(threshold)} ({STOP_FACTOR} x target_kl {limit_text(target)})"

@@ -64,7 +64,7 @@ def _row(item: RunRow, model: ScreenModel, name: int) -> Line:
     state, sign = STATES[item.state], VERDICTS[item.kind]
     here = item.run_id == model.selected
     return line(
-        ("▶ " if here else ("■ " if item.marked else "  "), "cursor" if here else "info"),
+        (f"{'▶' if here else ' '}{'■' if item.marked else ' '}", "cursor" if here else "info"),
         (_named(item.label, name - 1) + " ", "cursor" if here else ""),
         (pad(f"{state.glyph} {state.word}", 10), state.role),
         pad(count(item.updates), 6, "right"),
