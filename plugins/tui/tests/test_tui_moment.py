@@ -51,7 +51,7 @@ def test_verdict_reason_head_and_advice_are_of_the_worst_update(kit: Kit) -> Non
     assert "head operations drifts: lower learning_rate" in next_step
     roles = roles_of(model)
     assert roles["▲ WARNING"] == "on-warn"
-    assert roles["KL 0.004"] == ""  # it is healthy itself
+    assert roles["KL 0.004"] == "title"  # it is healthy itself
 
 
 def test_a_critical_row_is_named_though_the_kl_is_calm(kit: Kit) -> None:

@@ -136,7 +136,8 @@ def _stop_row(snapshot: SanctumSnapshot, room: int) -> Line:
     """Which of the sparkline's updates stopped early, and how many."""
     flags = snapshot.tamiyo.early_stops
     stopped = snapshot.stopped_recently
-    counted = f"{STOP} stopped {stopped} of last {len(flags)}" if stopped else ""
+    words = f"stopped {stopped} of last {len(flags)}" if room >= _FULL else f"{stopped}/{len(flags)}"
+    counted = f"{STOP} {words}" if stopped else ""
     label: Span = (pad("  early stops", _LABEL), "dim")
     if room < _NO_LIMITS:
         return line(label, (pad(f"{STOP} {stopped} of {len(flags)}" if stopped else "", _VALUE, "right"), "stop"))

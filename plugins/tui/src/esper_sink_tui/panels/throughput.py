@@ -105,7 +105,7 @@ def _place(model: ScreenModel, last: PPOUpdatePayload | None) -> str:
 
 def _warm_up(model: ScreenModel) -> str:
     if model.life.state.ended:
-        return f"the run has ended: {model.life.state.value}"
+        return f"ended: {model.life.state.value}"
     done = min(model.snapshot.updates, WARM_UP_UPDATES)
     return f"warm-up {'done' if model.snapshot.updates > WARM_UP_UPDATES else f'{done}/{WARM_UP_UPDATES}'}"
 
