@@ -22,6 +22,7 @@ from esper_core.runs import RunDir, read_state
 from esper_core.runs.arguments import working_directory
 from esper_core.runs.held import HeldRun
 from esper_core.runs.process import ProcessPresence, probe_process
+from esper_core.training._imports import uncollected
 from esper_core.training.ranks import join, place_of, refuse_for_ranks, sinks_of_rank
 
 if TYPE_CHECKING:
@@ -245,14 +246,15 @@ def _assemble(
 ) -> tuple[Task, PPOAgent, Checkpoint | None, GroupReducer | None]:
     """Create the task, meet the other ranks, create the agent, and restore the checkpoint that rank 0 has read."""
     try:
-        from esper_core.envs.adapter import make_task  # noqa: PLC0415  # dependencies that only training needs
-        from esper_core.ppo.agent import PPOAgent  # noqa: PLC0415  # as above
-        from esper_core.ppo.checkpoint_file import load_checkpoint  # noqa: PLC0415  # as above
-        from esper_core.ppo.checkpoint_fit import check_environment, restore  # noqa: PLC0415  # as above
-        from esper_core.ppo.devices import resolve_device  # noqa: PLC0415  # as above
-        from esper_core.ppo.memory import memory_need, refuse_beyond  # noqa: PLC0415  # as above
-        from esper_core.ppo.reducer import seed_of_rank  # noqa: PLC0415  # as above
-        from esper_core.ppo.schedules import SCHEDULES, refuse_impossible  # noqa: PLC0415  # as above
+        with uncollected():
+            from esper_core.envs.adapter import make_task  # noqa: PLC0415  # dependencies that only training needs
+            from esper_core.ppo.agent import PPOAgent  # noqa: PLC0415  # as above
+            from esper_core.ppo.checkpoint_file import load_checkpoint  # noqa: PLC0415  # as above
+            from esper_core.ppo.checkpoint_fit import check_environment, restore  # noqa: PLC0415  # as above
+            from esper_core.ppo.devices import resolve_device  # noqa: PLC0415  # as above
+            from esper_core.ppo.memory import memory_need, refuse_beyond  # noqa: PLC0415  # as above
+            from esper_core.ppo.reducer import seed_of_rank  # noqa: PLC0415  # as above
+            from esper_core.ppo.schedules import SCHEDULES, refuse_impossible  # noqa: PLC0415  # as above
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _TRAINING_NEEDS:
             raise

@@ -25,6 +25,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.trace import INVALID_SPAN_CONTEXT
 
 from esper_core.config.schema import OtelConfig
 from esper_core.emitter import TelemetryEmitter
@@ -180,7 +181,7 @@ def main() -> int:
 
     def later() -> None:
         pending = instrumentation._observed.pending  # a part
-        pending.add(payload)
+        pending.add(payload, INVALID_SPAN_CONTEXT)
         pending.drain()
 
     tracer = tracers.get_tracer("esper_core")

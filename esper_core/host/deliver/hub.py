@@ -169,11 +169,12 @@ class Hub:
         options = self._delivery.get(loaded.name, DeliveryConfig())
         mode = loaded.delivery if options.mode == "default" else options.mode
         callers = {
-            name: own if (own := getattr(hook, name)).get_hookimpls() else hook.esper_event for name in EVENT_HOOKS
+            name: _caller(own if (own := getattr(hook, name)).get_hookimpls() else hook.esper_event)
+            for name in EVENT_HOOKS
         }
 
         def deliver(name: str, event: Any) -> None:
-            if answers := callers[name](event=event):
+            if answers := callers[name](event):
                 _refuse_deferred(name, answers)
 
         opener: Callable[[], object] | None = None
@@ -322,6 +323,16 @@ def close_together(
         for target in reversed(waiting):
             if not target.closed(0.0):
                 target.cut_off()
+
+
+def _caller(hook: Any) -> Callable[[Any], Sequence[object]]:
+    """Calls one sink's hook with an event, and returns what it answered."""
+    match hook.get_hookimpls():
+        case [only] if only.argnames == ("event",) and not (only.hookwrapper or only.wrapper):
+            # Nothing to arrange between several: a plain call does the same at half the cost.
+            function = only.function
+            return lambda event: () if (answer := function(event)) is None else (answer,)
+    return lambda event: cast("Sequence[object]", hook(event=event))
 
 
 def _refuse_deferred(name: str, answers: Sequence[object]) -> None:

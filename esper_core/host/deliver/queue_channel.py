@@ -27,6 +27,8 @@ class QueueChannel(ThreadChannel):
         deliver: calls the sink.
         size: the number of events that the queue holds.
         patience_s: the longest time that the emitter waits before an event of the same or higher priority is dropped.
+        linger_s: how long the thread waits for more after the first event, unless the queue is half full: each time
+            that it wakes, the emitter's thread hands it Python's lock and waits to get it back.
         once: True (training): ``patience_s`` is the total wait until the queue has drained. False (replay): the emitter
             waits that long for each event, as long as the sink delivers.
         hooks: ``opener`` and ``closer``.
@@ -42,9 +44,12 @@ class QueueChannel(ThreadChannel):
         size: int = 1024,
         patience_s: float = FULL_WAIT_S,
         once: bool = True,
+        linger_s: float = 0.0,
         **hooks: Any,
     ) -> None:
         super().__init__(guard, deliver, **hooks)
+        self._linger_s = linger_s
+        self._hurried = False
         self._buffer = PriorityBuffer(size)
         self._capacity = size
         self._patience_s = patience_s
@@ -78,14 +83,26 @@ class QueueChannel(ThreadChannel):
                     self.guard.lose(1)
                     return
             lost = self._buffer.put(hook, event, priority, self.guard.clock())
-            self._wake.notify_all()
+            if len(self._buffer) == 1 or self._half_full():
+                self._wake.notify_all()
         if lost:
             self.guard.lose(lost, f"too slow: its queue of {self._capacity} events is full")
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until all accepted events are delivered; return False when they are not after ``timeout_s`` seconds."""
         with self._wake:
-            return self._wake.wait_for(lambda: not self.pending(), timeout_s)
+            self._hurried = True
+            self._wake.notify_all()
+            flushed = self._wake.wait_for(lambda: not self.pending(), timeout_s)
+            self._hurried = False
+            return flushed
+
+    def _half_full(self) -> bool:
+        return 2 * len(self._buffer) >= self._capacity
+
+    def _linger(self) -> None:
+        if self._linger_s:
+            self._wake.wait_for(lambda: self._reason is not None or self._hurried or self._half_full(), self._linger_s)
 
     def _take(self) -> tuple[str, Any] | None:
         taken = self._buffer.pop()

@@ -63,6 +63,9 @@ class ThreadChannel(BaseChannel):
     def _lag_s(self) -> float:
         return 0.0
 
+    def _linger(self) -> None:
+        """Wait for more events after the first one, or not."""
+
     def pending(self) -> int:
         """The number of events accepted and not yet delivered."""
         return self._held() + self._in_hand
@@ -106,6 +109,7 @@ class ThreadChannel(BaseChannel):
                 if self._reason is not None:
                     return None
                 self._wake.wait()
+                self._linger()
             self._in_hand = 1
             self._wake.notify_all()
             return taken

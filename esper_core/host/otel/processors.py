@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["GuardedReader", "GuardedSpanProcessor", "QueuedProcessor"]
 
 _QUEUE_SIZE: Final = 2048
+_LINGER_S: Final = 0.05
+"""Processors batch for seconds themselves."""
 _QUIET_STARTS: Final = (SpanProcessor.on_start, BatchSpanProcessor.on_start)
 _PRIORITY_OF: Final = "esper_ppo_updated"
 """Spans and log records have an update's priority."""
@@ -54,6 +56,7 @@ class QueuedProcessor(Closable):
             size=_QUEUE_SIZE,
             patience_s=30.0 if patient else 0.05,
             once=not patient,
+            linger_s=_LINGER_S,
             closer=lambda _: inner.shutdown(),
         )
         self._channel.delivery = delivery
