@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 
 from esper_core.cli.main import main
 from esper_core.config.schema import EsperConfig, OtelConfig, RunConfig
-from esper_core.events import PPOUpdatePayload, RunStarted
+from esper_core.events import Divergence, PPOUpdatePayload, RunStarted
 from esper_core.host.session import Session
 from esper_core.runs.creation import create_run
 from esper_core.testing import SinkContract
@@ -211,7 +212,9 @@ def test_one_signal_alone(receiver: Any, tmp_path: Path, signal: str) -> None:
     assert session.report.lost_total == 0
 
 
-def test_a_replay_has_the_live_resource_and_scope_in_every_signal(receiver: Any, tmp_path: Path) -> None:
+def test_a_replay_has_the_live_resource_and_scope_in_every_signal(
+    receiver: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Else a store that joins on them has two of each run. Spans and log records lacked telemetry.sdk.*."""
     config = EsperConfig(
         sinks=("journal", "otlp"),
@@ -221,13 +224,19 @@ def test_a_replay_has_the_live_resource_and_scope_in_every_signal(receiver: Any,
     )
     with Session(config, run=create_run(tmp_path), install_signal_handlers=False) as session:
         session.emitter.emit_run_started(RunStarted(environment="toy"))
-        session.emitter.emit_ppo_update(PPOUpdatePayload(update_id=1, kl_divergence=0.01, kl_by_epoch=(0.01,)))
+        other = Divergence(name="to_reference", per_decision=0.2)
+        session.emitter.emit_ppo_update(
+            PPOUpdatePayload(update_id=1, kl_divergence=0.01, kl_by_epoch=(0.01,), divergences=(other,))
+        )
     assert session.run is not None
     live = origins(receiver)
     for signal in (receiver.traces, receiver.metrics, receiver.logs):
         signal.clear()
     assert main(["replay", str(session.run.path), "--to", "otlp", "--set", f"sink.otlp.endpoint={receiver.url}"]) == 0
     assert origins(receiver) == live
+    told = capsys.readouterr().err.partition("not rebuilt")[2]
+    assert "esper.ppo.kl_divergence" in told
+    assert not {item.name for item in receiver.all_metrics()} & set(re.findall(r"esper[.\w]+", told))
     assert {signal for signal, *_ in live} == {"resource_spans", "resource_metrics", "resource_logs"}
 
 
