@@ -267,7 +267,7 @@ metrics.set_meter_provider(MeterProvider(shutdown_on_exit=False))
 from esper_core.config.schema import EsperConfig
 from esper_core.events import PPOUpdatePayload
 from esper_core.host.session import Session
-from esper_core.runs.layout import create_run
+from esper_core.runs import create_run
 config = EsperConfig(sinks=("journal", "otlp"), sink={{"otlp": {{"endpoint": "{receiver.url}"}}}})
 run = create_run(Path({str(tmp_path)!r}))
 with Session(config, run=run, install_signal_handlers=False) as session:
