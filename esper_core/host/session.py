@@ -24,7 +24,7 @@ from esper_core.host.deliver.report import SessionReport
 from esper_core.host.load.options import create_sink
 from esper_core.host.load.selection import Selection, select_sinks
 from esper_core.host.otel.providers import Providers
-from esper_core.host.otel.resource import run_resource
+from esper_core.host.otel.resource import run_resource, sdk_attributes
 from esper_core.host.outcome import Outcome, StartAndEnd
 from esper_core.host.played_events import PlayedEvents
 from esper_core.host.process.child import announce_run
@@ -177,6 +177,8 @@ class Session:
             env=os.environ,
             extra=extra_resource,
         )
+        if mode == "replay":
+            self.resource = sdk_attributes() | self.resource
         if "rl" in config.otel.semconv:
             self.resource |= rl_resource(run_id=self._run_id, environment=environment)
         self._totals = (updates, env_steps)

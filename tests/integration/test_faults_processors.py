@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from esper_core.config.schema import EsperConfig, RunConfig
+from esper_core.errors import SinkError
 from esper_core.events import RunStarted, TelemetryEvent
 from esper_core.health import RunState
 from esper_core.hooks import SinkContext, SinkMode, hookimpl
@@ -61,7 +62,8 @@ class Faulty(SpanProcessor):
             self.fault()
 
     def on_end(self, span: ReadableSpan) -> None:
-        if self.at == "on_end":
+        # One that succeeds here, in its own thread, would end a row of failures in on_start.
+        if self.at in {"on_start", "on_end"}:
             self.fault()
 
     def shutdown(self) -> None:
@@ -150,8 +152,29 @@ def test_a_raising_processor_disturbs_no_one(at: str, fault: Callable[[], None])
     )
     assert good.kinds.count("ppo_updated") == UPDATES
     report = next(item for item in session.report.sinks if item.name == "bad/Faulty")
-    assert report.failures == (1 if at == "shutdown" else 5)
+    if at == "on_start":  # two threads call it
+        assert report.failures >= 5
+    else:
+        assert report.failures == (1 if at == "shutdown" else 5)
     assert report.state == ("closed" if at == "shutdown" else "disabled")
+
+
+@pytest.mark.parametrize(
+    ("processors", "readers", "words"),
+    [
+        ([InMemorySpanExporter()], [], "gave an instance of InMemorySpanExporter, which is no span processor"),
+        ([SimpleSpanProcessor], [], "gave the class SimpleSpanProcessor, not an instance of it"),
+        ([], [object()], "gave an instance of object, which is no metric reader"),
+        ([], [InMemoryMetricReader()] * 2, "does not take the metric readers of odd/InMemoryMetricReader"),
+    ],
+)
+def test_what_is_no_processor_or_reader_is_refused_at_the_start(
+    processors: list[Any], readers: list[Any], words: str
+) -> None:
+    """An exporter in a processor's place ended the training at its first span, as an error that nobody foresaw."""
+    session = _session({"odd": Contributing(processors, readers)})
+    with pytest.raises(SinkError, match=words), session:
+        pytest.fail("it opened")
 
 
 def test_a_hung_processor_holds_no_one_and_is_named(gate: Gate, eventually: Eventually) -> None:

@@ -342,8 +342,8 @@ def _refuse_deferred(name: str, answers: Sequence[object]) -> None:
         TypeError: counted as the sink's failure.
     """
     for answer in answers:
-        if inspect.iscoroutine(answer) or inspect.isgenerator(answer) or inspect.isasyncgen(answer):
-            if not inspect.isasyncgen(answer):
+        if inspect.isawaitable(answer) or inspect.isgenerator(answer) or inspect.isasyncgen(answer):
+            if inspect.iscoroutine(answer) or inspect.isgenerator(answer):
                 answer.close()
             raise TypeError(f"{name} returned a {type(answer).__name__}, which nobody runs; write a plain method")
 

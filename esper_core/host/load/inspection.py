@@ -203,7 +203,7 @@ def _check_arguments(function: Any, hook: str, name: str, where: str) -> None:
         if parameter.name not in allowed:
             raise SinkError(
                 f'{where}: {name} asks for argument "{parameter.name}"{nearest(parameter.name, allowed)}',
-                hint=f"{hook} gives: {', '.join(allowed)}",
+                hint=f"{hook} gives: {', '.join(allowed) or 'no arguments'}",
             )
         if parameter.default is not inspect.Parameter.empty:
             raise SinkError(

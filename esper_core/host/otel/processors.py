@@ -69,7 +69,7 @@ class QueuedProcessor(Closable):
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Call the processor's ``force_flush``; exceptions are caught and counted."""
         flushed = self._channel.flush(timeout_millis / 1000)
-        return self.guard.call(self._inner.force_flush, timeout_millis, counts=False) == "ok" and flushed
+        return self.guard.call(lambda: self._inner.force_flush(timeout_millis), counts=False) == "ok" and flushed
 
     def in_child(self) -> None:
         """In a forked child: nothing is queued here."""

@@ -19,6 +19,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from esper_core import ids
 from esper_core.errors import EsperError, SinkError, error_text
+from esper_core.host.otel.contribution import check_contribution
 from esper_core.host.otel.resource import traceparent
 from esper_core.host.otel.variables import check_variables, limit_notices
 from esper_core.masking import redact
@@ -272,6 +273,8 @@ class Providers:
                 f"sink {loaded.origin} failed in {hook}: {redact(error_text(error))}",
                 hint=f"check [sink.{loaded.name}], or leave it out with `--no-sink {loaded.name}`",
             ) from error
+        for item in found:
+            check_contribution(item, loaded.origin, hook)
         return [
             (
                 item,
@@ -311,9 +314,15 @@ class Providers:
             self.tracer_provider = tracers
         if self.meter_provider is None and (self.readers or always):
             check_variables(os.environ, "metrics")
-            self.meter_provider = SdkMeterProvider(
-                metric_readers=[reader.inner for reader in self.readers], resource=described, shutdown_on_exit=False
-            )
+            inner = [reader.inner for reader in self.readers]
+            try:
+                self.meter_provider = SdkMeterProvider(metric_readers=inner, resource=described, shutdown_on_exit=False)
+            except Exception as error:  # a reader is what a sink made it: of another provider, or given twice
+                names = ", ".join(reader.guard.name for reader in self.readers)
+                raise SinkError(
+                    f"OpenTelemetry does not take the metric readers of {names}: {redact(error_text(error))}",
+                    hint="give a reader of its own each time, and each once",
+                ) from error
         if self.logger_provider is None and self.log_processors:
             from esper_core.host.otel.log_records import build_logger_provider  # noqa: PLC0415  # as above
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import uuid
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -16,7 +17,7 @@ from esper_core.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ResourceValue", "run_resource", "traceparent"]
+__all__ = ["ResourceValue", "run_resource", "sdk_attributes", "traceparent"]
 
 ResourceValue = str | int | float | bool
 _DEFAULT_SERVICE = "esper"
@@ -65,6 +66,19 @@ def run_resource(
     if environment:
         resource[ENVIRONMENT] = environment
     return resource | dict(extra or {})
+
+
+def sdk_attributes() -> dict[str, ResourceValue]:
+    """What the SDK adds to every live resource, and no journal has: with it a replay's resource is the live one."""
+    try:
+        found = version("opentelemetry-sdk")
+    except PackageNotFoundError:
+        return {}
+    return {
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.name": "opentelemetry",
+        "telemetry.sdk.version": found,
+    }
 
 
 def traceparent(env: Mapping[str, str]) -> dict[str, str]:

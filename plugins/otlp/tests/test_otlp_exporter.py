@@ -183,11 +183,14 @@ def test_a_span_that_no_receiver_takes_is_counted(receiver: Any) -> None:
 
 def test_partial_success_is_a_loss_with_the_receivers_words(receiver: Any) -> None:
     receiver.reject = 3
+    receiver.echo = "\x1b[31m\r\n" * 1000
     rig = Rig(receiver, delay_s=WHOLE_S)
     rig.put(range(10))
     assert rig.exporter.close(CLOSE_S)
     assert (rig.exporter.account.delivered, rig.exporter.account.rejected) == (7, 3)
     assert "too many attributes" in rig.changes[0].message
+    assert rig.changes[0].message.isprintable()
+    assert len(rig.changes[0].message) < 300
 
 
 def test_a_receiver_that_hangs_costs_the_time_that_was_given(receiver: Any, eventually: Callable[..., Any]) -> None:

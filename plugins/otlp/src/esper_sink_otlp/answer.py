@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from esper_sink_otlp.config import Signal
 
-__all__ = ["Answer", "partial_success"]
+__all__ = ["Answer", "partial_success", "short"]
 
 _REJECTED: Final = {"traces": "rejected_spans", "metrics": "rejected_data_points", "logs": "rejected_log_records"}
 
@@ -45,4 +45,10 @@ class Answer:
 def partial_success(signal: Signal, response: Any) -> tuple[int, str]:
     """Rejected items and the receiver's words, from the OTLP response to a request it took."""
     found = response.partial_success
-    return max(0, getattr(found, _REJECTED[signal])), found.error_message
+    return max(0, getattr(found, _REJECTED[signal])), short(found.error_message)
+
+
+def short(text: str) -> str:
+    """What a receiver said, on one line of at most 200 characters, without any that steer a terminal."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return line if len(line) <= 200 else f"{line[:197]}..."

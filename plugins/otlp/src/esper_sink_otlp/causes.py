@@ -11,7 +11,7 @@ import urllib3
 from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status
 
-from esper_sink_otlp.answer import Answer
+from esper_sink_otlp.answer import Answer, short
 
 if TYPE_CHECKING:
     from esper_sink_otlp.settings import SignalSettings
@@ -105,7 +105,7 @@ def _words(error: BaseException, settings: SignalSettings) -> tuple[str, str]:
     chain = _chain(error)
     text = " ".join(str(item) for item in chain).lower()
     if any(isinstance(item, urllib3.exceptions.ProxyError) for item in chain):
-        return f"the proxy does not lead to {place}: {_short(str(chain[-1]))}", PROXY_HINT
+        return f"the proxy does not lead to {place}: {short(str(chain[-1]))}", PROXY_HINT
     if any(isinstance(item, (urllib3.exceptions.NameResolutionError, socket.gaierror)) for item in chain):
         return f"the name of {place} is unknown", "check the endpoint's host name, and DNS"
     if any(isinstance(item, ConnectionRefusedError) for item in chain):
@@ -123,7 +123,7 @@ def _words(error: BaseException, settings: SignalSettings) -> tuple[str, str]:
         if _greets_in_http2(settings.endpoint):
             return f"{place} is a gRPC port and was spoken to in HTTP", GRPC_PORT_HINT
         return f"{place} closed the connection", "it may be restarting, or the port may not be OTLP/HTTP"
-    return f"{place}: {_short(str(chain[-1]))}", "see the receiver's log"
+    return f"{place}: {short(str(chain[-1]))}", "see the receiver's log"
 
 
 def _tls_words(text: str, place: str) -> tuple[str, str]:
@@ -146,7 +146,7 @@ def _tls_words(text: str, place: str) -> tuple[str, str]:
         return f"TLS: the certificate of {place} has expired", "renew it"
     if "certificate" in text:
         return f"TLS: the certificate of {place} is not trusted", TLS_HINT
-    return f"TLS: no handshake with {place}: {_short(text)}", TLS_HINT
+    return f"TLS: no handshake with {place}: {short(text)}", TLS_HINT
 
 
 def _greets_in_http2(endpoint: str) -> bool:
@@ -182,15 +182,10 @@ def _message(content: bytes) -> str:
     try:
         message: str = Status.FromString(content).message
         if message:
-            return _short(message)
+            return short(message)
     except DecodeError:
         pass
-    return _short(content.decode("utf-8", errors="replace"))
-
-
-def _short(text: str) -> str:
-    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return line if len(line) <= 200 else f"{line[:197]}..."
+    return short(content.decode("utf-8", errors="replace"))
 
 
 def of_grpc(code: str, details: str, settings: SignalSettings, *, too_large: bool) -> tuple[str, str]:
@@ -207,19 +202,19 @@ def of_grpc(code: str, details: str, settings: SignalSettings, *, too_large: boo
             "the receiver hangs, or the port is not gRPC (4317); [sink.otlp] timeout_s",
         )
     if code == "UNAUTHENTICATED":
-        return f"UNAUTHENTICATED (401): the receiver wants a token, or another one: {_short(details)}", AUTH_HINT
+        return f"UNAUTHENTICATED (401): the receiver wants a token, or another one: {short(details)}", AUTH_HINT
     if code == "PERMISSION_DENIED":
-        return f"PERMISSION_DENIED (403): the token may not write here: {_short(details)}", AUTH_HINT
+        return f"PERMISSION_DENIED (403): the token may not write here: {short(details)}", AUTH_HINT
     if code == "RESOURCE_EXHAUSTED":
         return (
-            f"RESOURCE_EXHAUSTED (429): the receiver asks to slow down: {_short(details)}",
+            f"RESOURCE_EXHAUSTED (429): the receiver asks to slow down: {short(details)}",
             "raise [sink.otlp] interval_s, or the receiver's limits",
         )
     if code in {"UNIMPLEMENTED", "UNKNOWN", "INTERNAL"} and ("http" in text or "content-type" in text):
-        return f"{place} is not a gRPC port: {_short(details)}", HTTP_PORT_HINT
+        return f"{place} is not a gRPC port: {short(details)}", HTTP_PORT_HINT
     if code == "UNIMPLEMENTED":
         return f"{place} has no OTLP receiver for {settings.signal}", "check the Collector's pipelines"
-    return f"{code}: {_short(details)}", "see the receiver's log"
+    return f"{code}: {short(details)}", "see the receiver's log"
 
 
 def _unavailable(text: str, details: str, place: str) -> tuple[str, str]:
@@ -241,7 +236,7 @@ def _unavailable(text: str, details: str, place: str) -> tuple[str, str]:
             "set [sink.otlp] client_certificate and client_key",
         )
     if "ssl" in text or "tls" in text or "handshake" in text or "certificate" in text:
-        return f"TLS: no handshake with {place}: {_short(details)}", TLS_HINT
+        return f"TLS: no handshake with {place}: {short(details)}", TLS_HINT
     if "socket closed" in text:
         return f"{place} closed the connection", "use https:// if the receiver speaks TLS; it may also be restarting"
-    return f"{place} is not available: {_short(details)}", "see the receiver's log"
+    return f"{place} is not available: {short(details)}", "see the receiver's log"

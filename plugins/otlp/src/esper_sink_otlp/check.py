@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from esper_core.errors import SinkError
 from esper_core.semconv.names import METRICS
 from esper_sink_otlp.clock import clock_words
+from esper_sink_otlp.points import EVENT_GAUGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +60,8 @@ def not_rebuilt() -> str:
         "gauge": "gauges",
     }
     for kind, plural in kinds.items():
-        names = sorted(metric.name for metric in METRICS.values() if metric.instrument == kind)
+        made = (metric.name for metric in METRICS.values() if metric.instrument == kind)
+        names = sorted(set(made) - set(EVENT_GAUGES))
         if names:
             words.append(f"{plural} {', '.join(names)}")
     return (

@@ -17,7 +17,6 @@ from opentelemetry.sdk.metrics import Counter, Histogram, ObservableCounter
 from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricReader, MetricsData
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.version import __version__ as sdk_version
 
 from esper_sink_otlp.backlog import Backlog
 from esper_sink_otlp.points import joined, of_process, without_event_gauges
@@ -45,12 +44,6 @@ WINDOW_MARGIN_S: Final = 60.0
 _MARK: Final = {"esper.marked": "true"}
 _EVENT_BYTES: Final = 6000
 _COLLECTION_BYTES: Final = 40_000
-_SDK: Final = {
-    "telemetry.sdk.language": "python",
-    "telemetry.sdk.name": "opentelemetry",
-    "telemetry.sdk.version": sdk_version,
-}
-"""What the SDK adds to every resource: a replay's is as the live one."""
 
 
 class UpdateReader(MetricReader):
@@ -241,7 +234,7 @@ class MetricSource:
             by_process.setdefault((event.attempt, event.rank), []).append(event)
         gauges = [
             of_process(
-                self._live or Resource({**_SDK, **self.resource(same[0])}),
+                self._live or Resource(dict(self.resource(same[0]))),
                 [point for event in same for point in self._points_of(event)],
             )
             for same in by_process.values()

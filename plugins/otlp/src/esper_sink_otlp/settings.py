@@ -81,8 +81,9 @@ class SignalSettings:
         return f"{scheme}{redact(self.endpoint)}"
 
     def __repr__(self) -> str:
-        # Not their names: in OTEL_EXPORTER_OTLP_HEADERS a token without a name is taken for one.
-        return f"SignalSettings({self.signal}, {self.protocol}, {self.shown}, headers: {len(self.headers)})"
+        # A name without a value may be a token, in base64, that stands in OTEL_EXPORTER_OTLP_HEADERS without a name.
+        names = ", ".join(name for name, value in self.headers if value)
+        return f"SignalSettings({self.signal}, {self.protocol}, {self.shown}, headers: {names or 'none'})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
