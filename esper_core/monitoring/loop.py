@@ -375,6 +375,13 @@ class Monitor:
         except Exception as fault:  # noqa: BLE001  # the loop has ended well; its telemetry's end must not change that
             self._failed("close", fault)
 
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        """Keep the ranks together: after the block all of them go on, or, when it fails on one, each raises.
+
+        For an adapter's own work before a call of which the other ranks wait for this one's part. A collective itself.
+        """
+        return self._ranks.together()
+
     @contextlib.contextmanager
     def harmless(self, what: str) -> Iterator[None]:
         """Keep an adapter's own faults out of the loop: an exception in the block is told once, counted and dropped.
