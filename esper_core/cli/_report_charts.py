@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Final
 
 from esper_core.cli._report_markup import Markup, element, joined, table
-from esper_core.reading.numbers import MISSING, NON_FINITE
+from esper_core.reading.numbers import MISSING, NON_FINITE, mean_kl
 from esper_core.reading.series import extremes, peaks
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ __all__ = ["curve", "heat_map"]
 _WIDTH: Final = 760
 _HEIGHT: Final = 230
 _LEFT: Final = 64
+_FITS: Final = 7
+"""Letters of an axis label that have room at the left in any font."""
 _RIGHT: Final = 132
 _TOP: Final = 12
 _BOTTOM: Final = 34
@@ -155,7 +157,20 @@ def _axes(
     for value in (low, (low + high) / 2, high):
         y = up(value)
         parts.append(element("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="grid"))
-        parts.append(element("text", _axis(value), x=_LEFT - 6, y=y + 4, text_anchor="end", class_="label"))
+        label = _axis(value)
+        long = len(label) > _FITS
+        parts.append(
+            element(
+                "text",
+                label,
+                x=_LEFT - 6,
+                y=y + 4,
+                text_anchor="end",
+                class_="label",
+                textLength=_LEFT - 8 if long else None,
+                lengthAdjust="spacingAndGlyphs" if long else None,
+            )
+        )
     for update in dict.fromkeys((first, (first + last) // 2, last)):
         place = across(update)
         parts.append(
@@ -259,7 +274,7 @@ def _worst(heads: Mapping[str, Sequence[float]], ids: Sequence[int]) -> str:
     if not found:
         return "No finite value."
     value, name, update = max(found)
-    return f"{len(heads)} heads. The largest is {name} at update {update}: {value:.4f} nats."
+    return f"{len(heads)} heads. The largest is {name} at update {update}: {mean_kl(value)} nats."
 
 
 def _shade(value: float, critical: float) -> str:
@@ -277,5 +292,5 @@ def _heads_table(ids: Sequence[int], heads: Mapping[str, Sequence[float]], kinds
             continue
         worst, update = max(finite)
         mean = math.fsum(value for value, _ in finite) / len(finite)
-        rows.append((name, kinds[name], f"{mean:.4f}", f"{worst:.4f}", str(update), f"{finite[-1][0]:.4f}"))
+        rows.append((name, kinds[name], mean_kl(mean), mean_kl(worst), str(update), mean_kl(finite[-1][0])))
     return table("KL by head, nats", ("head", "kind", "mean", "largest", "at update", "last"), rows, numbers=True)

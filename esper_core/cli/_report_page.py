@@ -11,7 +11,7 @@ from esper_core.cli._report_markup import Markup, element, joined, table
 from esper_core.cli._report_style import STYLE
 from esper_core.reading.divergences import compared, newest_divergences
 from esper_core.reading.glyphs import STOP, VERDICTS
-from esper_core.reading.numbers import MISSING, count, duration, plain
+from esper_core.reading.numbers import MISSING, count, duration, mean_kl, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,7 +68,7 @@ def _overview(found: Report) -> Markup:
             item.screen.verdict.label,
             count(item.curves.updates),
             plain(item.curves.last_return, 1),
-            plain(item.curves.last_kl, 4),
+            mean_kl(item.curves.last_kl),
             str(item.curves.early_stops),
         )
         for item in found.runs
@@ -162,8 +162,8 @@ def _divergences(item: ReportedRun) -> list[Markup]:
         (
             seen.divergence.name,
             compared(seen.divergence),
-            plain(seen.divergence.per_decision, 4),
-            plain(seen.divergence.per_step, 4),
+            mean_kl(seen.divergence.per_decision),
+            mean_kl(seen.divergence.per_step),
             str(seen.update_id),
         )
         for seen in found

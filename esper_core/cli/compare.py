@@ -11,10 +11,11 @@ from esper_core.cli._columns import aligned
 from esper_core.cli._output import say, say_text
 from esper_core.cli._parser import add_config_arguments, runs_dir
 from esper_core.errors import EXIT_OK, EsperError, UsageError
-from esper_core.reading.numbers import plain
+from esper_core.reading.numbers import mean_kl, plain
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from esper_core.reading.compare import ComparedRun, Comparison, Group, Stat
 
@@ -104,8 +105,8 @@ def _row(group: Group) -> tuple[str, ...]:
         str(len(group.runs)),
         ", ".join(name if count == 1 else f"{count} {name}" for name, count in verdicts.items()),
         _span([run.updates for run in group.runs]),
-        _stat(group.stat(_last_return), 1),
-        _stat(group.stat(_last_kl), 4),
+        _stat(group.stat(_last_return), lambda value: plain(value, 1)),
+        _stat(group.stat(_last_kl), mean_kl),
         _percent(group.stat(_stopped)),
         ", ".join(seeds),
     )
@@ -128,9 +129,9 @@ def _span(counts: list[int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def _stat(stat: Stat, digits: int) -> str:
-    spread = f" ± {plain(stat.deviation, digits)}" if stat.deviation is not None else ""
-    return f"{plain(stat.mean, digits)}{spread}"
+def _stat(stat: Stat, text: Callable[[float | None], str]) -> str:
+    spread = f" ± {text(stat.deviation)}" if stat.deviation is not None else ""
+    return f"{text(stat.mean)}{spread}"
 
 
 def _percent(stat: Stat) -> str:

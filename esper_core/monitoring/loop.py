@@ -16,7 +16,16 @@ from esper_core.monitoring.counts import Counts
 from esper_core.monitoring.current_update import CurrentUpdate
 from esper_core.monitoring.given import GIVEN_FIELDS, SHOWN_FIELDS, read_divergences, read_number, read_numbers
 from esper_core.monitoring.inputs import Columns, scalar, whole
-from esper_core.monitoring.measurement import KL, PolicyMove, final_pass, kl_of, read_move, rollout_fields, see
+from esper_core.monitoring.measurement import (
+    KL,
+    PolicyMove,
+    final_pass,
+    kl_of,
+    read_move,
+    read_rollout,
+    rollout_fields,
+    see,
+)
 from esper_core.monitoring.misuse import MisuseError, never_harms, quiet_numbers
 from esper_core.monitoring.ranks import Ranks
 
@@ -139,8 +148,11 @@ class Monitor:
             choices: legal options of each.
             **shown: ``policy_loss``, ``value_loss`` and ``grad_norm`` of this minibatch.
         """
-        move = read_move(self._columns, log_ratio, old=old, new=new, kl=kl, mask=mask, causal=causal, choices=choices)
-        fields_ = read_numbers(shown, SHOWN_FIELDS, "too_far")
+        with self._ranks.together():
+            move = read_move(
+                self._columns, log_ratio, old=old, new=new, kl=kl, mask=mask, causal=causal, choices=choices
+            )
+            fields_ = read_numbers(shown, SHOWN_FIELDS, "too_far")
         recorder = self._update.minibatch()
         recorder.saw(see(move, self._ranks, clip_range=self._settings.clip_range, shown=fields_))
         if recorder.stop_before_step():
@@ -220,22 +232,24 @@ class Monitor:
         mean = isinstance(entropy, (int, float)) or getattr(entropy, "ndim", None) == 0
         if mean:
             given["entropy"] = entropy
-        numbers = read_numbers(given, GIVEN_FIELDS, "ppo_update")
-        others = read_divergences(divergences)
-        steps = None if rollout_steps is None else whole("rollout_steps", rollout_steps)
-        reached = None if env_steps is None else whole("env_steps", env_steps)
-        move = read_move(
-            self._columns,
-            log_ratio,
-            old=old,
-            new=new,
-            kl=kl,
-            mask=mask,
-            causal=causal,
-            choices=choices,
-            entropy=None if mean else entropy,
-        )
-        shown = rollout_fields(move, self._ranks, advantages=advantages, returns=returns, values=values)
+        with self._ranks.together():
+            numbers = read_numbers(given, GIVEN_FIELDS, "ppo_update")
+            others = read_divergences(divergences)
+            steps = None if rollout_steps is None else whole("rollout_steps", rollout_steps)
+            reached = None if env_steps is None else whole("env_steps", env_steps)
+            move = read_move(
+                self._columns,
+                log_ratio,
+                old=old,
+                new=new,
+                kl=kl,
+                mask=mask,
+                causal=causal,
+                choices=choices,
+                entropy=None if mean else entropy,
+            )
+            columns = read_rollout(move, advantages=advantages, returns=returns, values=values)
+        shown = rollout_fields(move, self._ranks, columns)
         if not self._update.open:
             numbers.setdefault("update_s", None)  # it began just now: no time of it is known
         recorder = self._update.running()
@@ -311,9 +325,10 @@ class Monitor:
     ) -> KL:
         """The KL alone; emits nothing, and works on a closed monitor too. Arguments as for :meth:`ppo_update`."""
         with quiet_numbers():
-            move = read_move(
-                self._columns, log_ratio, old=old, new=new, kl=kl, mask=mask, causal=causal, choices=choices
-            )
+            with self._ranks.together():
+                move = read_move(
+                    self._columns, log_ratio, old=old, new=new, kl=kl, mask=mask, causal=causal, choices=choices
+                )
             return kl_of(move, self._ranks)
 
     @property
@@ -359,6 +374,13 @@ class Monitor:
             self._closing.end(self._emitter, self.counts, error)
         except Exception as fault:  # noqa: BLE001  # the loop has ended well; its telemetry's end must not change that
             self._failed("close", fault)
+
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        """Keep the ranks together: after the block all of them go on, or, when it fails on one, each raises.
+
+        For an adapter's own work before a call of which the other ranks wait for this one's part. A collective itself.
+        """
+        return self._ranks.together()
 
     @contextlib.contextmanager
     def harmless(self, what: str) -> Iterator[None]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from esper_core.events import HeadKind
     from esper_core.monitoring.ranks import Ranks
 
-__all__ = ["KL", "PolicyMove", "Sums", "final_pass", "kl_of", "read_move", "rollout_fields", "see"]
+__all__ = ["KL", "PolicyMove", "Sums", "final_pass", "kl_of", "read_move", "read_rollout", "rollout_fields", "see"]
 
 Sums = dict[str, NDArray[np.float64]]
 
@@ -271,26 +271,35 @@ def final_pass(move: PolicyMove, ranks: Ranks) -> FinalPass:
     )
 
 
-def rollout_fields(
-    move: PolicyMove, ranks: Ranks, *, advantages: Any, returns: Any, values: Any
-) -> dict[str, Measured]:
+def read_rollout(move: PolicyMove, *, advantages: Any, returns: Any, values: Any) -> Sums:
+    """The rollout's arrays by name, float64 (rows,). Raises MisuseError, which names the argument.
+
+    Args:
+        move: for which steps were unforced.
+        advantages: (rows,), before normalisation, or None.
+        returns: (rows,), or None.
+        values: (rows,), the old value estimates, or None.
+    """
+    rows = len(move.active)
+    columns: Sums = {}
+    if advantages is not None:
+        columns["advantage"] = column_of("advantages", advantages, rows) * move.unforced
+    if returns is not None:
+        columns["return"] = column_of("returns", returns, rows)
+        if values is not None:
+            columns["residual"] = columns["return"] - column_of("values", values, rows)
+    return columns
+
+
+def rollout_fields(move: PolicyMove, ranks: Ranks, columns: Sums) -> dict[str, Measured]:
     """What the rollout's arrays show: mean and spread of the advantages, and the share of the returns explained.
 
     Args:
         move: for which steps were unforced.
         ranks: all of them must give the same arguments.
-        advantages: (rows,), before normalisation, or None.
-        returns: (rows,), or None.
-        values: (rows,), the old value estimates, or None.
+        columns: as :func:`read_rollout` returns them.
     """
     unforced, rows = move.unforced, len(move.active)
-    columns: Sums = {}
-    if advantages is not None:
-        columns["advantage"] = column_of("advantages", advantages, rows) * unforced
-    if returns is not None:
-        columns["return"] = column_of("returns", returns, rows)
-        if values is not None:
-            columns["residual"] = columns["return"] - column_of("values", values, rows)
     if not columns and ranks.world == 1:
         return {}
     # The layout is the same on every rank: one that gives less must not leave the others waiting.

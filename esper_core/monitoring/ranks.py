@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -13,11 +14,12 @@ from numpy.typing import NDArray
 from esper_core.monitoring.misuse import MisuseError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["Ranks", "Reduce", "ranks_of"]
 
 Vector = NDArray[np.float64]
+_MISUSED, _FAILED = 1.0, 2.0
 
 
 class Reduce(Protocol):
@@ -57,6 +59,28 @@ class Ranks:
     def largest(self, value: float) -> float:
         """The largest over all ranks."""
         return value if self.world == 1 else float(self._reduced(np.array([value]), "max")[0])
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Read in the block what this rank gives: all ranks go on, or none, and nobody waits for one that failed.
+
+        Raises:
+            MisuseError: another rank's arguments were wrong.
+            RuntimeError: another rank failed otherwise.
+        """
+        if self.world == 1:
+            yield
+            return
+        try:
+            yield
+        except Exception as error:
+            self.largest(_MISUSED if isinstance(error, MisuseError) else _FAILED)
+            raise
+        worst = self.largest(0.0)
+        if worst == _MISUSED:
+            raise MisuseError("another rank's arguments were wrong, as that rank says itself")
+        if worst:
+            raise RuntimeError("another rank failed, as that rank says itself")
 
     def _reduced(self, values: Vector, how: Literal["sum", "max"]) -> Vector:
         if self.reduce is not None:

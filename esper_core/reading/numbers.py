@@ -6,9 +6,23 @@ import math
 import time
 from typing import Final
 
+from esper_core.health import format_kl
 from esper_core.reading.glyphs import ABSENT
 
-__all__ = ["MISSING", "age", "clock", "count", "duration", "moment", "percent", "plain", "rate", "scaled", "step_trim"]
+__all__ = [
+    "MISSING",
+    "age",
+    "clock",
+    "count",
+    "duration",
+    "mean_kl",
+    "moment",
+    "percent",
+    "plain",
+    "rate",
+    "scaled",
+    "step_trim",
+]
 
 MISSING: Final = ABSENT
 NON_FINITE: Final = "non-finite"
@@ -36,6 +50,11 @@ def scaled(value: float | None, digits: int) -> str:
     if size >= 1e5:
         return rate(value)
     return f"{value:.0f}" if size >= 1000 else plain(value, min(digits, 2) if size >= 100 else digits)
+
+
+def mean_kl(value: float | None) -> str:
+    """A KL over several updates, nats, which no level judges: ``<0.0001`` like any KL, scientific from a million on."""
+    return plain(value, 4) if value is not None and abs(value) >= 1e6 else format_kl(value)
 
 
 def percent(value: float | None, digits: int = 1) -> str:

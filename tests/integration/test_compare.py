@@ -165,6 +165,12 @@ def test_a_run_without_updates_has_no_figures(tmp_path: Path) -> None:
     assert Stat.of([0.0, 0.0]) == Stat(0.0, 0.0, 2)
 
 
+def test_a_small_kl_is_not_shown_as_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [str(recorded(tmp_path, seed=seed, target_kl=0.01, kl=(seed + 1) * 1e-5, returns=1.0)) for seed in (0, 1)]
+    assert main(["compare", *runs]) == 0
+    assert "<0.0001 ± <0.0001" in capsys.readouterr().out
+
+
 def test_a_return_beyond_all_columns_stays_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [str(recorded(tmp_path, seed=seed, target_kl=0.01, kl=0.03, returns=(seed + 1) * 1e299)) for seed in (0, 1)]
     assert main(["compare", *runs]) == 0

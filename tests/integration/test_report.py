@@ -135,6 +135,12 @@ def test_labels_of_limits_close_to_each_other_do_not_overlap() -> None:
     assert min(after - before for before, after in pairwise(places)) >= 12
 
 
+def test_the_label_of_a_huge_return_has_room() -> None:
+    drawn = curve("Return", [1, 2], [0.0, -3.33e299], limits={})
+    assert drawn.count('textLength="56" lengthAdjust="spacingAndGlyphs"') == 2
+    assert "textLength" not in curve("Return", [1, 2], [0.0, 999.0], limits={})
+
+
 def test_without_o_no_foreign_page_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

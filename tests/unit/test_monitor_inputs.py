@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -328,5 +329,69 @@ def test_ranks_that_share_the_samples_report_the_whole(ratios: list[list[float]]
     sums = np.sum([vector for how, vector in vectors if how == "sum"], axis=0)
     assert sums[:3] == pytest.approx(np.array(whole.stats.numerators), rel=1e-9, abs=1e-12)
     assert sums[3:6].tolist() == list(whole.stats.decisions)
-    largest = max(float(vector[0]) for how, vector in vectors if how == "max")
-    assert math.exp(largest) == pytest.approx(whole.ratio_max)
+    largest = [float(vector[0]) for how, vector in vectors if how == "max"]
+    assert set(largest[::2]) == {0.0}, "each rank says first that it has read what it was given"
+    assert math.exp(max(largest[1::2])) == pytest.approx(whole.ratio_max)
+
+
+class Broken:
+    """An array that cannot be fetched."""
+
+    def detach(self) -> Any:
+        raise OSError("no device any more")
+
+
+def both_ranks(bad: Any, advantages: Any, *, strict: bool) -> list[list[Any]]:
+    """What two ranks in threads answer, joined as a process group joins them: each collective waits for both.
+
+    The second rank gives ``bad`` and ``advantages`` where the first gives what is right.
+    """
+    barrier, given = threading.Barrier(2, timeout=250), [np.zeros(1)] * 2
+    answers: list[list[Any]] = [[], []]
+
+    def rank(number: int) -> None:
+        def reduce(vector: Any, how: str) -> Any:
+            given[number] = vector
+            barrier.wait()
+            joined = given[0] + given[1] if how == "sum" else np.maximum(*given)
+            barrier.wait()
+            return joined
+
+        run = Monitor(UpdateSettings(heads=("action",)), ranks=Ranks(number, 2, reduce), strict=strict, say=print)
+        good = np.zeros(3)
+        for call in (
+            lambda: run.too_far(bad if number else good),
+            lambda: run.ppo_update(bad if number else good),
+            lambda: run.ppo_update(good, advantages=advantages if number else good),
+            lambda: run.ppo_update([0.1]),
+        ):
+            try:
+                answers[number].append(call())
+            except MisuseError as error:
+                answers[number].append(str(error))
+
+    threads = [threading.Thread(target=rank, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(250)
+    assert [answer.pop().steps for answer in answers] == [2, 2], "in the end the ranks are together again"
+    return answers
+
+
+def test_wrong_arguments_on_one_rank_leave_no_other_waiting() -> None:
+    first, second = both_ranks(np.zeros((3, 2)), [1.0], strict=True)
+    assert first == ["another rank's arguments were wrong, as that rank says itself"] * 3
+    assert [said.partition(";")[0] for said in second] == [
+        "log_ratio has shape (3, 2)",
+        "log_ratio has shape (3, 2)",
+        "advantages holds 1 numbers, the log-probabilities have 3 rows",
+    ]
+    assert both_ranks(np.zeros((3, 2)), [1.0], strict=False) == [[False, None, None]] * 2
+
+
+def test_a_fault_on_one_rank_raises_on_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert both_ranks(Broken(), Broken(), strict=True) == [[False, None, None]] * 2
+    told = capsys.readouterr().out
+    assert "too_far failed, training goes on without it: OSError: no device any more" in told
+    assert "too_far failed, training goes on without it: RuntimeError: another rank failed" in told

@@ -74,6 +74,7 @@ def learn_like_anyone(agent: PPOAgent, run: Monitor, rollout: Rollout) -> PPOUpd
         values=batch.values,
         env_steps=rollout.env_steps,
         learning_rate=float(agent.optimizer.param_groups[0]["lr"]),
+        entropy_coef=agent.config.entropy_coef,
     )
 
 

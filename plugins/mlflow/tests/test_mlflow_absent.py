@@ -15,7 +15,7 @@ from esper_sink_mlflow.library import load
 
 def test_without_the_library_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(SinkError, match=r"needs mlflow, which .*: pip install 'esper-core\[mlflow\]'"):
+    with pytest.raises(SinkError, match=r"sink .mlflow. needs mlflow, which (?s:.*)pip install 'esper-core\[mlflow\]'"):
         SinkHarness(MlflowSink)
 
 

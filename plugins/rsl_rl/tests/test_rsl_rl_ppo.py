@@ -261,6 +261,7 @@ torch.manual_seed(rank)
 env = Reaching()
 cfg = configuration(esper={"sinks": ["journal"], "settings": {"run": {"dir": folder}}}, normalised=True)
 cfg["multi_gpu"] = {"global_rank": rank, "local_rank": rank, "world_size": 2}
+cfg["seed"] = -1  # "any", as scripts write it
 with contextlib.redirect_stdout(io.StringIO()):
     alg = PPO.construct_algorithm(env.get_observations(), env, cfg, "cpu")
 alg.broadcast_parameters()
@@ -270,10 +271,17 @@ report = alg._report
 def reported(run, losses):
     storage, actor = alg.storage, alg.get_policy()
     old = tuple(part.flatten(0, 1) for part in storage.distribution_params)
-    own.append(float(actor.get_kl_divergence(old, alg._by_steps).double().mean()))
+    if alg._by_steps is not None:
+        own.append(float(actor.get_kl_divergence(old, alg._by_steps).double().mean()))
     report(run, losses)
 
 alg._report = reported
+if rank == 1 and sys.argv[3:] == ["fails once"]:
+    judged = alg._judged
+    def fails():
+        alg._judged = judged
+        raise MemoryError("no room for the pass")
+    alg._judged = fails
 shown = []
 for update in range(2):
     with torch.inference_mode():
@@ -283,20 +291,34 @@ for update in range(2):
         alg.compute_returns(seen)
     alg.update()
     last = alg.last
-    shown.append([last.kl_joint, last.divergences[0].per_step, last.library_kl, last.env_steps, last.steps])
+    if last is not None:
+        shown.append([last.kl_joint, last.divergences[0].per_step, last.library_kl, last.env_steps, last.steps])
 alg.close()
 print(json.dumps({"own": own, "shown": shown, "failures": alg.run.counts.failures, "path": str(alg.run.path)}))
 torch.distributed.destroy_process_group()
 """
 
 
-def test_two_ranks_show_the_kl_of_both(tmp_path: Path) -> None:
+def two_ranks(folder: Path, *how: str) -> list[Any]:
+    command = [sys.executable, "-W", "ignore", "-c", RANK]
     started = [
-        subprocess.Popen([sys.executable, "-W", "ignore", "-c", RANK, str(rank), str(tmp_path)], stdout=subprocess.PIPE)
+        subprocess.Popen([*command, str(rank), str(folder), *how], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for rank in (0, 1)
     ]
     found = [json.loads(process.communicate(timeout=250)[0].splitlines()[-1]) for process in started]
     assert [process.returncode for process in started] == [0, 0]
+    return found
+
+
+def test_a_rank_without_memory_for_the_pass_costs_an_update_and_no_other_waits_for_it(tmp_path: Path) -> None:
+    found = two_ranks(tmp_path, "fails once")
+    assert [len(item["shown"]) for item in found] == [1, 1], "the first update is of no rank, the second of both"
+    assert found[0]["shown"] == found[1]["shown"]
+    assert [item["failures"] for item in found] == [1, 2], "rank 1: the pass, and so the report"
+
+
+def test_two_ranks_show_the_kl_of_both(tmp_path: Path) -> None:
+    found = two_ranks(tmp_path)
     assert found[0]["shown"] == found[1]["shown"], "each rank has the same numbers"
     for update in (0, 1):
         kl, _, _, env_steps, steps = found[0]["shown"][update]

@@ -15,7 +15,7 @@ from esper_sink_wandb.library import load
 
 def test_without_the_library_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(SinkError, match=r"needs wandb, which .*: pip install 'esper-core\[wandb\]'"):
+    with pytest.raises(SinkError, match=r"sink .wandb. needs wandb, which (?s:.*)pip install 'esper-core\[wandb\]'"):
         SinkHarness(WandbSink)
 
 

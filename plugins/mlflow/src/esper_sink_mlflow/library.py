@@ -38,7 +38,7 @@ def load() -> ModuleType:
         importlib.import_module("mlflow.tracking")
     except ImportError as error:
         what = "is not installed" if error.name == "mlflow" else f"cannot be imported ({error})"
-        raise SinkError(f"it needs mlflow, which {what}: {_INSTALL}", hint=_INSTALL) from None
+        raise SinkError(f'sink "mlflow" needs mlflow, which {what}', hint=_INSTALL) from None
     found = _version()
     if tuple(map(int, re.findall(r"\d+", found)[:2])) < _OLDEST:
         raise SinkError(f"mlflow {found} is older than what this sink was tested with: {_INSTALL}", hint=_INSTALL)

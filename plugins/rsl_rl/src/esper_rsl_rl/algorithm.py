@@ -84,7 +84,7 @@ class PPO(algorithms.PPO):
             known = {
                 "environment": str(getattr(spec, "id", "") or ""),
                 "name": str(cfg.get("run_name") or cfg.get("experiment_name") or ""),
-                "seed": int(cfg.get("seed") or 0),
+                "seed": max(0, int(cfg.get("seed") or 0)),  # -1 asks for any
                 "updates_planned": cfg.get("max_iterations"),
             }
             made._esper = known | made._esper  # noqa: SLF001  # its own
@@ -186,13 +186,17 @@ class PPO(algorithms.PPO):
 
     def _report(self, run: Monitor, losses: dict[str, float]) -> None:
         actor, storage = self.get_policy(), self.storage
-        if self._by_steps is None or storage.distribution_params is None:
-            raise UsageError("rsl_rl did not move its normaliser after the last step: the KL cannot be measured")
-        old = distribution(actor, tuple(part.flatten(0, 1) for part in storage.distribution_params))
+        with run.together():  # a rank whose memory had no room for a pass leaves no other waiting for its sums
+            if self._by_steps is None or storage.distribution_params is None:
+                raise UsageError("the policy after the last step was not seen: the KL cannot be measured")
+            old = distribution(actor, tuple(part.flatten(0, 1) for part in storage.distribution_params))
+            new = distribution(actor, self._by_steps)
+            normalised = getattr(actor, "obs_normalization", False)
+            acting = distribution(actor, self._judged()) if normalised else None
         returns, values = storage.returns.flatten(), storage.values.flatten()
         self.last = run.ppo_update(
             old=old,
-            new=distribution(actor, self._by_steps),
+            new=new,
             advantages=returns - values,  # rsl_rl normalises the ones that it keeps
             returns=returns,
             values=values,
@@ -204,24 +208,8 @@ class PPO(algorithms.PPO):
             value_loss=0.5 * losses["value"],  # rsl_rl's has no half
             learning_rate=self.learning_rate,
             clip_range=self.clip_param,
-            divergences=self._normalised(run, old),
+            divergences=_normalised(run, old, acting),
             **self._their_kl(),
-        )
-
-    def _normalised(self, run: Monitor, old: Any) -> tuple[Divergence, ...]:
-        """The KL to the policy that acts next, whose observations the moved normaliser scales."""
-        actor = self.get_policy()
-        if not getattr(actor, "obs_normalization", False):
-            return ()
-        found = run.kl(old=old, new=distribution(actor, self._judged()))
-        return (
-            Divergence(
-                name="with_normaliser",
-                reference="normaliser",
-                estimator="exact",
-                per_decision=found.per_decision,
-                per_step=found.joint,
-            ),
         )
 
     def _their_kl(self) -> dict[str, float]:
@@ -233,3 +221,19 @@ class PPO(algorithms.PPO):
             torch.distributed.all_reduce(seen)
             seen /= self.gpu_world_size
         return {"library_kl": float(seen.mean()), "kl_first_minibatch": float(seen[0])}
+
+
+def _normalised(run: Monitor, old: Any, acting: Any) -> tuple[Divergence, ...]:
+    """The KL to the policy that acts next, whose observations the moved normaliser scales; nothing without one."""
+    if acting is None:
+        return ()
+    found = run.kl(old=old, new=acting)
+    return (
+        Divergence(
+            name="with_normaliser",
+            reference="normaliser",
+            estimator="exact",
+            per_decision=found.per_decision,
+            per_step=found.joint,
+        ),
+    )

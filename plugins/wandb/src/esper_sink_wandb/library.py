@@ -31,7 +31,7 @@ def load() -> ModuleType:
         found = version("wandb")
     except ImportError as error:
         what = "is not installed" if error.name == "wandb" else f"cannot be imported ({error})"
-        raise SinkError(f"it needs wandb, which {what}: {_INSTALL}", hint=_INSTALL) from None
+        raise SinkError(f'sink "wandb" needs wandb, which {what}', hint=_INSTALL) from None
     if tuple(map(int, re.findall(r"\d+", found)[:2])) < _OLDEST:
         raise SinkError(f"wandb {found} is older than what this sink was tested with: {_INSTALL}", hint=_INSTALL)
     return wandb
