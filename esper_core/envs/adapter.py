@@ -22,7 +22,7 @@ from esper_core.envs.contract import (
     reset_of,
     step_of,
 )
-from esper_core.envs.faults import DEAD_PROCESS, own_fault
+from esper_core.envs.faults import DEAD_PROCESS, given_text, own_fault
 from esper_core.envs.masks import CausalMask, CausalTable, MaskReader, load_causal_mask
 from esper_core.envs.observations import ObservationReader
 from esper_core.envs.seeds import environment_seeds
@@ -63,6 +63,7 @@ def make_task(config: EnvConfig, *, seed: int) -> Task:
         read_masks=config.masks != "off",
         seeded=config.seed_episodes,
         next_step=config.vector == "native",
+        given=given_text(config.kwargs),
     )
 
 
@@ -84,6 +85,7 @@ class GymTask:
         read_masks: whether masks are read from ``info``.
         seeded: whether each environment stands in a :class:`~esper_core.envs.episodes.SeededEpisodes`.
         next_step: allow NEXT_STEP: the step after an episode's last one begins the next episode and plays nothing.
+        given: a note for the environment's own exceptions: what it was made with.
 
     Raises:
         EnvironmentUnsupportedError: its spaces, its autoreset mode or its attributes cannot be used.
@@ -99,6 +101,7 @@ class GymTask:
         read_masks: bool = True,
         seeded: bool = False,
         next_step: bool = False,
+        given: str = "",
     ) -> None:
         mode = _autoreset_of(env, name, (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP) if next_step else _SAME)
         self._next_step = mode is AutoresetMode.NEXT_STEP
@@ -106,6 +109,7 @@ class GymTask:
         """Of NEXT_STEP: where the next step only begins an episode; None for nowhere."""
         self._env = env
         self._name = name
+        self._given = given
         self._place = forks.Place(f"environment {name}")
         self._seed: int | None = seed
         self._dead = False
@@ -295,6 +299,8 @@ class GymTask:
                 raise
             fault = own_fault(error, self._name, what, self._env)
             if fault is None:
+                if self._given:
+                    error.add_note(self._given)
                 raise
             raise fault from error
         if os.getpid() != process:

@@ -19,6 +19,7 @@ from esper_core.runs.files import FileFault, fault_of, file_fault, read_bytes
 from esper_core.runs.folder import Folder
 from esper_core.runs.process import ProcessPresence, probe_process
 from esper_core.runs.reserve import replace_reserved
+from esper_core.semconv.otlp_json import dump
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -263,7 +264,7 @@ def write_record(run: RunDir | Folder, record: RunRecord, *, durable: bool = Tru
     Raises:
         OSError: disk full, read-only, run deleted. The old record is still there.
     """
-    content = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+    content = msgspec.json.format(dump(record), indent=2) + b"\n"
     if isinstance(run, Folder):
         replace_reserved(run, "run.json", content, durable=durable)
         return
