@@ -9,6 +9,8 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from esper_core.terminal import encodable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -114,10 +116,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """Kind and message of any exception, in words; also of one whose own ``__str__`` raises."""
+    """Kind and message of any exception, in words that UTF-8 can encode; also of one whose own ``__str__`` raises."""
     kind = type(error).__name__
     try:
         text = str(error)
     except Exception as again:  # noqa: BLE001  # code of the exception's author
         return f"{kind} (its text raised {type(again).__name__})"
-    return f"{kind}: {text}" if text else kind
+    return encodable(f"{kind}: {text}") if text else kind

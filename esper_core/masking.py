@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, quote, unquote
 
 from esper_core import forks
+from esper_core.terminal import encodable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -72,9 +73,12 @@ forks.in_child(_renew_lock)
 
 
 def redact(text: str) -> str:
-    """The text with every known secret, and user, password and query of every URL, replaced by ``***``."""
+    """The text with every known secret, and user, password and query of every URL, replaced by ``***``.
+
+    What UTF-8 cannot encode is escaped: whoever stores or sends the text needs no care of his own.
+    """
     pattern = _pattern
-    return redact_urls(text if pattern is None else pattern.sub(MASK, text))
+    return encodable(redact_urls(text if pattern is None else pattern.sub(MASK, text)))
 
 
 def redact_urls(text: str) -> str:

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from typing import Final
 
-__all__ = ["escaped", "one_line", "printable"]
+__all__ = ["encodable", "escaped", "one_line", "printable"]
 
 _BREAKS: Final = re.compile("[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
 _BYTES: Final = range(0xDC80, 0xDD00)
@@ -34,6 +34,15 @@ def escaped(sign: str) -> str:
     if number in _BYTES:
         return f"\\x{number - 0xDC00:02x}"
     return f"\\u{number:04x}" if number <= 0xFFFF else f"\\U{number:08x}"
+
+
+def encodable(text: str) -> str:
+    """The text with what UTF-8 cannot encode escaped: bytes of file names, which files and wires would refuse."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "".join(escaped(sign) if unicodedata.category(sign) == "Cs" else sign for sign in text)
+    return text
 
 
 def _escape(line: str) -> str:

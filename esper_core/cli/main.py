@@ -21,6 +21,7 @@ from esper_core.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from traceback import FrameSummary
 
     from esper_core.cli._command import Command
 
@@ -129,8 +130,8 @@ def _print_thread_error(error: threading.ExceptHookArgs) -> None:
     note_text(f"Exception in thread {name}:\n{_traceback(error.exc_value)}")
 
 
-def _unforeseen(error: BaseException) -> tuple[str, str]:
-    """Format an error that is no EsperError in two lines: the error, and its place when that is in the user's code."""
+def _unforeseen(error: BaseException) -> tuple[str, ...]:
+    """Format an error that is no EsperError: a line for the error, one for its place when that is in others' code."""
     import sysconfig
     import traceback
 
@@ -138,16 +139,26 @@ def _unforeseen(error: BaseException) -> tuple[str, str]:
     ours = next((number for number, frame in enumerate(frames) if frame.filename.startswith(str(_OWN))), len(frames))
     libraries = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")} | {str(_OWN), "<"})
     theirs = [frame for frame in frames[ours:] if not frame.filename.startswith(libraries)]
+    notes = [f"  {text}" for text in getattr(error, "__notes__", ())]
+    if not theirs and (place := _in_installed_environment(error, frames)):
+        return (f"esper: {_said(error)}", f"  in {place}; --debug shows the way there", *notes)
     if not theirs or "esper_sink_" in theirs[-1].filename:
         return _of_the_system(error) or (
             f"esper: {_said(error)}",
             "  an unexpected error; --debug shows where it comes from",
         )
-    place = theirs[-1]
-    return (
-        f"esper: {_said(error)}",
-        f"  in {place.filename}, line {place.lineno}, {place.name}(); --debug shows the way there",
-    )
+    place = f"{theirs[-1].filename}, line {theirs[-1].lineno}, {theirs[-1].name}()"
+    return (f"esper: {_said(error)}", f"  in {place}; --debug shows the way there", *notes)
+
+
+def _in_installed_environment(error: BaseException, frames: Sequence[FrameSummary]) -> str:
+    """The place of an error in an environment that pip installed, Gymnasium's own for example; else empty."""
+    ours = [frame.filename for frame in frames if frame.filename.startswith(str(_OWN))]
+    if not ours or not ours[-1].startswith(str(_OWN / "envs")):
+        return ""
+    from esper_core.envs.faults import place_in_environment
+
+    return place_in_environment(error)
 
 
 def _of_the_system(error: BaseException) -> tuple[str, str] | None:

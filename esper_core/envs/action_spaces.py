@@ -59,8 +59,15 @@ def action_space(space: gym.Space[Any], label: str, names: Any = None) -> Action
         raise EnvironmentUnsupportedError(
             f"{label} names {len(given)} heads, but {space} has {len(heads)}", hint="head_names has one name a head"
         )
+    texts = [str(name) for name in given]
+    wrong = next((text for text in texts if not text.strip() or texts.count(text) > 1), None)
+    if wrong is not None:
+        raise EnvironmentUnsupportedError(
+            f'{label} names {"two heads" if wrong.strip() else "a head"} "{wrong}"',
+            hint="head_names tells the heads apart: each name is another, and none is empty",
+        )
     renamed = [
-        HeadSpec(str(name), head.size, head.kind, head.low, head.high) for name, head in zip(given, heads, strict=True)
+        HeadSpec(name, head.size, head.kind, head.low, head.high) for name, head in zip(texts, heads, strict=True)
     ]
     return ActionSpace(tuple(renamed), form)
 

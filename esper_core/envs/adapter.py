@@ -14,6 +14,7 @@ from esper_core.envs.autoreset import autoreset_of
 from esper_core.envs.build import vector_env
 from esper_core.envs.calls import Calls
 from esper_core.envs.contract import flags_of, info_of, mask_of, reset_of, rewards_of, step_of
+from esper_core.envs.faults import given_text
 from esper_core.envs.masks import CausalMask, CausalTable, MaskReader, load_causal_mask
 from esper_core.envs.observations import ObservationReader
 from esper_core.envs.seeds import environment_seeds
@@ -54,6 +55,7 @@ def make_task(config: EnvConfig, *, seed: int) -> Task:
         read_masks=config.masks != "off",
         seeded=config.seed_episodes,
         next_step=config.vector == "native",
+        given=given_text(config.kwargs),
     )
 
 
@@ -75,6 +77,7 @@ class GymTask:
         read_masks: whether masks are read from ``info``.
         seeded: whether each environment stands in a :class:`~esper_core.envs.episodes.SeededEpisodes`.
         next_step: allow NEXT_STEP: the step after an episode's last one begins the next episode and plays nothing.
+        given: a note for the environment's own exceptions: what it was made with.
 
     Raises:
         EnvironmentUnsupportedError: its spaces, its autoreset mode or its attributes cannot be used.
@@ -90,6 +93,7 @@ class GymTask:
         read_masks: bool = True,
         seeded: bool = False,
         next_step: bool = False,
+        given: str = "",
     ) -> None:
         mode = autoreset_of(env, name, (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP) if next_step else _SAME)
         self._next_step = mode is AutoresetMode.NEXT_STEP
@@ -97,7 +101,7 @@ class GymTask:
         """Of NEXT_STEP: where the next step only begins an episode; None for nowhere."""
         self._env = env
         self._name = name
-        self._calls = Calls(env, name)
+        self._calls = Calls(env, name, given)
         self._seed: int | None = seed
         self._back: Observation | None = None
         self._n_envs = int(env.num_envs)

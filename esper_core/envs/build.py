@@ -15,14 +15,14 @@ from gymnasium.envs.registration import load_env_creator
 
 from esper_core.config.environments import installed_environments, load_environment
 from esper_core.envs.episodes import SeededEpisodes
-from esper_core.envs.faults import broken_by_contract
+from esper_core.envs.faults import given_text, place_in_environment
 from esper_core.envs.gate import gated
 from esper_core.envs.hints import hint_for_id, hint_for_module
 from esper_core.envs.in_turn import InTurn
 from esper_core.envs.info import keep_batching
 from esper_core.envs.workers import in_workers
 from esper_core.envs.wrappers import load_wrappers
-from esper_core.errors import EnvironmentUnsupportedError, EsperError, nearest
+from esper_core.errors import EnvironmentUnsupportedError, EsperError, error_text, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,7 +60,7 @@ def vector_env(config: EnvConfig, seed: int) -> VectorEnv:
     if plugin is not None:
         _refuse_single_only(config, "its plugin makes all environments as one")
         make = plugin.make
-        return _built(config.id, lambda: _whole(make(num_envs=config.n_envs, seed=seed, **config.kwargs), config.id))
+        return _built(config, lambda: _whole(make(num_envs=config.n_envs, seed=seed, **config.kwargs), config.id))
     spec = _spec(config.id)
     if spec.entry_point is None or config.vector == "native":
         why = "it has only a vectorised form" if spec.entry_point is None else 'env.vector = "native" makes them as one'
@@ -68,12 +68,12 @@ def vector_env(config: EnvConfig, seed: int) -> VectorEnv:
         _refuse_no_vector_form(spec, config.id)
         _refuse_taken(config)
         options = {"num_envs": config.n_envs, "vectorization_mode": "vector_entry_point", **config.kwargs}
-        return _built(config.id, lambda: _whole(gym.make_vec(spec, **options), config.id))
+        return _built(config, lambda: _whole(gym.make_vec(spec, **options), config.id))
     wrappers = load_wrappers(config.wrappers)
     single = [partial(_single, spec, config, wrappers, index) for index in range(config.n_envs)]
     if config.vector == "async":
-        return _built(config.id, lambda: in_workers(single, config.id))
-    return _built(config.id, lambda: InTurn(single))
+        return _built(config, lambda: in_workers(single, config.id))
+    return _built(config, lambda: InTurn(single))
 
 
 def rendered_env(config: EnvConfig, record: Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]) -> VectorEnv:
@@ -91,7 +91,7 @@ def rendered_env(config: EnvConfig, record: Callable[[gym.Env[Any, Any]], gym.En
         raise EnvironmentUnsupportedError(f"{config.id} has no single environments, of which one could be recorded")
     wrappers = load_wrappers(config.wrappers)
     shown = msgspec.structs.replace(config, kwargs={**config.kwargs, "render_mode": "rgb_array"}, seed_episodes=False)
-    return _built(config.id, lambda: InTurn([partial(_single, spec, shown, [*wrappers, record], 0)]))
+    return _built(config, lambda: InTurn([partial(_single, spec, shown, [*wrappers, record], 0)]))
 
 
 def _refuse_single_only(config: EnvConfig, why: str) -> None:
@@ -146,11 +146,22 @@ def _spec(env_id: str) -> EnvSpec:
     except ImportError as error:
         raise EnvironmentUnsupportedError(f'env.id "{env_id}": {error}', hint="is its package installed?") from error
     except gym.error.Error as error:
-        close = nearest(env_id, [*gym.registry, *installed_environments()])
+        known = _written(module)
+        close = nearest(env_id, known) or nearest(registered, known)
         raise EnvironmentUnsupportedError(
             f'no environment "{env_id}"{close}',
             hint=hint_for_id(env_id),
         ) from error
+
+
+def _written(module: str) -> list[str]:
+    """Every id as it may be written for ``env.id``: those that a module registers need the module before a colon."""
+    before = f"{module}:" if module else ""
+    ids = [
+        name if str(spec.entry_point).startswith("gymnasium.") else f"{before}{name}"
+        for name, spec in gym.registry.items()
+    ]
+    return [*ids, *installed_environments()]
 
 
 def _register_namespace(env_id: str) -> None:
@@ -193,32 +204,41 @@ def _whole(env: object, name: str) -> VectorEnv:
     return env
 
 
-def _built(name: str, build: Callable[[], VectorEnv]) -> VectorEnv:
+def _built(config: EnvConfig, build: Callable[[], VectorEnv]) -> VectorEnv:
+    """Build; whatever that raises is told with the environment, the place in its code, and what it was given."""
+    name = config.id
     try:
         return build()
     except gym.error.DependencyNotInstalled as error:
-        raise EnvironmentUnsupportedError(f"{name} needs a package: {error}") from error
+        raise EnvironmentUnsupportedError(
+            f"{name} needs a package: {error}", hint="install it in the Python that esper runs in"
+        ) from error
     except EsperError:
         raise
-    except TypeError as error:
-        hint = _argument_hint(name, str(error)) if "argument" in str(error) else _EXAMINE
-        raise EnvironmentUnsupportedError(f"{name}: {error}", hint=hint) from error
-    except ImportError as error:
+    except (Exception, SystemExit) as error:
+        # Gymnasium raises a TypeError of the environment anew, from the first one.
+        first = error.__cause__ if isinstance(error, TypeError) and error.__cause__ is not None else error
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        raise EnvironmentUnsupportedError(
-            f"{name} cannot be built: {error}", hint=hint_for_module(missing) if missing else _EXAMINE
-        ) from error
-    except Exception as error:
-        if not broken_by_contract(error):
-            raise
-        raise EnvironmentUnsupportedError(
-            f"{name} cannot be built: {type(error).__name__}: {error}",
-            hint=_EXAMINE,
-        ) from error
+        if isinstance(error, TypeError) and not place_in_environment(first) and "argument" in str(first):
+            raise EnvironmentUnsupportedError(f"{name}: {first}", hint=_argument_hint(name, str(first))) from error
+        if missing is not None:
+            said, hint = str(error), hint_for_module(missing)
+        else:
+            said = f"exit({error.code!r}) was called" if isinstance(error, SystemExit) else error_text(first)
+            hint = "; ".join(filter(None, (_place(first), given_text(config.kwargs)))) or _EXAMINE
+        raise EnvironmentUnsupportedError(f"{name} cannot be built: {said}", hint=hint) from error
+
+
+def _place(error: BaseException) -> str:
+    where = place_in_environment(error)
+    return f"in {where}" if where else ""
 
 
 def _argument_hint(name: str, said: str) -> str:
-    """Where a wrong argument stands, and the nearest right one."""
+    """Where a wrong argument stands, and the nearest right one; or how a missing one is given."""
+    missing = re.search(r"missing \d+ required .*?'(\w+)'", said)
+    if missing is not None:
+        return f"give it one: --set env.kwargs.{missing[1]}=VALUE, or {missing[1]} = VALUE in [env.kwargs]"
     wrong = re.search(r"unexpected keyword argument '(\w+)'", said)
     entry = getattr(gym.registry.get(name.rpartition(":")[2]), "entry_point", None)
     if wrong is None or entry is None:

@@ -22,11 +22,13 @@ class Calls:
     Args:
         env: the environment.
         name: its id.
+        given: a note for the environment's own exceptions: what it was made with.
     """
 
-    def __init__(self, env: gym.vector.VectorEnv[Any, Any, Any], name: str) -> None:
+    def __init__(self, env: gym.vector.VectorEnv[Any, Any, Any], name: str, given: str = "") -> None:
         self._env = env
         self._name = name
+        self._given = given
         self._place = forks.Place(f"environment {name}")
         self._dead = False
 
@@ -46,6 +48,8 @@ class Calls:
                 raise
             fault = own_fault(error, self._name, what, self._env)
             if fault is None:
+                if self._given:
+                    error.add_note(self._given)
                 raise
             raise fault from error
         if os.getpid() != process:

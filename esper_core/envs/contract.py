@@ -90,26 +90,30 @@ def step_of(result: object, place: str) -> tuple[Any, Any, Any, Any, Any]:
 
 def reset_of(result: object, place: str) -> tuple[Any, Any]:
     """What ``reset()`` returned, when it is an observation and an info."""
-    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict):  # a pair
-        return result
+    if isinstance(result, tuple) and len(result) == 2:  # a pair
+        return result[0], info_of(result[1], place, "reset()")
     raise EnvironmentContractError(
         f"{place}: reset() returned {described(result)}, not an observation and an info dict",
         hint="reset() returns a tuple of 2: observation, info; an empty info is {}",
     )
 
 
-def info_of(value: object, place: str) -> dict[str, Any]:
+def info_of(value: object, place: str, call: str = "step()") -> dict[str, Any]:
     """An ``info``, when it is a dict."""
     if isinstance(value, dict):
         return value
     raise EnvironmentContractError(
-        f"{place}: info is {described(value)}, not a dict", hint="the fifth value of step() is a dict; {} when empty"
+        f"{place}: info is {described(value)}, not a dict", hint=f"the last value of {call} is a dict; {{}} when empty"
     )
 
 
 def reward_of(value: object, place: str) -> float:
     """A reward as a float: a real number, or an array of one."""
     array = array_of(value)
+    if array is not None and array.dtype.kind == "O" and isinstance(value, int):
+        raise EnvironmentContractError(
+            f"{place}: reward is an int of {value.bit_length()} bits", hint="return a number that a float can hold"
+        )
     if array is None or array.size != 1 or array.dtype.kind not in REAL:
         raise EnvironmentContractError(
             f"{place}: reward is {described(value)}, not a number", hint="return one number, such as float(reward)"
@@ -171,7 +175,8 @@ def observation_of(value: object, shape: tuple[int, ...], dtype: np.dtype[Any], 
             f"{place}: observation has dtype {array.dtype}, its observation_space has {dtype}",
             hint=f"return it as {dtype}, or declare the space with dtype {array.dtype}",
         )
-    return array
+    with np.errstate(over="ignore"):  # beyond the narrower float: told as what it becomes, infinite
+        return array.astype(dtype, copy=False)
 
 
 def mask_of(what: str, value: object, shape: tuple[int, ...], axes: str, place: str) -> BoolArray:

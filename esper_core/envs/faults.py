@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 import gymnasium as gym
 import numpy as np
 
-from esper_core.envs.contract import STEP_REMEDY
+from esper_core.envs.contract import STEP_REMEDY, described
 from esper_core.errors import EnvironmentContractError, EsperError
+from esper_core.masking import MASK, may_be_secret_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
-__all__ = ["DEAD_PROCESS", "broken_by_contract", "own_fault", "place_of"]
+__all__ = ["DEAD_PROCESS", "broken_by_contract", "given_text", "own_fault", "place_in_environment", "place_of"]
 
 _ESPER: Final = str(Path(__file__).parents[1])
 _GYMNASIUM: Final = str(Path(gym.__file__).parent)
@@ -24,6 +26,8 @@ _LIBRARIES: Final = (_ESPER, _GYMNASIUM, str(Path(np.__file__).parent))
 _ENVIRONMENTS: Final = tuple(
     str(Path(_GYMNASIUM) / "envs" / kind) for kind in ("box2d", "classic_control", "mujoco", "phys2d", "toy_text")
 )
+_BASE: Final = str(Path(_GYMNASIUM) / "core.py")
+"""The file of gymnasium.Env and its wrappers, whose abstract methods raise NotImplementedError."""
 _SHOWN: Final = 3
 _ENDS_S: Final = 5.0
 """Seconds in which a process whose pipe is closed has ended."""
@@ -65,6 +69,11 @@ def own_fault(
             f"{name}: the process of an environment has ended in {what} ({_few(codes) or 'no exit code'})",
             hint="exit() or a crash of native code ended it; a negative exit code is the number of a signal",
         )
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, NotImplementedError) and frames and frames[-1].filename == _BASE:
+        return EnvironmentContractError(
+            f"{name} does not implement {frames[-1].name}()", hint="write the method, as gymnasium declares it"
+        )
     if broken_by_contract(error):
         return EnvironmentContractError(
             f"{name}: Gymnasium cannot take what {what} returned: {type(error).__name__}: {error}",
@@ -84,9 +93,31 @@ def broken_by_contract(error: BaseException) -> bool:
 
 
 def place_of(trace: TracebackType | None) -> str:
-    """File, line and function of the last frame that is neither ours nor Gymnasium's."""
+    """File, line and function of the last frame that is neither ours nor the library part of Gymnasium's."""
     frames = [frame for frame in traceback.extract_tb(trace) if not frame.filename.startswith((*_LIBRARIES, "<"))]
     return f"{frames[-1].filename}, line {frames[-1].lineno}, {frames[-1].name}()" if frames else ""
+
+
+def place_in_environment(error: BaseException) -> str:
+    """File, line and function of the last frame, when it is of an environment, Gymnasium's own included; else empty."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [
+        frame
+        for frame in frames
+        if not frame.filename.startswith((*_LIBRARIES, "<")) or frame.filename.startswith(_ENVIRONMENTS)
+    ]
+    return f"{theirs[-1].filename}, line {theirs[-1].lineno}, {theirs[-1].name}()" if theirs else ""
+
+
+def given_text(kwargs: Mapping[str, Any]) -> str:
+    """What ``[env.kwargs]`` holds, as a remedy for an error of the environment; empty when it holds nothing."""
+    if not kwargs:
+        return ""
+    words = [
+        f"{name} = {MASK if may_be_secret_name(name) else described(value).rpartition(', ')[2]}"
+        for name, value in kwargs.items()
+    ]
+    return f"is it what [env.kwargs] gives? {_few(words)}"
 
 
 def _few(words: list[str]) -> str:

@@ -95,7 +95,7 @@ class _Counted(gym.Wrapper[Any, Any, Any, Any]):
 
 
 @contextlib.contextmanager
-def _taken(call: str, signature: str) -> Iterator[None]:
+def _taken(call: str, signature: str, by: str = "gymnasium.Env declares it") -> Iterator[None]:
     """Tell a call that the environment's own method does not take from a TypeError within the method."""
     try:
         yield
@@ -105,7 +105,7 @@ def _taken(call: str, signature: str) -> Iterator[None]:
         if within is None or within.tb_next is not None:
             raise
         raise EnvironmentContractError(
-            f"{call} cannot be called: {error}", hint=f"write it as {signature}, as gymnasium.Env declares it"
+            f"{call} cannot be called: {error}", hint=f"write it as {signature}, as {by}"
         ) from error
 
 
@@ -199,8 +199,10 @@ class Gate(gym.Wrapper[Any, Any, Any, Any]):
         """Add the legal choices that ``action_masks()`` gives, where ``info`` gave none."""
         if self._method is None or "action_mask" in found or "conditional_action_mask" in found:
             return
+        with _taken(f"action_masks() of {self._place}", "action_masks(self)", "sb3-contrib calls it"):
+            masks = self._method()
         found["action_mask"] = mask_of(
-            "action_masks()", self._method(), self._shapes["action_mask"], _AXES["action_mask"], self._place
+            "action_masks()", masks, self._shapes["action_mask"], _AXES["action_mask"], self._place
         )
 
     def _mask_method(self, masks: Masks) -> Callable[[], Any] | None:

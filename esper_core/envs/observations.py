@@ -46,7 +46,10 @@ def form_of(space: gym.Space[Any], label: str, *, bytes_to: float | None = None)
     parts = tuple(_part(leaf, path, label, bytes_to) for path, leaf in leaves_of(space))
     form = ObservationForm(parts)
     if not form.size:
-        raise EnvironmentUnsupportedError(f"{label} has observation space {space}, which has no elements")
+        raise EnvironmentUnsupportedError(
+            f"{label} has observation space {space}, which has no elements",
+            hint="a policy needs something to see: without any, declare Discrete(1) and return 0",
+        )
     return form
 
 
@@ -79,8 +82,10 @@ def leaf_checked(
     try:
         value = leaf_of(values, path)
     except (KeyError, IndexError, TypeError) as error:
+        whole = isinstance(values, dict if isinstance(path[0], str) else tuple)
+        lacks = f"without {name}" if whole else f"in place of a {'dict' if isinstance(path[0], str) else 'tuple'}"
         raise EnvironmentContractError(
-            f"{place}: observation is {described(values)} without {name}",
+            f"{place}: observation is {described(values)} {lacks}",
             hint="return what the observation_space declares, or declare what is returned",
         ) from error
     return observation_of(value, shape, dtype, f"{place}, {name}")

@@ -20,6 +20,7 @@ from esper_core.runs.folder import Folder
 from esper_core.runs.process import ProcessPresence, probe_process
 from esper_core.runs.ranks import RankRecord  # noqa: TC001  # msgspec reads it at run time
 from esper_core.runs.reserve import replace_reserved
+from esper_core.semconv.otlp_json import dump
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -266,7 +267,7 @@ def write_record(run: RunDir | Folder, record: RunRecord, *, durable: bool = Tru
     Raises:
         OSError: disk full, read-only, run deleted. The old record is still there.
     """
-    content = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+    content = msgspec.json.format(dump(record), indent=2) + b"\n"
     if isinstance(run, Folder):
         replace_reserved(run, "run.json", content, durable=durable)
         return

@@ -152,6 +152,17 @@ class NoInfo(Calm):
         return None if self.late else {}
 
 
+@hostile("info of reset() is a list of pairs", "info is a list of 1 item, not a dict", "the last value of reset()")
+class PairsInfo(Calm):
+    def info(self) -> Any:
+        return [("a", 1)]
+
+
+@hostile("has no step()", "does not implement step()", "write the method")
+class NoStep(Calm):
+    step = gym.Env.step
+
+
 # --- observations -----------------------------------------------------------------------------------------------
 
 
@@ -243,6 +254,12 @@ class TwoRewards(Calm):
 class ComplexReward(Calm):
     def reward(self) -> Any:
         return 1j
+
+
+@hostile("reward is a whole number beyond every float", "reward is an int of 1329 bits", "a float can hold")
+class WideReward(Calm):
+    def reward(self) -> Any:
+        return 10**400
 
 
 @hostile("reward is NaN", "reward of environment 0 is nan", "--keep-going")
@@ -365,6 +382,16 @@ class Parts(Calm):
         return {"a": super().observe()}
 
 
+@hostile("an array where a dict is declared", "dtype float32 in place of a dict", "declares")
+class NoParts(Calm):
+    observation_space = Parts.observation_space
+
+
+@hostile("observations without elements", "has no elements", "declare Discrete(1)", code=64, state="")
+class Blind(Calm):
+    observation_space = spaces.Dict({})
+
+
 @hostile("observations of free length", "has observation space Sequence", "in a wrapper", code=64, state="")
 class Free(Calm):
     observation_space = spaces.Sequence(spaces.Box(-1, 1, (3,), np.float32))
@@ -376,6 +403,18 @@ class Free(Calm):
 @hostile("two names for one head", "names 2 heads, but Discrete(3) has 1", "one name a head", code=64, state="")
 class TwoNames(Calm):
     head_names = ("left", "right")
+
+
+@hostile("one name for two heads", 'names two heads "arm"', "each name is another", code=64, state="")
+class OneName(Calm):
+    action_space = spaces.MultiDiscrete([2, 2])
+    head_names = ("arm", "arm")
+
+
+@hostile("action_masks() that takes an argument", "action_masks() of", "write it as action_masks(self)")
+class MasksOfState(Calm):
+    def action_masks(self, state: Any) -> Any:
+        return state
 
 
 @hostile("a conditioning head that is none", 'conditioning_head "gear" is no head', "heads: action", code=64, state="")
@@ -395,6 +434,24 @@ class TableAlone(Calm):
 
 
 # --- exceptions, exits, threads, processes ----------------------------------------------------------------------
+
+
+@hostile("its constructor raises", "cannot be built: KeyError: 'DISPLAY'", "environments.py, line", code=64, state="")
+class ConstructorRaises(Calm):
+    def __init__(self) -> None:
+        raise KeyError("DISPLAY")
+
+
+@hostile("its constructor calls exit()", "built: exit('no display') was called", "py, line", code=64, state="")
+class ConstructorExits(Calm):
+    def __init__(self) -> None:
+        sys.exit("no display")
+
+
+@hostile("step() raises with a file name that is no text", r"ValueError: caf\xe9", "environments.py, line")
+class RaisesBytes(Calm):
+    def reward(self) -> Any:
+        raise ValueError(os.fsdecode(b"caf\xe9"))
 
 
 @hostile("step() raises", "KeyError: 'boom'", "environments.py, line")

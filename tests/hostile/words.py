@@ -224,6 +224,31 @@ setting(
 )
 setting("env-argument", "an unknown argument", "env.kwargs.sutton_barto_rewrd=1", 'did you mean "sutton_barto_reward"')
 _NONE = "ppo --no-config --sinks '' --updates 1 --env"
+row(
+    "env-argument-kind",
+    "an argument of the wrong kind, which the environment's constructor does not take",
+    f"{_NONE} FrozenLake-v1 --set env.kwargs.map_name=3",
+    "FrozenLake-v1 cannot be built: KeyError: 3",
+    "frozen_lake.py, line",
+    "is it what [env.kwargs] gives? map_name = 3",
+    code=64,
+)
+row(
+    "env-argument-late",
+    "an argument of the wrong kind, which fails in a step",
+    f"{_NONE} Pendulum-v1 {SMALL} --set env.kwargs.g=strong",
+    "TypeError: unsupported operand",
+    "pendulum.py, line",
+    "is it what [env.kwargs] gives? g = 'strong'",
+    code=1,
+)
+row(
+    "env-near",
+    "an id that is nearly one of its module",
+    f"{_NONE} hostile_words_env:HostileRaise-v0",
+    'did you mean "hostile_words_env:HostileRaises-v0"?',
+    code=64,
+)
 row("env-package", "an id whose package is not installed", f"{_NONE} ale_py:ALE/Pong-v5", "pip install ale-py", code=64)
 row("env-namespace", "the same without its module", f"{_NONE} ALE/Pong-v5", "--env ale_py:ALE/Pong-v5", code=64)
 setting("threads", "100,000 threads", "ppo.threads=100000", "1024")

@@ -291,3 +291,12 @@ def test_readers_never_see_half_a_record(tmp_path: Path) -> None:
     stop.set()
     reader.join(250)
     assert not missing
+
+
+def test_a_text_that_utf8_cannot_encode_is_written_escaped(tmp_path: Path) -> None:
+    """A file name that is no text may stand in what somebody reports: the heartbeat goes on."""
+    run = RunDir(tmp_path, "r")
+    write_record(run, record(message=os.fsdecode(b"caf\xe9")))
+    found = read_record(run)
+    assert found is not None
+    assert found.message == r"caf\udce9"
