@@ -105,7 +105,7 @@ def _row(directory: RunDir, now: int) -> _Row:
     from esper_core.reading import Run, journal_condition, run_limits, run_verdict
     from esper_core.reading.returns import return_to_show
     from esper_core.runs import read_state
-    from esper_core.runs.layout import started_ns
+    from esper_core.runs.creation import started_ns
 
     record, state = read_state(directory, now_ns=now)
     journal = journal_condition(directory, record)

@@ -13,8 +13,9 @@ from esper_core.reading import sentences
 from esper_core.reading.attempts import Attempts, attempt_begins
 from esper_core.reading.limits import run_limits
 from esper_core.runs.layout import journal_files
+from esper_core.runs.lines import MAX_LINE_BYTES, decode_line
 from esper_core.runs.ranks import how_it_ended
-from esper_core.runs.reader import MAX_LINE_BYTES, decode_line, open_journal
+from esper_core.runs.segments import open_journal
 from esper_core.runs.state import read_state
 from esper_core.semconv.codec import CodecError
 

@@ -9,7 +9,7 @@ from esper_core.health import HEALTH_WINDOW, VerdictKind
 from esper_core.reading.aggregator import SanctumAggregator
 from esper_core.reading.model import RunRow, run_row
 from esper_core.reading.source import JournalSource
-from esper_core.runs.layout import started_ns
+from esper_core.runs.creation import started_ns
 from esper_core.runs.state import read_state
 
 if TYPE_CHECKING:

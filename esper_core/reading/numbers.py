@@ -8,7 +8,7 @@ from typing import Final
 
 from esper_core.reading.glyphs import ABSENT
 
-__all__ = ["MISSING", "age", "clock", "count", "duration", "moment", "percent", "plain", "rate", "step_trim"]
+__all__ = ["MISSING", "age", "clock", "count", "duration", "moment", "percent", "plain", "rate", "scaled", "step_trim"]
 
 MISSING: Final = ABSENT
 NON_FINITE: Final = "non-finite"
@@ -24,6 +24,18 @@ def plain(value: float | None, digits: int) -> str:
         return f"{value:.2e}"
     text = f"{value:.{digits}f}"
     return text.lstrip("-") if float(text) == 0 else text
+
+
+def scaled(value: float | None, digits: int) -> str:
+    """As :func:`plain`, but a number of any size keeps two figures and takes at most seven cells."""
+    if value is None or not math.isfinite(value) or value == 0:
+        return plain(value, digits)
+    size = abs(value)
+    if size >= 1e12 or size < 10.0**-digits * 10:
+        return f"{value:.1e}".replace("e-0", "e-").replace("e+", "e")
+    if size >= 1e5:
+        return rate(value)
+    return f"{value:.0f}" if size >= 1000 else plain(value, min(digits, 2) if size >= 100 else digits)
 
 
 def percent(value: float | None, digits: int = 1) -> str:

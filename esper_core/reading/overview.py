@@ -13,7 +13,8 @@ from esper_core.reading.numbers import MISSING, age, count, moment
 from esper_core.reading.run import Run
 from esper_core.reading.settings import setting_text, settings_of
 from esper_core.reading.system import bytes_text, system_text
-from esper_core.runs.layout import journal_files, started_ns
+from esper_core.runs.creation import started_ns
+from esper_core.runs.layout import journal_files
 from esper_core.runs.ranks import log_name
 from esper_core.runs.state import read_state
 

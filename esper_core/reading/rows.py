@@ -21,7 +21,7 @@ from esper_core.health import (
     classify_kl,
     format_kl,
 )
-from esper_core.reading.numbers import percent, plain
+from esper_core.reading.numbers import percent, plain, scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -161,7 +161,7 @@ def _relative(key: str, label: str, digits: int, remedy: str) -> Metric:
         middle: float | None = getattr(state, f"{key}_median")
         if middle is None:
             return Limits(f"{warning:g}x", f"{critical:g}x med.")
-        return Limits(plain(middle * warning, digits), plain(middle * critical, digits))
+        return Limits(scaled(middle * warning, digits), scaled(middle * critical, digits))
 
     def bounds(state: TamiyoState) -> tuple[float, float]:
         middle: float | None = getattr(state, f"{key}_median")
@@ -171,7 +171,7 @@ def _relative(key: str, label: str, digits: int, remedy: str) -> Metric:
     return Metric(
         key=key,
         label=label,
-        text=lambda state: plain(getattr(state, key), digits),
+        text=lambda state: scaled(getattr(state, key), digits),
         level=level,
         limits=limits,
         bounds=bounds,

@@ -259,6 +259,7 @@ async def test_help_is_made_from_the_bindings(kit: Kit) -> None:
 
 
 async def test_the_palette_knows_every_key(kit: Kit) -> None:
+    """Kind 18: the palette could tear panels apart, and listed commands twice."""
     app = app_over(kit.watch([], now=1))
     async with app.run_test(size=WIDE) as pilot:
         await pilot.pause()
@@ -273,6 +274,7 @@ async def test_the_palette_knows_every_key(kit: Kit) -> None:
 
 @pytest.mark.parametrize("size", [(200, 60), (120, 36), (100, 30), (80, 24), (60, 15), (40, 6)])
 async def test_the_footer_always_has_help_and_the_way_out(kit: Kit, size: tuple[int, int]) -> None:
+    """Kind 22: on small screens the footer was cut before its help."""
     app = app_over(kit.watch(kit.drift(5), now=9))
     async with app.run_test(size=size) as pilot:
         await settled(pilot, app)
@@ -283,6 +285,7 @@ async def test_the_footer_always_has_help_and_the_way_out(kit: Kit, size: tuple[
 
 @pytest.mark.parametrize("opened", ["h", "v", "r", "a", "i", "question_mark", "x", "e"])
 async def test_keys_of_the_main_screen_do_nothing_behind_another(kit: Kit, opened: str) -> None:
+    """Kind 13: keys acted on the screen behind."""
     watch = kit.watch(kit.drift(30), now=99)
     app = app_over(watch, request_stop=lambda _: "asked")
     async with app.run_test(size=WIDE) as pilot:
@@ -297,6 +300,7 @@ async def test_keys_of_the_main_screen_do_nothing_behind_another(kit: Kit, opene
 
 
 async def test_the_log_scrolls_by_key_page_and_wheel_and_stays_where_it_is(kit: Kit) -> None:
+    """Kind 17: "every event" was as many as had room."""
     watch = kit.watch(kit.drift(60), now=999)
     app = app_over(watch)
     async with app.run_test(size=WIDE) as pilot:

@@ -55,6 +55,7 @@ def lab(colour: str, sight: tuple[tuple[float, ...], ...]) -> tuple[float, float
 
 @pytest.mark.parametrize("theme", [DARK, LIGHT], ids=lambda theme: theme.name)
 def test_states_are_told_apart_and_read_by_everyone(theme: Theme) -> None:
+    """Kind 27: warning and critical looked alike."""
     roles = {name: theme.variables[f"role-{name}"] for name in ("ok", "warn", "crit", "bad")}
     for sight in SIGHTS:
         seen = {name: lab(colour, sight) for name, colour in roles.items()}

@@ -366,6 +366,7 @@ def spoiled(kit: Kit, how: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("how", ["value", "id", "time", "number", "shape", "type"])
 def test_one_bad_span_costs_that_span(kit: Kit, receiver: Receiver, watch: Watch, how: str) -> None:
+    """Kind 19: one bad span cost its whole batch."""
     status, answer, _ = post(receiver, json.dumps(spoiled(kit, how)).encode(), JSON)
     assert status == 200
     partial = json.loads(answer)["partialSuccess"]
@@ -392,6 +393,7 @@ def test_one_bad_span_in_protobuf_costs_that_span(kit: Kit, receiver: Receiver, 
 
 
 def test_many_bad_spans_are_counted_and_none_is_taken(kit: Kit, receiver: Receiver, watch: Watch) -> None:
+    """Kind 19: what was refused was shown nowhere."""
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
     bad = spoiled(kit, "value")

@@ -42,6 +42,7 @@ def breached(kit: Kit) -> list[Any]:
 
 
 def test_verdict_reason_head_and_advice_are_of_the_worst_update(kit: Kit) -> None:
+    """Kinds 3 and 4: number, advice and head were those of another update than the verdict."""
     model = kit.model(breached(kit))
     verdict, why, next_step, _ = banner_of(model)
     assert model.verdict.kind is VerdictKind.WARNING
@@ -50,10 +51,11 @@ def test_verdict_reason_head_and_advice_are_of_the_worst_update(kit: Kit) -> Non
     assert "head operations drifts: lower learning_rate" in next_step
     roles = roles_of(model)
     assert roles["▲ WARNING"] == "on-warn"
-    assert roles["KL 0.004"] == ""  # it is healthy itself
+    assert roles["KL 0.004"] == "title"  # it is healthy itself
 
 
 def test_a_critical_row_is_named_though_the_kl_is_calm(kit: Kit) -> None:
+    """Kind 7: "healthy, nothing to do" stood over a critical entropy."""
     events = [kit.event(kit.update(n, 0.004, entropy_normalised=0.036), at=n * 3) for n in range(1, 9)]
     model = kit.model(events)
     assert model.verdict.kind is VerdictKind.HEALTHY
@@ -63,6 +65,7 @@ def test_a_critical_row_is_named_though_the_kl_is_calm(kit: Kit) -> None:
 
 
 def test_an_earlier_update_has_its_own_level_beside_the_end_of_the_run(kit: Kit) -> None:
+    """Kind 15: stepping back in a failed run said "failed" of every update."""
     events = [kit.event(kit.update(n, 0.0121), at=n * 3) for n in range(1, 10)]
     snapshot = kit.fed(events).snapshot()
     life = Life(state=RunState.FAILED, sign_ns=0, message="ValueError: no", updates=20, last_words=("ValueError: no",))
@@ -89,6 +92,7 @@ def test_an_earlier_update_has_its_own_level_beside_the_end_of_the_run(kit: Kit)
     ],
 )
 def test_a_run_that_ended_names_the_next_command(kit: Kit, tmp_path: Path, state: RunState, said: str) -> None:
+    """Kind 26: a run that ended said "nothing to do", or "RUN" for its name."""
     run = kit.run(tmp_path, "20261125T161800Z-calm", [kit.event(kit.update(n), at=n) for n in range(1, 9)])
     kit.record(run, state=state, message="OSError: disk full" if state is RunState.FAILED else "")
     run.checkpoint.write_bytes(b"weights")
@@ -112,6 +116,7 @@ def test_a_run_that_ended_names_the_next_command(kit: Kit, tmp_path: Path, state
 
 
 def test_a_child_that_was_killed_is_crashed_at_once_and_says_by_which_signal(kit: Kit, tmp_path: Path) -> None:
+    """Kind 9: a killed child was live for 12 seconds, and its signal was not told."""
     run = kit.run(tmp_path, "run-a", [kit.event(kit.update(n), at=n) for n in range(1, 9)])
     kit.record(run)
     watch = Watch()
@@ -129,6 +134,7 @@ def test_a_child_that_was_killed_is_crashed_at_once_and_says_by_which_signal(kit
 
 
 def test_after_nan_nothing_waits(kit: Kit) -> None:
+    """Kind 16: a run that had failed "waited", and its advice was cut and no cure."""
     missing = dict.fromkeys(("clip_fraction", "entropy_normalised", "explained_variance", "grad_norm", "policy_loss"))
     calm = [kit.event(kit.update(n), at=n) for n in range(1, 9)]
     heads = tuple(replace(head, kl=None, share=None, entropy_normalised=None) for head in kit.update(9).heads)
@@ -160,6 +166,7 @@ def test_the_one_line_is_always_the_verdict_with_the_kl(kit: Kit) -> None:
 
 
 def test_a_very_low_screen_has_the_kl_s_row_first(kit: Kit) -> None:
+    """Kind 27: a panel of one row was its header alone."""
     cell = next(item for item in layout(40, 6) if item.name == "health")
     (row,) = (plain_text(item) for item in cell_lines(kit.model(kit.drift(30)), cell))
     assert row.startswith("KL nats")

@@ -238,7 +238,8 @@ def test_a_stop_that_is_past_is_still_counted(kit: Kit) -> None:
 
 
 def test_the_banner_says_that_early_stopping_is_off(kit: Kit) -> None:
-    events = [kit.event(kit.update(1, target_kl=None, stop_threshold=None), at=1)]
+    off: dict[str, Any] = {"target_kl": None, "stop_threshold": None}
+    events = [kit.event(kit.started(**off), at=0), kit.event(kit.update(1, **off), at=1)]
     assert "early stop is off" in text_of(kit.model(events))
 
 

@@ -60,6 +60,7 @@ def painted(sign: str) -> bool:
 def test_every_finite_value_paints_the_cell_it_lies_in(
     values: list[float], width: int, height: int, bounds: tuple[float, float] | None
 ) -> None:
+    """Kind 2: values on the upper edge of a plot were not drawn."""
     ends, used = (1.0, float(len(values))), bounds if bounds is not None else headroom(values)
     lines = [
         plain_text(item) for item in chart(list(enumerate(values, 1)), ends=ends, bounds=used, size=(width, height))
@@ -88,11 +89,13 @@ def test_a_constant_kl_is_a_line_wherever_it_lies(value: float) -> None:
 
 
 def test_a_solved_task_is_a_line_in_its_plot() -> None:
+    """Kind 2: the returns of a task solved at 500 were an empty plot."""
     lines = drawn([500.0] * 30, headroom([500.0] * 30))
     assert sum(len(item.strip()) == 20 for item in lines) == 1
 
 
 def test_what_is_no_number_is_marked_and_breaks_the_line() -> None:
+    """Kind 14: a line went across what was no number."""
     lines = drawn([0.01, NAN, 0.01, None, 0.01], size=(9, 3))
     assert lines[0] == f"  {NON_FINITE}      "
     assert lines[2][:1] != " "
@@ -109,6 +112,7 @@ def test_limits_and_resumes_lie_behind_the_curve() -> None:
 
 @given(st.lists(st.integers(1, 10**7), min_size=1, max_size=130, unique=True), st.integers(1, 130))
 def test_ids_below_an_axis_are_distinct_and_apart(ids: list[int], width: int) -> None:
+    """Kind 23: ticks were alike or touched ("1 2 2 2 3", "1998020000")."""
     ids.sort()
     text = ids_line(ids, width)
     assert len(text) == width
@@ -120,6 +124,7 @@ def test_ids_below_an_axis_are_distinct_and_apart(ids: list[int], width: int) ->
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
 def test_ticks_of_a_whole_run_are_whole_distinct_and_few(first: int, length: int) -> None:
+    """Kind 23: likewise in the plots of whole runs."""
     axis = WholeAxis()
     ticks = axis.get_ticks(first - 0.01 * length, first + 1.02 * length + 1)
     labels = axis.get_labels_for_ticks(ticks)
@@ -176,6 +181,7 @@ async def read(pilot: Any, app: SanctumApp) -> PlotsScreen:
 
 @pytest.mark.parametrize(("kl", "returned"), [(0.06, 500.0), (0.045, 500.0), (0.0, 0.0), (0.03, -1e9), (0.0449, 1e12)])
 async def test_whole_runs_are_drawn_wherever_their_values_lie(kit: Kit, kl: float, returned: float) -> None:
+    """Kind 2: the same in the plots of whole runs."""
     events = [kit.event(kit.update(n, kl, return_mean_100=returned), at=n) for n in range(1, 41)]
     app = SanctumApp(kit.watch(events, now=50), feed=False)
     async with app.run_test(size=(120, 36)) as pilot:
@@ -189,6 +195,7 @@ async def test_whole_runs_are_drawn_wherever_their_values_lie(kit: Kit, kl: floa
 
 
 async def test_a_history_grows_with_its_run_and_pairs_update_and_value(kit: Kit) -> None:
+    """Kinds 12 and 14: an open history stood still, and its legend gave the last update the KL of the one before."""
     events = [kit.event(kit.update(n, 0.004), at=n) for n in range(1, 6)]
     watch = kit.watch(events, now=50)
     app = SanctumApp(watch, feed=False)
@@ -210,6 +217,7 @@ async def test_a_history_grows_with_its_run_and_pairs_update_and_value(kit: Kit)
 
 
 def test_a_long_run_s_legend_is_of_its_last_update(kit: Kit, tmp_path: Path) -> None:
+    """Kind 14: the legend of a long run named the first update of a group."""
     events = [kit.event(kit.update(n, 0.02 if n == 399 else 0.004), at=n) for n in range(1, 401)]
     watch = Watch()
     watched = watch.add_run(kit.run(tmp_path, "run-a", events))

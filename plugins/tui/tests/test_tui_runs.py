@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 
 def test_every_run_of_the_folder_is_listed_found_sorted_and_opened(kit: Kit, tmp_path: Path, read_through: Any) -> None:
+    """Kind 11: of 60 runs twelve were listed, and no filter found the others."""
     for number in range(1, 21):
         run = kit.run(tmp_path, f"202601{number:02}T000000Z-sweep-{number:06}", kit.drift(number % 4 + 1))
         kit.record(run, state=RunState.DONE)
@@ -98,6 +99,7 @@ def test_a_listed_run_that_goes_on_is_read_again(
 
 
 def test_runs_received_in_one_minute_differ_in_their_names(kit: Kit) -> None:
+    """Kind 20: names were cut where they differ."""
     assert MemorySource("20261125T161800Z-ppo-a1b2c3").label == "ppo-a1b2c3"
     model = kit.model(kit.drift(3), runs=(kit.row("a-name-that-is-far-too-long-for-the-panel-zzzzzz"),))
     assert any("-zzzzzz" in plain_text(item) for item in runs_panel(model, 67, 6))
@@ -148,6 +150,8 @@ def test_ranks_of_a_run_received_over_the_network_are_one_line(kit: Kit) -> None
 
 
 def test_how_the_verdict_changed_is_in_the_journal(kit: Kit, tmp_path: Path, read_through: Any) -> None:
+    """Kind 24: changes of the verdict were those that this viewer saw, of the run on show alone."""
+
     def changed(number: int, before: HealthLevel, now: HealthLevel) -> PolicyHealthChanged:
         return PolicyHealthChanged(previous=before, current=now, update_id=number, kl_divergence=0.04)
 
@@ -339,6 +343,7 @@ def test_the_end_of_a_large_log_begins_with_a_whole_line(tmp_path: Path) -> None
 
 
 async def test_one_toast_a_worsening_and_none_on_a_small_screen(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kind 8: toasts stacked, and covered the numbers."""
     rung: list[int] = []
     monkeypatch.setattr(SanctumApp, "bell", lambda self: rung.append(1))
     watch = Watch(clock_ns=lambda: 9 * kit.second)

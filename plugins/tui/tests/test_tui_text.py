@@ -144,6 +144,7 @@ def test_ascii_mode_is_ascii_and_keeps_the_width(text: str) -> None:
 
 
 def test_at_least_takes_two_letters_and_a_space_of_the_same_line() -> None:
+    """Kind 27: in ASCII "at least" became "more than", which is another limit."""
     table = line(("entropy → ", "dim"), ("≤0.30 / 0.10    ", "warn"), "● ok")
     assert plain_text(ascii_line(table)) == "entropy = <=0.30 / 0.10   * ok"
     assert [role for _, role in ascii_line(table)] == ["dim", "warn", ""]
@@ -155,6 +156,7 @@ def test_at_least_takes_two_letters_and_a_space_of_the_same_line() -> None:
 
 
 def test_every_sign_has_an_ascii_form_of_its_own() -> None:
+    """Kind 27: in ASCII "rising" and "stopped" had one sign."""
     signs = {sign.glyph for table in (glyphs.LEVELS, glyphs.VERDICTS, glyphs.STATES) for sign in table.values()}
     signs |= {*glyphs.SPARK, glyphs.STOP, glyphs.MISSING, *glyphs.ARROWS.values(), "‖", "█", "─", "│"}
     assert all(to_ascii(sign).isascii() for sign in signs)

@@ -239,6 +239,7 @@ def test_a_killed_trainer_is_crashed_and_its_last_update_is_shown(kit: Kit, tmp_
 def test_a_deleted_run_keeps_its_end_and_says_that_its_folder_is_gone(
     kit: Kit, tmp_path: Path, read_through: Any, state: RunState, shown: RunState
 ) -> None:
+    """Kind 10: a finished run whose folder was deleted became stale."""
     run = kit.run(tmp_path, "run-a", kit.drift(4))
     kit.record(run, state=state)
     watch = Watch(tmp_path)
@@ -375,6 +376,7 @@ def test_sinks_of_events_and_host_are_one_list() -> None:
 def test_progress_and_time_to_go(
     kit: Kit, plan: dict[str, Any], done: int, planned: int | None, unit: str, eta_s: float | None
 ) -> None:
+    """Kind 6: of two limits the one that does not bind was shown."""
     events = [kit.event(kit.started(**plan), at=0), *kit.drift(10)[1:]]
     found = progress_of(kit.fed(events).snapshot(), Life(state=RunState.LIVE))
     assert (found.done, found.planned, found.unit) == (done, planned, unit)
@@ -401,6 +403,7 @@ def test_runs_are_listed_filtered_and_marked(kit: Kit, tmp_path: Path, read_thro
 
 
 def test_progress_in_episodes_is_known_in_the_middle_of_a_long_or_resumed_run(kit: Kit) -> None:
+    """Kind 5: progress in episodes was lost after 120 updates."""
     plan = {"updates_planned": 100_000, "episodes_planned": 600}
     updates = [kit.update(number, run_episodes=3 * number) for number in range(150, 160)]
     events = [kit.event(kit.started(**plan), at=0)]

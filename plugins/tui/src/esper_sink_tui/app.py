@@ -392,6 +392,9 @@ class SanctumApp(App[None]):
         if self._request_stop is None or not self.watch_runs.selected:
             self.notify("this run's trainer cannot be stopped from here", severity="warning")
             return
+        if self.model.life.state.ended:
+            self.notify(f"this run has ended: {self.model.life.state.value}", severity="warning")
+            return
         from esper_sink_tui.screens.confirm_stop import ConfirmStop  # noqa: PLC0415  # screens load when opened
 
         run_id, request = self.watch_runs.selected, self._request_stop
@@ -447,12 +450,13 @@ class SanctumApp(App[None]):
         self.call_from_thread(self._write, path, out.getvalue())
 
     def _write(self, path: Path, text: str) -> None:
+        done = "replaced" if path.exists() else "wrote"
         try:
             path.write_text(text, encoding="utf-8")
         except OSError as error:
             self.notify(f"cannot write {path}: {error.strerror}", severity="error", markup=False)
         else:
-            self.notify(f"wrote {path}", markup=False)
+            self.notify(f"{done} {path}", markup=False)
 
     # --- appearance ---------------------------------------------------------------------------
 

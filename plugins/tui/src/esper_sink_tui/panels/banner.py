@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["banner", "banner_line", "state_line"]
 
-_WIDE = 100
+_ROOMY = 116
+"""Columns from which the first line has room between its parts."""
 _NARROW = 56
 _KL_WIDTH = len("KL 0.014996")
 
@@ -38,14 +39,16 @@ def banner(model: ScreenModel, width: int, height: int) -> list[Line]:
 def banner_line(model: ScreenModel, width: int) -> Line:
     """The banner of a terminal too small for anything else."""
     tamiyo = model.snapshot.tamiyo
+    when = _short_age(model.age_s if model.ended_s is None else model.ended_s)
+    when = f"age {when}" if model.ended_s is None else f"{when} ago"
     parts = [
         line(_badge(model, _label_of(model, short=True))),
         line((f" {_kl(tamiyo)}", _kl_role(model)), arrow(tamiyo.judged_kl_history)),
-        line(
-            (f" ‖ {model.frozen.update_id}", "frozen") if model.frozen is not None else (f" {_age_text(model)}", "dim")
-        ),
+        line((f" ‖ {model.frozen.update_id}", "frozen") if model.frozen is not None else (f" {when}", "dim")),
     ]
-    # The KL is there whatever has no room.
+    # The KL is there whatever has no room; half an age would be none.
+    if width_of(joined(parts, ("", ""))) > width:
+        parts.pop()
     return fit(tuple(span for part in parts for span in part), width)
 
 
@@ -66,7 +69,7 @@ def _kl_role(model: ScreenModel) -> Role:
     if last is None:
         return ""
     role = LEVELS[level_under(last, model.snapshot.tamiyo.limits)].role
-    return role if role in {"warn", "crit", "bad"} else ""
+    return role if role in {"warn", "crit", "bad"} else "title"
 
 
 def state_line(model: ScreenModel) -> Line:
@@ -91,7 +94,7 @@ def _verdict_line(model: ScreenModel, width: int) -> Line:
     """The first line: always verdict, KL and the age of the data; limits, progress and ETA when there is room."""
     if width < _NARROW:
         return banner_line(model, width)
-    wide = width >= _WIDE
+    wide = width >= _ROOMY
     room = 17 if wide else 10
     label = _label_of(model, short=not wide)
     tamiyo = model.snapshot.tamiyo
@@ -108,16 +111,20 @@ def _verdict_line(model: ScreenModel, width: int) -> Line:
     limits = f"warn ≥ {warning} crit ≥ {critical}" if wide else f"warn≥{warning} crit≥{critical}"
     separator: Span = (" │ ", "frame") if wide else (" ", "")
     end = _state(model)
-    parts = [head]
-    for extra in (
+    parts = [
+        head,
         line((limits, "dim")),
         line(_progress_text(model)),
-        line(f"ETA {pad(duration(model.progress.eta_s), 6)}"),
-    ):
-        if width_of(joined([*parts, extra, end], separator)) > width:
+        line(f"ETA {duration(model.progress.eta_s):<6}"),
+        end,
+    ]
+    # How far the run is comes before its limits, which the panel below has too.
+    kept = {0, len(parts) - 1}
+    for place in (2, 1, 3):
+        if width_of(joined([parts[item] for item in sorted({*kept, place})], separator)) > width:
             break
-        parts.append(extra)
-    return joined([*parts, end], separator)
+        kept.add(place)
+    return joined([parts[item] for item in sorted(kept)], separator)
 
 
 def _kl(tamiyo: TamiyoState) -> str:
@@ -140,7 +147,15 @@ def _age_text(model: ScreenModel) -> str:
     if model.ended_s is not None:
         # After a minute, seconds do not matter; a text that does not change is not drawn again.
         return f"{age(model.ended_s) if model.ended_s < 60 else duration(model.ended_s // 60 * 60)} ago"
-    return f"age {age(model.age_s):<4}"
+    return f"age {_short_age(model.age_s):<4}"
+
+
+def _short_age(seconds: float | None) -> str:
+    """An age of at most four cells, so that nothing beside it comes or goes as it grows: from a minute on one unit."""
+    if seconds is None or seconds < 60:
+        return age(seconds)
+    units = ((86400, "d"), (3600, "h"), (60, "m"))
+    return next(f"{min(int(seconds // size), 999)}{unit}" for size, unit in units if seconds >= size)
 
 
 def _progress_text(model: ScreenModel) -> str:
@@ -191,10 +206,10 @@ def _stop_line(model: ScreenModel, width: int) -> Line:
     seen = len(tamiyo.early_stops)
     counted = f"{STOP if stopped else ' '} stopped {stopped} of last {seen or HISTORY}"
     if snapshot.last is not None and snapshot.last.early_stop is not None:
-        short = width < _WIDE
-        text = one_line(early_stop_text(snapshot.last, short=short, limits=tamiyo.limits))
-        where = "" if short else f"update {snapshot.updates} "
-        return line((f" {counted}: ", "stop"), f"{where}{text}")
+        long = one_line(early_stop_text(snapshot.last, limits=tamiyo.limits))
+        short = one_line(early_stop_text(snapshot.last, short=True, limits=tamiyo.limits))
+        found = line((f" {counted}: ", "stop"), f"update {snapshot.updates} {long}")
+        return found if width_of(found) <= width else line((f" {counted}: ", "stop"), short)
     role: Role = "stop" if stopped else "dim"
     return line((f" {counted}", role), (f"; {_limit_text(model)}", "dim"))
 
@@ -208,6 +223,8 @@ def _limit_text(model: ScreenModel) -> str:
     if threshold is None or target is None or not target:
         if model.life.journal.absent:
             return "its limit is in no journal"
-        return "early stop is off (target_kl = 0)" if last is not None or plan.started_ns is not None else "no run yet"
+        if plan.started_ns is not None or target == 0:
+            return "early stop is off (target_kl = 0)"
+        return "no limit of early stopping was told" if last is not None else "no run yet"
     # As many digits as they have: four decimals would show a small one as 0.
     return f"stops if {on} KL > {limit_text(threshold)} ({STOP_FACTOR} x target_kl {limit_text(target)})"

@@ -130,7 +130,7 @@ def _kl_cell(head: HeadState, limits: KLLimits, *, lost: bool) -> Line:
     text, role = _sign(classify_kl(head.kl, limits), idle=head.kl is None, lost=lost)
     return line(
         pad(one_line(head.name), _NAME),
-        (pad(format_kl(head.kl, limits=limits), 8, "right"), _judged(role)),
+        (pad(format_kl(head.kl, limits=limits), 10, "right"), _judged(role)),
         (f" {text[0]} ", role),
         (_bar(head.share, _BAR), _judged(role) or "info"),
         pad(percent(head.share, 0), 5, "right"),
@@ -190,7 +190,7 @@ def _entropy_cell(head: HeadState, *, lost: bool) -> Line:
     text, role = _entropy_sign(head, lost=lost)
     return line(
         pad(one_line(head.name), _NAME),
-        (pad(_entropy_text(head), 8, "right"), _judged(role)),
+        (pad(_entropy_text(head), 10, "right"), _judged(role)),
         (f" {text[0]} ", role),
         f"clip {pad(percent(head.clip_fraction), 6, 'right')}",
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from esper_core.health import HealthLevel
-from esper_core.reading.glyphs import ABSENT, LEVELS, STOP, Sign
+from esper_core.health import WARM_UP_UPDATES, HealthLevel, VerdictKind
+from esper_core.reading.glyphs import ABSENT, LEVELS, STOP, VERDICTS, Sign
 from esper_core.reading.rows import METRICS, absence
 from esper_core.reading.tamiyo import HISTORY
 from esper_core.reading.trend import arrow
@@ -33,6 +33,7 @@ _FRAMED: Final = 4
 """Rows from which the panel has a frame and a header; below, the KL comes first."""
 _DETAILED: Final = 18
 """Rows from which a zoomed panel shows every number of the update too."""
+_EARLY: Final = Sign(VERDICTS[VerdictKind.WARM_UP].glyph, "warm-up", "dim")
 _NO_LIMITS: Final = _FULL - _LIMITS - 1
 
 
@@ -79,7 +80,8 @@ def _row(item: Metric, model: ScreenModel, room: int) -> Line:
     """A metric's row; of an update that was lost to NaN or Inf the rows say so, since nothing more will come of it."""
     last = model.snapshot.last
     lost = last is not None and last.health is HealthLevel.NON_FINITE
-    return metric_row(item, model.snapshot.tamiyo, room, absent=_absent(item, model), lost=lost)
+    early = item.key == "explained_variance" and model.snapshot.updates <= WARM_UP_UPDATES
+    return metric_row(item, model.snapshot.tamiyo, room, absent=_absent(item, model), lost=lost, early=early)
 
 
 def _absent(item: Metric, model: ScreenModel) -> str:
@@ -87,7 +89,9 @@ def _absent(item: Metric, model: ScreenModel) -> str:
     return absence(item, model.snapshot, ended=model.life.state.ended)
 
 
-def metric_row(item: Metric, state: TamiyoState, room: int = _FULL, *, absent: str = "", lost: bool = False) -> Line:
+def metric_row(
+    item: Metric, state: TamiyoState, room: int = _FULL, *, absent: str = "", lost: bool = False, early: bool = False
+) -> Line:
     """One metric: its name, its history, its limits and its state.
 
     Args:
@@ -96,6 +100,7 @@ def metric_row(item: Metric, state: TamiyoState, room: int = _FULL, *, absent: s
         room: columns.
         absent: why it has no value at all.
         lost: the last update was not finite, so that what it has no value of is lost and not to come.
+        early: a bad value means nothing yet: no value function explains anything in its first updates.
     """
     if absent and room < _NO_LIMITS:
         return line((pad(item.name(state), _LABEL), ""), (f"  {absent}", "dim"))
@@ -112,6 +117,8 @@ def metric_row(item: Metric, state: TamiyoState, room: int = _FULL, *, absent: s
     sign = LEVELS[level]
     if level is HealthLevel.UNKNOWN and lost and item.value(state) is None:
         sign = LEVELS[HealthLevel.NON_FINITE] if item.key == "kl_divergence" else Sign(ABSENT, "lost", "dim")
+    if early and level in {HealthLevel.WARNING, HealthLevel.CRITICAL}:
+        sign = _EARLY
     history = list(item.history(state))
     lo, hi = item.bounds(state)
     judged: Role = sign.role if sign.role in {"warn", "crit", "bad"} else ""
@@ -129,7 +136,8 @@ def _stop_row(snapshot: SanctumSnapshot, room: int) -> Line:
     """Which of the sparkline's updates stopped early, and how many."""
     flags = snapshot.tamiyo.early_stops
     stopped = snapshot.stopped_recently
-    counted = f"{STOP} stopped {stopped} of last {len(flags)}" if stopped else ""
+    words = f"stopped {stopped} of last {len(flags)}" if room >= _FULL else f"{stopped}/{len(flags)}"
+    counted = f"{STOP} {words}" if stopped else ""
     label: Span = (pad("  early stops", _LABEL), "dim")
     if room < _NO_LIMITS:
         return line(label, (pad(f"{STOP} {stopped} of {len(flags)}" if stopped else "", _VALUE, "right"), "stop"))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from esper_core.health import format_kl
-from esper_core.reading.glyphs import STATES, VERDICTS
+from rich.cells import cell_len
+
+from esper_core.health import classify_kl, format_kl
+from esper_core.reading.glyphs import LEVELS, STATES, VERDICTS
 from esper_core.reading.numbers import MISSING, age, count, moment, plain, rate
 from esper_core.terminal import one_line
 from esper_sink_tui.lines import frame, joined, line, pad, row
 from esper_sink_tui.names import shown_names
 
 if TYPE_CHECKING:
+    from esper_core.reading.glyphs import Role
     from esper_core.reading.model import RunRow, ScreenModel
     from esper_sink_tui.lines import Line
 
@@ -68,15 +71,23 @@ def _shown(model: ScreenModel, height: int) -> tuple[int, int]:
 def _row(item: RunRow, model: ScreenModel, name: str) -> Line:
     state, sign = STATES[item.state], VERDICTS[item.kind]
     here = item.run_id == model.selected
+    kl = pad(_kl(item), min(cell_len(_kl(item)), 11))
     return line(
-        ("▶ " if here else ("■ " if item.marked else "  "), "cursor" if here else "info"),
+        (f"{'▶' if here else ' '}{'■' if item.marked else ' '}", "cursor" if here else "info"),
         (name, "cursor" if here else ""),
         (pad(f"{state.glyph} {state.word}", 10), state.role),
         pad(count(item.updates), 6, "right"),
-        (f" {pad(f'{sign.glyph} {_kl(item)}', 12, 'right')}", sign.role),
+        (pad(sign.glyph, 12 - cell_len(kl), "right"), sign.role),
+        (f" {kl}", _own_role(item)),
         pad(plain(item.return_mean, 1), 9, "right"),
         pad(rate(item.steps_per_s), 8, "right"),
     )
+
+
+def _own_role(item: RunRow) -> Role:
+    """The colour of the KL itself: a run that crashed has the sign of that, and its KL may be calm."""
+    role = LEVELS[classify_kl(item.kl, item.limits)].role
+    return role if role in {"warn", "crit", "bad"} else ""
 
 
 def _kl(item: RunRow) -> str:

@@ -88,8 +88,11 @@ def _split(last: PPOUpdatePayload | None) -> str:
     return f"(rollout {percent(share, 0)} learn {percent(1 - share, 0)})"
 
 
-def _device(last: PPOUpdatePayload | None) -> str:
-    return f"on {one_line(last.device)}" if last is not None else ""
+def _device(last: PPOUpdatePayload | None, *, told: bool) -> str:
+    """The device of the last update; of a sender that told of no start it is not known."""
+    if last is None or not told:
+        return ""
+    return f"on {one_line(last.device)}"
 
 
 def _place(model: ScreenModel, last: PPOUpdatePayload | None) -> str:
@@ -97,14 +100,15 @@ def _place(model: ScreenModel, last: PPOUpdatePayload | None) -> str:
     taken = system_text(model.life.system) if not model.life.state.ended else ""
     plan = model.snapshot.plan
     ranks = f"{plan.ranks} ranks" if plan.ranks > 1 else ""
-    return "  ".join(part for part in (one_line(plan.environment), _device(last), ranks, taken) if part)
+    device = _device(last, told=plan.started_ns is not None)
+    return "  ".join(part for part in (one_line(plan.environment), device, ranks, taken) if part)
 
 
 def _warm_up(model: ScreenModel) -> str:
     if model.life.state.ended:
-        return f"the run has ended: {model.life.state.value}"
+        return f"ended: {model.life.state.value}"
     done = min(model.snapshot.updates, WARM_UP_UPDATES)
-    return f"warm-up {'done' if done == WARM_UP_UPDATES else f'{done}/{WARM_UP_UPDATES}'}"
+    return f"warm-up {'done' if model.snapshot.updates > WARM_UP_UPDATES else f'{done}/{WARM_UP_UPDATES}'}"
 
 
 def _progress(model: ScreenModel, room: int) -> Line:
