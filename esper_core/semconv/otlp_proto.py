@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from esper_core.events import LinkRef
 from esper_core.semconv._errors import CodecError
 from esper_core.semconv.identity import RUN_ID
 from esper_core.semconv.otlp_json import WireSpan
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
     from esper_core.semconv.otlp_json import WireValue
 
@@ -55,7 +57,7 @@ def request_spans(
                     continue
                 if resource is None:
                     resource = plain_mapping(group.resource.attributes)
-                if len(span.trace_id) != 16 or len(span.span_id) != 8:
+                if not _whole_ids(span):
                     unread = CodecError(f"span {span.name}: its trace id or span id has a wrong length")
                     unread.of_run(plain_mapping(span.attributes).get(RUN_ID) or resource.get(RUN_ID))
                     if on_error is None:
@@ -72,9 +74,20 @@ def request_spans(
                         end_ns=span.end_time_unix_nano,
                         attributes=plain_mapping(span.attributes),
                         resource=resource,
+                        links=tuple(_link(link) for link in span.links if _whole_ids(link)),
                     )
                 )
     return found
+
+
+def _whole_ids(item: Span | Span.Link) -> bool:
+    return len(item.trace_id) == 16 and len(item.span_id) == 8
+
+
+def _link(link: Span.Link) -> LinkRef:
+    return LinkRef(
+        trace_id=link.trace_id.hex(), span_id=link.span_id.hex(), trace_state=link.trace_state, flags=link.flags
+    )
 
 
 def plain_mapping(pairs: Iterable[KeyValue]) -> dict[str, WireValue]:
