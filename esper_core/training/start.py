@@ -280,7 +280,7 @@ def _assemble(
     if resumed is not None and group is not None:
         from esper_core.ppo.distributed import checkpoint_of_rank  # noqa: PLC0415  # several ranks only
 
-        checkpoint = checkpoint_of_rank(group.share(checkpoint), place.rank)
+        checkpoint = checkpoint_of_rank(group.share(checkpoint), place.rank, place.world)
     ppo = config.ppo
     if checkpoint is not None and resumed is not None:
         if ppo.policy == "auto":  # what it meant when the run began

@@ -106,11 +106,11 @@ def test_another_rank_goes_on_from_rank_0s_checkpoint_and_draws_its_own(bandit: 
     agent.updates = 4
     save_checkpoint(tmp_path / "b.pt", agent)
     third, fourth = (load_checkpoint(tmp_path / name) for name in ("a.pt", "b.pt"))
-    assert checkpoint_of_rank(third, 0) is third
+    assert checkpoint_of_rank(third, 0, 2) is third
     drawn = []
     for checkpoint, rank in ((third, 0), (third, 1), (third, 2), (fourth, 1)):
         resumed = bandit.agent(seed=5, spread=1.0)
-        restore(resumed, checkpoint_of_rank(checkpoint, rank))
+        restore(resumed, checkpoint_of_rank(checkpoint, rank, 3))
         assert torch.equal(weights(resumed), weights(agent))
         assert resumed.updates == checkpoint.update_id
         drawn += [resumed.sampling_generator.get_state(), resumed.order_generator.get_state()]
