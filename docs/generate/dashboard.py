@@ -223,8 +223,11 @@ def rows() -> list[tuple[str, list[Panel]]]:
                     [
                         (_of("esper_ppo_last_return_mean_100"), f"last 100 {WHO}"),
                         (_of("esper_ppo_last_return_mean"), f"this rollout {WHO}"),
+                        (_of("esper_eval_last_return_mean"), f"evaluation {WHO}"),
+                        (_of("esper_eval_last_best_return_mean"), f"best evaluation {WHO}"),
                     ],
                     8,
+                    about="Evaluations are those of run.eval_every, in environments of their own.",
                 ),
                 Panel(
                     "Clip fraction",

@@ -20,7 +20,7 @@ from esper_core.semconv.identity import (
     RUN_ID,
     SCHEMA_URL,
 )
-from esper_core.semconv.names import ATTRIBUTE_GROUPS, GAUGES, METRICS
+from esper_core.semconv.names import ATTRIBUTE_GROUPS, EVALUATION_GAUGES, GAUGES, METRICS
 from esper_core.semconv.rl import RL_ATTRIBUTES, RL_METRICS, RL_SPANS
 from esper_core.semconv.span_events import SPAN_EVENTS
 from registry import Registry, registry_of
@@ -78,13 +78,18 @@ def _attribute(spec: AttributeSpec, gauges: dict[str, str]) -> Group:
 def _attributes(specs: Iterable[AttributeSpec], owner: str) -> list[Group]:
     """Definitions, and references to what another group defines."""
     gauges = {_UPDATE_KEYS[gauge.field]: gauge.name for gauge in GAUGES}
+    gauges |= {_EVALUATION_KEYS[gauge.field]: gauge.name for gauge in EVALUATION_GAUGES}
     elsewhere = owner != "esper.common"  # the envelope's own fields have whole names and are defined there
     return [{"ref": spec.key} if spec.about.key and elsewhere else _attribute(spec, gauges) for spec in specs]
 
 
-_UPDATE_KEYS: Final = {
-    spec.field: spec.key for group in ATTRIBUTE_GROUPS if group.id == "esper.ppo.update" for spec in group.attributes
-}
+def _keys(span: str) -> dict[str, str]:
+    """The attribute of each field of a span's event."""
+    return {spec.field: spec.key for group in ATTRIBUTE_GROUPS if group.id == span for spec in group.attributes}
+
+
+_UPDATE_KEYS: Final = _keys("esper.ppo.update")
+_EVALUATION_KEYS: Final = _keys("esper.eval")
 
 
 def attribute_groups() -> list[Group]:
@@ -186,7 +191,7 @@ def metric_groups() -> list[Group]:
 
 
 def gauge_groups() -> list[Group]:
-    """Last values of an update."""
+    """Last values of an update and of an evaluation."""
     head = (_UPDATE_KEYS["heads.name"],)
     return [
         _metric(
@@ -197,7 +202,7 @@ def gauge_groups() -> list[Group]:
             head if gauge.head else (),
             "number of heads" if gauge.head else 1,
         )
-        for gauge in GAUGES
+        for gauge in (*GAUGES, *EVALUATION_GAUGES)
     ]
 
 

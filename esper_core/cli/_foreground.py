@@ -36,13 +36,18 @@ def train_behind(resolved: Resolved, selection: Selection, argv: Sequence[str]) 
     screen = foreground_sink(selection.sinks)
     assert screen is not None  # the caller asked  # noqa: S101
     sink = create_sink(screen, resolved.config.sink.get(screen.name), origins=resolved.origins)
-    note(f"esper: starting the training; {screen.name} opens when its run has begun")
+    note(f"esper: starting the training; {screen.name} shows its run once it has begun")
+    child = start_child(argv)
     try:
-        child = start_child(argv)
+        left = sink.esper_foreground(child)
+        run_dir = child.run_dir  # who left the screen early has not seen whether the run began
     except ChildFailedError as error:
         note_text(f"esper: {error}")  # what the child printed, of as many lines
         return error.exit_code
-    left = sink.esper_foreground(child)
+    except BaseException:
+        if not child.begun:  # a training that has begun goes on
+            child.request_stop()
+        raise
     if not left:
         code = child.wait()
         return EXIT_OK if code is None else code
@@ -50,7 +55,7 @@ def train_behind(resolved: Resolved, selection: Selection, argv: Sequence[str]) 
     if code is not None:
         return code
     child.detach()
-    run = shlex.quote(shown_path(child.run_dir))
+    run = shlex.quote(shown_path(run_dir))
     look = [f"{program()} {name} {run}" for name in commands_after_run()]
     note(f"training goes on (pid {child.pid}): {look[0] if look else run}")
     return EXIT_OK

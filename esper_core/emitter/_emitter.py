@@ -270,7 +270,9 @@ class TelemetryEmitter:
         return event
 
     def _event(self, payload: PayloadT, spans: list[OpenSpan], now: int) -> TelemetryEvent[PayloadT]:
-        trace = TraceRef(trace_id=spans[-1].trace_id, spans=tuple(span.ref(now) for span in spans))
+        trace = TraceRef(
+            trace_id=spans[-1].trace_id, spans=tuple(span.ref(now) for span in spans), links=spans[0].links
+        )
         return TelemetryEvent(
             time_ns=now,
             run_id=self.run_id,

@@ -9,8 +9,9 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace as otel_trace
 
 from esper_core import ids
-from esper_core.events import SpanRef
+from esper_core.events import LinkRef, SpanRef
 from esper_core.semconv.attributes import UPDATE_ID, int64
+from esper_core.semconv.identity import LOCAL, REMOTE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -54,6 +55,7 @@ class OpenSpan:
     end_ns: int | None = None
     """Fixed before the span ends, so that its own payload can carry it."""
     ended: bool = False
+    links: tuple[LinkRef, ...] = ()
 
     def ref(self, end_ns: int) -> SpanRef:
         return SpanRef(
@@ -103,6 +105,7 @@ class SpanOpener:
     def __init__(self, tracer: Tracer | None, links: Iterable[Link], common: Mapping[str, AttributeValue]) -> None:
         self._tracer = tracer if tracer is not None else otel_trace.NoOpTracer()
         self._links = tuple(links)
+        self._link_refs = tuple(map(_link_ref, self._links))
         self._common = common
         self._withheld = False
 
@@ -139,6 +142,7 @@ class SpanOpener:
             span_id=f"{current.span_id:016x}",
             parent_span_id=parent.span_id if parent is not None else _current_parent(current.trace_id),
             start_ns=now,
+            links=self._link_refs if parent is None else (),
         )
 
     def unrecorded(self, name: str, parent: OpenSpan | None, now: int, span: Span | None = None) -> OpenSpan:
@@ -150,7 +154,19 @@ class SpanOpener:
             span_id=f"{ids.new_span_id():016x}",
             parent_span_id=parent.span_id if parent is not None else None,
             start_ns=now,
+            links=self._link_refs if parent is None else (),
         )
+
+
+def _link_ref(link: Link) -> LinkRef:
+    """A link as the journal keeps it."""
+    other = link.context
+    return LinkRef(
+        trace_id=f"{other.trace_id:032x}",
+        span_id=f"{other.span_id:016x}",
+        trace_state=other.trace_state.to_header(),
+        flags=other.trace_flags | (REMOTE if other.is_remote else LOCAL),
+    )
 
 
 def _current_parent(trace_id: int) -> str | None:

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from esper_core.events._record import EventKind, Payload, Record
 from esper_core.events.fields import about, measured
 
-__all__ = ["SpanRef", "TelemetryEvent", "TraceRef"]
+__all__ = ["LinkRef", "SpanRef", "TelemetryEvent", "TraceRef"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -23,6 +23,16 @@ class SpanRef(Record):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LinkRef(Record):
+    """A span of another trace that an event's first span links to: the one that ``TRACEPARENT`` names."""
+
+    trace_id: str = field(metadata=about("32 lower-case hex digits."))
+    span_id: str = field(metadata=about("16 lower-case hex digits."))
+    trace_state: str = measured("As W3C's `tracestate` has it.", default="")
+    flags: int = measured("As OTLP has them: W3C's trace flags, and whether the span is of another process.", default=0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TraceRef(Record):
     """The spans an event stands for, its own last.
 
@@ -31,6 +41,7 @@ class TraceRef(Record):
 
     trace_id: str = field(metadata=about("32 lower-case hex digits."))
     spans: tuple[SpanRef, ...] = field(metadata=about("Parents before children; the event's own span is the last one."))
+    links: tuple[LinkRef, ...] = measured("Of the first span, when it begins the trace.", default=())
 
     @property
     def own(self) -> SpanRef:

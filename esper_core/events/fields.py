@@ -25,7 +25,8 @@ class About:
         brief: one sentence, in Markdown.
         unit: UCUM, or a word in braces where UCUM has none (``{nat}``); ``1`` only for shares, because Prometheus
             appends ``_ratio`` to it. Empty for text and numbers that count nothing.
-        gauge: True: the last value is the gauge ``esper.ppo.last.<attribute>``; a text: that name after ``last.``.
+        gauge: True: the last value is the gauge ``esper.ppo.last.<attribute>`` of an update, or ``esper.eval.last.`` of
+            an evaluation; a text: that name after ``last.``.
             Of a head's field one point a head.
         name: the attribute's name below the event's namespace, where it is not the field's.
         key: the whole attribute name, where another event's field describes it: the same thing has the same name on

@@ -127,15 +127,17 @@ class PolicyEvaluated(Payload):
     kind: ClassVar[EventKind] = "policy_evaluated"
 
     update_id: int = field(metadata=about("The update whose policy played.", key="esper.ppo.update_id"))
-    return_mean: float = field(metadata=about("Mean undiscounted return.", unit="{reward}"))
+    return_mean: float = field(metadata=about("Mean undiscounted return.", unit="{reward}", gauge=True))
     episodes: int = measured("Episodes played.", default=0, unit="{episode}")
     deterministic: bool = measured("Greedy: the likeliest choice, or the mean, instead of a sample.", default=True)
-    return_std: float | None = measured("Standard deviation of the returns (population).", unit="{reward}")
-    return_min: float | None = measured("Lowest return.", unit="{reward}")
-    return_max: float | None = measured("Highest return.", unit="{reward}")
-    episode_length_mean: float | None = measured("Mean length of these episodes.", unit="{step}")
+    return_std: float | None = measured("Standard deviation of the returns (population).", unit="{reward}", gauge=True)
+    return_min: float | None = measured("Lowest return.", unit="{reward}", gauge=True)
+    return_max: float | None = measured("Highest return.", unit="{reward}", gauge=True)
+    episode_length_mean: float | None = measured("Mean length of these episodes.", unit="{step}", gauge=True)
     better: bool = measured("Above every evaluation before: `best.pt` is this policy.", default=False)
-    best_return_mean: float | None = measured("The best mean return so far, this one included.", unit="{reward}")
+    best_return_mean: float | None = measured(
+        "The best mean return so far, this one included.", unit="{reward}", gauge=True
+    )
     best_update_id: int | None = measured("The update that the best was measured after.")
     env_steps: int = measured("Environment steps of the training so far.", default=0, unit="{step}")
     duration_s: float | None = measured("Seconds that the evaluation took.", unit="s")

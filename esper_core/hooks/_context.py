@@ -140,7 +140,11 @@ class ChildRun(Protocol):
 
     @property
     def run_dir(self) -> Path:
-        """The run's directory; it exists."""
+        """The run's directory. Waits until the training has made it: seconds, for its imports.
+
+        Raises:
+            EsperError: the training ended before; the host tells the user, a sink lets it pass.
+        """
 
     @property
     def pid(self) -> int:

@@ -20,14 +20,14 @@ from esper_core.health import HealthLevel, KLLimits, RunState
 from esper_core.instrumentation.pending import Histograms, Pending, Totals
 from esper_core.instrumentation.system import create_system
 from esper_core.semconv.gauges import DIVERGENCE, divergence_values, gauge_values
-from esper_core.semconv.names import GAUGES, METRICS, Gauge
+from esper_core.semconv.names import EVALUATION_GAUGES, GAUGES, METRICS, Gauge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from opentelemetry.metrics import Meter, MeterProvider
 
-    from esper_core.events import PPOUpdatePayload
+    from esper_core.events import PolicyEvaluated, PPOUpdatePayload
     from esper_core.instrumentation.system import SystemUse
     from esper_core.semconv.attributes import AttributeValue
 
@@ -62,6 +62,7 @@ class Observed:
         identity: run id, attempt and rank, attributes of every point.
         pending: updates not yet recorded, and the totals.
         update: the last update.
+        evaluation: the last evaluation; None before the first.
         level: the policy's level, as the verdict has it.
         limits: the limits it was judged by.
         heartbeat_s: time of the last heartbeat, unix seconds.
@@ -75,6 +76,7 @@ class Observed:
     identity: Mapping[str, AttributeValue]
     pending: Pending
     update: PPOUpdatePayload | None = None
+    evaluation: PolicyEvaluated | None = None
     level: HealthLevel | None = None
     limits: KLLimits | None = None
     heartbeat_s: float | None = None
@@ -147,8 +149,10 @@ def runs_of(provider: MeterProvider, meter: Meter) -> ObservedRuns:
     runs = _runs_of.get(provider)
     if runs is None:
         runs = _runs_of[provider] = ObservedRuns(meter)
-        for gauge in GAUGES:
-            meter.create_observable_gauge(gauge.name, [_each(runs, _last_value(gauge))], gauge.unit, gauge.brief)
+        for field, gauges in _LAST.items():
+            for gauge in gauges:
+                points = _each(runs, _last_value(gauge, field))
+                meter.create_observable_gauge(gauge.name, [points], gauge.unit, gauge.brief)
         meter.create_observable_gauge(DIVERGENCE.name, [_each(runs, _divergences)], DIVERGENCE.unit, DIVERGENCE.brief)
         _create_counters(meter, runs)
         _create_status(meter, runs)
@@ -173,12 +177,16 @@ def _each(runs: ObservedRuns, points: _Points) -> Callable[[CallbackOptions], It
     return lambda _: [point for run in runs for point in points(run)]
 
 
-def _last_value(gauge: Gauge) -> _Points:
+_LAST: Final = {"update": GAUGES, "evaluation": EVALUATION_GAUGES}
+"""Gauges by the field of :class:`Observed` that holds their values."""
+
+
+def _last_value(gauge: Gauge, field: str) -> _Points:
     def points(run: Observed) -> Iterable[Observation]:
-        update = run.update
-        if update is None:
+        last: PPOUpdatePayload | PolicyEvaluated | None = getattr(run, field)
+        if last is None:
             return []
-        return [Observation(value, {**run.identity, **own}) for value, own in gauge_values(gauge, update)]
+        return [Observation(value, {**run.identity, **own}) for value, own in gauge_values(gauge, last)]
 
     return points
 

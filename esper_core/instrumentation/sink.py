@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from opentelemetry import metrics as otel_metrics
 from opentelemetry import trace as otel_trace
 
-from esper_core.events import PPOUpdatePayload, RunStarted
+from esper_core.events import PolicyEvaluated, PPOUpdatePayload, RunStarted
 from esper_core.health.window import PolicyWindow
 from esper_core.hooks import hookimpl
 from esper_core.instrumentation.metrics import SinkCounts, runs_of
@@ -144,6 +144,8 @@ class Instrumentation:
             return
         span = self._complete_span(event, otel_trace.get_current_span())
         self._add_events(event, span)
+        if isinstance(payload, PolicyEvaluated):
+            self._observed.evaluation = payload
         if isinstance(payload, RunStarted):
             self._started(payload)
             if self._rl is not None:

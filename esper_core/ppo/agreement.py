@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from esper_core.ppo.agent import PPOAgent
     from esper_core.ppo.collector import Collection
@@ -41,6 +41,10 @@ class Agreement(Protocol):
         """Agree, after an update, whether to stop."""
         ...
 
+    def parts(self, content: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """What each rank alone goes on from, by rank, of the content that each would write; none with one rank."""
+        ...
+
 
 class Alone:
     """One rank agrees with itself."""
@@ -62,3 +66,7 @@ class Alone:
     def on_update(self, should_stop: Callable[[], bool], agent: PPOAgent) -> bool:  # noqa: ARG002  # the protocol's
         """As asked."""
         return should_stop()
+
+    def parts(self, content: Mapping[str, Any]) -> list[dict[str, Any]]:  # noqa: ARG002  # the protocol's
+        """None: the checkpoint itself has it."""
+        return []

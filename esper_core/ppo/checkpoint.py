@@ -48,6 +48,8 @@ class Checkpoint:
         evaluated: mean return of the evaluation that made this the best policy; None in any other file.
         places: where each environment was, see :class:`~esper_core.ppo.boundary.ResumableTask`; empty when they begin
             fresh episodes.
+        ranks: of several that ended in order, each one's own part, see
+            :func:`~esper_core.ppo.distributed.part_of_rank`; empty in other files.
         running: return and length so far of each environment's episode; None with empty ``places``.
         action_form: how the heads' columns make the environment's action; None as above.
         observation_form: how observations become rows; None in files of 0.1, whose agents read rows alone.
@@ -70,6 +72,7 @@ class Checkpoint:
     evaluated: float | None = None
     places: tuple[dict[str, Any], ...] = ()
     running: list[list[float]] | None = None
+    ranks: tuple[dict[str, Any], ...] = ()
     action_form: ActionForm | None = None
     observation_form: ObservationForm | None = None
 

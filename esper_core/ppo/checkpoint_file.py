@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["load_checkpoint", "save_checkpoint", "write_checkpoint"]
 
 _PLACE: Final = ("base", "episode", "actions", "shown")
+_PART: Final = ("update_id", "env_steps", "state", "running")
 
 
 def save_checkpoint(path: Path, agent: Checkpointed, *, folder: Folder | None = None, **counts: Any) -> None:
@@ -133,13 +134,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
             spaces=_pair(content.get("spaces")),
             wrappers=msgspec.convert(content.get("wrappers"), tuple[str, ...] | None),
             evaluated=msgspec.convert(content.get("evaluated"), float | None),
-            places=tuple({key: place[key] for key in _PLACE} for place in content.get("places", ())),
+            places=_places(content),
             running=content.get("running"),
+            ranks=tuple(
+                {**{key: part[key] for key in _PART}, "places": _places(part)} for part in content.get("ranks", ())
+            ),
             action_form=_form(content),
             observation_form=form,
         )
     except (KeyError, TypeError, ValueError, AttributeError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path} lacks what a checkpoint holds: {error}", hint="it may be damaged") from error
+
+
+def _places(content: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    return tuple({key: place[key] for key in _PLACE} for place in content.get("places", ()))
 
 
 def _form(content: dict[str, Any]) -> ActionForm | None:

@@ -44,9 +44,9 @@ class Checkpointer:
     _pending: bool = field(default=False, repr=False)
     _failing: bool = field(default=False, repr=False)
 
-    def completed(self, save: Callable[[Path], None], *, final: bool = False) -> None:
-        """An update was completed (or, ``final``, the run ends): write if it is time."""
-        self._pending = self._pending or not final
+    def completed(self, save: Callable[[Path], None], *, final: bool = False, more: bool = False) -> None:
+        """An update was completed (or, ``final``, the run ends): write if it is time, or there is ``more`` to keep."""
+        self._pending = self._pending or not final or more
         due = self._written_at is None or time.monotonic() - self._written_at >= self.interval_s
         if not (self._pending and (final or due)):
             return

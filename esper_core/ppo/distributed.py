@@ -20,14 +20,14 @@ from esper_core.ppo.reducer import seed_of_rank
 from esper_core.runs.ranks import RankRecord, gone_ranks, rank_record, ranks_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
     from esper_core.ppo.agent import PPOAgent
     from esper_core.ppo.checkpoint import Checkpoint
 
-__all__ = ["GroupReducer", "checkpoint_of_rank", "refuse_different_weights", "share_weights"]
+__all__ = ["GroupReducer", "checkpoint_of_rank", "part_of_rank", "refuse_different_weights", "share_weights"]
 
 _LOOK: Final = timedelta(seconds=0.2)
 """Between two looks at whether a signal came: its handler runs only while torch does not wait."""
@@ -219,14 +219,37 @@ def _digest(agent: PPOAgent) -> str:
     return digest.hexdigest()
 
 
-def checkpoint_of_rank(checkpoint: Checkpoint, rank: int) -> Checkpoint:
+def part_of_rank(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a checkpoint's content is a rank's own, and the moment that it belongs to."""
+    state = content["state"]
+    return {
+        "update_id": content["update_id"],
+        "env_steps": content["env_steps"],
+        "state": {name: state[name] for name in ("sampling", "order", "rewards")},
+        "places": list(content.get("places", ())),
+        "running": content.get("running"),
+    }
+
+
+def checkpoint_of_rank(checkpoint: Checkpoint, rank: int, world_size: int) -> Checkpoint:
     """A checkpoint, which is of rank 0, as another rank goes on from it.
 
     The weights, the optimizer and the statistics are of all ranks. What a rank draws, and the episodes that it plays,
-    are its own: they begin anew, from a seed of the rank and of the update.
+    are its own: it goes on from its part where the checkpoint has one of as many ranks, which all belong to the
+    checkpoint's moment; else they begin anew, from a seed of the rank and of the update.
     """
     if rank == 0:
         return checkpoint
+    moment = checkpoint.update_id, checkpoint.env_steps
+    parts = checkpoint.ranks
+    if len(parts) == world_size and all((part["update_id"], part["env_steps"]) == moment for part in parts):
+        own_part = parts[rank]
+        return replace(
+            checkpoint,
+            state=checkpoint.state | own_part["state"],
+            places=tuple(own_part["places"]),
+            running=own_part["running"],
+        )
     own = np.random.SeedSequence(seed_of_rank(checkpoint.seed, rank), spawn_key=(checkpoint.update_id, 0))
     sampling, order = (torch.Generator().manual_seed(int(word)).get_state() for word in own.generate_state(2))
     rewards = checkpoint.state["rewards"]

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.errors import RanksError, error_text
 from esper_core.ppo.collector import Collection, Fault
-from esper_core.ppo.distributed import GroupReducer, refuse_different_weights
+from esper_core.ppo.distributed import GroupReducer, part_of_rank, refuse_different_weights
 from esper_core.updates import EpisodeSummary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from esper_core.ppo.agent import PPOAgent
     from esper_core.ppo.episodes import EpisodeTracker
 
 __all__ = ["Together"]
+
+_log = logging.getLogger("esper.ppo")
 
 _ASKED: Final = -1
 """Asked to stop by something that is no signal."""
@@ -77,6 +80,14 @@ class Together:
         if self._check_updates and agent.updates % self._check_updates == 0:
             refuse_different_weights(agent, self._group)
         return _hand_on(self._group.gather(_asked(should_stop) if should_stop() else 0), should_stop)
+
+    def parts(self, content: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Generators, places and running episodes of each rank; none when the others are gone, which is logged."""
+        try:
+            return self._group.gather(part_of_rank(content))
+        except RanksError as error:
+            _log.warning("the checkpoint holds rank 0's part alone: %s", error.message)
+            return []
 
     def _told(self, own: _Report) -> list[_Report]:
         reports: list[_Report] = self._group.gather(own)

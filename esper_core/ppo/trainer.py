@@ -111,6 +111,8 @@ class Trainer:
         self._run_name = run_name
         self._agreement: Agreement = agreement if agreement is not None else Alone()
         self._digest = config_digest(self.config)
+        self._parts: list[dict[str, Any]] = []
+        """What the other ranks go on from; known at the end of the run."""
         self._env_steps = 0
         self._early_stops = self._joint_stops = 0
         self._good_update = agent.updates
@@ -142,9 +144,12 @@ class Trainer:
         result = None
         while result is None:
             result = self._limit_reached() or self._iterate()
-        if self._checkpointer is not None and self._clean(result):
+        if not self._clean(result):
+            return result
+        self._parts = self._agreement.parts(self._boundary.content())
+        if self._checkpointer is not None:
             try:
-                self._checkpointer.completed(self._save, final=True)
+                self._checkpointer.completed(self._save, final=True, more=bool(self._parts and self._good_update))
             except EsperError as error:
                 # The training is done and is told as it was; what failed is keeping it.
                 result = replace(result, unsaved=error.message)
@@ -309,7 +314,8 @@ class Trainer:
 
     def _save(self, path: Path) -> None:
         folder = self._checkpointer.folder if self._checkpointer is not None else None
-        write_checkpoint(path, self._boundary.content(), folder=folder)
+        parts = {"ranks": self._parts} if self._parts else {}
+        write_checkpoint(path, self._boundary.content() | parts, folder=folder)
 
     def _content(self) -> dict[str, Any]:
         return checkpoint_content(

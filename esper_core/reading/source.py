@@ -24,6 +24,7 @@ from esper_core.reading.index import UpdateIndex
 from esper_core.reading.life import Life, life_from_events, life_from_record
 from esper_core.reading.snapshot import RECENT
 from esper_core.reading.stream import out_of_order
+from esper_core.reading.system import system_joined
 from esper_core.reading.tamiyo import RELATIVE_WINDOW
 from esper_core.runs.creation import started_ns
 from esper_core.runs.files import read_text
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from esper_core.events import Payload, TelemetryEvent
     from esper_core.reading.snapshot import SanctumSnapshot
     from esper_core.runs.layout import RunDir
-    from esper_core.runs.state import RunRecord
+    from esper_core.runs.state import RunRecord, SystemRecord
 
     Event = TelemetryEvent[Payload]
 
@@ -223,6 +224,7 @@ class MemorySource:
         self._events: deque[Event] = deque()
         self._lock = threading.Lock()
         self._rejected = 0
+        self._system: SystemRecord | None = None
 
     @property
     def run_id(self) -> str:
@@ -254,6 +256,10 @@ class MemorySource:
         with self._lock:
             self._rejected += count
 
+    def measured(self, system: SystemRecord) -> None:
+        """Keep what its trainer takes of the machine, from any thread."""
+        self._system = system_joined(self._system, system)
+
     def push(self, events: Iterable[Event]) -> bool:
         """Hand events over; False when there is no room and none was taken."""
         taken = list(events)
@@ -269,8 +275,8 @@ class MemorySource:
             return [self._events.popleft() for _ in range(min(limit, len(self._events)))]
 
     def life(self, snapshot: SanctumSnapshot, now_ns: int) -> Life:
-        """From the events alone."""
-        return life_from_events(snapshot, now_ns)
+        """From the events alone, and what its metrics tell of the machine."""
+        return replace(life_from_events(snapshot, now_ns), system=self._system)
 
     def group(self, snapshot: SanctumSnapshot) -> str:
         """The environment: the configuration itself does not travel."""

@@ -123,7 +123,8 @@ class SystemRecord(Struct, kw_only=True, frozen=True):
 
     Attributes:
         cpu_cores: CPU time a second since the heartbeat before, in cores; None at the first one.
-        cpu_count: logical CPUs that the process may use.
+        cpu_count: logical CPUs that the process may use; 0 when unknown.
+        cpu_utilization: CPU time over what those CPUs had, 0..1, where that is all that is known.
         cpu_user_s: CPU seconds so far outside the kernel.
         cpu_system_s: CPU seconds so far in the kernel.
         memory: resident bytes; memory that processes share counts in each.
@@ -134,6 +135,7 @@ class SystemRecord(Struct, kw_only=True, frozen=True):
 
     cpu_cores: float | None = None
     cpu_count: int = 1
+    cpu_utilization: float | None = None
     cpu_user_s: float = 0.0
     cpu_system_s: float = 0.0
     memory: int = 0

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
+    "FLAGS",
     "INT64",
     "TIMES",
     "AnyValue",
     "ArrayValue",
     "KeyValue",
     "KeyValueList",
+    "Link",
     "RawResourceSpans",
     "RawScopeSpans",
     "RawTraces",
@@ -32,6 +34,7 @@ __all__ = [
     "whole",
 ]
 
+FLAGS: Final = range(2**32)
 TIMES: Final = range(2**64)
 INT64: Final = range(-(2**63), 2**63)
 WireValue: TypeAlias = "str | bool | int | float | bytes | list[WireValue] | dict[str, WireValue] | None"
@@ -88,6 +91,15 @@ class KeyValueList(msgspec.Struct, gc=False):
     values: list[KeyValue] | None = None
 
 
+class Link(msgspec.Struct, rename="camel", gc=False):
+    """A link to a span of another trace."""
+
+    trace_id: str = ""
+    span_id: str = ""
+    trace_state: str = ""
+    flags: int | str = 0
+
+
 class Span(msgspec.Struct, rename="camel", gc=False):
     """One span; what of it no reader needs is not parsed."""
 
@@ -98,6 +110,7 @@ class Span(msgspec.Struct, rename="camel", gc=False):
     start_time_unix_nano: int | str = 0
     end_time_unix_nano: int | str = 0
     attributes: list[KeyValue] | None = None
+    links: list[Link] | None = None
 
 
 class ScopeSpans(msgspec.Struct, gc=False):

@@ -36,6 +36,7 @@ from esper_core.semconv.otlp_json import (
     SPAN_KIND_INTERNAL,
     STATUS_ERROR,
     EventJson,
+    LinkJson,
     LogJson,
     SpanJson,
     StatusJson,
@@ -187,6 +188,12 @@ def _span_json(
         attributes=attributes,
         events=events,
         status=status,
+        links=[
+            LinkJson(trace_id=link.trace_id, span_id=link.span_id, trace_state=link.trace_state, flags=link.flags)
+            for link in event.trace.links
+        ]
+        if event.trace.links and span is event.trace.spans[0]
+        else [],
     )
 
 
@@ -283,7 +290,11 @@ def _event(kind: EventKind, own: WireSpan, ancestors: list[WireSpan]) -> Telemet
         attempt=_int(ATTEMPT, common(ATTEMPT, 1)),
         rank=_int(RANK, common(RANK, 0)),
         marked=common(MARKED, default=False) is True,
-        trace=TraceRef(trace_id=own.trace_id, spans=tuple(_ref(span) for span in (*ancestors, own))),
+        trace=TraceRef(
+            trace_id=own.trace_id,
+            spans=tuple(_ref(span) for span in (*ancestors, own)),
+            links=(ancestors[0] if ancestors else own).links,
+        ),
         payload=payload_from_attributes(kind, own.attributes),
     )
 

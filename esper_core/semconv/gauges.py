@@ -1,4 +1,4 @@
-"""Makes gauge points of an update's values, with the update's own time. Imports no OpenTelemetry package.
+"""Makes gauge points of an update's or evaluation's values, with its own time. Imports no OpenTelemetry package.
 
 Live telemetry, the otlp sink and a replay make equal points from the same event.
 """
@@ -9,10 +9,10 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from esper_core.events import PPOUpdatePayload
+from esper_core.events import PolicyEvaluated, PPOUpdatePayload
 from esper_core.health import HealthLevel
 from esper_core.semconv.attributes import common_attributes
-from esper_core.semconv.names import GAUGES, METRICS
+from esper_core.semconv.names import EVALUATION_GAUGES, GAUGES, METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,14 +49,19 @@ class GaugePoint:
 def gauge_points(event: TelemetryEvent[Payload]) -> list[GaugePoint]:
     """Make the gauge points of one event, with the event's own time: the same in live telemetry and in a replay.
 
-    An update gives a point for every value that was measured and is finite; other kinds give none.
+    An update or an evaluation gives a point for every value that was measured and is finite; other kinds give none.
     """
     payload = event.payload
-    if not isinstance(payload, PPOUpdatePayload):
+    if isinstance(payload, PPOUpdatePayload):
+        found = [(gauge.name, gauge.unit, *point) for gauge in GAUGES for point in gauge_values(gauge, payload)]
+        found += [(DIVERGENCE.name, DIVERGENCE.unit, *point) for point in divergence_values(payload)]
+    elif isinstance(payload, PolicyEvaluated):
+        found = [
+            (gauge.name, gauge.unit, *point) for gauge in EVALUATION_GAUGES for point in gauge_values(gauge, payload)
+        ]
+    else:
         return []
     identity = common_attributes(run_id=event.run_id, attempt=event.attempt, rank=event.rank)
-    found = [(gauge.name, gauge.unit, *point) for gauge in GAUGES for point in gauge_values(gauge, payload)]
-    found += [(DIVERGENCE.name, DIVERGENCE.unit, *point) for point in divergence_values(payload)]
     return [
         GaugePoint(
             name=name,
@@ -69,7 +74,7 @@ def gauge_points(event: TelemetryEvent[Payload]) -> list[GaugePoint]:
     ]
 
 
-def gauge_values(gauge: Gauge, payload: PPOUpdatePayload) -> Iterator[tuple[float, dict[str, str]]]:
+def gauge_values(gauge: Gauge, payload: PPOUpdatePayload | PolicyEvaluated) -> Iterator[tuple[float, dict[str, str]]]:
     """The finite points of one gauge: one, or one a head."""
     if not gauge.head:
         value = _number(getattr(payload, gauge.field))
@@ -77,7 +82,7 @@ def gauge_values(gauge: Gauge, payload: PPOUpdatePayload) -> Iterator[tuple[floa
             yield value, {}
         return
     name = gauge.field.partition(".")[2]
-    for head in payload.heads:
+    for head in payload.heads if isinstance(payload, PPOUpdatePayload) else ():
         value = _number(getattr(head, name))
         if value is not None:
             yield value, {"esper.ppo.head.name": head.name}

@@ -14,8 +14,10 @@ __all__ = [
     "FORMER_NAMES",
     "IDENTITY",
     "ITERATION_SPAN",
+    "LOCAL",
     "MARKED",
     "RANK",
+    "REMOTE",
     "ROLLOUT_SPAN",
     "RUN_ID",
     "SCHEMA_URL",
@@ -28,6 +30,10 @@ SCHEMA_URL: Final = "https://github.com/esper-core/esper/schemas/0.1.0"
 
 ITERATION_SPAN: Final = "esper.iteration"
 ROLLOUT_SPAN: Final = "esper.rollout"
+LOCAL: Final = 0x100
+"""Of OTLP's flags of a link: whether its span is of another process is known, and it is not."""
+REMOTE: Final = 0x300
+"""Likewise, and it is."""
 
 IDENTITY: Final = {item.name: key for item in fields(TelemetryEvent) if (key := about_field(item).key)}
 """Envelope field -> attribute name."""

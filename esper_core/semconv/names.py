@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from esper_core.events import EVENTS, About, PPOUpdatePayload, TelemetryEvent
+from esper_core.events import EVENTS, About, EventKind, PolicyEvaluated, PPOUpdatePayload, TelemetryEvent
 from esper_core.semconv._plan import PayloadPlan, plan_of
 from esper_core.semconv._plan_fields import AttributeSpec
 from esper_core.semconv.failure import ERROR_TYPE, EXCEPTION_MESSAGE, EXCEPTION_TYPE, NON_FINITE, OTHER
@@ -14,6 +14,7 @@ from esper_core.semconv.span_events import EpochKL
 __all__ = [
     "ATTRIBUTES",
     "ATTRIBUTE_GROUPS",
+    "EVALUATION_GAUGES",
     "GAUGES",
     "METRICS",
     "SCHEMA_URL",
@@ -221,7 +222,7 @@ METRICS: Final[dict[str, Metric]] = {metric.name: metric for metric in _METRICS}
 
 
 class Gauge(NamedTuple):
-    """The gauge of one field of an update; with ``head`` it has one point per head."""
+    """The gauge of one field of an update or of an evaluation; with ``head`` it has one point per head."""
 
     name: str
     unit: str
@@ -230,34 +231,48 @@ class Gauge(NamedTuple):
     head: bool
 
 
-def _gauges() -> tuple[Gauge, ...]:
-    """The gauges that the fields of an update declare, in the payload's order.
+def _gauges(kind: EventKind, what: str) -> tuple[Gauge, ...]:
+    """The gauges that the fields of an event declare, in the payload's order.
 
     Raises:
-        TypeError: a field of another event declares one, or a field that is no number.
+        TypeError: a field that is no number declares one.
     """
-    update = EVENTS[PPOUpdatePayload.kind]
+    event = EVENTS[kind]
     found = []
-    for event in EVENTS.values():
-        for spec in plan_of(event.payload).specs:
-            wanted = spec.about.gauge
-            if not wanted:
-                continue
-            if event is not update or not (spec.type in _NUMBERS or spec.members):
-                raise TypeError(f"{spec.key}: only numbers and levels of an update can be gauges")
-            last = wanted if isinstance(wanted, str) else spec.key.removeprefix(f"{event.namespace}.")
-            found.append(
-                Gauge(
-                    name=f"{event.namespace}.last.{last}",
-                    unit=spec.about.unit,
-                    brief=f"Last update: {spec.about.brief}",
-                    field=spec.field,
-                    head=spec.type.endswith("[]"),
-                )
+    for spec in plan_of(event.payload).specs:
+        wanted = spec.about.gauge
+        if not wanted:
+            continue
+        if not (spec.type in _NUMBERS or spec.members):
+            raise TypeError(f"{spec.key}: only numbers and levels can be gauges")
+        last = wanted if isinstance(wanted, str) else spec.key.removeprefix(f"{event.namespace}.")
+        found.append(
+            Gauge(
+                name=f"{event.namespace}.last.{last}",
+                unit=spec.about.unit,
+                brief=f"Last {what}: {spec.about.brief}",
+                field=spec.field,
+                head=spec.type.endswith("[]"),
             )
+        )
     return tuple(found)
 
 
+def _refuse_others(*kinds: EventKind) -> None:
+    """Refuse a gauge that nobody would emit.
+
+    Raises:
+        TypeError: a field of an event of another kind declares one.
+    """
+    for event in EVENTS.values():
+        for spec in plan_of(event.payload).specs:
+            if spec.about.gauge and event.kind not in kinds:
+                raise TypeError(f"{spec.key}: only numbers of an update or an evaluation can be gauges")
+
+
 _NUMBERS: Final = ("int", "double", "int[]", "double[]")
-GAUGES: Final = _gauges()
+GAUGES: Final = _gauges(PPOUpdatePayload.kind, "update")
 """Last values of an update, in the payload's order."""
+EVALUATION_GAUGES: Final = _gauges(PolicyEvaluated.kind, "evaluation")
+"""Last values of an evaluation."""
+_refuse_others(PPOUpdatePayload.kind, PolicyEvaluated.kind)

@@ -7,14 +7,18 @@ are integers, names are lowerCamelCase. The reader also accepts integers written
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from esper_core.events import LinkRef
 from esper_core.semconv._errors import CodecError
 from esper_core.semconv._json_forms import (
+    FLAGS,
     TIMES,
+    Link,
     RawTraces,
     Resource,
     ResourceSpans,
@@ -28,7 +32,7 @@ from esper_core.semconv._json_forms import (
 from esper_core.semconv.identity import RUN_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from esper_core.semconv._scalars import AttributeValue, Scalar
 
@@ -36,6 +40,7 @@ __all__ = [
     "SPAN_KIND_INTERNAL",
     "STATUS_ERROR",
     "EventJson",
+    "LinkJson",
     "LogJson",
     "SpanJson",
     "StatusJson",
@@ -65,6 +70,7 @@ class WireSpan:
     end_ns: int
     attributes: Mapping[str, WireValue]
     resource: Mapping[str, WireValue] = field(default_factory=dict)
+    links: tuple[LinkRef, ...] = ()
 
 
 # --- writing ------------------------------------------------------------------------------------
@@ -108,6 +114,15 @@ class EventJson(msgspec.Struct, rename="camel", gc=False):
     attributes: list[_Pair]
 
 
+class LinkJson(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
+    """One link to a span of another trace; ids are hex."""
+
+    trace_id: str
+    span_id: str
+    trace_state: str = ""
+    flags: int = 0
+
+
 class StatusJson(msgspec.Struct, gc=False):
     """The status of a span that failed."""
 
@@ -128,6 +143,7 @@ class SpanJson(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
     parent_span_id: str | None = None
     events: list[EventJson] = []
     status: StatusJson | None = None
+    links: list[LinkJson] = []
 
 
 class LogJson(msgspec.Struct, rename="camel", gc=False):
@@ -304,6 +320,7 @@ def wire_spans(
                             end_ns=whole(span.end_time_unix_nano, TIMES),
                             attributes=mapping(span.attributes or ()),
                             resource=resource,
+                            links=tuple(_links(span.links)) if span.links else (),
                         )
                     )
                 except (ValueError, RecursionError) as error:
@@ -312,6 +329,18 @@ def wire_spans(
                         raise unread from None
                     on_error(unread)
     return found
+
+
+def _links(found: Sequence[Link]) -> Iterator[LinkRef]:
+    """Those that are links: what a span tells stands without them."""
+    for link in found:
+        with contextlib.suppress(ValueError):
+            yield LinkRef(
+                trace_id=_hex(link.trace_id, 32),
+                span_id=_hex(link.span_id, 16),
+                trace_state=link.trace_state,
+                flags=whole(link.flags, FLAGS),
+            )
 
 
 def _hex(text: str, digits: int) -> str:

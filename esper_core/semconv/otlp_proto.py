@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from esper_core.events import LinkRef
 from esper_core.semconv._errors import CodecError
 from esper_core.semconv.identity import RUN_ID
 from esper_core.semconv.otlp_json import WireSpan
@@ -12,10 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
     from esper_core.semconv.otlp_json import WireValue
 
-__all__ = ["request_spans"]
+__all__ = ["plain_mapping", "request_spans"]
 
 
 def request_spans(
@@ -54,10 +56,10 @@ def request_spans(
                 if span.name not in wanted:
                     continue
                 if resource is None:
-                    resource = _mapping(group.resource.attributes)
-                if len(span.trace_id) != 16 or len(span.span_id) != 8:
+                    resource = plain_mapping(group.resource.attributes)
+                if not _whole_ids(span):
                     unread = CodecError(f"span {span.name}: its trace id or span id has a wrong length")
-                    unread.of_run(_mapping(span.attributes).get(RUN_ID) or resource.get(RUN_ID))
+                    unread.of_run(plain_mapping(span.attributes).get(RUN_ID) or resource.get(RUN_ID))
                     if on_error is None:
                         raise unread
                     on_error(unread)
@@ -70,14 +72,26 @@ def request_spans(
                         parent_span_id=span.parent_span_id.hex() or None,
                         start_ns=span.start_time_unix_nano,
                         end_ns=span.end_time_unix_nano,
-                        attributes=_mapping(span.attributes),
+                        attributes=plain_mapping(span.attributes),
                         resource=resource,
+                        links=tuple(_link(link) for link in span.links if _whole_ids(link)),
                     )
                 )
     return found
 
 
-def _mapping(pairs: Iterable[KeyValue]) -> dict[str, WireValue]:
+def _whole_ids(item: Span | Span.Link) -> bool:
+    return len(item.trace_id) == 16 and len(item.span_id) == 8
+
+
+def _link(link: Span.Link) -> LinkRef:
+    return LinkRef(
+        trace_id=link.trace_id.hex(), span_id=link.span_id.hex(), trace_state=link.trace_state, flags=link.flags
+    )
+
+
+def plain_mapping(pairs: Iterable[KeyValue]) -> dict[str, WireValue]:
+    """Attributes by key, as plain values."""
     return {pair.key: _plain(pair.value) for pair in pairs}
 
 
@@ -88,6 +102,6 @@ def _plain(value: AnyValue) -> WireValue:
     if kind == "array_value":
         return [_plain(item) for item in value.array_value.values]
     if kind == "kvlist_value":
-        return _mapping(value.kvlist_value.values)
+        return plain_mapping(value.kvlist_value.values)
     plain: WireValue = getattr(value, kind)
     return plain

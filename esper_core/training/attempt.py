@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from esper_core.config.digest import config_digest
 from esper_core.config.show import config_toml
 from esper_core.errors import EsperError, JournalError, error_text
 from esper_core.events import RunFinished
@@ -23,8 +22,9 @@ from esper_core.reading.judged import judge
 from esper_core.runs import create_run
 from esper_core.runs.held import HeldRun
 from esper_core.runs.layout import RunDir, journal_files
+from esper_core.training.agreement import agree_on_start
 from esper_core.training.outcome import Outcome, Started
-from esper_core.training.ranks import agree_on_start, share_attempt, share_folder
+from esper_core.training.ranks import share_attempt, share_folder
 from esper_core.training.summary import summary_of, write_summary
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ class Attempt:
     def _train(self, session: Session, held: HeldRun) -> TrainResult:
         settings = self.resolved.config.run
         if self.group is not None:
-            agree_on_start(self.agent, self.group, config_digest(self.resolved.config))
+            agree_on_start(self.agent, self.group)
         if not self._owner:
             session.emitter.withhold_updates()
         self.agent.on_notice = session.notice

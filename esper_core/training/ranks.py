@@ -26,13 +26,11 @@ if TYPE_CHECKING:
     from esper_core.config.layers import Resolved
     from esper_core.host.load.selection import Selection
     from esper_core.host.process.signals import StopFlag
-    from esper_core.ppo.agent import PPOAgent
     from esper_core.ppo.distributed import GroupReducer
     from esper_core.runs.layout import RunDir
 
 __all__ = [
     "Place",
-    "agree_on_start",
     "join",
     "place_of",
     "refuse_for_ranks",
@@ -259,32 +257,6 @@ def _shared(group: GroupReducer, made: Path | None, failure: EsperError | None) 
             hint="all machines need one folder of runs: name a shared one with --dir, by its absolute path",
         )
     return Path(path)
-
-
-def agree_on_start(agent: PPOAgent, group: GroupReducer, digest: str) -> None:
-    """Refuse ranks with other settings or spaces, give all rank 0's weights, and compare them.
-
-    Args:
-        agent: of this rank.
-        group: of all.
-        digest: of the configuration.
-
-    Raises:
-        RanksError: they differ.
-    """
-    from esper_core.ppo.distributed import refuse_different_weights, share_weights  # noqa: PLC0415  # several ranks only
-
-    shapes = [(name, tuple(values.shape)) for name, values in agent.policy.state_dict().items()]
-    told = group.gather((digest, repr((agent.layout.heads, agent.obs_shape, shapes))))
-    for place, what in enumerate(("configuration", "environment's spaces")):
-        others = [rank for rank, mine in enumerate(told) if mine[place] != told[0][place]]
-        if others:
-            raise RanksError(
-                f"rank {others[0]} of {group.world_size} has another {what} than rank 0",
-                hint="start every rank with the same command, file and ESPER_ variables",
-            )
-    share_weights(agent, group)
-    refuse_different_weights(agent, group)
 
 
 def _number(env: Mapping[str, str], name: str) -> int:

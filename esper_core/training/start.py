@@ -23,6 +23,7 @@ from esper_core.runs.arguments import working_directory
 from esper_core.runs.held import HeldRun
 from esper_core.runs.process import ProcessPresence, probe_process
 from esper_core.training._imports import uncollected
+from esper_core.training.agreement import agree_on_settings
 from esper_core.training.ranks import join, place_of, refuse_for_ranks, sinks_of_rank
 
 if TYPE_CHECKING:
@@ -274,10 +275,12 @@ def _assemble(
     refuse_beyond(memory_need(config.ppo, n_envs=config.env.n_envs), memory_bytes())
     task = make_task(config.env, seed=seed_of_rank(config.run.seed, place.rank))
     group = stack.enter_context(meet()) if meet is not None else None
+    if group is not None:
+        agree_on_settings(group, config)
     if resumed is not None and group is not None:
         from esper_core.ppo.distributed import checkpoint_of_rank  # noqa: PLC0415  # several ranks only
 
-        checkpoint = checkpoint_of_rank(group.share(checkpoint), place.rank)
+        checkpoint = checkpoint_of_rank(group.share(checkpoint), place.rank, place.world)
     ppo = config.ppo
     if checkpoint is not None and resumed is not None:
         if ppo.policy == "auto":  # what it meant when the run began

@@ -21,7 +21,7 @@ import pytest
 from esper_core import events, hooks
 from esper_core.cli._command import CORE_COMMANDS, load_core
 from esper_core.config.schema import DeliveryConfig, EsperConfig
-from esper_core.semconv.names import GAUGES, METRICS
+from esper_core.semconv.names import EVALUATION_GAUGES, GAUGES, METRICS
 from esper_core.testing import SinkHarness, one_of_each
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def test_a_sinks_options_are_documented_and_tested(name: str, target: str) -> No
         assert get_type_hints(config)[key] is not None
 
 
-@pytest.mark.parametrize("name", [*METRICS, *(gauge.name for gauge in GAUGES)])
+@pytest.mark.parametrize("name", [*METRICS, *(gauge.name for gauge in (*GAUGES, *EVALUATION_GAUGES))])
 def test_a_metric_is_documented(name: str) -> None:
     """That each is emitted, and no other, is shown with the SDK: test_instrumentation.py; its value, of the gauges:
     test_gauge_values.py."""

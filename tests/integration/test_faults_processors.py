@@ -20,7 +20,9 @@ from esper_core.host.deliver.hub import ActiveSink
 from esper_core.host.load.discovery import LoadedSink
 from esper_core.host.load.inspection import inspect_sink
 from esper_core.host.load.selection import Selection
+from esper_core.host.otel.played import ended_spans
 from esper_core.host.session import Session
+from esper_core.semconv.codec import decode, decode_request, encode
 from esper_core.testing import RecordingSink, make_event, make_update, one_of_each
 
 if TYPE_CHECKING:
@@ -314,13 +316,31 @@ def test_service_name_and_resource_attributes_of_the_environment_win(monkeypatch
 
 
 def test_a_traceparent_of_the_environment_becomes_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On every span that begins a trace, and so in the journal and in a replay of it, to the last flag."""
+    encode_spans = pytest.importorskip("opentelemetry.exporter.otlp.proto.common.trace_encoder").encode_spans
     monkeypatch.setenv("TRACEPARENT", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-    exporter = InMemorySpanExporter()
-    _train(_session({"spans": Contributing([SimpleSpanProcessor(exporter)])}), 1)
-    iteration = next(span for span in exporter.get_finished_spans() if span.name == "esper.iteration")
+    monkeypatch.setenv("TRACESTATE", "vendor=a1,other=b2")
+    exporter, recording = InMemorySpanExporter(), RecordingSink()
+    _train(_session({"spans": Contributing([SimpleSpanProcessor(exporter)]), "recording": recording}), 1)
+    live = exporter.get_finished_spans()
+    iteration = next(span for span in live if span.name == "esper.iteration")
     (link,) = iteration.links
     assert f"{link.context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
     assert iteration.parent is None
+    lines = [encode(event, {}) for event in recording.events]
+    assert [decode(line)[0] for line in lines] == recording.events
+    replayed = {span.context.span_id: span for line in lines for span in ended_spans(decode(line)[0], {})}
+    assert {span.context.span_id for span in live} <= replayed.keys()
+    for span in live:
+        again = replayed[span.context.span_id]
+        assert encode_spans([again]).resource_spans[0].scope_spans[0].spans[0].links == (
+            encode_spans([span]).resource_spans[0].scope_spans[0].spans[0].links
+        )
+        assert bool(again.links) == (span.parent is None)
+    sent = decode_request(encode_spans(live).SerializeToString(), "application/x-protobuf")
+    assert {link.span_id for event in sent for link in event.trace.links} == {"b7ad6b7169203331"}
+    odd = lines[0].replace(b'"traceId":"0af7', b'"traceId":"x')
+    assert decode(odd)[0].trace.links == (), "a link that is none does not cost the event"
 
 
 OWN_PROVIDER = """

@@ -285,6 +285,6 @@ def test_a_child_names_its_run_prints_to_its_log_and_stops_when_asked(tmp_path: 
 
 def test_a_child_that_cannot_start_shows_its_own_words_and_code(tmp_path: Path) -> None:
     with pytest.raises(ChildFailedError, match='no sink named "nothing" is installed') as caught:
-        start_child(["ppo", "--sinks", "nothing", "--dir", str(tmp_path)])
+        _ = start_child(["ppo", "--sinks", "nothing", "--dir", str(tmp_path)]).run_dir
     assert caught.value.exit_code == 64
     assert list(tmp_path.iterdir()) == []

@@ -230,11 +230,40 @@ def stop_trainer(base: Path) -> int:
     return record.pid
 
 
+LATE = """
+import time
+from pathlib import Path
+from esper_core.hooks import hookimpl
+from esper_sink_tui.config import TuiConfig
+from esper_sink_tui.foreground import show_child
+
+class Child:
+    def __init__(self, child): self._child = child
+    def __getattr__(self, name): return getattr(self._child, name)
+    @property
+    def run_dir(self):
+        while not (Path(__file__).parent / "go").exists():
+            time.sleep(0.05)
+        return self._child.run_dir
+
+class Late:
+    @hookimpl
+    def esper_foreground(self, child): return show_child(Child(child), TuiConfig())
+"""
+
+
 def test_esper_ppo_with_the_viewer_in_front_detaches_and_training_goes_on(tmp_path: Path) -> None:
-    words = ["ppo", "--env", "CartPole-v1", "--updates", "100000", "--sink", "tui", "--dir", str(tmp_path), *SMALL]
-    terminal = Terminal(words)
+    """The panels stand before the run does, however long that takes."""
+    late = tmp_path / "late" / "late.py"
+    late.parent.mkdir()
+    late.write_text(LATE)
+    words = ["ppo", "--env", "CartPole-v1", "--updates", "100000", "--sink", f"{late}:Late", "--dir", str(tmp_path)]
+    terminal = Terminal([*words, *SMALL])
     try:
         terminal.wait_for("POLICY HEALTH")
+        terminal.wait_for("the training starts")
+        assert b"LIVE" not in terminal.seen
+        (late.parent / "go").touch()
         terminal.wait_for("LIVE")
         terminal.press("q")
         assert terminal.close() == 0
@@ -269,12 +298,12 @@ def test_a_closed_terminal_ends_the_viewer_and_not_the_training(tmp_path: Path) 
         stop_trainer(tmp_path)
 
 
-def test_errors_of_the_start_come_before_the_screen(tmp_path: Path) -> None:
+def test_an_error_of_the_start_closes_the_screen_and_is_said_behind_it(tmp_path: Path) -> None:
     words = ["ppo", "--env", "NoSuchEnv-v0", "--updates", "1", "--sink", "tui", "--dir", str(tmp_path)]
     terminal = Terminal(words)
     assert terminal.close() == 64
-    assert b"NoSuchEnv" in terminal.seen
-    assert b"POLICY HEALTH" not in terminal.seen
+    assert b"NoSuchEnv" in terminal.seen.rpartition(b"\x1b[?1049l")[2]
+    assert b"Traceback" not in terminal.seen
 
 
 def test_no_colour_and_ascii_on_a_real_terminal(trained: Path) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from esper_core.events import HeadStats, PPOUpdatePayload
+from esper_core.events import HeadStats, PolicyEvaluated, PPOUpdatePayload
 from esper_core.health import HealthLevel
 from esper_core.semconv.gauges import gauge_points
-from esper_core.semconv.names import GAUGES, METRICS
+from esper_core.semconv.names import EVALUATION_GAUGES, GAUGES, METRICS
 from esper_core.testing import make_event, make_update
 
 OTHERWISE = {"rollout.duration": "rollout_s", "update.duration": "update_s", "throughput": "steps_per_s"}
@@ -46,6 +47,20 @@ def test_a_gauge_shows_its_field(gauge: Any) -> None:
     assert (point.value, point.unit) == (expected, gauge.unit)
 
 
+def test_the_gauges_of_an_evaluation_show_its_returns() -> None:
+    payload = PolicyEvaluated(
+        update_id=9, return_mean=4.0, return_std=1.5, return_min=2.0, best_return_mean=math.inf, episode_length_mean=7.0
+    )
+    event = make_event(payload)
+    assert {point.name: (point.value, point.unit, point.time_ns) for point in gauge_points(event)} == {
+        f"esper.eval.last.{field}": (getattr(payload, field), unit, event.time_ns)
+        for field, unit in (
+            *((name, "{reward}") for name in ("return_mean", "return_std", "return_min")),
+            ("episode_length_mean", "{step}"),
+        )
+    }
+
+
 def test_gauges_and_other_metrics_have_names_of_their_own() -> None:
-    names = [*(gauge.name for gauge in GAUGES), *METRICS]
+    names = [*(gauge.name for gauge in (*GAUGES, *EVALUATION_GAUGES)), *METRICS]
     assert len(names) == len(set(names))

@@ -17,6 +17,7 @@ from esper_core.events import (
     Divergence,
     EpisodeFinished,
     HeadStats,
+    PolicyEvaluated,
     PPOUpdatePayload,
     RunStarted,
     SpanRef,
@@ -27,7 +28,7 @@ from esper_core.health import HealthLevel, KLLimits, RunState
 from esper_core.instrumentation.pending import KL_BOUNDARIES, Pending
 from esper_core.instrumentation.sink import Instrumentation
 from esper_core.semconv.gauges import gauge_points
-from esper_core.semconv.names import GAUGES, METRICS
+from esper_core.semconv.names import EVALUATION_GAUGES, GAUGES, METRICS
 
 if TYPE_CHECKING:
     import pytest
@@ -192,18 +193,34 @@ def test_the_kls_exemplars_lead_to_its_update(pipeline: Pipeline) -> None:
 
 # --- gauges for a replay ------------------------------------------------------------------------
 
+EVALUATED = PolicyEvaluated(
+    update_id=2,
+    return_mean=4.0,
+    return_std=1.0,
+    return_min=2.0,
+    return_max=6.0,
+    episode_length_mean=7.0,
+    best_return_mean=5.0,
+)
+
 
 def test_gauge_points_are_what_live_gauges_show_with_the_events_time(pipeline: Pipeline) -> None:
     others = (Divergence(name="objective/kl", per_decision=0.1), Divergence(name="teacher", per_step=math.nan))
     event = pipeline.update(update_payload(kl_joint=math.inf, divergences=others))
+    evaluated = pipeline.emitter.emit(EVALUATED)
+    assert evaluated is not None
     points = gauge_points(event)
+    names = {*(gauge.name for gauge in (*GAUGES, *EVALUATION_GAUGES)), "esper.policy.divergence"}
     live = {
         (name, frozenset(point.attributes.items())): point.value
         for name, found in pipeline.points().items()
-        if name in {*(gauge.name for gauge in GAUGES), "esper.policy.divergence"}
+        if name in names
         for point in found
     }
-    assert {(point.name, frozenset(point.attributes.items())): point.value for point in points} == live
+    assert pipeline.value("esper.eval.last.return_mean") == 4.0
+    assert {point.time_ns for point in gauge_points(evaluated)} == {evaluated.time_ns}
+    points_of_both = [*points, *gauge_points(evaluated)]
+    assert {(point.name, frozenset(point.attributes.items())): point.value for point in points_of_both} == live
     assert {point.time_ns for point in points} == {event.time_ns}
     assert {point.unit for point in points if point.name == "esper.ppo.last.kl_divergence"} == {"{nat}"}
 
@@ -277,9 +294,11 @@ def test_every_emitted_metric_is_in_the_registry_with_its_unit_and_attributes_an
     pipeline.update(update_payload(1, kl_max=math.nan))
     other = Divergence(name="objective/kl", per_decision=0.1, per_step=2.0)
     pipeline.update(update_payload(2, stop_window=2, heads=(head,), divergences=(other,), **full))
+    pipeline.emitter.emit(EVALUATED)
     (resource,) = pipeline.reader.get_metrics_data().resource_metrics
     emitted = {metric.name: metric for scope in resource.scope_metrics for metric in scope.metrics}
     known = {spec.name: (spec.unit, {*IDENTITY, *spec.attributes}) for spec in METRICS.values()}
+    known |= {gauge.name: (gauge.unit, {*IDENTITY}) for gauge in EVALUATION_GAUGES}
     known |= {
         gauge.name: (gauge.unit, {*IDENTITY, "esper.ppo.head.name"} if gauge.head else {*IDENTITY}) for gauge in GAUGES
     }

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from esper_core.config.layers import load_config
-from esper_core.errors import UsageError
+from esper_core.errors import RanksError, UsageError
 from esper_core.host.load.selection import Selection
 from esper_core.ppo import PPOAgent, load_checkpoint
 from esper_core.ppo.checkpoint_file import save_checkpoint
@@ -22,6 +22,7 @@ from esper_core.ppo.episodes import EpisodeTracker
 from esper_core.ppo.reducer import Identity, seed_of_rank
 from esper_core.ppo.rollout import Batch
 from esper_core.ppo.together import Together
+from esper_core.training.agreement import agree_on_settings
 from esper_core.training.ranks import Place, place_of, refuse_for_ranks
 
 if TYPE_CHECKING:
@@ -105,11 +106,11 @@ def test_another_rank_goes_on_from_rank_0s_checkpoint_and_draws_its_own(bandit: 
     agent.updates = 4
     save_checkpoint(tmp_path / "b.pt", agent)
     third, fourth = (load_checkpoint(tmp_path / name) for name in ("a.pt", "b.pt"))
-    assert checkpoint_of_rank(third, 0) is third
+    assert checkpoint_of_rank(third, 0, 2) is third
     drawn = []
     for checkpoint, rank in ((third, 0), (third, 1), (third, 2), (fourth, 1)):
         resumed = bandit.agent(seed=5, spread=1.0)
-        restore(resumed, checkpoint_of_rank(checkpoint, rank))
+        restore(resumed, checkpoint_of_rank(checkpoint, rank, 3))
         assert torch.equal(weights(resumed), weights(agent))
         assert resumed.updates == checkpoint.update_id
         drawn += [resumed.sampling_generator.get_state(), resumed.order_generator.get_state()]
@@ -204,3 +205,27 @@ def test_what_several_ranks_cannot_do_yet_is_refused() -> None:
     with pytest.raises(UsageError, match=r"ppo\.device cuda"):
         refuse_for_ranks(resolved, Selection(sinks=()), Place(0, 2))
     assert refuse_for_ranks(resolved, Selection(sinks=()), Place()) is resolved
+
+
+def test_ranks_of_other_settings_are_refused_by_the_keys_that_differ(ranks: Any) -> None:
+    """On every rank, and without the values of sinks' options."""
+    same = {"sinks": ["journal"], "ppo": {"learning_rate": 0.001, "epochs": 4, "gamma": 0.9}}
+    found: list[str] = []
+    for more in ({}, {"ppo": {"learning_rate": 0.01, "epochs": 3, "gamma": 0.5}, "run": {"seed": 7, "name": "x"}}):
+
+        def work(rank: Any, more: Any = more) -> str:
+            keywords = same | (more if rank.rank == 1 else {}) | {"sink": {"mine": {"token": f"canary{rank.rank}"}}}
+            try:
+                agree_on_settings(rank, load_config(keywords=keywords).config)
+            except RanksError as error:
+                return error.message
+            return ""
+
+        first, *others = ranks.ThreadRanks(3).run(work)
+        assert others == [first, first]
+        found.append(first)
+    assert found[0] == ""
+    assert found[1] == (
+        "rank 1 of 3 has another configuration than rank 0: ppo.epochs is 3 and on rank 0 4; "
+        "ppo.gamma is 0.5 and on rank 0 0.9; ppo.learning_rate is 0.01 and on rank 0 0.001; and 2 keys more"
+    )

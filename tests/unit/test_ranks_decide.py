@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
-from esper_core.config.schema import EsperConfig, PPOConfig, RunConfig
+from esper_core.config.schema import EnvConfig, EsperConfig, PPOConfig, RunConfig
+from esper_core.envs.adapter import make_task
 from esper_core.health import RunState
-from esper_core.ppo import PPOAgent, Trainer
+from esper_core.ppo import Checkpointer, PPOAgent, Trainer, load_checkpoint
+from esper_core.ppo.distributed import checkpoint_of_rank
+from esper_core.ppo.reducer import seed_of_rank
 from esper_core.ppo.together import Together
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from esper_core.ppo.checkpoint import Checkpoint
 
 
 def weights(agent: Any) -> torch.Tensor:
@@ -203,5 +211,44 @@ def test_an_update_takes_as_many_exchanges_as_the_page_plans_with(toys: Any, ran
         Trainer(agent, task, settings, agreement=Together(rank, check_updates=0)).run()
         return int(rank.calls)
 
-    expected = updates * (epochs * (1 + 2 * minibatches) + 8)
+    expected = updates * (epochs * (1 + 2 * minibatches) + 8) + 1  # at the end, what each rank goes on from
     assert ranks.ThreadRanks(2).run(work) == [expected, expected]
+
+
+def test_ranks_that_stop_in_order_go_on_where_they_stopped(ranks: Any, tmp_path: Path) -> None:
+    """With seeded episodes, to the last bit: stopped in the middle of a rollout, kept, and resumed by as many ranks."""
+
+    def learned(folder: str, updates: int, *, stop_at: int = 0, resume: Checkpoint | None = None) -> list[torch.Tensor]:
+        settings = config(run={"updates": updates}, normalise_rewards=True, normalise_observations=True)
+
+        def work(rank: Any) -> torch.Tensor:
+            env = EnvConfig(id="CartPole-v1", n_envs=2, seed_episodes=True)
+            task = make_task(env, seed=seed_of_rank(3, rank.rank))
+            own = None if resume is None else checkpoint_of_rank(resume, rank.rank, 2)
+            agent = PPOAgent(task.heads, task.obs_shape, settings.ppo, seed=3, form=task.observation_form, reducer=rank)
+            asked: list[int] = []
+            kept = Checkpointer(tmp_path / folder / "checkpoint.pt") if rank.rank == 0 else None
+            trainer = Trainer(
+                agent,
+                task,
+                settings,
+                agreement=Together(rank, check_updates=1),
+                should_stop=lambda: bool(stop_at) and rank.rank == 1 and (asked.append(1) or len(asked) >= stop_at),
+                checkpointer=kept,
+                resume=own,
+            )
+            trainer.run()
+            return weights(agent)
+
+        (tmp_path / folder).mkdir()
+        found: list[torch.Tensor] = ranks.ThreadRanks(2).run(work)
+        return found
+
+    whole = learned("whole", 6)
+    learned("half", 6, stop_at=60)
+    half = load_checkpoint(tmp_path / "half" / "checkpoint.pt")
+    assert 0 < half.update_id < 6
+    for mine, other in zip(learned("again", 6, resume=half), whole, strict=True):
+        assert torch.equal(mine, other)
+    anew = replace(half, ranks=half.ranks[:1])  # of another number of ranks
+    assert not torch.equal(learned("anew", 6, resume=anew)[0], whole[0])

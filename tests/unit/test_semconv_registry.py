@@ -12,6 +12,7 @@ import yaml
 from esper_core.events import (
     PAYLOADS,
     EarlyStop,
+    PolicyEvaluated,
     PPOUpdatePayload,
     SpanRef,
     TelemetryEvent,
@@ -40,6 +41,9 @@ FOREIGN = {ERROR_TYPE, EXCEPTION_TYPE, EXCEPTION_MESSAGE}
 UNIT = re.compile(r"1|s|\{[a-z]+\}(/s)?")
 
 
+GAUGES = tuple(gauge.name for gauge in (*names.GAUGES, *names.EVALUATION_GAUGES))
+
+
 def test_an_attribute_defined_twice_or_referred_to_in_vain_is_refused(tmp_path: Path) -> None:
     def write(*attributes: dict[str, str]) -> None:
         group = {"id": "g", "type": "attribute_group", "attributes": list(attributes)}
@@ -57,7 +61,10 @@ def test_an_attribute_defined_twice_or_referred_to_in_vain_is_refused(tmp_path: 
 
 
 def test_names_follow_the_conventions() -> None:
-    for name in ({*REGISTRY.attributes} - FOREIGN) | {*names.METRICS, *(gauge.name for gauge in names.GAUGES)}:
+    for name in ({*REGISTRY.attributes} - FOREIGN) | {
+        *names.METRICS,
+        *GAUGES,
+    }:
         assert NAME.fullmatch(name), name
         assert not name.endswith("_total"), name
 
@@ -153,6 +160,9 @@ def test_gauges_name_fields_of_the_update() -> None:
     for gauge in names.GAUGES:
         assert gauge.field.partition(".")[0] in fields
         assert gauge.head == gauge.field.startswith("heads.")
+    assert {gauge.field for gauge in names.EVALUATION_GAUGES} <= {
+        item.name for item in dataclasses.fields(PolicyEvaluated)
+    }
     measured = {
         item.name
         for item in dataclasses.fields(PPOUpdatePayload)
@@ -163,7 +173,11 @@ def test_gauges_name_fields_of_the_update() -> None:
 
 def test_the_reference_page_names_every_metric_and_attribute() -> None:
     page = (Path(__file__).parents[2] / "docs" / "reference" / "telemetry.md").read_text(encoding="utf-8")
-    for name in (*names.ATTRIBUTES, *names.METRICS, *(gauge.name for gauge in names.GAUGES)):
+    for name in (
+        *names.ATTRIBUTES,
+        *names.METRICS,
+        *GAUGES,
+    ):
         assert f"`{name}`" in page
 
 

@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,16 +51,49 @@ class ChildFailedError(EsperError):
 
 
 class ChildProcess:
-    """A running training in a child process: the implementation of ``ChildRun`` for foreground sinks."""
+    """A running training in a child process: the implementation of ``ChildRun`` for foreground sinks.
 
-    def __init__(self, process: subprocess.Popen[bytes], run_dir: Path) -> None:
+    Args:
+        process: the child.
+        receive: the pipe to which it writes the run's directory.
+        printed: what it prints until then.
+        timeout_s: seconds within which it has to create its run.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], receive: int, printed: IO[bytes], *, timeout_s: float) -> None:
         self._process = process
-        self._run_dir = run_dir
+        self._receive = receive
+        self._printed = printed
+        self._timeout_s = timeout_s
+        self._end = time.monotonic() + timeout_s
+        self._lock = threading.Lock()
+        self._run_dir: Path | None = None
+        self._failed: ChildFailedError | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether somebody has waited for the run's directory, and it came."""
+        return self._run_dir is not None
 
     @property
     def run_dir(self) -> Path:
-        """The run's directory; it exists."""
-        return self._run_dir
+        """The run's directory, in any thread; waits until it exists.
+
+        Raises:
+            ChildFailedError: the child ended or timed out before that; the message is its output.
+        """
+        with self._lock:
+            if self._run_dir is None and self._failed is None:
+                named = _read_line(self._receive, self._end)
+                os.close(self._receive)
+                if named:
+                    self._run_dir = Path(named)
+                else:
+                    self._failed = _failure(self._process, self._printed, self._timeout_s)
+                self._printed.close()
+            if self._run_dir is None:
+                raise self._failed or ChildFailedError("the training process did not create its run")
+            return self._run_dir
 
     @property
     def pid(self) -> int:
@@ -90,18 +124,15 @@ class ChildProcess:
 def start_child(
     argv: Sequence[str], *, env: Mapping[str, str] | None = None, timeout_s: float = START_TIMEOUT_S
 ) -> ChildProcess:
-    """Start ``esper`` with these arguments in a child process and wait until its run directory exists.
+    """Start ``esper`` with these arguments in a child process, and return at once: its ``run_dir`` waits.
 
     Args:
         argv: the arguments after ``esper``; they may hold secrets.
         env: the child's environment; this process's own when None.
         timeout_s: seconds within which the child has to create its run.
-
-    Raises:
-        ChildFailedError: the child ended or timed out before that; the message is its output.
     """
     receive, send = os.pipe()
-    printed = tempfile.TemporaryFile()  # noqa: SIM115  # closed below; the child keeps its own copy
+    printed = tempfile.TemporaryFile()  # noqa: SIM115  # closed once the run exists; the child keeps its own copy
     try:
         environment = dict(os.environ if env is None else env) | {CHILD_VARIABLE: str(send)}
         process = subprocess.Popen(
@@ -113,24 +144,16 @@ def start_child(
             pass_fds=(send,),
             start_new_session=True,
         )
-        os.close(send)
-        send = -1
-        assert process.stdin is not None  # asked for above  # noqa: S101
-        with contextlib.suppress(BrokenPipeError), process.stdin:
-            process.stdin.write(json.dumps(list(argv)).encode())
-        try:
-            named = _read_line(receive, time.monotonic() + timeout_s)
-        except BaseException:
-            process.terminate()
-            raise
-        if named:
-            return ChildProcess(process, Path(named))
-        raise _failure(process, printed, timeout_s)
-    finally:
+    except BaseException:
         os.close(receive)
-        if send >= 0:
-            os.close(send)
         printed.close()
+        raise
+    finally:
+        os.close(send)
+    assert process.stdin is not None  # asked for above  # noqa: S101
+    with contextlib.suppress(BrokenPipeError), process.stdin:
+        process.stdin.write(json.dumps(list(argv)).encode())
+    return ChildProcess(process, receive, printed, timeout_s=timeout_s)
 
 
 def _read_line(fd: int, end: float) -> str:
@@ -180,7 +203,8 @@ def announce_run(run: RunDir) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)
-        os.write(announced, f"{run.path.resolve()}\n".encode(errors="surrogateescape"))
+        with contextlib.suppress(BrokenPipeError):  # whoever looked is gone, and the training goes on
+            os.write(announced, f"{run.path.resolve()}\n".encode(errors="surrogateescape"))
     finally:
         os.close(announced)
 

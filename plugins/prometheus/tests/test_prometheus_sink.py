@@ -17,7 +17,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 from esper_core.config.schema import EsperConfig, RunConfig
 from esper_core.errors import ConfigError, SinkError
-from esper_core.events import RunStarted
+from esper_core.events import PolicyEvaluated, RunStarted
 from esper_core.hooks import SinkContext
 from esper_core.host.session import Session
 from esper_core.runs import create_run
@@ -53,6 +53,7 @@ def run_updates(session: Session, count: int = 3) -> PrometheusSink:
         session.emitter.begin_update(number)
         session.emitter.end_update(number)
         session.emitter.emit_ppo_update(make_update(number))
+        session.emitter.emit(PolicyEvaluated(update_id=number, return_mean=2.0, best_return_mean=2.0))
         session.progress(updates=number, env_steps=number * 10)
     sink: PrometheusSink = session.active[0].instance
     return sink

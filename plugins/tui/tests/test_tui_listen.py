@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import zlib
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +21,8 @@ from hypothesis import strategies as st
 pytest.importorskip("aiohttp", reason="pip install 'esper-sink-tui[listen]'")
 
 from esper_core.errors import UsageError
+from esper_core.reading.system import system_text
+from esper_core.runs.state import GPURecord, SystemRecord
 from esper_core.semconv.codec import encode, encode_log_events
 from esper_sink_tui import intake
 from esper_sink_tui.addresses import is_loopback, parse_address
@@ -157,6 +160,47 @@ def test_traces_of_others_are_accepted_and_show_nothing(receiver: Receiver, watc
 def test_metrics_and_logs_are_taken_and_dropped(receiver: Receiver, path: str) -> None:
     assert post(receiver, b"{}", JSON, path)[0] == 200
     assert receiver.ignored == 1
+
+
+def test_what_a_trainer_takes_of_its_machine_is_seen_over_otlp(kit: Kit, watch: Watch) -> None:
+    """As our instrumentation sends it, in protobuf; and as another sender may, in JSON and in parts."""
+    encoder = pytest.importorskip("opentelemetry.exporter.otlp.proto.common.metrics_encoder", reason="the encoder")
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    from esper_core.instrumentation.system import create_system
+
+    gpu = GPURecord(id="g", name="H100", utilization=0.5, memory=2 << 30, memory_limit=80 << 30)
+    use = SystemRecord(cpu_cores=0.5, cpu_count=2, memory=300 << 20, gpus=(gpu,))
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    runs = [SimpleNamespace(identity={"esper.run.id": "run-a", "esper.rank": rank}, system=use) for rank in (0, 1)]
+    create_system(provider.get_meter("esper_core"), runs)
+    body = encoder.encode_metrics(reader.get_metrics_data()).SerializeToString()
+    provider.shutdown()
+
+    def point(rank: int, value: object) -> dict[str, object]:
+        attributes = [{"key": "esper.rank", "value": {"intValue": str(rank)}}]
+        return {"attributes": attributes, "timeUnixNano": str(10**18 * 2), "asInt": value}
+
+    memory = {"name": "process.memory.usage", "sum": {"dataPoints": [point(0, str(412 << 20)), point(1, 7)]}}
+    resource = {"attributes": [{"key": "esper.run.id", "value": {"stringValue": "run-a"}}]}
+    later = {"resourceMetrics": [{"resource": resource, "scopeMetrics": [{"metrics": [memory]}]}]}
+    with Receiver(lambda events: watch.receive(events, where="OTLP"), measure=watch.measured, port=0) as receiver:
+        assert post(receiver, body, PROTOBUF, "/v1/metrics")[0] == 200, "of a run that is not known yet"
+        assert post(receiver, request_of(kit.drift(3)), JSON)[0] == 200
+        for sent, kind, shown in (
+            (body, PROTOBUF, "CPU 25%  mem 300 MiB  GPU 50% 2.00 GiB"),
+            (json.dumps(later).encode(), JSON, "CPU 25%  mem 412 MiB  GPU 50% 2.00 GiB"),
+        ):
+            assert post(receiver, sent, kind, "/v1/metrics")[0] == 200
+            found = watch.watched()
+            assert found is not None
+            assert system_text(found.source.life(found.snapshot, 0).system) == shown
+        for broken in (b"\xff", b'{"resourceMetrics": 1}', json.dumps(later).replace('"7"', "x").encode()[:-1]):
+            kind = PROTOBUF if broken == b"\xff" else JSON
+            assert post(receiver, broken, kind, "/v1/metrics")[0] == 400
+        assert receiver.ignored == 0
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,7 @@ def story(module_stage: Any, certificates: Any, tmp_path_factory: pytest.TempPat
     began = time.time()
     helpers.esper(
         *("ppo", "--env", "CartPole-v1", "--updates", "16", "--seed", "3", "--sinks", "journal,otlp"),
+        *("--eval-every", "8", "--set", "run.eval_episodes=1"),
         *("--set", "ppo.learning_rate=0.02", "--set", "ppo.target_kl=0.02"),
         *("--set", f"sink.otlp.endpoint={agent.url}", "--set", "sink.otlp.update_interval_s=0.02"),
         cwd=home,
@@ -139,7 +140,7 @@ def test_histograms_and_counters_in_prometheus_are_the_journals(story: Story) ->
     assert story.value("esper_ppo_episodes_total") == sum(payload.episodes for payload in payloads)
 
 
-def test_every_gauge_has_one_point_for_every_update_at_the_updates_time(story: Story) -> None:
+def test_every_gauge_has_one_point_for_every_update_or_evaluation_at_its_time(story: Story) -> None:
     from esper_core.semconv.gauges import gauge_points
 
     wanted: dict[str, list[tuple[float, float]]] = {"kl_divergence": [], "kl_joint": [], "update_id": []}
@@ -148,8 +149,14 @@ def test_every_gauge_has_one_point_for_every_update_at_the_updates_time(story: S
             name = point.name.removeprefix("esper.ppo.last.")
             if name in wanted:
                 wanted[name].append((point.time_ns // 1_000_000 / 1000, float(point.value)))
-    for name, points in wanted.items():
-        selector = f'esper_ppo_last_{name}{{esper_run_id="{story.run_id}"}}'
+    evaluations = [event for event in story.events if event.kind == "policy_evaluated"]
+    assert len(evaluations) == 2
+    found = {f"esper_ppo_last_{name}": points for name, points in wanted.items()}
+    found["esper_eval_last_return_mean"] = [
+        (event.time_ns // 1_000_000 / 1000, event.payload.return_mean) for event in evaluations
+    ]
+    for name, points in found.items():
+        selector = f'{name}{{esper_run_id="{story.run_id}"}}'
         assert story.prometheus.points(selector, story.began, time.time()) == points, name
 
 

@@ -11,7 +11,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from esper_core.semconv.gauges import DIVERGENCE
 from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
-from esper_core.semconv.names import GAUGES
+from esper_core.semconv.names import EVALUATION_GAUGES, GAUGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EVENT_GAUGES", "gauge_metrics", "joined", "of_process", "without_event_gauges"]
 
-EVENT_GAUGES: Final = {gauge.name: gauge.brief for gauge in GAUGES} | {DIVERGENCE.name: DIVERGENCE.brief}
+EVENT_GAUGES: Final = {gauge.name: gauge.brief for gauge in (*GAUGES, *EVALUATION_GAUGES)} | {
+    DIVERGENCE.name: DIVERGENCE.brief
+}
 """Gauges whose points come from events, and what each is."""
 SCOPE: Final = InstrumentationScope(SCOPE_NAME, version("esper-core"), SCHEMA_URL)
 """The one that live metrics have: a replay draws no second series."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricReader
     from opentelemetry.sdk.trace import SpanProcessor
 
-    from esper_core.events import PPOUpdatePayload, TelemetryEvent
+    from esper_core.events import PolicyEvaluated, PPOUpdatePayload, TelemetryEvent
     from esper_sink_otlp.answer import Answer
     from esper_sink_otlp.config import Signal
     from esper_sink_otlp.exporter import Source
@@ -178,6 +178,12 @@ class OtlpSink:
         if self._metrics is not None:
             self._metrics.put(event)
         self._tell_losses()
+
+    @hookimpl
+    def esper_policy_evaluated(self, event: TelemetryEvent[PolicyEvaluated]) -> None:
+        """Queue the evaluation's gauge points."""
+        if self._metrics is not None:
+            self._metrics.put(event)
 
     @hookimpl
     def esper_sink_closed(self) -> None:

@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
+from esper_core.reading.system import HEARD, heard_systems
 from esper_core.semconv.codec import CodecError, decode_request
+from esper_core.semconv.otlp_metrics import request_points
 
 if TYPE_CHECKING:
     from esper_core.events import Payload, TelemetryEvent
+    from esper_core.runs.state import SystemRecord
 
 __all__ = [
     "JSON",
@@ -26,6 +29,7 @@ __all__ = [
     "RequestRefusedError",
     "inflate",
     "read_batch",
+    "read_systems",
     "refusal",
     "success",
 ]
@@ -92,6 +96,22 @@ def read_batch(body: bytes, kind: str) -> Batch:
     except CodecError as error:
         raise RequestRefusedError(HTTPStatus.BAD_REQUEST, error.message) from None
     return batch
+
+
+def read_systems(body: bytes, kind: str) -> dict[str, SystemRecord]:
+    """What trainers take of their machines, by run id, in the body of a metrics request, already decompressed.
+
+    Args:
+        body: the body.
+        kind: :data:`JSON` or :data:`PROTOBUF`.
+
+    Raises:
+        RequestRefusedError: the body is not what its type says.
+    """
+    try:
+        return heard_systems(request_points(body, kind, HEARD))
+    except CodecError as error:
+        raise RequestRefusedError(HTTPStatus.BAD_REQUEST, error.message) from None
 
 
 def inflate(body: bytes, limit: int = MAX_INFLATED) -> bytes:

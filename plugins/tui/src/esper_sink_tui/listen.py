@@ -1,5 +1,6 @@
 """An OTLP/HTTP receiver for the viewer: decodes traces into typed events. On aiohttp, in its own thread.
 
+Of metrics it reads what trainers take of their machines.
 It validates all input: sizes are limited before and after decompression, and in sum over all bodies that are being
 read; a slow client is disconnected, and a malformed request is answered with the status code that OTLP defines and has
 no other effect.
@@ -31,6 +32,7 @@ from esper_sink_tui.intake import (
     RequestRefusedError,
     inflate,
     read_batch,
+    read_systems,
     refusal,
     success,
 )
@@ -40,11 +42,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from esper_core.events import Payload, TelemetryEvent
+    from esper_core.runs.state import SystemRecord
 
 __all__ = ["Limits", "Receiver"]
 
 _TRACES: Final = "/v1/traces"
-_IGNORED: Final = frozenset({"/v1/metrics", "/v1/logs"})
+_METRICS: Final = "/v1/metrics"
+_LOGS: Final = "/v1/logs"
 _BUSY: Final = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _SERVER: Final = "esper-sanctum"
 _BACKLOG: Final = 1024
@@ -78,6 +82,7 @@ class Receiver:
     Args:
         take: gets the decoded events of a request; returns False when there is no room, which is answered with 503.
         reject: gets the number of spans of a request that could not be decoded, by run id ("" when it is unknown).
+        measure: gets what the trainers of runs take of their machines, by run id.
         host: address to bind to.
         port: 0 takes a free one.
         token: bearer token that every request must carry; empty for none.
@@ -93,6 +98,7 @@ class Receiver:
         take: Callable[[list[TelemetryEvent[Payload]]], bool],
         *,
         reject: Callable[[Mapping[str, int]], None] | None = None,
+        measure: Callable[[Mapping[str, SystemRecord]], None] | None = None,
         host: str = "127.0.0.1",
         port: int = DEFAULT_PORT,
         token: str = "",
@@ -106,6 +112,7 @@ class Receiver:
             )
         self.take = take
         self.reject = reject
+        self.measure = measure
         self.token = token
         self.limits = Limits() if limits is None else limits
         self.accepted = 0
@@ -113,7 +120,7 @@ class Receiver:
         self.refused = 0
         """Requests and connections that were refused."""
         self.ignored = 0
-        """Requests of metrics and logs."""
+        """Requests of logs, and of metrics that tell nothing of a trainer's machine."""
         self.rejected = 0
         """Spans of accepted requests that could not be decoded."""
         self._bodies = 0
@@ -204,7 +211,7 @@ class Receiver:
             raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "one Host header is needed", close=True)
         self._authorise(request)
         path = request.rel_url.raw_path
-        if path not in _IGNORED and path != _TRACES:
+        if path not in {_TRACES, _METRICS, _LOGS}:
             raise RequestRefusedError(HTTPStatus.NOT_FOUND, f"no {path} here: send traces to {_TRACES}")
         if kind not in {JSON, PROTOBUF}:
             text = f'content type "{kind}": send {PROTOBUF} or {JSON}'
@@ -216,8 +223,11 @@ class Receiver:
         body = await self._body(request)
         if encoding == "gzip":
             body = inflate(body)
-        if path in _IGNORED:
-            self.ignored += 1
+        if path != _TRACES:
+            systems = read_systems(body, kind) if path == _METRICS and self.measure is not None else {}
+            if systems and self.measure is not None:
+                self.measure(systems)
+            self.ignored += not systems
             return success(kind)
         batch = read_batch(body, kind)
         if not self.take(batch.events):

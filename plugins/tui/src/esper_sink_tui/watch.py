@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from esper_core.reading.overview import Section
     from esper_core.reading.source import Source
     from esper_core.runs import RunDir
+    from esper_core.runs.state import SystemRecord
 
 __all__ = ["LISTED", "Watch", "Watched"]
 
@@ -236,6 +237,14 @@ class Watch:
                     self._unassigned += count
                     self.notice = f"{self._unassigned} spans could not be decoded and name no run of the list"
             self.version += 1
+
+    def measured(self, systems: Mapping[str, SystemRecord]) -> None:
+        """Keep what trainers take of their machines, by run id, from any thread; of a run not heard of yet nothing."""
+        with self._lock:
+            for run_id, system in systems.items():
+                watched = self._runs.get(run_id)
+                if watched is not None and isinstance(watched.source, MemorySource):
+                    watched.source.measured(system)
 
     def changes(self, book: AlertBook) -> Iterator[tuple[str, list[Alert]]]:
         """Each run's label, and how the verdict on it changed; the selected run comes first. Reads journals.

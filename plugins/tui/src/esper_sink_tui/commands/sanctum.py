@@ -151,6 +151,7 @@ def _listen(args: argparse.Namespace) -> int:
     with Receiver(
         lambda events: watch.receive(events, where="OTLP"),
         reject=watch.reject,
+        measure=watch.measured,
         host=host,
         port=port,
         token=token,
