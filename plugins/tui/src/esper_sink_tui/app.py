@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 from textual.app import App, SystemCommand
 from textual.binding import Binding
 from textual.css.query import NoMatches
+from textual.events import InputEvent
 from textual.widgets import Footer
 
 from esper_core.reading.alerts import AlertBook, Alerts
@@ -23,6 +24,7 @@ from esper_sink_tui.layout import Cell, cell_lines, has_divergences, layout, mod
 from esper_sink_tui.lines import plain_text
 from esper_sink_tui.panels import PANELS
 from esper_sink_tui.panels.runs import run_at
+from esper_sink_tui.quiet import QuietCollector
 from esper_sink_tui.theme import THEMES, role_defaults
 from esper_sink_tui.widgets import PANEL_WIDGETS, TextPanel
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from textual.app import ComposeResult
-    from textual.events import Click, Resize
+    from textual.events import Click, Event, Resize
     from textual.geometry import Size
     from textual.screen import Screen
 
@@ -107,6 +109,7 @@ class SanctumApp(App[None]):
         self._greeting = greeting
         self._feeder = Feeder(watch) if feed else None
         self._clock = clock
+        self._quiet = QuietCollector()
         self._cells: dict[str, Cell] = {}
         self._zoomed = ""
         self._diverges = False
@@ -136,6 +139,7 @@ class SanctumApp(App[None]):
         self.theme = "esper-mono" if self._colourless else self._wanted_theme
         if self._feeder is not None:
             self._feeder.start()
+        self._quiet.start()
         self._arrange()
         if self._greeting:
             self.notify(self._greeting, markup=False)
@@ -143,8 +147,15 @@ class SanctumApp(App[None]):
 
     def on_unmount(self) -> None:
         """Stop reading."""
+        self._quiet.stop()
         if self._feeder is not None:
             self._feeder.close()
+
+    async def on_event(self, event: Event) -> None:
+        """Note that the viewer is used."""
+        if isinstance(event, InputEvent):
+            self._quiet.used()
+        await super().on_event(event)
 
     def on_resize(self, event: Resize) -> None:
         """Lay out the screen for the new size. Textual sets the app's own size only after this call."""
@@ -155,6 +166,7 @@ class SanctumApp(App[None]):
         if self._feeder is not None and self._feeder.error is not None:
             error, self._feeder.error = self._feeder.error, None
             self.watch_runs.notice = f"reading stopped: {type(error).__name__}: {error}"
+        self._quiet.rest()
         now = (self.watch_runs.version, int(self._clock()))
         if now != self._seen:
             self._seen = now

@@ -19,7 +19,7 @@ from esper_core.reading.series import Series, read_series
 from esper_core.terminal import one_line
 from esper_sink_tui.keys import PLOT_KEYS, shown
 from esper_sink_tui.screens.drawing import Drawing, View
-from esper_sink_tui.screens.legend import cursor_lines, legend_lines
+from esper_sink_tui.screens.legend import cursor_lines, legend_lines, rows_of
 from esper_sink_tui.screens.pick import PickScreen
 from esper_sink_tui.theme import MONO, rich_colour
 from esper_sink_tui.widgets.axes import SCALES
@@ -86,6 +86,7 @@ class PlotsScreen(Screen[None]):
         self._due = 0.0
         self._zoomed = False
         self._heads = False
+        self._legend_rows: int | None = None
         self._drawing: Drawing | None = None
         self.view = View()
         self.cursor: int | None = None
@@ -173,6 +174,7 @@ class PlotsScreen(Screen[None]):
         for plot in self.query(HistoryPlot):
             if plot.display:
                 plot.point(x, self._style("role-cursor"))
+                plot.settle()
         if self._heads:
             self.query_one(HeatMap).draw(self.series[0] if self.series else None, cursor=self.cursor)
         if self.cursor is None:
@@ -180,7 +182,11 @@ class PlotsScreen(Screen[None]):
         else:
             text = cursor_lines(self.series, self.cursor, name=self.view.metric, heads=self._heads)
         more = f"\nand {self._left_out} more runs: mark fewer" if self._left_out else ""
-        self.query_one("#history-legend", Static).update(self._drawn(text + more))
+        legend, text = self.query_one("#history-legend", Static), self._drawn(text + more)
+        rows = rows_of(text, self.size.width - 2)
+        # A new layout of the screen costs more than all that is drawn for a key.
+        legend.update(text, layout=rows is None or rows != self._legend_rows)
+        self._legend_rows = rows
 
     def on_plot_widget_scale_changed(self, event: PlotWidget.ScaleChanged) -> None:
         """Keep a zoom while the run goes on; both plots show the same stretch."""
