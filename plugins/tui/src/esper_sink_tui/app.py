@@ -113,7 +113,7 @@ class SanctumApp(App[None]):
         self._cells: dict[str, Cell] = {}
         self._zoomed = ""
         self._diverges = False
-        self._seen: tuple[int, int] = (-1, -1)
+        self._seen: tuple[int, int, bool] = (-1, -1, False)
         for item in THEMES:
             self.register_theme(item)
 
@@ -167,7 +167,7 @@ class SanctumApp(App[None]):
             error, self._feeder.error = self._feeder.error, None
             self.watch_runs.notice = f"reading stopped: {type(error).__name__}: {error}"
         self._quiet.rest()
-        now = (self.watch_runs.version, int(self._clock()))
+        now = (self.watch_runs.version, int(self._clock()), self._covered)
         if now != self._seen:
             self._seen = now
             # Textual removes widgets and screens before it stops this timer: then there is nothing to draw on.
@@ -180,9 +180,14 @@ class SanctumApp(App[None]):
         if has_divergences(model) != self._diverges:
             self._diverges = not self._diverges
             self._arrange()
-        for name, cell in self._cells.items():
+        for name, cell in self._cells.items() if not self._covered else ():
             self._panel(name).show(model, cell)
         self._alert()
+
+    @property
+    def _covered(self) -> bool:
+        """Whether nothing of the main screen is seen."""
+        return any(not screen.is_modal for screen in self.screen_stack[1:])
 
     def _panel(self, name: str) -> TextPanel:
         return self.screen_stack[0].query_one(f"#{name}", TextPanel)

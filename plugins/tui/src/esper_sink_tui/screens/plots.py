@@ -15,7 +15,7 @@ from textual.widgets import Footer, Static
 from esper_core.health import DEFAULT_KL_LIMITS
 from esper_core.reading.curves import RETURN, SMOOTHING, UNITS, places, plottable
 from esper_core.reading.glyphs import to_ascii
-from esper_core.reading.series import Series, read_series
+from esper_core.reading.seriesreader import SeriesReader
 from esper_core.terminal import one_line
 from esper_sink_tui.keys import PLOT_KEYS, shown
 from esper_sink_tui.screens.drawing import Drawing, View
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from textual.events import Click
     from textual_plot import PlotWidget
 
+    from esper_core.reading.series import Series
     from esper_sink_tui.watch import Watched
 
 __all__ = ["PlotsScreen"]
@@ -79,6 +80,7 @@ class PlotsScreen(Screen[None]):
     def __init__(self, runs: Sequence[Watched], *, ascii_only: bool = False) -> None:
         super().__init__()
         self._runs = list(runs)[:_MOST]
+        self._readers = [SeriesReader(item.source) for item in self._runs]
         self._left_out = max(len(runs) - _MOST, 0)
         self._ascii = ascii_only
         self._read_at: list[int] = []
@@ -119,14 +121,13 @@ class PlotsScreen(Screen[None]):
     def _read(self) -> None:
         began = time.monotonic()
         series = [
-            read_series(
-                item.source,
+            reader.read(
                 item.snapshot,
                 group=item.group,
                 heard=item.timeline.updates() if item.directory is None else (),
                 evaluations=item.timeline.evaluations(),
             )
-            for item in self._runs
+            for reader, item in zip(self._readers, self._runs, strict=True)
         ]
         self._due = time.monotonic() + _REST * (time.monotonic() - began)
         self._reading = False
@@ -138,19 +139,28 @@ class PlotsScreen(Screen[None]):
         if not self.is_mounted:
             return
         self.series = series
-        kl, below = self.query_one("#history-kl", HistoryPlot), self.query_one("#history-return", HistoryPlot)
+        self._drawing = Drawing(series, self.view, style=self._style, coloured=self.app.theme != MONO.name)
+        self._draw_kl(self._drawing)
+        self._draw_below(self._drawing)
+        self._point()
+
+    def _draw_kl(self, drawing: Drawing) -> None:
+        series, kl = self.series, self.query_one("#history-kl", HistoryPlot)
         limits = tuple(dict.fromkeys(item.limits for item in series)) or (DEFAULT_KL_LIMITS,)
-        self._drawing = drawing = Drawing(series, self.view, style=self._style, coloured=self.app.theme != MONO.name)
         missing = drawing.kl(kl, limits, framed=not self._zoomed)
         word = "experiments" if self.view.grouped else "runs" if len(series) > 1 else series[0].label if series else ""
         name = " and ".join(dict.fromkeys(item.name for item in limits))
         kl.border_title = self._drawn(f"{name}, {one_line(word)}{self._how(missing)}")
-        if not self._heads:
-            missing = drawing.metric(below, framed=not self._zoomed)
-            played = self.view.metric == RETURN and any(item.evaluations for item in series)
-            title = f"{one_line(self.view.metric)}{' and evaluations ◆' if played else ''}{self._how(missing)}"
-            below.border_title = self._drawn(title)
-        self._point()
+
+    def _draw_below(self, drawing: Drawing) -> None:
+        """The metric below; nothing while the map is there."""
+        if self._heads:
+            return
+        below = self.query_one("#history-return", HistoryPlot)
+        missing = drawing.metric(below, framed=not self._zoomed)
+        played = self.view.metric == RETURN and any(item.evaluations for item in self.series)
+        title = f"{one_line(self.view.metric)}{' and evaluations ◆' if played else ''}{self._how(missing)}"
+        below.border_title = self._drawn(title)
 
     def _how(self, missing: int) -> str:
         """What differs from a plain plot, for its title."""
@@ -236,7 +246,13 @@ class PlotsScreen(Screen[None]):
         label = one_line(self.series[0].label) if self.series else ""
         limits = self.series[0].limits if self.series else DEFAULT_KL_LIMITS
         heat.border_title = self._drawn(f"KL of each head by update, {label}, limits of the {limits.name}")
-        self.call_after_refresh(self._draw, self.series)
+        self.call_after_refresh(self._redraw_below)
+
+    def _redraw_below(self) -> None:
+        """Once the map or the metric has its place."""
+        if self._drawing is not None and self.is_mounted:
+            self._draw_below(self._drawing)
+            self._point()
 
     def action_pick(self) -> None:
         """Choose the metric below the KL."""
