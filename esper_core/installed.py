@@ -6,12 +6,12 @@ import platform
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import EntryPoint, EntryPoints, PackageNotFoundError, entry_points, metadata, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, metadata, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
     "ADAPTER_GROUP",
@@ -69,24 +69,30 @@ class Installed:
 def installed(group: str) -> dict[str, Installed]:
     """All entries of one group by name, sorted; the first one when a name occurs twice."""
     found: dict[str, Installed] = {}
-    for point in _points(group):
-        dist = point.dist
-        distribution, version = (dist.name, dist.version) if dist is not None else ("", "")
-        found.setdefault(
-            point.name, Installed(name=point.name, distribution=distribution, version=version, value=point.value)
-        )
+    for entry in _entries(group):
+        found.setdefault(entry.name, entry)
     return dict(sorted(found.items()))
 
 
-def _points(group: str) -> EntryPoints:
-    """The entry points of one group, of every distribution that can be imported now."""
-    found: EntryPoints = _scanned(tuple((path, _changed(path)) for path in sys.path)).select(group=group)
-    return found
+def _entries(group: str) -> tuple[Installed, ...]:
+    """The entries of one group, of every distribution that can be imported now."""
+    return _described(group, tuple((path, _changed(path)) for path in sys.path))
+
+
+@lru_cache(maxsize=8)
+def _described(group: str, places: tuple[tuple[str, int], ...]) -> tuple[Installed, ...]:
+    """The entries of one group; names and versions are parsed from files, and a start asks a dozen times."""
+    found = []
+    for point in _scanned(places).select(group=group):
+        about: Mapping[str, str] = point.dist.metadata if point.dist is not None else {}
+        distribution, version = about.get("Name") or "", about.get("Version") or ""
+        found.append(Installed(name=point.name, distribution=distribution, version=version, value=point.value))
+    return tuple(found)
 
 
 @lru_cache(maxsize=1)
 def _scanned(_places: tuple[tuple[str, int], ...]) -> Any:
-    """One look into every distribution: a start asks for a dozen groups, and the files are as many as packages."""
+    """One look into every distribution, for all groups: the files are as many as packages."""
     return entry_points()
 
 
@@ -101,9 +107,8 @@ def _changed(path: str) -> int:
 def duplicates(group: str) -> dict[str, tuple[str, ...]]:
     """Names that more than one distribution registers, with those distributions."""
     claims: dict[str, set[str]] = {}
-    for point in _points(group):
-        dist = point.dist
-        claims.setdefault(point.name, set()).add(f"{dist.name if dist is not None else ''} ({point.value})")
+    for entry in _entries(group):
+        claims.setdefault(entry.name, set()).add(f"{entry.distribution} ({entry.value})")
     return {name: tuple(sorted(who)) for name, who in claims.items() if len(who) > 1}
 
 

@@ -73,7 +73,8 @@ def _section(match: re.Match[str]) -> str:
 
 
 def _members(cls: type) -> Iterator[str]:
-    for name, member in vars(cls).items():
+    ours = [base for base in reversed(cls.__mro__) if base.__module__.startswith("esper_core")]
+    for name, member in {name: member for base in ours for name, member in vars(base).items()}.items():
         if name.startswith("_"):
             continue
         if isinstance(member, property):

@@ -65,8 +65,8 @@ def remove_runs(args: argparse.Namespace) -> int:
     Raises:
         UsageError: a name fits no run, or a run must not be deleted.
     """
-    from esper_core.runs.layout import find_run
     from esper_core.runs.removal import refusal
+    from esper_core.runs.search import find_run
 
     base = runs_dir(args)
     found: dict[Path, RunDir] = {}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from esper_core.events import PPOUpdatePayload
     from esper_core.health import KLLimits
     from esper_core.host.session import SessionReport
-    from esper_core.ppo.trainer import TrainResult
+    from esper_core.ppo.train_result import TrainResult
 
 __all__ = [
     "end_lines",

@@ -11,6 +11,7 @@ from esper_core.cli._columns import aligned
 from esper_core.cli._output import say, say_text
 from esper_core.cli._parser import add_config_arguments, runs_dir
 from esper_core.errors import EXIT_OK, EsperError, UsageError
+from esper_core.reading.numbers import plain
 
 if TYPE_CHECKING:
     import argparse
@@ -128,10 +129,8 @@ def _span(counts: list[int]) -> str:
 
 
 def _stat(stat: Stat, digits: int) -> str:
-    if stat.mean is None:
-        return "—"
-    spread = f" ± {stat.deviation:.{digits}f}" if stat.deviation is not None else ""
-    return f"{stat.mean:.{digits}f}{spread}"
+    spread = f" ± {plain(stat.deviation, digits)}" if stat.deviation is not None else ""
+    return f"{plain(stat.mean, digits)}{spread}"
 
 
 def _percent(stat: Stat) -> str:

@@ -73,8 +73,8 @@ class EvalCommand:
             sys.path.append(here)  # the current folder: `esper ppo` finds the user's own environments there too
 
         from esper_core.ppo.agent import PPOAgent
-        from esper_core.ppo.checkpoint import load_checkpoint
-        from esper_core.runs.layout import find_run
+        from esper_core.ppo.checkpoint_file import load_checkpoint
+        from esper_core.runs.search import find_run
 
         directory = find_run(args.run, runs_dir(args))
         env = _with_secrets(_env_config(directory), directory, args.sets)

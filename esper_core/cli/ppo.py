@@ -12,7 +12,7 @@ from esper_core.cli._parser import add_config_arguments, add_sink_arguments, res
 from esper_core.cli._words import end_lines, next_commands, program, shown_path, start_lines
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EsperError, NonFiniteError
 from esper_core.health import RunState
-from esper_core.runs.layout import working_directory
+from esper_core.runs.arguments import working_directory
 
 if TYPE_CHECKING:
     import argparse

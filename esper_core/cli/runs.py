@@ -16,13 +16,13 @@ from esper_core.errors import EXIT_OK, JournalError
 if TYPE_CHECKING:
     import argparse
 
-    from esper_core.runs import RunDir
+    from esper_core.runs import RunDir, RunRecord
 
 __all__ = ["RunsCommand", "command"]
 
 _SHOWN: Final = 20
 _HEADING: Final = ("RUN", "STATE", "VERDICT", "UPDATES", "KL", "RETURN", "AGE")
-_NUMBERS: Final = frozenset({3, 4, 5, 6})
+_NUMBERS: Final = frozenset({3, 4, 5, 6, 7})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,7 @@ class _Row:
     reason: str
     attempt: int
     ranks: int
+    processes: tuple[dict[str, object], ...]
     updates: int
     env_steps: int
     kl_divergence: float | None
@@ -104,7 +105,7 @@ def _row(directory: RunDir, now: int) -> _Row:
     from esper_core.reading import Run, journal_condition, run_limits, run_verdict
     from esper_core.reading.returns import return_to_show
     from esper_core.runs import read_state
-    from esper_core.runs.layout import started_ns
+    from esper_core.runs.creation import started_ns
 
     record, state = read_state(directory, now_ns=now)
     journal = journal_condition(directory, record)
@@ -133,6 +134,7 @@ def _row(directory: RunDir, now: int) -> _Row:
         reason=unreadable or judged.reason,
         attempt=record.attempt if record is not None else (last.attempt if last is not None else 1),
         ranks=record.ranks if record is not None else 1,
+        processes=_processes(record),
         updates=updates,
         env_steps=steps,
         kl_divergence=payload.kl_divergence if payload is not None else told.get("kl_divergence"),
@@ -144,6 +146,16 @@ def _row(directory: RunDir, now: int) -> _Row:
         no_journal=bool(journal.absent),
         started_ns=started,
         age_s=(now - started) / 1e9 if started is not None else None,
+    )
+
+
+def _processes(record: RunRecord | None) -> tuple[dict[str, object], ...]:
+    """Of each rank of several, by name: its process, and the log that it writes."""
+    from esper_core.runs.ranks import log_name
+
+    return tuple(
+        {"rank": item.rank, "pid": item.pid, "host": item.host, "log": log_name(item.rank)}
+        for item in (record.processes if record is not None else ())
     )
 
 
@@ -174,7 +186,11 @@ def _table(rows: list[_Row]) -> list[str]:
         )
         for row in rows
     ]
-    return aligned([_HEADING, *cells], _NUMBERS)
+    table = [_HEADING, *cells]
+    if any(row.ranks > 1 for row in rows):  # only where there is something to tell
+        told = ["RANKS", *(str(row.ranks) for row in rows)]
+        return aligned([(*cells, ranks) for cells, ranks in zip(table, told, strict=True)], _NUMBERS)
+    return aligned(table, _NUMBERS)
 
 
 def _kl_text(row: _Row) -> str:

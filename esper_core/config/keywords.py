@@ -49,6 +49,7 @@ class PPOTable(TypedDict, total=False):
     value_clip_rule: Literal["larger", "clipped"]
     value_coef: float
     entropy_coef: float
+    entropy_coef_schedule: Literal["constant", "linear", "cosine"]
     max_grad_norm: float
     normalise_advantage: bool
     policy: str

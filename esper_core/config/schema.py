@@ -77,6 +77,9 @@ class PPOConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     entropy_coef: Annotated[
         float, _doc("weight of the entropy bonus: nats per unforced step, summed over active heads", ge=0, most=MOST)
     ] = 0.01
+    entropy_coef_schedule: Annotated[
+        Literal["constant", "linear", "cosine"], _doc("linear or cosine to 0 over the planned run (its nearest limit)")
+    ] = "constant"
     max_grad_norm: Annotated[
         float, _doc("global gradient norm above which gradients are scaled down", gt=0, most=1e30)
     ] = 0.5

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -11,18 +9,11 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from esper_core import forks
 from esper_core.envs.action_spaces import action_space
-from esper_core.envs.attributes import layers, vector_attribute
+from esper_core.envs.attributes import vector_attribute
+from esper_core.envs.autoreset import autoreset_of
 from esper_core.envs.build import vector_env
-from esper_core.envs.contract import (
-    REAL,
-    array_of,
-    described,
-    info_of,
-    mask_of,
-    reset_of,
-    step_of,
-)
-from esper_core.envs.faults import DEAD_PROCESS, own_fault
+from esper_core.envs.calls import Calls
+from esper_core.envs.contract import flags_of, info_of, mask_of, reset_of, rewards_of, step_of
 from esper_core.envs.masks import CausalMask, CausalTable, MaskReader, load_causal_mask
 from esper_core.envs.observations import ObservationReader
 from esper_core.envs.seeds import environment_seeds
@@ -31,7 +22,7 @@ from esper_core.errors import EnvironmentContractError, EnvironmentUnsupportedEr
 from esper_core.ppo.task import BoolArray, FloatArray, IntArray, Observation, StepResult, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import gymnasium as gym
 
@@ -100,15 +91,14 @@ class GymTask:
         seeded: bool = False,
         next_step: bool = False,
     ) -> None:
-        mode = _autoreset_of(env, name, (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP) if next_step else _SAME)
+        mode = autoreset_of(env, name, (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP) if next_step else _SAME)
         self._next_step = mode is AutoresetMode.NEXT_STEP
         self._ended: BoolArray | None = None
         """Of NEXT_STEP: where the next step only begins an episode; None for nowhere."""
         self._env = env
         self._name = name
-        self._place = forks.Place(f"environment {name}")
+        self._calls = Calls(env, name)
         self._seed: int | None = seed
-        self._dead = False
         self._back: Observation | None = None
         self._n_envs = int(env.num_envs)
         space = action_space(env.single_action_space, name, vector_attribute(env, "head_names", name))
@@ -202,7 +192,7 @@ class GymTask:
             back, self._back = self._back, None
             return back
         first, self._seed, self._ended = self._seed, None, None
-        result = self._call("reset()", self._env.reset, seed=self._seeds(first if seed is None else seed))
+        result = self._calls("reset()", self._env.reset, seed=self._seeds(first if seed is None else seed))
         values, info = reset_of(result, self._name)
         return self._observation(values, self._read(info))
 
@@ -213,11 +203,11 @@ class GymTask:
 
     def mark(self) -> None:
         """Remember where every environment is."""
-        self._call("mark()", self._singles().call, "mark")
+        self._calls("mark()", self._singles().call, "mark")
 
     def marked(self) -> list[dict[str, Any]]:
         """Where every environment was at the last mark, see :class:`~esper_core.envs.episodes.SeededEpisodes`."""
-        return list(self._call("marked()", self._singles().call, "marked"))
+        return list(self._calls("marked()", self._singles().call, "marked"))
 
     def go_back(self, places: Sequence[Mapping[str, Any]]) -> list[str]:
         """Bring every environment back by playing its episode up to where it was; the next reset begins nothing new.
@@ -225,9 +215,9 @@ class GymTask:
         Returns:
             Of each, why it begins the next episode instead; empty where it is back.
         """
-        self._call("resume_at", self._singles().set_attr, "resume_at", list(places))
+        self._calls("resume_at", self._singles().set_attr, "resume_at", list(places))
         self._back = self.reset()
-        return list(self._call("lost()", self._singles().call, "lost"))
+        return list(self._calls("lost()", self._singles().call, "lost"))
 
     def step(self, actions: IntArray | FloatArray) -> StepResult:
         """Take one action (n, heads) in every environment: choices counted from 0, values within their bounds.
@@ -235,11 +225,13 @@ class GymTask:
         Raises:
             EnvironmentContractError: it returned what it may not, or called ``exit()``.
         """
-        result = self._call("step()", self._env.step, self._form.batch(actions))
+        result = self._calls("step()", self._env.step, self._form.batch(actions))
         values, reward, terminated, truncated, info = step_of(result, self._name)
         info = self._read(info_of(info, self._name))
-        terminated, truncated = self._flags("terminated", terminated), self._flags("truncated", truncated)
-        reward, resets = self._rewards(reward), self._ended
+        count, name = self._n_envs, self._name
+        terminated = flags_of("terminated", terminated, count, name)
+        truncated = flags_of("truncated", truncated, count, name)
+        reward, resets = rewards_of(reward, count, name), self._ended
         done = terminated | truncated
         if self._next_step:
             if resets is not None:  # what else a row says whose action was ignored is of no episode
@@ -258,48 +250,9 @@ class GymTask:
 
     def close(self) -> None:
         """Close the environments."""
-        try:
-            with self._place:
-                if self._dead:
-                    self._end_processes()
-                else:
-                    self._env.close()
-        except DEAD_PROCESS:
-            self._end_processes()
-
-    def _end_processes(self) -> None:
-        """End the others where the process of an environment has ended: step() or reset() has told it."""
-        base = self._env.unwrapped
-        processes = getattr(base, "processes", ())
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join(1.0)
-        base.closed = True
+        self._calls.close()
 
     # --- what comes in ------------------------------------------------------------------------
-
-    def _call(self, what: str, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Call user code; an error that is not the user's own is told as one of the environment.
-
-        A child that it forked ends here when it comes back: this is the trainer's code.
-        """
-        process = forks.process()
-        try:
-            answer = call(*args, **options)
-        except BaseException as error:
-            if os.getpid() != process:
-                self._place.end(error)
-            self._dead = isinstance(error, DEAD_PROCESS)
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            fault = own_fault(error, self._name, what, self._env)
-            if fault is None:
-                raise
-            raise fault from error
-        if os.getpid() != process:
-            self._place.end()
-        return answer
 
     def _singles(self) -> Any:
         """The vector environment of single ones, which passes calls on to each."""
@@ -319,29 +272,13 @@ class GymTask:
         action, conditional = self._masks.legal(info, self._ended)
         return Observation(values=self._reader.rows(values), action_mask=action, conditional_mask=conditional)
 
-    def _rewards(self, value: Any) -> FloatArray:
-        if type(value) is np.ndarray and value.dtype == np.float64 and value.shape == (self._n_envs,):
-            return value
-        rewards = array_of(value)
-        if rewards is None or rewards.shape != (self._n_envs,) or rewards.dtype.kind not in REAL:
-            raise EnvironmentContractError(
-                f"{self._name}: reward is {described(value if rewards is None else rewards)}",
-                hint=f"a vector environment returns one number an environment: shape ({self._n_envs},)",
-            )
-        return rewards.astype(np.float64, copy=False)
-
-    def _flags(self, what: str, value: Any) -> BoolArray:
-        if type(value) is np.ndarray and value.dtype == bool and value.shape == (self._n_envs,):
-            return value
-        return mask_of(what, value, (self._n_envs,), "one value an environment", self._name)
-
     def _causal_mask(
         self, actions: IntArray | FloatArray, info: Mapping[str, Any], done: BoolArray
     ) -> BoolArray | None:
         if self._causal is None:
             return self._masks.causal(info, done, self._table(actions) if self._table is not None else None)
         # A copy: a function that writes into its argument harms nothing.
-        mask = self._call("causal_mask()", self._causal, actions.copy())
+        mask = self._calls("causal_mask()", self._causal, actions.copy())
         axes = "environments first, then one value a head"
         return mask_of("the causal mask", mask, actions.shape, axes, self._name)
 
@@ -358,26 +295,3 @@ class GymTask:
                 )
             rows[index] = self._reader.row(value, f'{self._name}, environment {index}, "final_obs"')
         return rows
-
-
-def _autoreset_of(
-    env: gym.vector.VectorEnv[Any, Any, Any], name: str, allowed: tuple[AutoresetMode, ...]
-) -> AutoresetMode:
-    """When episodes begin anew; raise where that is not allowed, or not stated."""
-    metadata = (layer.metadata or {} for layer in layers(env))
-    mode = next((found["autoreset_mode"] for found in metadata if found.get("autoreset_mode") is not None), None)
-    with contextlib.suppress(ValueError):  # the mode's value, as a configuration file would hold it
-        mode = AutoresetMode(mode)
-    if mode in allowed:
-        return AutoresetMode(mode)
-    hint = "autoreset_mode=AutoresetMode.SAME_STEP: otherwise one ignored action per episode would be trained on"
-    if mode is None:
-        raise EnvironmentUnsupportedError(
-            f"{name} does not state when it resets",
-            hint=f'a vector environment that resets in the same step has metadata["autoreset_mode"]: {hint}',
-        )
-    if mode is AutoresetMode.NEXT_STEP:
-        hint = f'{hint}; env.vector = "native" leaves the steps that only reset out of the training'
-    raise EnvironmentUnsupportedError(
-        f"{name} resets in mode {getattr(mode, 'value', mode)}, not in the same step", hint=hint
-    )

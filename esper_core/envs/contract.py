@@ -14,7 +14,7 @@ from esper_core.errors import EnvironmentContractError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from esper_core.ppo.task import BoolArray
+    from esper_core.ppo.task import BoolArray, FloatArray
 
 __all__ = [
     "MASK_REMEDY",
@@ -24,12 +24,14 @@ __all__ = [
     "conditional_without_head",
     "described",
     "flag_of",
+    "flags_of",
     "info_of",
     "mask_of",
     "mask_without_choices",
     "observation_of",
     "reset_of",
     "reward_of",
+    "rewards_of",
     "step_of",
 ]
 
@@ -124,6 +126,26 @@ def flag_of(name: str, value: object, place: str) -> bool:
         f"{place}: {name} is {described(value)}, not a bool",
         hint="terminated: the task has ended; truncated: a limit has cut the episode; each is True or False",
     )
+
+
+def rewards_of(value: Any, count: int, place: str) -> FloatArray:
+    """Rewards float64 (count,) of a vector environment."""
+    if type(value) is np.ndarray and value.dtype == np.float64 and value.shape == (count,):
+        return value
+    rewards = array_of(value)
+    if rewards is None or rewards.shape != (count,) or rewards.dtype.kind not in REAL:
+        raise EnvironmentContractError(
+            f"{place}: reward is {described(value if rewards is None else rewards)}",
+            hint=f"a vector environment returns one number an environment: shape ({count},)",
+        )
+    return rewards.astype(np.float64, copy=False)
+
+
+def flags_of(what: str, value: Any, count: int, place: str) -> BoolArray:
+    """Flags bool (count,) of a vector environment, ``what`` of an error."""
+    if type(value) is np.ndarray and value.dtype == bool and value.shape == (count,):
+        return value
+    return mask_of(what, value, (count,), "one value an environment", place)
 
 
 def observation_of(value: object, shape: tuple[int, ...], dtype: np.dtype[Any], place: str) -> NDArray[Any]:

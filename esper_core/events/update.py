@@ -300,6 +300,7 @@ class PPOUpdatePayload(Payload):
     )
     learning_rate: float | None = measured("Learning rate of the last optimizer step.", unit="{rate}", gauge=True)
     clip_range: float | None = measured("Clip range of the surrogate.", unit="{ratio}", gauge=True)
+    entropy_coef: float | None = measured("Weight of the entropy bonus.", unit="{weight}", gauge=True)
     # returns of finished episodes
     episodes: int = measured("Episodes finished in this rollout.", default=0, unit="{episode}")
     run_episodes: int | None = measured(

@@ -54,6 +54,17 @@ class SinkHooks:
     def esper_sink_closed(self, reason: CloseReason) -> None:
         """Flush and close. Called once, after the last event, in a thread of its own, inside the one deadline."""
 
+    @hookspec
+    def esper_sink_cut_off(self) -> None:
+        """Report as lost what the sink has taken and not passed on: the host waits no longer for its end.
+
+        Called when the deadline is over, or Ctrl-C ended it, while the sink opens, delivers or closes in another
+        thread. It has 0.25 s; of what it reports later, and of what its other threads report, nothing is counted. For
+        a sink that keeps a queue of its own.
+
+        .. versionadded:: 0.1.0
+        """
+
     # --- telemetry ----------------------------------------------------------------------------
 
     @hookspec

@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Final
 
 from esper_core import forks
 from esper_core.emitter import TelemetryEmitter
-from esper_core.errors import error_text
-from esper_core.events import EVENTS, RunFinished, SinkLoss
+from esper_core.events import RunFinished, SinkLoss
 from esper_core.health import RunState
 from esper_core.health.window import PolicyWindow
-from esper_core.hooks import CloseReason, SinkContext, hookimpl
+from esper_core.hooks import CloseReason, SinkContext
 from esper_core.host.deliver.hub import ActiveSink, Hub
 from esper_core.host.deliver.report import SessionReport
 from esper_core.host.load.options import create_sink
 from esper_core.host.load.selection import Selection, select_sinks
 from esper_core.host.otel.providers import Providers
 from esper_core.host.otel.resource import run_resource
+from esper_core.host.outcome import Outcome, StartAndEnd
+from esper_core.host.played_events import PlayedEvents
 from esper_core.host.process.child import announce_run
 from esper_core.host.process.ending import closing_ends
 from esper_core.host.process.heartbeat import Heartbeat
@@ -51,12 +52,11 @@ if TYPE_CHECKING:
     from esper_core.instrumentation.sink import Instrumentation
     from esper_core.reading.account import SinkAccount
     from esper_core.runs.layout import RunDir
+    from esper_core.runs.ranks import RankRecord
 
 __all__ = ["Session", "SessionReport"]
 
 _REASONS: Final = {RunState.DONE: CloseReason.DONE, RunState.STOPPED: CloseReason.STOPPED}
-_REPLAY_STILL_S: Final = 30.0
-"""Seconds. A replay waits for slow sinks as long as an event is delivered within this time."""
 
 
 class Session:
@@ -90,6 +90,7 @@ class Session:
         attempt: counts from 1.
         rank: the rank of this process; only rank 0 writes ``run.json``.
         ranks: how many there are.
+        processes: of every rank, for the record; empty with one.
         environment: id of the environment, for resource and record.
         heads: head names, kept as an attribute for the caller.
         extra_resource: merged into the resource last; a replay passes the journal's.
@@ -126,6 +127,7 @@ class Session:
         attempt: int = 1,
         rank: int = 0,
         ranks: int = 1,
+        processes: tuple[RankRecord, ...] = (),
         environment: str = "",
         heads: tuple[str, ...] = (),
         extra_resource: Mapping[str, ResourceValue] | None = None,
@@ -147,6 +149,7 @@ class Session:
         self.attempt = attempt
         self.rank = rank
         self.ranks = ranks
+        self._processes = processes
         self.environment = environment
         self.stop = stop if stop is not None else StopFlag()
         self.report = SessionReport()
@@ -178,9 +181,7 @@ class Session:
             self.resource |= rl_resource(run_id=self._run_id, environment=environment)
         self._totals = (updates, env_steps)
         self._window = PolicyWindow(config.health.limits, earlier)
-        self._state: RunState | None = None
-        self._reason = ""
-        self._message = ""
+        self._outcome = Outcome()
         self._begun = 0.0
         self._pid = os.getpid()
         self._forked = forks.Place(f"environment {environment}")
@@ -188,8 +189,7 @@ class Session:
         self._stack = contextlib.ExitStack()
         self.held = held
         self._heartbeat: Heartbeat | None = None
-        self._observed = _Observed()
-        self._journaled = JournalResources(run, self.resource) if run is not None and mode == "replay" else None
+        self._told = StartAndEnd()
         self._instrumentation: Instrumentation | None = None
 
     # --- opening ------------------------------------------------------------------------------
@@ -223,6 +223,15 @@ class Session:
                 self.resource,
                 close_timeout_s=self.config.run.close_timeout_s,
                 patient=self.mode == "replay",
+            )
+            self._played = PlayedEvents(
+                self.hub,
+                self.providers,
+                resource=self.resource,
+                journaled=JournalResources(self.run, self.resource)
+                if self.run is not None and self.mode == "replay"
+                else None,
+                with_events=self.config.otel.events != "log",
             )
             self._observe()
             self.emitter = TelemetryEmitter(
@@ -265,7 +274,7 @@ class Session:
         """Register the core's own observers, which receive each event before the sinks do."""
         if self.mode == "replay":
             return
-        self.hub.add_first("session", self._observed)
+        self.hub.add_first("session", self._told)
         if self.providers.active:
             from esper_core.instrumentation.sink import Instrumentation  # noqa: PLC0415  # only when something listens
 
@@ -292,6 +301,7 @@ class Session:
             environment=self.environment,
             attempt=self.attempt,
             ranks=self.ranks,
+            processes=self._processes,
             updates=self._totals[0],
             env_steps=self._totals[1],
             start=start_record(self._origins),
@@ -348,23 +358,7 @@ class Session:
 
     def deliver(self, event: TelemetryEvent[Payload]) -> None:
         """Replay a recorded event: call its hook, and pass rebuilt spans and log events to the sinks' processors."""
-        getattr(self.hub.hooks, EVENTS[event.kind].hook)(event=event)
-        providers = self.providers
-        if not providers.processors and not providers.log_processors:
-            return
-        resource = self._journaled.of(event) if self._journaled else self.resource
-        if providers.processors:
-            from esper_core.host.otel.played import ended_spans  # noqa: PLC0415  # needs the SDK
-
-            for span in ended_spans(event, resource, with_events=self.config.otel.events != "log"):
-                for processor in providers.processors:
-                    processor.on_end(span)
-        if providers.log_processors:
-            from esper_core.host.otel.log_records import played_records  # noqa: PLC0415  # needs the SDK
-
-            for record in played_records(event, resource):
-                for log_processor in providers.log_processors:
-                    log_processor.on_emit(record)
+        self._played.deliver(event)
 
     def finish(self, state: RunState, reason: str, message: str = "") -> None:
         """Set how the run ended, before leaving the with block. Without this call an ordinary exit means DONE.
@@ -374,9 +368,7 @@ class Session:
             reason: what ended it, as text.
             message: a longer text for ``run.json``; the reason when empty.
         """
-        self._state = state
-        self._reason = reason
-        self._message = message
+        self._outcome.set(state, reason, message)
 
     # --- closing ------------------------------------------------------------------------------
 
@@ -387,28 +379,16 @@ class Session:
             return  # a forked child left by an exception: the run belongs to the parent process
         with self._stack:
             if error is not None:
-                self._judge(error)
-            elif self._state is None:
+                failed = self._outcome.judge(error, self.stop)
+                if failed and self.held is not None:
+                    self._on_notice(f"the run failed; what it left is in {self.held.run.path}")
+            elif self._outcome.state is None:
                 stopped = self.stop.requested
                 self.finish(RunState.STOPPED if stopped else RunState.DONE, self.stop.name if stopped else "")
             self._close()
 
-    def _judge(self, error: BaseException) -> None:
-        """Set how the run ended from the exception that left the with block."""
-        if isinstance(error, KeyboardInterrupt):
-            self.stop.request(signal.SIGINT)
-            self.finish(RunState.STOPPED, "SIGINT")
-        elif isinstance(error, SystemExit) and not error.code:
-            self.finish(self._state or RunState.DONE, self._reason)
-        else:
-            message = redact(error_text(error))
-            self.finish(RunState.FAILED, message)
-            logging.getLogger("esper.host").error("the run ended with an error", exc_info=error)
-            if self.held is not None:
-                self._on_notice(f"the run failed; what it left is in {self.held.run.path}")
-
     def _close(self) -> None:
-        state = self._state or RunState.DONE
+        state = self._outcome.state or RunState.DONE
         begun = time.monotonic()
         closing_ends(begun + self.config.run.close_timeout_s)
         try:
@@ -418,7 +398,7 @@ class Session:
             if self.mode == "live":
                 self._emit_end(state)
             if self.mode == "replay":
-                self._drain()
+                self._played.drain(self.stop)
             self.hub.close(
                 _REASONS.get(state, CloseReason.FAILED), self.config.run.close_timeout_s, self.providers.closables
             )
@@ -426,7 +406,7 @@ class Session:
             # Also when Ctrl-C ended the closing: the report names the late sinks, the record states how the run ended.
             self.report = SessionReport(sinks=self.statuses(), close_s=time.monotonic() - begun)
             if self._heartbeat is not None:
-                self._heartbeat.finish(state, self._message or self._reason)
+                self._heartbeat.finish(state, self._outcome.message or self._outcome.reason)
             if self._instrumentation is not None:
                 self._instrumentation.close(self.report.sinks)
             for line in self.report.lines():
@@ -436,11 +416,11 @@ class Session:
 
     def _emit_end(self, state: RunState) -> None:
         """Emit RunFinished before anything is closed, when the caller did not emit it."""
-        if self._observed.started and not self._observed.finished:
+        if self._told.started and not self._told.finished:
             self.emitter.emit_run_finished(
                 RunFinished(
                     state=state,
-                    reason=self._reason,
+                    reason=self._outcome.reason,
                     updates=self._totals[0],
                     env_steps=self._totals[1],
                     duration_s=time.monotonic() - self._begun,
@@ -449,29 +429,6 @@ class Session:
             )
         else:
             self.emitter.emit_pending_status()
-
-    def _drain(self) -> None:
-        if self.stop.requested:
-            return
-        self.hub.drain(_REPLAY_STILL_S, should_stop=self.stop)
-        for processor in (*self.providers.processors, *self.providers.log_processors):
-            processor.force_flush(int(_REPLAY_STILL_S * 1000))
-
-
-class _Observed:
-    """Observes whether the run's first and last event were emitted."""
-
-    def __init__(self) -> None:
-        self.started = False
-        self.finished = False
-
-    @hookimpl
-    def esper_run_started(self) -> None:
-        self.started = True
-
-    @hookimpl
-    def esper_run_finished(self) -> None:
-        self.finished = True
 
 
 def _print_notice(line: str) -> None:

@@ -105,8 +105,8 @@ class Pending:
 
     Recording a histogram costs the caller 5 to 9 microseconds a point; a five-head update has nine. The first thread
     that collects records them, the KL's within the update's own span, to which its exemplars refer; their time is that
-    of the collection. Without a reader, or with one that collects rarely, the emitting thread records them every
-    ``LIMIT`` updates: no update is dropped.
+    of the collection, or of the heartbeat. Only when both come rarely the emitting thread records them, every ``LIMIT``
+    updates: no update is dropped.
 
     Args:
         histograms: receive the points.
@@ -125,9 +125,9 @@ class Pending:
         self._waiting: deque[tuple[PPOUpdatePayload, SpanContext]] = deque()
         self._lock = Lock()
 
-    def add(self, update: PPOUpdatePayload) -> None:
-        """Store one update, with the span that is current. Called by the emitting thread."""
-        self._waiting.append((update, otel_trace.get_current_span().get_span_context()))
+    def add(self, update: PPOUpdatePayload, span: SpanContext) -> None:
+        """Store one update, with its span. Called by the emitting thread."""
+        self._waiting.append((update, span))
         if len(self._waiting) >= self.LIMIT:
             self.drain()
 

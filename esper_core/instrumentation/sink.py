@@ -103,7 +103,7 @@ class Instrumentation:
         state: RunState | None = None,
         system: SystemUse | None = None,
     ) -> None:
-        """Set what ``esper.run.*`` and ``process.*`` report; None leaves a value unchanged. Takes no lock; any thread.
+        """Set what ``esper.run.*`` and ``process.*`` report; None leaves a value unchanged. Any thread.
 
         Args:
             heartbeat_s: time of the last heartbeat, unix seconds.
@@ -117,6 +117,7 @@ class Instrumentation:
             self._observed.heartbeat_s = heartbeat_s
         if progress_s is not None:
             self._observed.progress_s = progress_s
+        self._observed.pending.drain()  # in the heartbeat's thread, so that it is not the emitting thread's to do
         # A heartbeat during the closing of the sinks still reports live: the final state stays.
         if state is not None and not (self._observed.state is not None and self._observed.state.ended):
             self._observed.state = state
@@ -141,7 +142,7 @@ class Instrumentation:
         if isinstance(payload, PPOUpdatePayload):
             self._updated(event, payload)
             return
-        span = self._complete_span(event)
+        span = self._complete_span(event, otel_trace.get_current_span())
         self._add_events(event, span)
         if isinstance(payload, RunStarted):
             self._started(payload)
@@ -155,8 +156,9 @@ class Instrumentation:
     def _updated(self, event: TelemetryEvent[PPOUpdatePayload], update: PPOUpdatePayload) -> None:
         self._observed.update = update
         self._observed.level = self._window.add(update).level
-        self._observed.pending.add(update)
-        span = self._complete_span(event)
+        current = otel_trace.get_current_span()
+        self._observed.pending.add(update, current.get_span_context())
+        span = self._complete_span(event, current)
         self._add_events(event, span)
         if self._rl is not None:
             self._rl.record(event, span)
@@ -171,9 +173,8 @@ class Instrumentation:
             self._log.emit(event)
 
     @staticmethod
-    def _complete_span(event: TelemetryEvent[Any]) -> Span | None:
-        """Set the event's attributes on its own span, when that is the current span and is being recorded."""
-        span = otel_trace.get_current_span()
+    def _complete_span(event: TelemetryEvent[Any], span: Span) -> Span | None:
+        """Set the event's attributes on the current span, when that is its own span and is being recorded."""
         if not span.is_recording() or f"{span.get_span_context().span_id:016x}" != event.trace.own.span_id:
             return None
         set_plain_attributes(span, shared_attributes(event))

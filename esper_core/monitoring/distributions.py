@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from esper_core.monitoring.inputs import Floats, floats
+from esper_core.monitoring.inputs import Floats, floats, is_narrow
 from esper_core.monitoring.misuse import MisuseError
 
 if TYPE_CHECKING:
@@ -27,6 +27,15 @@ _KINDS: dict[str, HeadKind] = {
     "Bernoulli": "bernoulli",
     "Normal": "gaussian",
     "Beta": "beta",
+}
+
+
+_PARAMETERS: dict[str, tuple[str, ...]] = {
+    "Categorical": ("logits",),
+    "OneHotCategorical": ("logits",),
+    "Bernoulli": ("logits",),
+    "Normal": ("loc", "scale"),
+    "Beta": ("concentration1", "concentration0"),
 }
 
 
@@ -73,7 +82,8 @@ def compare(old: Any, new: Any, heads: Sequence[str]) -> Exact:
     if kl.shape[1] != len(heads):
         raise MisuseError(
             f"the distributions hold {kl.shape[1]} columns for {len(heads)} heads ({', '.join(heads)})",
-            hint="a Normal over D dimensions is D heads: monitor(..., heads=(...)) names each",
+            hint="a Normal over D dimensions is D heads: monitor(..., heads=(...)) names each; steps and environments "
+            "are one dimension, flattened",
         )
     entropies = [item.entropy for item in found]
     kinds = tuple(kind for item in found for kind in item.kinds)
@@ -105,6 +115,13 @@ def _compared(old: Any, new: Any) -> Exact:
     from torch.distributions import kl_divergence  # noqa: PLC0415  # the caller has torch: these are its objects
 
     before, after = _bare(old), _bare(new)
+    one, other = (tuple(getattr(item, "batch_shape", ())) for item in (before, after))
+    if one != other:
+        raise MisuseError(
+            f"old has batch shape {one} and new has batch shape {other}; they must be equal",
+            hint="one of them was probably not flattened, or kept a last dimension of 1",
+        )
+    before, after = _widened(before), _widened(after)
     try:
         kl = floats("KL", kl_divergence(before, after))
     except (NotImplementedError, RuntimeError) as error:
@@ -130,14 +147,28 @@ def _bare(distribution: Any) -> Any:
     return distribution
 
 
+def _widened(distribution: Any) -> Any:
+    """With parameters in float32 where they are of half precision: the KL is a difference of almost equal numbers."""
+    names = _PARAMETERS.get(_known(distribution), ())
+    found = {name: getattr(distribution, name) for name in names}
+    if not any(is_narrow(value) for value in found.values()):
+        return distribution
+    import torch.distributions  # noqa: PLC0415  # the caller has torch: these are its objects
+
+    kind = getattr(torch.distributions, _known(distribution))
+    return kind(**{name: value.float() for name, value in found.items()}, validate_args=False)
+
+
+def _known(distribution: Any) -> str:
+    """The name of the first known distribution among its ancestors; empty when there is none."""
+    return next((item.__name__ for item in type(distribution).__mro__ if item.__name__ in _KINDS), "")
+
+
 def _kind(distribution: Any) -> HeadKind:
     name = type(distribution).__name__
     if name == "TransformedDistribution":
         return _kind(_bare(distribution.base_dist))
-    for ancestor in type(distribution).__mro__:
-        if ancestor.__name__ in _KINDS:
-            return _KINDS[ancestor.__name__]
-    return "categorical"
+    return _KINDS.get(_known(distribution), "categorical")
 
 
 def _entropy(distribution: Any, shape: tuple[int, ...]) -> Floats | None:

@@ -6,7 +6,9 @@ Two arrays must have equal shapes: (N,) against (N, 1) would broadcast to (N, N)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from esper_core.errors import nearest
 from esper_core.monitoring.misuse import MisuseError
 
-__all__ = ["Columns", "Floats", "Mask", "column_of", "floats", "scalar"]
+__all__ = ["Columns", "Floats", "Mask", "column_of", "floats", "is_narrow", "scalar", "whole"]
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Mask: TypeAlias = NDArray[np.bool_]
@@ -133,10 +135,10 @@ def floats(name: str, value: Any) -> Floats:
 
     One transfer when it is on a device.
     """
+    if isinstance(value, (list, tuple)) and value and hasattr(value[0], "detach"):
+        value = _stacked(name, value)
     if hasattr(value, "detach"):  # a torch tensor; torch is not imported for others
-        value = value.detach()
-        narrow = str(value.dtype).removeprefix("torch.") in _NARROW
-        value = (value.float() if narrow else value).cpu().numpy()
+        value = _on_host(name, value.detach())
     try:
         found = np.asarray(value)
     except (TypeError, ValueError) as error:
@@ -146,6 +148,26 @@ def floats(name: str, value: Any) -> Floats:
     if found.dtype in (np.float32, np.float64):
         return found
     return found.astype(np.float32 if found.dtype == np.float16 else np.float64)
+
+
+def _stacked(name: str, tensors: Sequence[Any]) -> Any:
+    """A list of tensors, as a loop collects them step by step, as one."""
+    try:
+        return sys.modules["torch"].stack([item.detach() for item in tensors])
+    except (AttributeError, TypeError, RuntimeError) as error:
+        raise MisuseError(f"{name} is a list of tensors that do not make one: {error}") from None
+
+
+def is_narrow(tensor: Any) -> bool:
+    """Whether a tensor's type is too coarse to subtract in."""
+    return str(tensor.dtype).removeprefix("torch.") in _NARROW
+
+
+def _on_host(name: str, tensor: Any) -> Any:
+    try:
+        return (tensor.float() if is_narrow(tensor) else tensor).cpu().numpy()
+    except (TypeError, NotImplementedError) as error:  # a sparse one, or one without data
+        raise MisuseError(f"{name} is a tensor that holds no plain numbers: {error}") from None
 
 
 def column_of(name: str, value: Any, rows: int) -> NDArray[np.float64]:
@@ -167,3 +189,13 @@ def scalar(name: str, value: Any) -> float | int | None:
     if isinstance(found, bool) or not isinstance(found, (int, float)):
         raise MisuseError(f"{name} is {type(value).__name__}; a number is needed", hint="for a tensor: its .mean()")
     return found
+
+
+def whole(name: str, value: Any, *, least: int = 0) -> int:
+    """A count: as :func:`scalar`, finite and not below ``least``; a fraction is cut off."""
+    found = scalar(name, value)
+    if found is None:
+        raise MisuseError(f"{name} is None; a number is needed")
+    if not math.isfinite(found) or found < least:
+        raise MisuseError(f"{name} is {found}; a whole number from {least} is needed")
+    return int(found)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import threading
-import time
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from esper_core.emitter import TelemetryEmitter
-from esper_core.errors import EsperError, nearest
+from esper_core.errors import EsperError
 from esper_core.events import EpisodeFinished, PPOUpdatePayload
 from esper_core.monitoring.counts import Counts
-from esper_core.monitoring.inputs import Columns, scalar
+from esper_core.monitoring.current_update import CurrentUpdate
+from esper_core.monitoring.given import GIVEN_FIELDS, SHOWN_FIELDS, read_divergences, read_number, read_numbers
+from esper_core.monitoring.inputs import Columns, scalar, whole
 from esper_core.monitoring.measurement import KL, PolicyMove, final_pass, kl_of, read_move, rollout_fields, see
-from esper_core.monitoring.misuse import MisuseError, never_harms
+from esper_core.monitoring.misuse import MisuseError, never_harms, quiet_numbers
 from esper_core.monitoring.ranks import Ranks
-from esper_core.updates import LOOP_FIELDS, EpisodeSummary, UpdateRecorder, UpdateSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -29,26 +28,11 @@ if TYPE_CHECKING:
 
     from esper_core.events import Divergence
     from esper_core.monitoring.closing import Closing
+    from esper_core.updates import FinalPass, UpdateSettings
 
-__all__ = ["GIVEN_FIELDS", "Monitor"]
+__all__ = ["Monitor"]
 
 _log = logging.getLogger("esper.monitor")
-
-GIVEN_FIELDS: Final = LOOP_FIELDS | {
-    "advantage_mean",
-    "advantage_std",
-    "clip_fraction",
-    "entropy",
-    "entropy_normalised",
-    "explained_variance",
-    "grad_norm",
-    "learning_rate",
-    "library_kl",
-    "policy_loss",
-    "value_loss",
-}
-"""The payload's fields that a loop may give. Every other one follows from what the loop says."""
-_SHOWN_FIELDS: Final = frozenset({"policy_loss", "value_loss", "grad_norm"})
 
 
 class Monitor:
@@ -97,13 +81,7 @@ class Monitor:
         self._inert = inert
         self._open = True
         self._pid, self._thread = os.getpid(), threading.get_ident()
-        self._planned = minibatches
-        self._most_minibatches = 1
-        self._recorder: UpdateRecorder | None = None
-        self._in_loop = 0
-        self._collecting = False
-        self._since = time.monotonic()
-        self._finished: list[tuple[float, int]] = []
+        self._update = CurrentUpdate(self._emitter, settings, self.counts, minibatches=minibatches)
         self._said: set[str] = set()
         self._say = say
 
@@ -112,8 +90,7 @@ class Monitor:
     @never_harms(None)
     def begin_rollout(self) -> None:
         """Collecting begins: opens the iteration's span, and ``rollout_s`` is measured. Optional."""
-        self._collecting = True
-        self._emitter.begin_rollout(self.counts.updates + 1)
+        self._update.begin_rollout()
 
     @never_harms(None)
     def begin_update(self, *, epochs: int | None = None, minibatches: int | None = None) -> None:
@@ -123,14 +100,15 @@ class Monitor:
             epochs: passes over the rollout planned.
             minibatches: optimizer steps planned in each; the pooled stop's window follows from the two.
         """
-        if minibatches is not None:
-            self._planned = minibatches * (epochs or 1)
-        self._begin(epochs=epochs or 1)
+        self._update.begin(
+            epochs=1 if epochs is None else whole("epochs", epochs, least=1),
+            minibatches=None if minibatches is None else whole("minibatches", minibatches, least=1),
+        )
 
     @never_harms(None)
     def begin_epoch(self) -> None:
         """Another pass over the rollout begins: ``kl_by_epoch`` is kept apart by it. Optional."""
-        self._running().begin_epoch()
+        self._update.running().begin_epoch()
 
     @never_harms(default=False)
     def too_far(
@@ -162,9 +140,8 @@ class Monitor:
             **shown: ``policy_loss``, ``value_loss`` and ``grad_norm`` of this minibatch.
         """
         move = read_move(self._columns, log_ratio, old=old, new=new, kl=kl, mask=mask, causal=causal, choices=choices)
-        fields_ = _numbers(shown, _SHOWN_FIELDS, "too_far")
-        recorder = self._running()
-        self._in_loop += 1
+        fields_ = read_numbers(shown, SHOWN_FIELDS, "too_far")
+        recorder = self._update.minibatch()
         recorder.saw(see(move, self._ranks, clip_range=self._settings.clip_range, shown=fields_))
         if recorder.stop_before_step():
             return True
@@ -174,7 +151,7 @@ class Monitor:
     @never_harms(default=False)
     def end_epoch(self) -> bool:
         """A pass over the rollout is done. True when the stop rule ``epoch`` forbids another."""
-        recorder = self._running()
+        recorder = self._update.running()
         stop = recorder.stop_after_epoch()
         recorder.begin_epoch()
         return stop
@@ -188,7 +165,9 @@ class Monitor:
             epoch: in which one, counted from 1.
             reason: in words.
         """
-        self._running().stop(value, epoch=epoch, reason=reason)
+        self._update.running().stop(
+            scalar("value", value), epoch=None if epoch is None else whole("epoch", epoch), reason=str(reason)
+        )
 
     @never_harms(None)
     def ppo_update(
@@ -207,7 +186,7 @@ class Monitor:
         values: Any = None,
         env_steps: int | None = None,
         rollout_steps: int | None = None,
-        divergences: Iterable[Divergence] = (),
+        divergences: Iterable[Divergence] | None = (),
         **given: Any,
     ) -> PPOUpdatePayload | None:
         """Report an update: after its last optimizer step, over the whole rollout, under the policy as it then is.
@@ -238,10 +217,13 @@ class Monitor:
         Raises:
             MisuseError: of the arguments, before anything was emitted.
         """
-        whole = isinstance(entropy, (int, float)) or getattr(entropy, "ndim", None) == 0
-        if whole:
+        mean = isinstance(entropy, (int, float)) or getattr(entropy, "ndim", None) == 0
+        if mean:
             given["entropy"] = entropy
-        numbers = _numbers(given, GIVEN_FIELDS, "ppo_update")
+        numbers = read_numbers(given, GIVEN_FIELDS, "ppo_update")
+        others = read_divergences(divergences)
+        steps = None if rollout_steps is None else whole("rollout_steps", rollout_steps)
+        reached = None if env_steps is None else whole("env_steps", env_steps)
         move = read_move(
             self._columns,
             log_ratio,
@@ -251,18 +233,18 @@ class Monitor:
             mask=mask,
             causal=causal,
             choices=choices,
-            entropy=None if whole else entropy,
+            entropy=None if mean else entropy,
         )
         shown = rollout_fields(move, self._ranks, advantages=advantages, returns=returns, values=values)
-        if self._recorder is None:
+        if not self._update.open:
             numbers.setdefault("update_s", None)  # it began just now: no time of it is known
-        recorder = self._running()
+        recorder = self._update.running()
         recorder.settings = self._settings_of(move)
         recorder.measured(shown | numbers)
-        recorder.diverged(*divergences)
-        self._progress(env_steps)
+        recorder.diverged(*others)
+        self._progress(reached)
         final = final_pass(move, self._ranks)
-        return self._finish(recorder, final, rollout_steps=len(move.values) if rollout_steps is None else rollout_steps)
+        return self._finish(final, rollout_steps=len(move.values) if steps is None else steps)
 
     @never_harms(None)
     def skipped(self, reason: str, *, env_steps: int | None = None, **given: Any) -> PPOUpdatePayload | None:
@@ -273,12 +255,13 @@ class Monitor:
             env_steps: environment steps taken in the run so far.
             **given: as for :meth:`ppo_update`.
         """
-        numbers = _numbers(given, GIVEN_FIELDS, "skipped")
-        recorder = self._running()
+        numbers = read_numbers(given, GIVEN_FIELDS, "skipped")
+        reached = None if env_steps is None else whole("env_steps", env_steps)
+        recorder = self._update.running()
         recorder.measured(numbers)
         recorder.skip(str(reason))
-        self._progress(env_steps)
-        return self._finish(recorder, None, rollout_steps=0)
+        self._progress(reached)
+        return self._finish(None, rollout_steps=0)
 
     @never_harms(None)
     def episode(self, episode_return: Any, length: Any = 0, *, env_index: int = 0, truncated: bool = False) -> None:
@@ -290,11 +273,11 @@ class Monitor:
             env_index: which of the parallel environments.
             truncated: a time limit ended it.
         """
-        value, steps = float(_number("episode_return", episode_return)), int(_number("length", length))
+        value, steps = float(read_number("episode_return", episode_return)), whole("length", length)
+        index, cut = whole("env_index", env_index), bool(truncated)
         self.counts.episodes += 1
         self.counts.recent.append(value)
-        self._finished.append((value, steps))
-        index, cut = int(env_index), bool(truncated)
+        self._update.ended(value, steps)
         if not self._emitter.hears(EpisodeFinished.kind):
             return
         self._emitter.emit_episode_finished(
@@ -327,13 +310,21 @@ class Monitor:
         choices: Any = None,
     ) -> KL:
         """The KL alone; emits nothing, and works on a closed monitor too. Arguments as for :meth:`ppo_update`."""
-        move = read_move(self._columns, log_ratio, old=old, new=new, kl=kl, mask=mask, causal=causal, choices=choices)
-        return kl_of(move, self._ranks)
+        with quiet_numbers():
+            move = read_move(
+                self._columns, log_ratio, old=old, new=new, kl=kl, mask=mask, causal=causal, choices=choices
+            )
+            return kl_of(move, self._ranks)
 
     @property
     def stopping(self) -> bool:
         """Whether a signal asked for an orderly end: ``if run.stopping: break``. Only with ``signals=True``."""
         return self._closing is not None and self._closing.stopping
+
+    @property
+    def belongs_here(self) -> bool:
+        """Whether this process opened it, and is no forked copy of the one that did."""
+        return os.getpid() == self._pid
 
     @property
     def closed(self) -> bool:
@@ -359,7 +350,7 @@ class Monitor:
 
         In a forked child it does nothing: the run belongs to the parent process.
         """
-        if not self._open or os.getpid() != self._pid:
+        if not self._open or not self.belongs_here:
             return
         self._open = False
         if self._closing is None:
@@ -384,7 +375,7 @@ class Monitor:
     # --- inside -------------------------------------------------------------------------------
 
     def _ready(self, call: str) -> bool:
-        if self._inert or os.getpid() != self._pid:
+        if self._inert or not self.belongs_here:
             return False
         if not self._open:
             raise MisuseError(f"{call}(): this monitor is closed", hint="open another with esper_core.monitor(...)")
@@ -404,22 +395,6 @@ class Monitor:
             self._said.add(call)
             self._say(f"{call} failed, training goes on without it: {what}")
 
-    def _running(self) -> UpdateRecorder:
-        """The open update; begins one when the loop did not say so."""
-        return self._recorder if self._recorder is not None else self._begin()
-
-    def _begin(self, *, epochs: int = 1) -> UpdateRecorder:
-        planned = self._planned or self._most_minibatches  # of the whole update
-        self._in_loop = 0
-        self._recorder = UpdateRecorder.begin(
-            self._emitter,
-            self._settings,
-            update_id=self.counts.updates + 1,
-            epochs=epochs,
-            minibatches=math.ceil(planned / epochs),
-        )
-        return self._recorder
-
     def _settings_of(self, move: PolicyMove) -> UpdateSettings:
         """The settings, with what this input tells: the estimator, and the heads' kinds."""
         settings = replace(self._settings, kl_estimator="exact" if move.exact else self._settings.kl_estimator)
@@ -427,52 +402,11 @@ class Monitor:
 
     def _progress(self, env_steps: int | None) -> None:
         if env_steps is not None:
-            self.counts.env_steps = int(_number("env_steps", env_steps))
+            self.counts.env_steps = whole("env_steps", env_steps)
         if self._closing is not None:
             self._closing.progress(updates=self.counts.updates, env_steps=self.counts.env_steps)
 
-    def _finish(self, recorder: UpdateRecorder, final: Any, *, rollout_steps: int) -> PPOUpdatePayload:
-        counts = self.counts
-        now = time.monotonic()
-        if not self._collecting and rollout_steps:
-            recorder.measured({"steps_per_s": rollout_steps / max(now - self._since, 1e-9)})
-        self._since, self._collecting, self._recorder = now, False, None
-        self._most_minibatches = max(self._most_minibatches, self._in_loop)
-        finished, self._finished = self._finished, []
-        counts.updates += 1
-        payload = recorder.finish(
-            final,
-            env_steps=counts.env_steps,
-            rollout_steps=rollout_steps,
-            episodes=EpisodeSummary(
-                returns=tuple(value for value, _ in finished),
-                lengths=tuple(length for _, length in finished),
-                mean_100=counts.return_mean_100,
-                total=counts.episodes or None,  # a loop need not tell of episodes
-            ),
-        )
-        counts.early_stops += payload.outcome == "early_stopped"
-        counts.joint_stops += bool(payload.joint_would_stop)
-        counts.last = payload
+    def _finish(self, final: FinalPass | None, *, rollout_steps: int) -> PPOUpdatePayload:
+        payload = self._update.finish(final, rollout_steps=rollout_steps)
         self._progress(None)
         return payload
-
-
-def _number(name: str, value: Any) -> float:
-    found = scalar(name, value)
-    if found is None:
-        raise MisuseError(f"{name} is None; a number is needed")
-    return found
-
-
-def _numbers(given: dict[str, Any], known: frozenset[str], call: str) -> dict[str, float | None]:
-    """Fields by name, as plain numbers. A name that is not among them is a typo, or worked out by Esper itself."""
-    for name in given:
-        if name in known:
-            continue
-        if name in {item.name for item in fields(PPOUpdatePayload)}:
-            raise MisuseError(f"{call}(): {name} is worked out from the other arguments", hint="leave it out")
-        raise MisuseError(
-            f'{call}(): no field "{name}"{nearest(name, known)}', hint=f"known are {', '.join(sorted(known))}"
-        )
-    return {name: scalar(name, value) for name, value in given.items()}

@@ -112,6 +112,8 @@ def read_move(
     exact = kinds = None
     legal = None if choices is None else columns.arrange("choices", choices)
     shown = None if entropy is None else columns.arrange("entropy", entropy)
+    if are_distributions(old) is not are_distributions(new):
+        raise MisuseError("old and new must both be distributions, or both log-probabilities")
     if old is not None and are_distributions(old):
         exact = compare(old, new, columns.heads)
         values, kinds = exact.kl, exact.kinds
@@ -122,10 +124,14 @@ def read_move(
         values = after - before
     else:
         values = columns.arrange("log_ratio" if kl is None else "kl", log_ratio if kl is None else kl)
+    if choices is not None and legal is not None and not np.all(legal >= 0):  # NaN is not
+        raise MisuseError("choices must hold counts of legal options, from 0", hint="inf stands for a density")
     active = _active(columns, values.shape, mask=mask, causal=causal, legal=legal)
     for name, item in (("choices", legal), ("entropy", shown)):
         if item is not None and item.shape != values.shape:
             raise MisuseError(f"{name} has shape {item.shape}, the log-probabilities have {values.shape}")
+    if kl is not None:
+        _refuse_estimates(values[active])
     return PolicyMove(
         values=values,
         exact=kl is not None or exact is not None,
@@ -135,6 +141,20 @@ def read_move(
         kinds=kinds,
         tokens=columns.tokens,
     )
+
+
+_ROUNDING = 1e-3
+"""How far below 0 an exact KL may round, nats."""
+
+
+def _refuse_estimates(kl: Floats) -> None:
+    """Refuse old - new of samples: those below 0 would count as 0, and the mean would be that of the others."""
+    below = kl[kl < 0]
+    if len(below) and below.min() < -_ROUNDING and -below.sum() > 0.1 * kl[kl > 0].sum():
+        raise MisuseError(
+            f"kl holds values down to {below.min():.3g}; an exact KL is never below 0",
+            hint="a sample's difference of log-probabilities is no KL: give old= and new=, or log_ratio",
+        )
 
 
 def _active(columns: Columns, shape: tuple[int, ...], *, mask: Any, causal: Any, legal: Floats | None) -> Mask:

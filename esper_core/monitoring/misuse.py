@@ -6,9 +6,11 @@ import functools
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
 
+import numpy as np
+
 from esper_core.errors import UsageError
 
-__all__ = ["Guarded", "MisuseError", "never_harms"]
+__all__ = ["Guarded", "MisuseError", "never_harms", "quiet_numbers"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,6 +31,11 @@ class Guarded(Protocol):
         """Tell once that a call failed, and count it."""
 
 
+def quiet_numbers() -> np.errstate:
+    """NaN and Inf of a loop are counted and reported: no warning of NumPy's, which a loop may have made an error."""
+    return np.errstate(all="ignore")
+
+
 def never_harms(default: object) -> Callable[[F], F]:
     """Keep telemetry's faults out of the loop: a call that fails is told, counted, and returns ``default``.
 
@@ -42,7 +49,10 @@ def never_harms(default: object) -> Callable[[F], F]:
         @functools.wraps(method)
         def guarded(self: Guarded, *args: Any, **kwargs: Any) -> Any:
             try:
-                return method(self, *args, **kwargs) if self._ready(name) else default
+                if not self._ready(name):
+                    return default
+                with quiet_numbers():
+                    return method(self, *args, **kwargs)
             except MisuseError as error:
                 if self.strict:
                     raise

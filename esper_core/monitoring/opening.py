@@ -21,11 +21,12 @@ from esper_core.host.load.selection import select_sinks, without_screen
 from esper_core.host.session import Session
 from esper_core.installed import CORE, versions_of
 from esper_core.kl import STOP_FACTOR, stop_threshold
+from esper_core.monitoring.arguments import checked
 from esper_core.monitoring.closing import Closing
 from esper_core.monitoring.loop import Monitor
 from esper_core.monitoring.misuse import MisuseError
 from esper_core.monitoring.ranks import Ranks, Reduce, ranks_of
-from esper_core.monitoring.registry import close_at_exit, interactive, open_monitor
+from esper_core.monitoring.registry import close_at_exit, forked, interactive, open_monitor
 from esper_core.runs import create_run
 from esper_core.runs.held import HeldRun
 from esper_core.updates import UpdateSettings
@@ -54,7 +55,7 @@ def monitor(
     heads: Sequence[str] = ("action",),
     head_kinds: Sequence[HeadKind] = (),
     granularity: Granularity = "step",
-    target_kl: float = 0.0,
+    target_kl: float | None = 0.0,
     stop_on: StopOn = "joint",
     stop_rule: StopRule = "pooled",
     kl_on: StopOn | None = None,
@@ -65,7 +66,7 @@ def monitor(
     algorithm: str = "ppo",
     library: str = "",
     library_kl_name: str = "",
-    seed: int = 0,
+    seed: int | None = 0,
     n_envs: int = 1,
     updates_planned: int | None = None,
     steps_planned: int | None = None,
@@ -100,7 +101,7 @@ def monitor(
         heads: names, in the order of the columns.
         head_kinds: the distribution of each; default categorical, or what given distributions are.
         granularity: ``step``: rows are environment steps; ``token``: rows are sequences, columns are tokens.
-        target_kl: nats; :meth:`Monitor.too_far` stops at 1.5 times it. 0 switches the stop off.
+        target_kl: nats; :meth:`Monitor.too_far` stops at 1.5 times it. 0 or None switches the stop off.
         stop_on: the KL that the stop is on.
         stop_rule: ``pooled``, ``minibatch`` (Stable-Baselines3's) or ``epoch`` (CleanRL's).
         kl_on: the KL that sets levels: ``joint`` or ``weighted``, per decision.
@@ -142,45 +143,44 @@ def monitor(
         >>> with monitor("CartPole-v1", name="mine", sinks=["journal"]) as run:  # doctest: +SKIP
         ...     run.ppo_update(old=[-0.7, -0.6], new=[-0.6, -0.7])
     """
-    names = tuple(heads)
-    if isinstance(heads, str) or not names or len(set(names)) < len(names):
-        raise MisuseError(f"heads: expected different names (is {heads!r})", hint='heads=("action",)')
-    if head_kinds and len(head_kinds) != len(names):
-        raise MisuseError(f"head_kinds: {len(head_kinds)} kinds for {len(names)} heads")
+    given = checked(locals())
+    names, kinds, target = given["heads"], given["head_kinds"], given["target_kl"]
+    if kinds and len(kinds) != len(names):
+        raise MisuseError(f"head_kinds: {len(kinds)} kinds for {len(names)} heads")
     if granularity == "token" and len(names) != 1:
         raise MisuseError(f"granularity='token' has one head, a token; given are {len(names)}")
     update = UpdateSettings(
         heads=names,
-        target_kl=target_kl,
+        target_kl=target,
         stop_on=stop_on,
         stop_rule=stop_rule,
-        clip_range=clip_range,
+        clip_range=given["clip_range"],
         device=str(device),
-        head_kinds=tuple(head_kinds) or (("token",) if granularity == "token" else ()),
+        head_kinds=kinds or (("token",) if granularity == "token" else ()),
         granularity=granularity,
         library=library,
         library_kl_name=library_kl_name,
     )
-    ranks = ranks_of(rank, world, reduce)
-    if _is_helper(ranks):
+    ranks = ranks_of(given["rank"], given["world"], reduce)
+    if _is_helper(ranks) or forked():
         _log.warning("monitor() in a child process does nothing: the run belongs to the parent process")
         return Monitor(update, inert=True, strict=strict)
     _only_one(library)
     if not ranks.emits:
-        return Monitor(update, ranks=ranks, strict=strict, minibatches=minibatches_planned)
+        return Monitor(update, ranks=ranks, strict=strict, minibatches=given["minibatches_planned"])
     started = RunStarted(
-        environment=environment,
+        environment=given["environment"],
         algorithm=algorithm,
         run_name=name,
         heads=names,
-        seed=seed,
+        seed=given["seed"],
         n_envs=n_envs,
         ranks=ranks.world,
         updates_planned=updates_planned,
         steps_planned=steps_planned,
         episodes_planned=episodes_planned,
-        target_kl=target_kl or None,
-        stop_threshold=stop_threshold(target_kl),
+        target_kl=target or None,
+        stop_threshold=stop_threshold(target),
         stop_on=stop_on,
         versions=versions_of(filter(None, ("torch", "numpy", "gymnasium", library, CORE))),
     )
@@ -189,7 +189,7 @@ def monitor(
         started=started,
         stop_rule=stop_rule,
         limits={"kl_on": kl_on, "kl_warning": kl_warning, "kl_critical": kl_critical},
-        defaults=default_limits or ((target_kl, STOP_FACTOR * target_kl) if target_kl else None),
+        defaults=given["default_limits"] or ((target, STOP_FACTOR * target) if target else None),
         file=Path(config) if config is not None else None,
     )
     session = _open_session(resolved, started, signals=signals)
@@ -197,10 +197,10 @@ def monitor(
         update,
         emitter=session.emitter,
         ranks=ranks,
-        closing=Closing(session, resolved, environment),
+        closing=Closing(session, resolved, started.environment),
         path=session.run.path if session.run is not None else None,
         strict=strict,
-        minibatches=minibatches_planned,
+        minibatches=given["minibatches_planned"],
         say=session.notice,
     )
     close_at_exit(opened)

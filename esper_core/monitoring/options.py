@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from esper_core.errors import UsageError, nearest
+from esper_core.monitoring.arguments import checked
+from esper_core.monitoring.misuse import MisuseError
 from esper_core.monitoring.opening import monitor
 
 if TYPE_CHECKING:
@@ -24,8 +26,8 @@ def monitor_options(where: str, options: object, *, own: Collection[str] = ()) -
         own: keywords that the adapter reads from its library.
 
     Raises:
-        UsageError: no mapping, a keyword that ``monitor`` does not have or that is the adapter's own, or ``heads`` that
-            are not different names.
+        UsageError: no mapping, a keyword that ``monitor`` does not have or that is the adapter's own, or a value that
+            cannot be used.
     """
     if not isinstance(options, Mapping):
         raise UsageError(f"{where}: expected a dict of options (is {options!r})", hint='{"name": "mine"}')
@@ -37,11 +39,8 @@ def monitor_options(where: str, options: object, *, own: Collection[str] = ()) -
             raise UsageError(
                 f"{where}: no such option {name!r}{nearest(str(name), known)}", hint=f"known: {', '.join(known)}"
             )
-    heads = options.get("heads", ("action",))
-    if (
-        not isinstance(heads, list | tuple)
-        or not all(isinstance(head, str) for head in heads)
-        or len(set(heads)) < max(1, len(heads))
-    ):
-        raise UsageError(f"{where}: heads: expected different names (is {heads!r})", hint='heads=("action",)')
+    try:
+        checked(options)
+    except MisuseError as error:
+        raise UsageError(f"{where}: {error.message}", hint=error.hint) from None
     return dict(options)

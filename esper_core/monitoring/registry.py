@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from esper_core.monitoring.loop import Monitor
 
-__all__ = ["close_at_exit", "interactive", "open_monitor"]
+__all__ = ["close_at_exit", "forked", "interactive", "open_monitor"]
 
 _open: Final[list[weakref.ref[Monitor]]] = []
 
@@ -20,6 +20,12 @@ def open_monitor() -> Monitor | None:
     """The monitor that this process has open, or None."""
     found = _open[0]() if _open else None
     return found if found is not None and not found.closed else None
+
+
+def forked() -> bool:
+    """Whether this process is a copy of one that has a monitor open: the run is that one's."""
+    found = open_monitor()
+    return found is not None and not found.belongs_here
 
 
 def close_at_exit(monitor: Monitor) -> None:

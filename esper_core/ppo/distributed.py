@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from esper_core.errors import EXIT_SIGNAL, RanksError
 from esper_core.ppo.reducer import seed_of_rank
+from esper_core.runs.ranks import RankRecord, gone_ranks, rank_record, ranks_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,10 @@ __all__ = ["GroupReducer", "checkpoint_of_rank", "refuse_different_weights", "sh
 _LOOK: Final = timedelta(seconds=0.2)
 """Between two looks at whether a signal came: its handler runs only while torch does not wait."""
 
+_GONE_S: Final = 2.0
+_GONE_LOOK_S: Final = 0.02
+"""Seconds for which a lost rank's process is looked for, and between two looks."""
+
 
 class GroupReducer:
     """The ranks of the default process group, on the CPU. Its timeout bounds every call.
@@ -44,6 +49,7 @@ class GroupReducer:
         rank: of this process.
         world_size: number of ranks.
         left: whether a call was left that the others never joined: torch waits for it when the group is destroyed.
+        processes: of every rank, known after :meth:`introduce`.
 
     Raises:
         RanksError: from every call: another rank is gone, or has not called in time.
@@ -53,9 +59,14 @@ class GroupReducer:
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
         self.left = False
+        self.processes: tuple[RankRecord, ...] = ()
         self._timeout_s = timeout_s
         self._stop = stop
         self._asked_s = asked_s
+
+    def introduce(self) -> None:
+        """Tell the others this rank's process, so that whoever loses a rank can name it. Every rank calls."""
+        self.processes = tuple(self.gather(rank_record(self.rank)))
 
     def sum(self, value: Tensor) -> Tensor:
         """Element-wise sum over all ranks; ``value`` stays as it is."""
@@ -126,11 +137,25 @@ class GroupReducer:
     def _lost(self, error: RuntimeError) -> NoReturn:
         what = _shortly(error)
         if "timed out" in what.lower() or "timeout" in what.lower():
-            what = f"not all of them came within {self._timeout_s:g} s (run.rank_timeout_s)"
+            what = f"{self._late()} within {self._timeout_s:g} s (run.rank_timeout_s)"
+        elif gone := self._gone():
+            what = ranks_text(gone)
         raise RanksError(
             f"rank {self.rank} of {self.world_size} lost the others: {what}",
             hint="the rank that ended or hangs says why; every rank's journal can be read",
         ) from error
+
+    def _late(self) -> str:
+        """Who did not come, as far as that is known: of two it is the other one."""
+        others = [item for item in self.processes if item.rank != self.rank]
+        return f"{others[0]} did not come" if len(others) == 1 else "not all of them came"
+
+    def _gone(self) -> list[RankRecord]:
+        """Which ranks are gone from this host: a connection closes a moment before its process has ended."""
+        last = time.monotonic() + _GONE_S
+        while not (gone := gone_ranks(self.processes)) and time.monotonic() < last:
+            time.sleep(_GONE_LOOK_S)
+        return gone
 
 
 def _ended(work: Any) -> bool:

@@ -56,16 +56,25 @@ class EagerStep:
         optimizer: of its parameters.
         config: the ``[ppo]`` table.
         clip_range: in force.
+        entropy_coef: in force.
         reducer: joins the ranks.
     """
 
     def __init__(
-        self, policy: MultiHeadPolicy, optimizer: FlatAdam, config: PPOConfig, *, clip_range: float, reducer: Reducer
+        self,
+        policy: MultiHeadPolicy,
+        optimizer: FlatAdam,
+        config: PPOConfig,
+        *,
+        clip_range: float,
+        entropy_coef: float,
+        reducer: Reducer,
     ) -> None:
         self._policy = policy
         self._optimizer = optimizer
         self._config = config
         self._clip_range = clip_range
+        self._entropy_coef = entropy_coef
         self._reducer = reducer
         self._grad_norm = 0.0
         optimizer.hold()
@@ -74,7 +83,8 @@ class EagerStep:
         """Loss and gradient."""
         optimizer = self._optimizer
         optimizer.zero_grad()
-        loss = ppo_loss(self._policy, minibatch, self._config, Weights.of(minibatch, self._config))
+        weights = Weights.of(minibatch, self._config, entropy_coef=self._entropy_coef)
+        loss = ppo_loss(self._policy, minibatch, self._config, weights)
         loss.total.backward()  # type: ignore[no-untyped-call]  # torch ships it without annotations
         optimizer.over_ranks(self._reducer)
         seen, interrupted = see_minibatch(

@@ -1,4 +1,4 @@
-"""Schedules of learning rate and clip range: by the share of the planned run that is done, or by the KL.
+"""Schedules of learning rate, clip range and entropy coefficient: by the share of the run that is done, or by the KL.
 
 Plain Python. ``kl_adaptive`` is the rule of rsl_rl (and of NVIDIA's trainers), applied once an update to the KL after
 its last step instead of at every minibatch.
@@ -22,7 +22,7 @@ __all__ = ["SCHEDULES", "adapted_rate", "desired_kl", "refuse_impossible", "shar
 FACTOR: Final = 1.5
 LOWEST: Final = 1e-5
 HIGHEST: Final = 1e-2
-SCHEDULES: Final = ("learning_rate_schedule", "clip_range_schedule")
+SCHEDULES: Final = ("learning_rate_schedule", "clip_range_schedule", "entropy_coef_schedule")
 """Their keys in ``[ppo]``."""
 _PLANNED: Final = frozenset({"linear", "cosine"})
 

@@ -21,7 +21,7 @@ class Weights(NamedTuple):
     Attributes:
         surrogate: one over the unforced steps.
         squared_error: half of ``ppo.value_coef`` over the samples.
-        entropy: ``ppo.entropy_coef`` over the unforced steps.
+        entropy: the entropy coefficient in force over the unforced steps.
     """
 
     surrogate: float | Tensor
@@ -29,10 +29,10 @@ class Weights(NamedTuple):
     entropy: float | Tensor
 
     @classmethod
-    def of(cls, minibatch: Minibatch, config: PPOConfig) -> Weights:
-        """Those that make means of the sums."""
+    def of(cls, minibatch: Minibatch, config: PPOConfig, *, entropy_coef: float) -> Weights:
+        """Those that make means of the sums; ``entropy_coef`` is the one in force."""
         steps = max(minibatch.steps, 1.0)
-        return cls(1.0 / steps, 0.5 * config.value_coef / minibatch.samples, config.entropy_coef / steps)
+        return cls(1.0 / steps, 0.5 * config.value_coef / minibatch.samples, entropy_coef / steps)
 
 
 class Loss(NamedTuple):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,24 +12,20 @@ import torch
 from esper_core.config.digest import config_digest
 from esper_core.config.schema import EsperConfig
 from esper_core.errors import EsperError
-from esper_core.events import EpisodeFinished, PPOUpdatePayload, RunStarted
+from esper_core.events import EpisodeFinished, RunStarted
 from esper_core.health import RunState
 from esper_core.installed import CORE, versions_of
 from esper_core.kl import stop_threshold
 from esper_core.ppo.agreement import Agreement, Alone
 from esper_core.ppo.boundary import Boundary, go_back
-from esper_core.ppo.checkpoint import (
-    check_environment,
-    checkpoint_content,
-    load_checkpoint,
-    restore,
-    write_checkpoint,
-)
+from esper_core.ppo.checkpoint import checkpoint_content
+from esper_core.ppo.checkpoint_file import write_checkpoint
+from esper_core.ppo.checkpoint_fit import check_environment, restore
 from esper_core.ppo.collector import Collection, Collector
 from esper_core.ppo.episodes import EpisodeTracker
 from esper_core.ppo.rollout import Rollout
 from esper_core.ppo.schedules import refuse_impossible
-from esper_core.runs.layout import BEST
+from esper_core.ppo.train_result import TrainResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,113 +34,13 @@ if TYPE_CHECKING:
     from esper_core.emitter import TelemetryEmitter
     from esper_core.ppo.agent import PPOAgent
     from esper_core.ppo.checkpoint import Checkpoint
+    from esper_core.ppo.checkpointer import Checkpointer
     from esper_core.ppo.evaluator import Evaluator, Recorder
     from esper_core.ppo.task import StepResult, Task
-    from esper_core.runs.folder import Folder
 
-__all__ = ["Checkpointer", "TrainResult", "Trainer"]
+__all__ = ["Trainer"]
 
 _log = logging.getLogger("esper.ppo")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainResult:
-    """How training ended. Counts are over all attempts of the run, but for ``early_stops``.
-
-    Attributes:
-        state: done, stopped (by a signal) or failed (NaN or Inf).
-        reason: in words.
-        updates: the last update's id.
-        env_steps: environment steps taken.
-        episodes: finished episodes.
-        early_stops: updates of this attempt that the KL stopped.
-        joint_stops: updates of this attempt in which the same rule on the joint KL would have stopped, early stops
-            included; None when early stopping is off.
-        return_mean_100: mean return of the last 100 episodes.
-        last: the last update as it was emitted; None before the first.
-        evaluations_failed: evaluations of this attempt whose environments failed.
-        exit_signal: the signal that ended it, when the stop flag knows one.
-        unsaved: why the last checkpoint could not be written; empty when it was.
-    """
-
-    state: RunState
-    reason: str
-    updates: int
-    env_steps: int
-    episodes: int
-    early_stops: int
-    joint_stops: int | None
-    return_mean_100: float | None
-    last: PPOUpdatePayload | None
-    evaluations_failed: int = 0
-    exit_signal: int | None = None
-    unsaved: str = ""
-
-
-@dataclass(slots=True)
-class Checkpointer:
-    """Decides when a checkpoint is due.
-
-    A checkpoint that cannot be written while training goes on (a full disk) is tried again after the next interval; it
-    is said once, until one has been written again. One at the end raises, since nothing would be left of the run.
-
-    Attributes:
-        path: the file.
-        interval_s: least seconds between two; the one at the end is always written.
-        folder: the file's folder, held open; None reaches it by its path.
-        on_failure: called with a line of text beside the log's.
-    """
-
-    path: Path
-    interval_s: float = 10.0
-    folder: Folder | None = None
-    on_failure: Callable[[str], object] | None = None
-    _written_at: float | None = field(default=None, repr=False)
-    _pending: bool = field(default=False, repr=False)
-    _failing: bool = field(default=False, repr=False)
-
-    def completed(self, save: Callable[[Path], None], *, final: bool = False) -> None:
-        """An update was completed (or, ``final``, the run ends): write if it is time."""
-        self._pending = self._pending or not final
-        due = self._written_at is None or time.monotonic() - self._written_at >= self.interval_s
-        if not (self._pending and (final or due)):
-            return
-        self._written_at = time.monotonic()
-        try:
-            save(self.path)
-        except EsperError as error:
-            if final:
-                raise
-            self._failed(f"training goes on without a new checkpoint: {error.message}")
-        else:
-            self._pending = self._failing = False
-
-    @property
-    def best_path(self) -> Path:
-        """Where the best policy is kept."""
-        return self.path.with_name(BEST)
-
-    def keep_best(self, content: dict[str, Any]) -> None:
-        """Keep the best policy so far; when that fails, training goes on and the failure is told."""
-        try:
-            write_checkpoint(self.best_path, content, folder=self.folder)
-        except EsperError as error:
-            self._failed(f"training goes on and the best policy was not kept: {error.message}")
-
-    def best_so_far(self) -> tuple[float, int] | None:
-        """Mean return and update id of the best policy that was kept; None when there is none that can be read."""
-        try:
-            kept = load_checkpoint(self.best_path)
-        except EsperError:
-            return None
-        return None if kept.evaluated is None else (kept.evaluated, kept.update_id)
-
-    def _failed(self, line: str) -> None:
-        first, self._failing = not self._failing, True
-        if first:
-            _log.warning("%s", line)
-            if self.on_failure is not None:
-                self.on_failure(line)
 
 
 def _never() -> bool:

@@ -42,7 +42,8 @@ class SinkAccount:
         delivery: inline, all or latest; ``span processor``, ``log record processor`` or ``metric reader`` for what a
             sink contributed; empty when unknown.
         state: ok, failing, recovered, disabled, closed or cut_off.
-        delivered: events that its hooks took without raising.
+        delivered: events that its hooks took without raising. Of a processor these are hand-overs: what the sink then
+            sent, and what arrived, it accounts for itself, and reports the rest as lost.
         lost: events that reached it not at all, or that made it raise, or that it reported lost itself.
         coalesced: events replaced by a newer one before delivery (``latest`` only); not losses.
         failures: calls that raised.

@@ -22,11 +22,12 @@ from esper_core.events import (
     SinkStatusChanged,
     TelemetryEvent,
 )
-from esper_core.health import HEALTH_WINDOW, policy_level
+from esper_core.health import HEALTH_WINDOW, RunState, policy_level
 from esper_core.reading import eventlog
 from esper_core.reading.account import SinkAccount, with_loss, with_status
 from esper_core.reading.attempts import Attempts
 from esper_core.reading.heads import heads_of
+from esper_core.reading.ranks import RanksHeard, loss_of_rank, status_of_rank
 from esper_core.reading.snapshot import EVENT_LOG, RECENT, EventEntry, RunPlan, SanctumSnapshot
 from esper_core.reading.tamiyo import HISTORY, RELATIVE_WINDOW, TamiyoState, advance, judge_relative
 
@@ -68,6 +69,7 @@ class SanctumAggregator:
         self._attempts = Attempts()
         self._sinks: dict[str, SinkAccount] = {}
         self._events: deque[EventEntry] = deque(maxlen=EVENT_LOG)
+        self._ranks = RanksHeard()
         self._finished: tuple[RunFinished, int] | None = None
         self._last_event_ns: int | None = None
         self._seen = 0
@@ -97,6 +99,7 @@ class SanctumAggregator:
             return
         self._check_run(event.run_id)
         self._last_event_ns = max(event.time_ns, self._last_event_ns or 0)
+        self._ranks.hear(event)
         payload: object = event.payload  # of this version or, from a newer emitter, of none we know
         match payload:
             case PPOUpdatePayload():
@@ -168,17 +171,22 @@ class SanctumAggregator:
         self._log(eventlog.run_started(payload, event.attempt, event.time_ns))
 
     def _handle_sink_status(self, event: TelemetryEvent[Payload], payload: SinkStatusChanged) -> None:
-        self._sinks[payload.sink] = with_status(self._sinks.get(payload.sink), payload)
-        self._log(eventlog.sink_status(payload, event.time_ns))
+        told = status_of_rank(payload, event.rank)
+        self._sinks[told.sink] = with_status(self._sinks.get(told.sink), told)
+        self._log(eventlog.sink_status(told, event.time_ns))
 
     def _handle_run_finished(self, event: TelemetryEvent[Payload], payload: RunFinished) -> None:
-        if event.attempt < self._attempt or event.rank:
+        if event.attempt < self._attempt:
+            return
+        for loss in payload.lost:
+            own = loss_of_rank(loss, event.rank)
+            self._sinks[own.sink] = with_loss(self._sinks.get(own.sink), own)
+        # Rank 0 tells the run's end. Where it was killed, another one does: all ranks end when one fails.
+        if event.rank and (payload.state is not RunState.FAILED or self._finished is not None):
             return
         self._attempt = event.attempt
         self._finished = (payload, event.time_ns)
-        for loss in payload.lost:
-            self._sinks[loss.sink] = with_loss(self._sinks.get(loss.sink), loss)
-        self._log(eventlog.run_finished(payload, event.time_ns))
+        self._log(eventlog.run_finished(payload, event.time_ns, rank=event.rank))
 
     # --- effective updates --------------------------------------------------------------------
 
@@ -257,6 +265,7 @@ class SanctumAggregator:
             events=tuple(self._events),
             finished=self._finished[0] if self._finished is not None else None,
             finished_ns=self._finished[1] if self._finished is not None else None,
+            ranks=self._ranks.all(),
             seen=self._seen,
             duplicates=self._duplicates,
             bad=self._bad,

@@ -13,7 +13,9 @@ from esper_core.reading import sentences
 from esper_core.reading.attempts import Attempts, attempt_begins
 from esper_core.reading.limits import run_limits
 from esper_core.runs.layout import journal_files
-from esper_core.runs.reader import MAX_LINE_BYTES, decode_line, open_journal
+from esper_core.runs.lines import MAX_LINE_BYTES, decode_line
+from esper_core.runs.ranks import how_it_ended
+from esper_core.runs.segments import open_journal
 from esper_core.runs.state import read_state
 from esper_core.semconv.codec import CodecError
 
@@ -128,6 +130,8 @@ def alerts_of(events: Iterable[TelemetryEvent[Payload]], label: str, limits: KLL
     """The changes among a run's events, without those of updates that a resumed attempt has made anew."""
     attempts = Attempts()
     found: list[tuple[int, Alert]] = []
+    failed: dict[int, Alert] = {}
+    """By attempt: it fails once, whichever of its ranks tell so; what rank 0 tells stands before the others."""
     for event in events:
         first = attempt_begins(event)
         if first is not None:
@@ -141,13 +145,16 @@ def alerts_of(events: Iterable[TelemetryEvent[Payload]], label: str, limits: KLL
             found.append((event.attempt, Alert(event.time_ns, label, payload.update_id, before, now, reason)))
         elif isinstance(payload, RunFinished) and payload.state is RunState.FAILED:
             alert = Alert(event.time_ns, label, payload.updates, None, VerdictKind.FAILED, payload.reason)
-            found.append((event.attempt, alert))
-    return [alert for attempt, alert in found if not attempts.replaced(attempt, alert.update_id)]
+            if not event.rank or event.attempt not in failed:
+                failed[event.attempt] = alert
+    found += failed.items()
+    standing = [alert for attempt, alert in found if not attempts.replaced(attempt, alert.update_id)]
+    return sorted(standing, key=lambda alert: alert.time_ns)
 
 
 def _told(run: RunDir) -> Iterator[TelemetryEvent[Payload]]:
     """The events that begin and end attempts or change the level; a line that cannot be read is passed over."""
-    for item in journal_files(run):
+    for item in journal_files(run, rank=0):
         try:
             file = open_journal(item.path)
         except JournalError:
@@ -175,5 +182,5 @@ def _crash(run: RunDir, label: str) -> list[Alert]:
     record, state = read_state(run)
     if record is None or state is not RunState.CRASHED:
         return []
-    reason = record.message or "the trainer's process is gone"
+    reason = how_it_ended(record.message, state, record.processes) or "the trainer's process is gone"
     return [Alert(record.heartbeat_ns, label, record.updates, None, VerdictKind.CRASHED, reason)]

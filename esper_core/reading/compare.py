@@ -48,10 +48,14 @@ class Stat:
         found = [value for value in values if value is not None and math.isfinite(value)]
         if not found:
             return cls(None, None, 0)
-        mean = math.fsum(found) / len(found)
-        if len(found) == 1:
-            return cls(mean, None, 1)
-        return cls(mean, math.sqrt(math.fsum((value - mean) ** 2 for value in found) / (len(found) - 1)), len(found))
+        # In parts of the largest: neither the sum nor a square of what a float holds is beyond a float.
+        scale = max(map(abs, found)) or 1.0
+        parts = [value / scale for value in found]
+        mean = math.fsum(parts) / len(parts)
+        if len(parts) == 1:
+            return cls(found[0], None, 1)
+        spread = math.sqrt(math.fsum((part - mean) ** 2 for part in parts) / (len(parts) - 1))
+        return cls(scale * mean, scale * spread, len(parts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,7 @@ def document(model: ScreenModel) -> dict[str, Any]:
             "environment": snapshot.plan.environment,
             "source": model.source,
             "attempt": snapshot.attempt,
+            "ranks": snapshot.plan.ranks,
             "state": model.life.state.value,
             "age_s": model.age_s,
             "ended_s": model.ended_s,

@@ -69,10 +69,12 @@ def run_started(payload: RunStarted, attempt: int, time_ns: int) -> EventEntry:
     return EventEntry(time_ns=time_ns, tone="info", source="run", text=sentences.run_started(payload, attempt))
 
 
-def run_finished(payload: RunFinished, time_ns: int) -> EventEntry:
-    """The run ended."""
+def run_finished(payload: RunFinished, time_ns: int, *, rank: int = 0) -> EventEntry:
+    """The run ended, as a rank tells it."""
     tone: EventTone = "critical" if payload.state is RunState.FAILED else "info"
-    return EventEntry(time_ns=time_ns, tone=tone, source="run", text=sentences.run_finished(payload))
+    return EventEntry(
+        time_ns=time_ns, tone=tone, source=f"rank {rank}" if rank else "run", text=sentences.run_finished(payload)
+    )
 
 
 def sink_status(payload: SinkStatusChanged, time_ns: int) -> EventEntry:

@@ -14,8 +14,9 @@ from esper_core.events import PPOUpdatePayload
 from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel, KLLimits
 from esper_core.reading.attempts import Attempts
 from esper_core.reading.limits import run_limits
-from esper_core.runs.reader import decode_line, open_journal
+from esper_core.runs.lines import decode_line
 from esper_core.runs.scan import JournalScan, ScannedBeginning, ScannedEvaluation, ScannedUpdate
+from esper_core.runs.segments import open_journal
 from esper_core.semconv.codec import CodecError
 
 if TYPE_CHECKING:

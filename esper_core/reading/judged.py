@@ -24,6 +24,7 @@ from esper_core.health import (
 )
 from esper_core.reading.account import from_record, losses, merged
 from esper_core.reading.condition import SOUND, JournalCondition
+from esper_core.runs.ranks import how_it_ended
 from esper_core.runs.state import run_state
 
 if TYPE_CHECKING:
@@ -132,14 +133,15 @@ def run_verdict(
     """
     now = time.time_ns() if now_ns is None else now_ns
     last = recent[-1].payload if recent else None
+    state = run_state(record, now_ns=now) if state is None else state
     return judge(
-        run_state(record, now_ns=now) if state is None else state,
+        state,
         recent=[event.payload for event in recent],
         updates=last.update_id if last is not None else 0,
         limits=limits,
         accounts=[from_record(item) for item in record.sinks] if record is not None else (),
         age_s=max(0.0, (now - record.heartbeat_ns) / 1e9) if record is not None else None,
-        message=record.message if record is not None else "",
+        message=how_it_ended(record.message, state, record.processes) if record is not None else "",
         journal=journal,
     )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from esper_core.health import RunState
 from esper_core.reading.account import from_record
 from esper_core.reading.condition import SOUND, JournalCondition
+from esper_core.runs.ranks import how_it_ended
 from esper_core.runs.state import run_state
 
 if TYPE_CHECKING:
@@ -103,12 +104,13 @@ def life_from_record(
         state: what was found together with the record; None derives it.
         journal: what the run's journal lacks.
     """
+    state = run_state(record, now_ns=now_ns) if state is None else state
     return Life(
-        state=run_state(record, now_ns=now_ns) if state is None else state,
+        state=state,
         sign_ns=record.heartbeat_ns or None,
         pid=record.pid or None,
         host=record.host,
-        message=record.message,
+        message=how_it_ended(record.message, state, record.processes),
         updates=record.updates,
         system=record.system,
         sinks=tuple(from_record(item) for item in record.sinks),

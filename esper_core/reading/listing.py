@@ -9,7 +9,7 @@ from esper_core.health import HEALTH_WINDOW, VerdictKind
 from esper_core.reading.aggregator import SanctumAggregator
 from esper_core.reading.model import RunRow, run_row
 from esper_core.reading.source import JournalSource
-from esper_core.runs.layout import started_ns
+from esper_core.runs.creation import started_ns
 from esper_core.runs.state import read_state
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def first_row(run: RunDir, *, now_ns: int) -> RunRow:
         state=state,
         judged=False,
         updates=record.updates if record is not None else 0,
+        ranks=record.ranks if record is not None else 1,
         started_ns=started_ns(run.path, record.started_ns if record is not None else 0),
     )
 

@@ -47,6 +47,7 @@ class RunRow:
     Attributes are those of the panels; beside them:
         judged: the verdict is known; False before the end of the run's journal was read.
         reason: of the verdict.
+        ranks: that train together.
         kl: the one that ``limits`` are on.
         started_ns: unix nanoseconds.
     """
@@ -58,6 +59,7 @@ class RunRow:
     reason: str = ""
     judged: bool = True
     updates: int = 0
+    ranks: int = 1
     kl: float | None = None
     limits: KLLimits = DEFAULT_KL_LIMITS
     return_mean: float | None = None
@@ -134,6 +136,7 @@ def run_row(
         kind=judged.kind,
         reason=judged.reason,
         updates=max(snapshot.updates, life.updates),
+        ranks=snapshot.plan.ranks,
         kl=snapshot.tamiyo.judged_kl,
         limits=snapshot.tamiyo.limits,
         return_mean=return_to_show(last),

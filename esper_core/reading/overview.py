@@ -13,7 +13,9 @@ from esper_core.reading.numbers import MISSING, age, count, moment
 from esper_core.reading.run import Run
 from esper_core.reading.settings import setting_text, settings_of
 from esper_core.reading.system import bytes_text, system_text
-from esper_core.runs.layout import journal_files, started_ns
+from esper_core.runs.creation import started_ns
+from esper_core.runs.layout import journal_files
+from esper_core.runs.ranks import log_name
 from esper_core.runs.state import read_state
 
 if TYPE_CHECKING:
@@ -95,9 +97,12 @@ def heard_overview(snapshot: SanctumSnapshot) -> tuple[Section, ...]:
         ("began", moment(plan.started_ns)),
         ("planned", ", ".join(f"{count(number)} {name}" for name, number in planned if number)),
         ("configuration", plan.config_digest),
+        ("ranks", str(plan.ranks) if plan.ranks > 1 else ""),
     )
+    several = plan.ranks > 1 or len(snapshot.ranks) > 1
+    heard = [(f"rank {item.rank}", item.ended or f"last heard {moment(item.last_ns)}") for item in snapshot.ranks]
     return (
-        Section(title="run", rows=tuple(rows)),
+        Section(title="run", rows=(*rows, *(heard if several else []))),
         Section(title="configuration", rows=(("", "it stays where the run is: only its digest is sent"),)),
     )
 
@@ -153,12 +158,15 @@ def _process(record: RunRecord | None) -> Iterable[Section]:
         return ()
     rows = _known(
         ("host", record.host),
-        ("ranks", str(record.ranks) if record.ranks > 1 else ""),
         ("pid", str(record.pid or "")),
         ("last heartbeat", moment(record.heartbeat_ns)),
         ("took", system_text(record.system)),
     )
-    return (Section(title="process", rows=tuple(rows)),)
+    ranks = [
+        (f"rank {item.rank}", f"pid {item.pid} on {item.host}, {log_name(item.rank)}") for item in record.processes
+    ]
+    of_several = [("ranks", str(record.ranks)), *ranks] if record.ranks > 1 else []
+    return (Section(title="process", rows=(*rows, *of_several)),)
 
 
 def _versions(told: RunStarted | None) -> Iterable[Section]:

@@ -15,9 +15,10 @@ from esper_core.reading.index import scan_index
 from esper_core.reading.judged import run_verdict
 from esper_core.reading.limits import run_limits
 from esper_core.reading.stream import out_of_order, sorted_updates, stream_updates
+from esper_core.runs.arguments import path_text
 from esper_core.runs.files import fault_of, read_bytes, read_text
-from esper_core.runs.layout import RunDir, find_run, path_text
 from esper_core.runs.reader import JournalReader, read_events
+from esper_core.runs.search import find_run
 from esper_core.runs.state import RunRecord, read_record, read_state
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
     from esper_core.health import KLLimits, RunState, Verdict
+    from esper_core.runs.layout import RunDir
 
 __all__ = ["Run", "open_run"]
 

@@ -176,7 +176,9 @@ def run_finished(payload: RunFinished, *, alone: bool = False) -> str:
     if alone:
         work |= {"steps": payload.env_steps, "episodes": payload.episodes}
     # A reason that is a limit ("12 of 12 updates") says that count already.
-    counts = [f", {count(number)} {name}" for name, number in work.items() if not payload.reason.endswith(name)]
+    counts = [
+        f", {count(number)} {name}" for name, number in work.items() if not payload.reason.endswith((name, name[:-1]))
+    ]
     lost = sum(item.lost for item in payload.lost)
     tail = f", {count(lost)} events lost" if lost else ""
     return f"{payload.state.value}{reason}{''.join(counts)}{tail}"

@@ -13,6 +13,7 @@ from esper_core.reading.tamiyo import TamiyoState
 if TYPE_CHECKING:
     from esper_core.events import HeadKind, PPOUpdatePayload, RunFinished
     from esper_core.reading.account import SinkAccount
+    from esper_core.reading.ranks import RankHeard
 
 __all__ = [
     "EVENT_LOG",
@@ -107,6 +108,7 @@ class SanctumSnapshot:
         sinks: by name.
         events: the event log, oldest first.
         finished: the end of the newest attempt, or None.
+        ranks: those of the newest attempt that sent anything; of a run on disk only the first is read.
         seen: events taken in.
         duplicates: updates seen before or overtaken by a newer attempt.
         bad: events that could not be understood; never 0 by hiding them.
@@ -127,6 +129,7 @@ class SanctumSnapshot:
     events: tuple[EventEntry, ...] = ()
     finished: RunFinished | None = None
     finished_ns: int | None = None
+    ranks: tuple[RankHeard, ...] = ()
     seen: int = 0
     duplicates: int = 0
     bad: int = 0

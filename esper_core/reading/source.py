@@ -25,9 +25,11 @@ from esper_core.reading.life import Life, life_from_events, life_from_record
 from esper_core.reading.snapshot import RECENT
 from esper_core.reading.stream import out_of_order
 from esper_core.reading.tamiyo import RELATIVE_WINDOW
+from esper_core.runs.creation import started_ns
 from esper_core.runs.files import read_text
-from esper_core.runs.layout import journal_files, started_ns
-from esper_core.runs.reader import JournalReader, first_resource
+from esper_core.runs.layout import journal_files
+from esper_core.runs.reader import JournalReader
+from esper_core.runs.resources import first_resource
 from esper_core.runs.state import read_state
 from esper_core.semconv.identity import RUN_ID
 

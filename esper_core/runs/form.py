@@ -11,7 +11,8 @@ import msgspec
 
 from esper_core.config.schema import OtelConfig
 from esper_core.runs.layout import journal_files
-from esper_core.runs.reader import MAX_LINE_BYTES, open_journal
+from esper_core.runs.lines import MAX_LINE_BYTES
+from esper_core.runs.segments import open_journal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,37 +8,24 @@ lines around it are read.
 from __future__ import annotations
 
 from collections import deque
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from esper_core.errors import JournalError
 from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
-from esper_core.runs.files import BOM, FileFault, fault_of
+from esper_core.runs.files import FileFault, fault_of
 from esper_core.runs.layout import JournalFile, RunDir, journal_files
-from esper_core.runs.segments import open_segment
-from esper_core.semconv.codec import CodecError, decode, resource_of
-from esper_core.semconv.identity import FORMER_NAMES
+from esper_core.runs.lines import MAX_LINE_BYTES, complete_size, decode_line, line_number, lines_backwards, skip_line
+from esper_core.runs.segments import is_gone, open_segment
+from esper_core.semconv.codec import CodecError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = [
-    "JournalLine",
-    "JournalProblem",
-    "JournalReader",
-    "decode_line",
-    "first_resource",
-    "journal_resource",
-    "open_journal",
-    "read_events",
-    "tail_events",
-]
+__all__ = ["JournalLine", "JournalProblem", "JournalReader", "read_events", "tail_events"]
 
-MAX_LINE_BYTES: Final = 16 * 1024 * 1024
-"""Bytes. A longer line is damage (a hole left by a power loss), not an event."""
-_BUFFER: Final = 256 * 1024
 _PROBLEMS_KEPT: Final = 100
 
 
@@ -190,7 +177,7 @@ class JournalReader:
         newest: deque[list[TelemetryEvent[Payload]]] = deque()
         left = count
         for item in files:
-            self._cursors[item.key] = _Cursor(item, offset=_complete_size(item.path))
+            self._cursors[item.key] = _Cursor(item, offset=complete_size(item.path))
         for item in reversed(files):
             if left <= 0:
                 break
@@ -199,7 +186,7 @@ class JournalReader:
             if file is None:
                 continue
             with file, self._noting(item.path):
-                for offset, line in _lines_backwards(file, end):
+                for offset, line in lines_backwards(file, end):
                     found = self.events(JournalLine(item.path, offset, line, torn=False))
                     newest.appendleft(found)
                     left -= sum(not updates_only or isinstance(event.payload, PPOUpdatePayload) for event in found)
@@ -212,7 +199,7 @@ class JournalReader:
         try:
             file = open_segment(path)
         except OSError as error:
-            if not _gone(path, error):
+            if not is_gone(path, error):
                 self._faults[path.name] = fault_of(path, error)
             return None
         self._faults.pop(path.name, None)
@@ -262,7 +249,7 @@ class JournalReader:
                     cursor.offset += len(line)
                     yield JournalLine(path, start, line, torn=False)
                 elif len(line) == MAX_LINE_BYTES:
-                    cursor.offset = _skip_line(file)
+                    cursor.offset = skip_line(file)
                     self._note(path, start, f"longer than {MAX_LINE_BYTES} bytes")
                 elif final:
                     cursor.offset += len(line)
@@ -273,7 +260,7 @@ class JournalReader:
     def _note(self, path: Path, offset: int, reason: str) -> None:
         self.corrupt += 1
         if len(self.problems) < _PROBLEMS_KEPT:
-            self.problems.append(JournalProblem(path, _line_number(path, offset), reason))
+            self.problems.append(JournalProblem(path, line_number(path, offset), reason))
 
 
 def read_events(run: RunDir) -> Iterator[TelemetryEvent[Payload]]:
@@ -299,118 +286,3 @@ def tail_events(run: RunDir, count: int, *, updates_only: bool = False) -> list[
     found = reader.tail(count, updates_only=updates_only)
     reader.check()
     return found
-
-
-def journal_resource(run: RunDir) -> dict[str, str | int | float | bool]:
-    """The OpenTelemetry resource attributes that the latest attempt's first line carries; empty without a line.
-
-    Attributes that are not scalars are left out.
-    """
-    files = journal_files(run, rank=0)
-    return first_resource(item for item in files if item.attempt == files[-1].attempt)
-
-
-def first_resource(files: Iterable[JournalFile]) -> dict[str, str | int | float | bool]:
-    """The resource of the first file whose first line can be read; scalars only, older names as they are today."""
-    for item in files:
-        try:
-            file = open_journal(item.path)
-            if file is None:
-                continue
-            with file:
-                found = resource_of(file.readline(MAX_LINE_BYTES).removeprefix(BOM))
-        except (JournalError, CodecError, ValueError, OSError):
-            continue
-        scalars = {key: value for key, value in found.items() if isinstance(value, str | int | float | bool)}
-        return {FORMER_NAMES.get(key, key): value for key, value in scalars.items()}
-    return {}
-
-
-def decode_line(line: bytes) -> list[TelemetryEvent[Payload]]:
-    """The events in one line of a journal; a byte-order mark before it is passed over.
-
-    Raises:
-        CodecError: the line is damaged.
-    """
-    return decode(line.removeprefix(BOM))
-
-
-def open_journal(path: Path) -> BinaryIO | None:
-    """Open a journal file for reading; None when it is gone.
-
-    Raises:
-        JournalError: it exists and cannot be read, or is no file.
-    """
-    try:
-        return open_segment(path)
-    except OSError as error:
-        if _gone(path, error):
-            return None
-        raise JournalError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _gone(path: Path, error: OSError) -> bool:
-    """Whether a file is not there; a link to nothing is there and cannot be read."""
-    return isinstance(error, FileNotFoundError) and not path.is_symlink()
-
-
-def _skip_line(file: BinaryIO) -> int:
-    """Move to the position after the next newline, or to the end; return that position."""
-    while part := file.readline(MAX_LINE_BYTES):
-        if part.endswith(b"\n"):
-            break
-    return file.tell()
-
-
-def _complete_size(path: Path) -> int:
-    """Size of the file up to and with its last newline; 0 when it cannot be read."""
-    try:
-        file = open_segment(path)
-    except OSError:
-        return 0
-    with file, suppress(OSError):  # said when its lines are read
-        position = file.seek(0, 2)
-        while position > 0:
-            start = max(0, position - _BUFFER)
-            file.seek(start)
-            newline = file.read(position - start).rfind(b"\n")
-            if newline >= 0:
-                return start + newline + 1
-            position = start
-    return 0
-
-
-def _lines_backwards(file: BinaryIO, end: int) -> Iterator[tuple[int, bytes]]:
-    """Yield complete lines from the last to the first, with their offsets. ``end`` is a position after a newline."""
-    position = end
-    pending: list[bytes] = []  # parts of a line that begins in an earlier block, last part first
-    while position > 0:
-        size = min(_BUFFER, position)
-        position -= size
-        file.seek(position)
-        block = file.read(size)
-        cut = len(block)
-        while (newline := block.rfind(b"\n", 0, cut)) >= 0:
-            line = block[newline + 1 : cut] + b"".join(reversed(pending))
-            pending.clear()
-            if line:
-                yield position + newline + 1, line
-            cut = newline
-        pending.append(block[:cut])
-    line = b"".join(reversed(pending))
-    if line:
-        yield 0, line
-
-
-def _line_number(path: Path, offset: int) -> int:
-    """Count the lines before an offset. Called only for a damaged line, because it reads the file from its start."""
-    number = 1
-    try:
-        file = open_segment(path)
-    except OSError:
-        return number
-    with file, suppress(OSError):
-        while offset > 0 and (block := file.read(min(_BUFFER, offset))):
-            number += block.count(b"\n")
-            offset -= len(block)
-    return number

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 from esper_core.errors import EsperError, JournalError, UsageError
 from esper_core.health import RunState
-from esper_core.runs.layout import RunDir, is_run, journal_files, named_as_run
+from esper_core.runs.creation import named_as_run
+from esper_core.runs.layout import RunDir, journal_files
+from esper_core.runs.search import is_run
 from esper_core.runs.state import read_state
 
 if TYPE_CHECKING:

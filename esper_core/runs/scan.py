@@ -14,7 +14,8 @@ from esper_core.errors import JournalError
 from esper_core.events import Payload, PolicyEvaluated, PPOUpdatePayload, RunStarted, TelemetryEvent
 from esper_core.health import HealthLevel, KLOn
 from esper_core.runs.layout import JournalFile, RunDir, journal_files
-from esper_core.runs.reader import MAX_LINE_BYTES, decode_line, open_journal
+from esper_core.runs.lines import MAX_LINE_BYTES, decode_line
+from esper_core.runs.segments import open_journal
 from esper_core.semconv.codec import CodecError
 from esper_core.semconv.identity import MARKED
 

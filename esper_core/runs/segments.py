@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from esper_core.errors import JournalError
 from esper_core.runs.files import open_file
 from esper_core.runs.layout import REST_SUFFIX
 from esper_core.runs.members import MemberFile
@@ -12,7 +13,7 @@ from esper_core.runs.members import MemberFile
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["open_segment", "read_segment"]
+__all__ = ["is_gone", "open_journal", "open_segment", "read_segment"]
 
 _BUFFER: Final = 256 * 1024
 
@@ -57,3 +58,22 @@ def _opened(path: Path) -> BinaryIO:
     except BaseException:
         file.close()
         raise
+
+
+def open_journal(path: Path) -> BinaryIO | None:
+    """Open a journal file for reading; None when it is gone.
+
+    Raises:
+        JournalError: it exists and cannot be read, or is no file.
+    """
+    try:
+        return open_segment(path)
+    except OSError as error:
+        if is_gone(path, error):
+            return None
+        raise JournalError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def is_gone(path: Path, error: OSError) -> bool:
+    """Whether a file is not there; a link to nothing is there and cannot be read."""
+    return isinstance(error, FileNotFoundError) and not path.is_symlink()

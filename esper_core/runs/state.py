@@ -18,6 +18,7 @@ from esper_core.health import RunState
 from esper_core.runs.files import FileFault, fault_of, file_fault, read_bytes
 from esper_core.runs.folder import Folder
 from esper_core.runs.process import ProcessPresence, probe_process
+from esper_core.runs.ranks import RankRecord  # noqa: TC001  # msgspec reads it at run time
 from esper_core.runs.reserve import replace_reserved
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ class RunRecord(Struct, kw_only=True):
         state: live until the host writes how it ended; read it through :func:`run_state`.
         attempt: the attempt that wrote this; counts from 1.
         ranks: how many processes train together, of which rank 0 writes this.
+        processes: of every rank, in their order; empty with one rank, and in files of 0.1.
         pid: process id of the trainer, in its own pid namespace.
         host: host name.
         boot_id: identifies one boot of the host; empty when the system has none.
@@ -176,6 +178,7 @@ class RunRecord(Struct, kw_only=True):
     state: RunState = RunState.LIVE
     attempt: int = 1
     ranks: int = 1
+    processes: tuple[RankRecord, ...] = ()
     pid: int = 0
     host: str = ""
     boot_id: str = ""

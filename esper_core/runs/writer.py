@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from array import array
 from typing import TYPE_CHECKING, Final
 
 from esper_core.runs.folder import Folder
@@ -41,7 +42,9 @@ class JournalWriter:
     is. Each append first checks that the file still lies there under its name (2 microseconds), because lines that are
     written to a deleted file are lost without an error, and lines in a file that was moved out are no part of the run.
     If it is gone, ``on_vanished`` receives the number of events that it held, and the next segment begins, in
-    directories that are made again when they were deleted too. Of the finished segments each append checks one.
+    directories that are made again when they were deleted too. Of the finished segments each append checks one. A file
+    that someone has shortened (``> file``, a log rotation that copies and truncates) is left as it is in the same way:
+    what was cut off it is lost.
 
     Args:
         run: the run; its directory exists.
@@ -52,7 +55,7 @@ class JournalWriter:
             behind the event's (in the same write), or both. Readers need neither: the span's attributes hold it all.
         compress: whether segments are compressed once nothing more is written into them.
         segment_bytes: size at which the next file begins; below 4 GiB, which the index relies on.
-        on_vanished: called with a text that names the file, and the number of events that were lost with it and with
+        on_vanished: called with a text that names the file, and the number of events that were lost of it and with
             finished segments that are gone as well; in the appending or closing thread, under the writer's lock.
 
     Raises:
@@ -86,7 +89,8 @@ class JournalWriter:
         self._inodes_tell = True
         self._file: JournalFile | None = None
         self._size = 0
-        self._written = 0
+        self._ends = array("q")
+        """Of each event in the file, where it ends, in bytes."""
         self._finished: dict[str, int] = {}
         self._looked_at = 0
         self._torn = False
@@ -153,7 +157,7 @@ class JournalWriter:
             self._size += written
             rest = rest[written:]
             self._torn = bool(rest)
-        self._written += 1
+        self._ends.append(self._size)
         if self._packer is not None and self._file is not None:
             self._packer.written(_name(self._file), self._size)
         return len(record)
@@ -165,23 +169,33 @@ class JournalWriter:
         if self._fd is not None and not self._is_ours(self._fd):
             self._fd = None  # someone closed it (closerange), and the number may be another file's: open it again
         name = _name(self._file)
-        if self._is_gone(name, self._fd):
+        found = self._folder.stat(name)
+        if self._is_gone(found, self._fd):
             gone = [other for other in self._finished if not lies_there(self._folder, other)]
-            self._finished[name] = self._written
             moved = self._fd is not None and os.fstat(self._fd).st_nlink
-            self._abandon()
-            self._file = None
-            self._written = 0
-            self._torn = False
+            self._leave(name)
             self._vanished([name, *gone], "moved out of the run" if moved else "deleted")
+        elif found is not None and self._ends and found.st_size < self._ends[-1]:
+            lost = sum(end > found.st_size for end in self._ends)
+            self._leave(name)
+            self._finished[name] -= lost
+            if self._on_vanished is not None:
+                self._on_vanished(f"{name.rpartition('/')[2]} was shortened by someone else", lost)
         elif self._finished:
             self._looked_at += 1
             one = list(self._finished)[self._looked_at % len(self._finished)]
             self._vanished([] if lies_there(self._folder, one) else [one])
 
-    def _is_gone(self, name: str, fd: int | None = None) -> bool:
-        """Whether no file has this name, or another one than the open one."""
-        found = self._folder.stat(name)
+    def _leave(self, name: str) -> None:
+        """Write no more into the file; the next append begins another one."""
+        self._finished[name] = len(self._ends)
+        self._abandon()
+        self._file = None
+        self._ends = array("q")
+        self._torn = False
+
+    def _is_gone(self, found: os.stat_result | None, fd: int | None = None) -> bool:
+        """Whether no file has the name, or another one than the open one; ``found`` is what has it."""
         if found is None or fd is None or not self._inodes_tell:
             return found is None
         return (found.st_dev, found.st_ino) != self._inode
@@ -229,7 +243,7 @@ class JournalWriter:
         self._inode, self._size = (found.st_dev, found.st_ino), found.st_size
         # Some file systems in user space number a file anew whenever they are asked.
         self._inodes_tell = True
-        self._inodes_tell = not self._is_gone(_name(self._file), self._fd)
+        self._inodes_tell = not self._is_gone(self._folder.stat(_name(self._file)), self._fd)
         return self._fd
 
     def _finish(self) -> None:
@@ -239,11 +253,11 @@ class JournalWriter:
                 os.fsync(self._fd)
             self._abandon()
         if self._file is not None:
-            self._finished[_name(self._file)] = self._written
-            if self._packer is not None and self._written and not self._torn:
+            self._finished[_name(self._file)] = len(self._ends)
+            if self._packer is not None and self._ends and not self._torn:
                 self._packer.ended(_name(self._file), self._size)
         self._file = None
-        self._written = 0
+        self._ends = array("q")
 
     def _abandon(self) -> None:
         """Close the descriptor, unless someone has, and its number is another file's by now."""

@@ -14,7 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, cast
 
 from esper_core.events import EVENTS, PAYLOADS, EventKind, Payload, PPOUpdatePayload
-from esper_core.semconv._plan import AttributeSpec, plan_of
+from esper_core.semconv._plan import plan_of
+from esper_core.semconv._plan_fields import AttributeSpec
 from esper_core.semconv._scalars import AttributeValue, int64
 from esper_core.semconv.failure import ERROR_TYPE, failure
 from esper_core.semconv.identity import ATTEMPT, ITERATION_SPAN, MARKED, RANK, ROLLOUT_SPAN, RUN_ID
@@ -35,6 +36,7 @@ __all__ = [
     "AttributeSpec",
     "AttributeValue",
     "SpanEventData",
+    "ancestor_attributes",
     "attribute_specs",
     "common_attributes",
     "event_attributes",
@@ -106,8 +108,11 @@ def shared_attributes(event: TelemetryEvent[Payload]) -> Mapping[str, AttributeV
 
 def span_attributes(event: TelemetryEvent[Payload], name: str) -> Mapping[str, AttributeValue]:
     """Attributes of the event's span ``name``: its own span, or that of its iteration or rollout."""
-    if name == span_name(event.payload):
-        return shared_attributes(event)
+    return shared_attributes(event) if name == span_name(event.payload) else ancestor_attributes(event)
+
+
+def ancestor_attributes(event: TelemetryEvent[Payload]) -> Mapping[str, AttributeValue]:
+    """Attributes of the spans around the event's own: its iteration and rollout."""
     own = shared_attributes(event)
     return {key: own[key] for key in _ANCESTOR_KEYS if key in own}
 

@@ -24,8 +24,9 @@ from esper_core.semconv.attributes import (
     ITERATION_SPAN,
     KINDS_BY_SPAN,
     ROLLOUT_SPAN,
+    ancestor_attributes,
     payload_from_attributes,
-    span_attributes,
+    shared_attributes,
     span_events,
 )
 from esper_core.semconv.failure import failure
@@ -81,7 +82,13 @@ def encode(event: TelemetryEvent[Any], resource: Mapping[str, AttributeValue], *
         resource: attributes of the process and run; ``esper.run.id`` is added when it is not among them.
         with_events: write its span events; False with ``[otel] events = "log"``.
     """
-    spans = dump([_span_json(event, span, with_events=with_events) for span in event.trace.spans])
+    *ancestors, own = event.trace.spans
+    found = []
+    if ancestors:
+        shared = attribute_pairs(ancestor_attributes(event))
+        found = [_span_json(event, span, shared) for span in ancestors]
+    found.append(_own_json(event, own, with_events=with_events))
+    spans = dump(found)
     return b"".join((_head(_TRACES, event.run_id, _typed(resource)), spans, b"}]}]}"))
 
 
@@ -146,25 +153,40 @@ def _head(signal: _Signal, run_id: str, resource: _Typed) -> bytes:
     )
 
 
-def _span_json(event: TelemetryEvent[Any], span: SpanRef, *, with_events: bool) -> SpanJson:
-    trace = event.trace
-    own = span is trace.spans[-1]
-    attributes = span_attributes(event, span.name)
-    failed = failure(event.payload) if own else None
+def _own_json(event: TelemetryEvent[Any], span: SpanRef, *, with_events: bool) -> SpanJson:
+    """The event's own span, with everything that the event tells."""
+    attributes = shared_attributes(event)
+    failed = failure(event.payload)
+    return _span_json(
+        event,
+        span,
+        Raw(attributes_json(attributes)) if len(attributes) > _FEW else attribute_pairs(attributes),
+        [
+            EventJson(time_unix_nano=str(item.time_ns), name=item.name, attributes=attribute_pairs(item.attributes))
+            for item in (span_events(event) if with_events else ())
+        ],
+        StatusJson(message=failed.message, code=STATUS_ERROR) if failed is not None else None,
+    )
+
+
+def _span_json(
+    event: TelemetryEvent[Any],
+    span: SpanRef,
+    attributes: Any,
+    events: list[EventJson] = [],  # noqa: B006  # read only, as the field's own default
+    status: StatusJson | None = None,
+) -> SpanJson:
     return SpanJson(
-        trace_id=trace.trace_id,
+        trace_id=event.trace.trace_id,
         span_id=span.span_id,
         parent_span_id=span.parent_span_id,
         name=span.name,
         kind=SPAN_KIND_INTERNAL,
         start_time_unix_nano=str(span.start_ns),
         end_time_unix_nano=str(span.end_ns),
-        attributes=Raw(attributes_json(attributes)) if len(attributes) > _FEW else attribute_pairs(attributes),
-        events=[
-            EventJson(time_unix_nano=str(item.time_ns), name=item.name, attributes=attribute_pairs(item.attributes))
-            for item in (span_events(event) if own and with_events else ())
-        ],
-        status=StatusJson(message=failed.message, code=STATUS_ERROR) if failed is not None else None,
+        attributes=attributes,
+        events=events,
+        status=status,
     )
 
 

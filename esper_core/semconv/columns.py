@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from esper_core.semconv._json_forms import ArrayValue
-    from esper_core.semconv._plan import FieldReading
+    from esper_core.semconv._plan_fields import FieldReading
     from esper_core.semconv._scalars import Leaf
 
 __all__ = ["ColumnReader", "UpdateColumns"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from esper_core.events import EVENTS, About, PPOUpdatePayload, TelemetryEvent
-from esper_core.semconv._plan import AttributeSpec, PayloadPlan, plan_of
+from esper_core.semconv._plan import PayloadPlan, plan_of
+from esper_core.semconv._plan_fields import AttributeSpec
 from esper_core.semconv.failure import ERROR_TYPE, EXCEPTION_MESSAGE, EXCEPTION_TYPE, NON_FINITE, OTHER
 from esper_core.semconv.identity import IDENTITY, SCHEMA_URL
 from esper_core.semconv.span_events import EpochKL

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from esper_core.events import About
-from esper_core.semconv._plan import AttributeSpec
+from esper_core.semconv._plan_fields import AttributeSpec
 from esper_core.semconv.identity import SCOPE_NAME as CORE_SCOPE
 from esper_core.semconv.names import AttributeGroup, Metric
 

@@ -7,11 +7,12 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from esper_core.events import EVENTS, EarlyStop, PPOUpdatePayload, about
-from esper_core.semconv._plan import AttributeSpec, PayloadPlan
+from esper_core.semconv._plan import PayloadPlan
 from esper_core.semconv.failure import EXCEPTION, EXCEPTION_MESSAGE, EXCEPTION_TYPE, failure
 
 if TYPE_CHECKING:
     from esper_core.events import Payload, TelemetryEvent
+    from esper_core.semconv._plan_fields import AttributeSpec
     from esper_core.semconv._scalars import AttributeValue
 
 __all__ = ["MAX_SPAN_EVENTS", "SPAN_EVENTS", "EpochKL", "SpanEventData", "SpanEventSpec", "span_events"]

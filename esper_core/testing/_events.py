@@ -107,6 +107,7 @@ def make_update(update_id: int = 1, kl: float | None = 0.01, **fields: Any) -> P
         "advantage_std": 1.2,
         "learning_rate": 3e-4,
         "clip_range": 0.2,
+        "entropy_coef": 0.01,
         "episodes": 7,
         "return_mean": 20.0 + update_id,
         "return_min": 9.0,

@@ -16,8 +16,9 @@ from esper_core.health import HEALTH_WINDOW, RunState
 from esper_core.host.load.secrets import secret_keys
 from esper_core.host.session import Session
 from esper_core.masking import redact
+from esper_core.ppo.checkpointer import Checkpointer
 from esper_core.ppo.threads import torch_threads
-from esper_core.ppo.trainer import Checkpointer, Trainer
+from esper_core.ppo.trainer import Trainer
 from esper_core.reading.judged import judge
 from esper_core.runs import create_run
 from esper_core.runs.held import HeldRun
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from esper_core.ppo.distributed import GroupReducer
     from esper_core.ppo.evaluator import Evaluator
     from esper_core.ppo.task import Task
-    from esper_core.ppo.trainer import TrainResult
+    from esper_core.ppo.train_result import TrainResult
     from esper_core.reading.run import Run
 
 __all__ = ["Attempt"]
@@ -165,6 +166,7 @@ class Attempt:
             attempt=attempt,
             rank=self._rank,
             ranks=self._ranks,
+            processes=self.group.processes if self.group is not None else (),
             environment=self.task.name,
             heads=self.agent.layout.names,
             install_signal_handlers=False,  # installed by whoever made the task, before it

@@ -13,7 +13,7 @@ from esper_core.config.layers import KEYWORD_ORIGIN, load_config
 from esper_core.config.lower_layers import LIMITS
 from esper_core.host.load.selection import select_sinks, without_screen
 from esper_core.reading import Run, open_run
-from esper_core.runs.layout import A_RUN, path_text, working_directory
+from esper_core.runs.arguments import A_RUN, path_text, working_directory
 from esper_core.training.start import train_attempt
 
 if TYPE_CHECKING:

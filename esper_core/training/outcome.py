@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from esper_core.health import KLLimits, Verdict
     from esper_core.host.session import SessionReport
-    from esper_core.ppo.trainer import TrainResult
+    from esper_core.ppo.train_result import TrainResult
     from esper_core.runs import RunDir
 
 __all__ = ["Outcome", "Started"]

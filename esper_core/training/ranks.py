@@ -143,7 +143,9 @@ def join(place: Place, timeout_s: float, stop: StopFlag, *, asked_s: float = _AS
                 f"the program's process group is {dist.get_backend()}, and ranks train on the CPU",
                 hint='initialise it with "cpu:gloo,cuda:nccl", or leave it to Esper',
             )
-        yield GroupReducer(timeout_s, stop, asked_s=asked_s)
+        group = GroupReducer(timeout_s, stop, asked_s=asked_s)
+        group.introduce()
+        yield group
         return
     store = _meet(place, max(timeout_s, _MEET_S), stop)
     try:
@@ -154,6 +156,7 @@ def join(place: Place, timeout_s: float, stop: StopFlag, *, asked_s: float = _AS
         raise _not_met(place, error, timeout_s) from error
     group = GroupReducer(timeout_s, stop, asked_s=asked_s)
     try:
+        group.introduce()
         yield group
     finally:
         if group.left:

@@ -19,9 +19,10 @@ from esper_core.host.process.memory import memory_bytes
 from esper_core.host.process.signals import StopFlag, install_signals
 from esper_core.reading import Run
 from esper_core.runs import RunDir, read_state
+from esper_core.runs.arguments import working_directory
 from esper_core.runs.held import HeldRun
-from esper_core.runs.layout import working_directory
 from esper_core.runs.process import ProcessPresence, probe_process
+from esper_core.training._imports import uncollected
 from esper_core.training.ranks import join, place_of, refuse_for_ranks, sinks_of_rank
 
 if TYPE_CHECKING:
@@ -245,12 +246,15 @@ def _assemble(
 ) -> tuple[Task, PPOAgent, Checkpoint | None, GroupReducer | None]:
     """Create the task, meet the other ranks, create the agent, and restore the checkpoint that rank 0 has read."""
     try:
-        from esper_core.envs.adapter import make_task  # noqa: PLC0415  # dependencies that only training needs
-        from esper_core.ppo.agent import PPOAgent, resolve_device  # noqa: PLC0415  # as above
-        from esper_core.ppo.checkpoint import check_environment, load_checkpoint, restore  # noqa: PLC0415  # as above
-        from esper_core.ppo.memory import memory_need, refuse_beyond  # noqa: PLC0415  # as above
-        from esper_core.ppo.reducer import seed_of_rank  # noqa: PLC0415  # as above
-        from esper_core.ppo.schedules import SCHEDULES, refuse_impossible  # noqa: PLC0415  # as above
+        with uncollected():
+            from esper_core.envs.adapter import make_task  # noqa: PLC0415  # dependencies that only training needs
+            from esper_core.ppo.agent import PPOAgent  # noqa: PLC0415  # as above
+            from esper_core.ppo.checkpoint_file import load_checkpoint  # noqa: PLC0415  # as above
+            from esper_core.ppo.checkpoint_fit import check_environment, restore  # noqa: PLC0415  # as above
+            from esper_core.ppo.devices import resolve_device  # noqa: PLC0415  # as above
+            from esper_core.ppo.memory import memory_need, refuse_beyond  # noqa: PLC0415  # as above
+            from esper_core.ppo.reducer import seed_of_rank  # noqa: PLC0415  # as above
+            from esper_core.ppo.schedules import SCHEDULES, refuse_impossible  # noqa: PLC0415  # as above
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _TRAINING_NEEDS:
             raise

@@ -15,24 +15,11 @@ from collections import defaultdict
 from operator import add
 from typing import TYPE_CHECKING, Any, Final
 
-from esper_core.events import (
-    Divergence,
-    EarlyStop,
-    HeadStats,
-    KLMeasured,
-    Outcome,
-    PPOUpdatePayload,
-)
+from esper_core.events import Divergence, EarlyStop, KLMeasured, Outcome, PPOUpdatePayload
 from esper_core.health import update_level
 from esper_core.kl import KLStats, StopMonitor
-from esper_core.updates.records import (
-    EpisodeSummary,
-    FinalPass,
-    Mean,
-    Measured,
-    MinibatchSeen,
-    UpdateSettings,
-)
+from esper_core.updates._final import fields_of_final, head_stats
+from esper_core.updates.records import EpisodeSummary, FinalPass, Mean, Measured, MinibatchSeen, UpdateSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -246,7 +233,7 @@ class UpdateRecorder:
         non_finite = self._non_finite + (final.non_finite if final is not None else 0)
         when = self._kl_measured(final)
         shown: dict[str, Measured] = {name: _mean(values) for name, values in self._shown.items()}
-        given = self._measured | shown | self._pooled | _of_final(final)
+        given = self._measured | shown | self._pooled | fields_of_final(final)
         worked_out: dict[str, Any] = dict(  # noqa: C408  # reads as the call that it becomes
             update_id=self._update_id,
             env_steps=env_steps,
@@ -281,7 +268,7 @@ class UpdateRecorder:
                 kl_measured=when,
                 limits=self._emitter.limits,
             ),
-            heads=_heads(settings, self._by_head, final),
+            heads=head_stats(settings, self._by_head, final),
             epochs=len(self._by_epoch),
             epochs_planned=self._epochs_planned,
             minibatches=self._steps_taken,
@@ -309,38 +296,6 @@ class UpdateRecorder:
     @property
     def _place(self) -> str:
         return f"epoch {len(self._by_epoch)}, minibatch {self._minibatch}"
-
-
-def _of_final(final: FinalPass | None) -> dict[str, Measured]:
-    """The payload's fields that come from the final pass; entropies follow from the heads' own."""
-    if final is None:
-        return {}
-    found: dict[str, Measured] = dict(final.measured)
-    if entropy := final.by_head.get("entropy"):
-        found["entropy"] = Mean(Mean.pooled(entropy).total, final.kl.steps)
-    if normalised := final.by_head.get("entropy_normalised"):
-        found["entropy_normalised"] = Mean.pooled(normalised)
-    return found
-
-
-def _heads(
-    settings: UpdateSettings, in_loop: Mapping[str, Sequence[Mean]], final: FinalPass | None
-) -> tuple[HeadStats, ...]:
-    """One entry a head; what was not measured stays None."""
-    found = []
-    for index, (name, kind) in enumerate(zip(settings.heads, settings.kinds, strict=True)):
-        means = {**in_loop, **(final.by_head if final is not None else {})}
-        values: dict[str, Any] = {field_name: parts[index].value for field_name, parts in means.items()}
-        if final is not None:
-            kl = final.kl
-            values |= {
-                "kl": kl.by_head[index],
-                "decisions": int(kl.decisions[index]),
-                "weight": kl.weights[index],
-                "share": kl.shares[index],
-            }
-        found.append(HeadStats(name=name, kind=kind, **values))
-    return tuple(found)
 
 
 def _mean(values: Sequence[float]) -> float | None:

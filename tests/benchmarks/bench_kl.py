@@ -2,12 +2,12 @@
 samples that an update was fitted to, and where the stop rules stop.
 
 Updates and stops are measured on the five-head bandit of the unit tests, whose KL is known in closed form; the sample's
-own bias also in CartPole and the default task. Usage: ``python tests/benchmarks/bench_kl.py [one_update | in_sample |
-stops]``, all of them by default.
+own bias also in CartPole and the default task. Usage: ``python tests/benchmarks/bench_kl.py [PART ...]``.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import statistics
 import sys
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from esper_core.ppo import Rollout
+    from esper_core.ppo.minibatches import Minibatch
+    from esper_core.ppo.surrogate import Loss
 
 
 def load_bandit() -> Any:
@@ -51,10 +53,10 @@ class Watch:
     def __init__(self) -> None:
         self.joint: list[torch.Tensor] = []
 
-    def __call__(self, **seen: Any) -> Any:
+    def __call__(self, loss: Loss, minibatch: Minibatch, grad_norm: torch.Tensor, **more: Any) -> Any:
         """Stand in for ``see_minibatch``."""
-        self.joint.append(torch.where(seen["active"], seen["log_ratio"], 0.0).sum(-1))
-        return see_minibatch(**seen)
+        self.joint.append(loss.joint.detach())
+        return see_minibatch(loss, minibatch, grad_norm, **more)
 
 
 def k3(joint: torch.Tensor) -> float:
@@ -245,8 +247,15 @@ def stops() -> None:
         print(f"  {320:7d} {size:6d}      " + "".join(f"{text:26s}" for text in cells), flush=True)
 
 
+PARTS = {"one_update": one_update, "in_sample": in_sample, "stops": stops}
+
+
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default all")
+    asked = parser.parse_args().parts or list(PARTS)
+    if unknown := set(asked) - set(PARTS):
+        parser.error(f"no part {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
-    parts = {"one_update": one_update, "in_sample": in_sample, "stops": stops}
-    for name in sys.argv[1:] or parts:
-        parts[name]()
+    for name in asked:
+        PARTS[name]()

@@ -1,12 +1,13 @@
 """What reading a long run takes: report, compare and export of 100,000 updates, CPU seconds and memory.
 
 The run is written by ``monitor`` with two heads and one episode an update. Usage: ``python
-tests/benchmarks/bench_long_run.py [UPDATES]``. The CPU time of a process does not depend on what else runs on the
+tests/benchmarks/bench_long_run.py [--updates N]``. The CPU time of a process does not depend on what else runs on the
 machine as much as its wall-clock time, which is not shown.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import os
 import random
@@ -43,7 +44,9 @@ def spent(*words: str) -> tuple[float, float]:
 
 def main() -> None:
     """Print the table."""
-    updates = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--updates", type=int, default=100_000, metavar="N", help="default %(default)s")
+    updates: int = parser.parse_args().updates
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run = str(write(folder / "runs", updates))

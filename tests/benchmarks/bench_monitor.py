@@ -7,6 +7,7 @@ of one minibatch as CleanRL computes it, in the same run.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 import tempfile
@@ -36,6 +37,7 @@ def cpu_us(call: Callable[[], Any], repeats: int) -> list[float]:
 
 def main() -> int:
     """Measure, print, and compare with the bounds."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     old = -torch.rand(2048, 5, generator=generator)

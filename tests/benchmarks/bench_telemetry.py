@@ -25,6 +25,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.trace import INVALID_SPAN_CONTEXT
 
 from esper_core.config.schema import OtelConfig
 from esper_core.emitter import TelemetryEmitter
@@ -34,7 +35,7 @@ from esper_core.health.window import PolicyWindow
 from esper_core.hooks import SinkHooks
 from esper_core.instrumentation.sink import Instrumentation
 from esper_core.ppo.episodes import EpisodeTracker
-from esper_core.runs.layout import create_run
+from esper_core.runs.creation import create_run
 from esper_core.runs.writer import JournalWriter
 from esper_core.semconv._plan import plan_of
 from esper_core.semconv.attributes import span_events
@@ -180,7 +181,7 @@ def main() -> int:
 
     def later() -> None:
         pending = instrumentation._observed.pending  # a part
-        pending.add(payload)
+        pending.add(payload, INVALID_SPAN_CONTEXT)
         pending.drain()
 
     tracer = tracers.get_tracer("esper_core")

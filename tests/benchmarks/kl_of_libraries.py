@@ -12,6 +12,7 @@ give the same value; so none of them needs what it depends on::
 
 from __future__ import annotations
 
+import argparse
 import ast
 import functools
 import importlib.metadata
@@ -559,6 +560,7 @@ def table(of: Record) -> str:
 
 def main() -> None:
     """Print the table, and what became of each library's own statements."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     of = record()
     print(f"{formulas()}\n\n{table(of)}\n")
     for library in LIBRARIES:

@@ -11,8 +11,8 @@ import pytest
 
 from esper_core.cli.main import main
 from esper_core.config.schema import DeliveryConfig, RunConfig
-from esper_core.host.deliver.channel import FULL_WAIT_S
 from esper_core.host.deliver.guard import FIRST_BACKOFF_S, LONGEST_BACKOFF_S
+from esper_core.host.deliver.queue_channel import FULL_WAIT_S
 from esper_core.testing import SinkHarness, make_update
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "write-a-sink.md"

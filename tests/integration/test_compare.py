@@ -160,3 +160,12 @@ def test_a_run_without_updates_has_no_figures(tmp_path: Path) -> None:
     (only,) = found.groups[0].runs
     assert (only.last_return, only.last_kl, only.stopped_share) == (None, None, None)
     assert Stat.of([None, math.nan, math.inf]) == Stat(None, None, 0)
+    huge = Stat.of([1e308, -1e308, 1.7e308])
+    assert (huge.mean, huge.deviation) == pytest.approx((1.7e308 / 3, 1.4012e308), rel=1e-3)
+    assert Stat.of([0.0, 0.0]) == Stat(0.0, 0.0, 2)
+
+
+def test_a_return_beyond_all_columns_stays_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [str(recorded(tmp_path, seed=seed, target_kl=0.01, kl=0.03, returns=(seed + 1) * 1e299)) for seed in (0, 1)]
+    assert main(["compare", *runs]) == 0
+    assert "3.00e+299 ± 1.41e+299" in capsys.readouterr().out

@@ -16,8 +16,8 @@ from esper_core.errors import SinkError
 from esper_core.events import EpisodeFinished, RunStarted
 from esper_core.health import RunState
 from esper_core.hooks import CloseReason, SinkContext, hookimpl
-from esper_core.host.deliver.channel import FULL_WAIT_S
 from esper_core.host.deliver.hub import ActiveSink, Closable, Hub, close_together
+from esper_core.host.deliver.queue_channel import FULL_WAIT_S
 from esper_core.host.load.discovery import LoadedSink
 from esper_core.host.load.inspection import inspect_sink
 from esper_core.host.load.selection import Selection
@@ -210,6 +210,47 @@ def test_a_crowd_of_bad_sinks_harms_no_good_one(eventually: Eventually) -> None:
     assert (reports["first"].delivered, reports["first"].lost) == (UPDATES, 0)
     hung.gate.set()
     hung_close.gate.set()
+
+
+class Holding(HungClose):
+    """Keeps a queue of its own, and says too late what became of it."""
+
+    def __init__(self, *, hangs: bool = False) -> None:
+        super().__init__()
+        self.hangs = hangs
+        self.taken = 0
+        self.said_late = threading.Event()
+
+    @hookimpl
+    def esper_sink_opened(self, context: SinkContext) -> None:
+        self.context = context
+
+    @hookimpl
+    def esper_ppo_updated(self, event: Any) -> None:
+        self.taken += 1
+
+    @hookimpl
+    def esper_sink_cut_off(self) -> None:
+        if self.hangs:
+            self.gate.wait(250)
+        self.context.report("failing", "nobody took them", lost=self.taken)
+        self.said_late.set()
+
+
+def test_what_a_sink_holds_when_it_is_cut_off_is_lost() -> None:
+    """The otlp sink's queue was in no count: it reports when it has closed, and it was not waited for."""
+    holding, hanging = Holding(), Holding(hangs=True)
+    hub = _hub({"holding": holding, "hanging": hanging})
+    _play(hub)
+    reports = {report.name: report for report in hub.close(CloseReason.DONE, 0.1)}
+    account = reports["holding"]
+    assert account.cut_off
+    assert account.lost == UPDATES, "those in front of it, and those that it had taken"
+    hanging.gate.set()
+    assert hanging.said_late.wait(250)
+    assert reports["hanging"].cut_off
+    assert next(item.lost for item in hub.statuses() if item.name == "hanging") == reports["hanging"].lost
+    holding.gate.set()
 
 
 class Closing(Closable):

@@ -21,7 +21,8 @@ from esper_core.host.load.selection import Selection
 from esper_core.host.process.child import ChildFailedError, start_child
 from esper_core.host.process.heartbeat import Heartbeat
 from esper_core.host.session import Session
-from esper_core.runs.layout import RunDir, create_run
+from esper_core.runs.creation import create_run
+from esper_core.runs.layout import RunDir
 from esper_core.runs.state import RunRecord, read_record, run_state
 from esper_core.testing import make_update
 

@@ -135,7 +135,9 @@ def test_what_cannot_work_is_refused_before_training_starts(tmp_path: Path) -> N
     with pytest.raises(MisuseError, match="one head, a token"):
         opened(tmp_path, heads=("a", "b"), granularity="token")
     assert not list(tmp_path.iterdir()), "nothing was left behind"
-    opened(tmp_path).close()
+    with opened(tmp_path, target_kl=None, seed=None) as run:  # as CleanRL and others write "off"
+        assert run.too_far([5.0]) is False
+        assert run.ppo_update([0.1]).target_kl is None
 
 
 def test_a_second_one_is_refused_while_one_is_open(tmp_path: Path) -> None:
@@ -270,6 +272,11 @@ if __name__ == "__main__":
     for method in ("spawn", "fork"):
         with multiprocessing.get_context(method).Pool(2) as pool:
             assert pool.map(work, range(4)) == [True] * 4, method
+    pid = os.fork()
+    if not pid:
+        with monitor("a second one, in a copy of the process") as copy:
+            os._exit(0 if copy.ppo_update([0.1]) is None else 1)
+    assert os.waitpid(pid, 0)[1] == 0
     run.close()
     print("done", flush=True)
 """

@@ -119,8 +119,12 @@ def lost_rank_1(started: list[subprocess.Popen[str]], path: Path) -> Run:
     assert run.state is RunState.FAILED
     assert [event.payload.update_id for event in run.updates()][:2] == [1, 2]
     assert "run.started" in journal(run, 1)
+    victim = f"rank 1 (pid {started[1].pid} on {socket.gethostname()})"
     if "rank_timeout_s" in said:
-        assert "not all of them came within 15 s" in said
+        assert f"{victim} did not come within 15 s" in said
+    else:
+        assert f"lost the others: {victim} is gone" in said
+    assert victim in run.verdict().reason
     return run
 
 
@@ -200,6 +204,7 @@ def one_run(run: Run, last: int, capsys: pytest.CaptureFixture[str]) -> None:
         said[words[0]] = capsys.readouterr().out
     (listed,) = json.loads(said["runs"])
     assert (listed["updates"], listed["ranks"]) == (last, 2)
+    assert [(item["rank"], item["log"]) for item in listed["processes"]] == [(0, "trainer.log"), (1, "trainer-1.log")]
     assert said["replay"].count("KL") >= last
     assert [json.loads(line)["update_id"] for line in said["export"].splitlines()] == list(range(1, last + 1))
     assert run.run_id in page.read_text()

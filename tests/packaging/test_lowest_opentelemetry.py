@@ -14,9 +14,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 UNITS = (
     "test_codec.py",
+    "test_codec_damage.py",
     "test_emitter.py",
     "test_instrumentation.py",
     "test_instrumentation_rl.py",
+    "test_instrumentation_runs.py",
+    "test_instrumentation_spans.py",
     "test_log_events.py",
 )
 TESTS = (*(f"unit/{name}" for name in UNITS), "integration/test_log_events.py")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import ModuleType
 
 
@@ -47,6 +47,18 @@ def toys() -> Any:
 def ranks() -> Any:
     """Several ranks in threads: see ``_ranks.py`` beside this file."""
     return _load("ranks")
+
+
+@pytest.fixture
+def pipeline() -> Iterator[Any]:
+    """The instrumentation with exporters in memory: see ``telemetry_pipeline.py`` in ``tests/shared``."""
+    from telemetry_pipeline import Pipeline
+
+    from esper_core.config.schema import OtelConfig
+
+    found = Pipeline(OtelConfig())
+    yield found
+    found.instrumentation.close()
 
 
 @pytest.fixture

@@ -241,3 +241,29 @@ def test_an_empty_snapshot_says_nothing_was_measured() -> None:
 def test_marked_test_events_are_not_shown() -> None:
     marked = replace(wrap(update(1)), marked=True)
     assert not fed(marked).snapshot().tamiyo.ppo_data_received
+
+
+def test_the_ranks_of_a_run_are_one_run() -> None:
+    """Rank 0 tells the run's end; where it cannot, another one does. Sinks of one name are told apart by their rank."""
+    lost = RunFinished(state=RunState.FAILED, reason="rank 1 of 2 lost the others: rank 0 (pid 7 on h) is gone")
+    aggregator = fed(
+        wrap(RunStarted(environment="e", ranks=2), at=1),
+        wrap(RunStarted(environment="e", ranks=2), at=1, rank=1),
+        wrap(update(1), at=2),
+        wrap(SinkStatusChanged(sink="otlp", state="failing", lost=3), at=3),
+        wrap(SinkStatusChanged(sink="otlp", state="failing", lost=1), at=3, rank=1),
+        wrap(lost, at=4, rank=1),
+    )
+    snapshot = aggregator.snapshot()
+    assert [(sink.name, sink.lost) for sink in snapshot.sinks] == [("otlp", 3), ("otlp, rank 1", 1)]
+    assert snapshot.finished == lost
+    assert [(rank.rank, rank.last_ns // SECOND, rank.ended) for rank in snapshot.ranks] == [
+        (0, 3, ""),
+        (1, 4, f"failed: {lost.reason}"),
+    ]
+    assert [entry.source for entry in snapshot.events][-1] == "rank 1"
+    aggregator.handle(wrap(RunFinished(state=RunState.FAILED, reason="NaN"), at=5))
+    aggregator.handle(wrap(lost, at=6, rank=1))
+    assert aggregator.snapshot().finished.reason == "NaN"  # type: ignore[union-attr]  # rank 0's stands
+    stopped = fed(wrap(RunFinished(state=RunState.STOPPED), at=1, rank=1)).snapshot()
+    assert stopped.finished is None, "a rank that ends in order does not end the run"

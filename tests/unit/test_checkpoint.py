@@ -14,7 +14,7 @@ from esper_core.config.schema import EsperConfig, PPOConfig, RunConfig
 from esper_core.errors import ConfigError, EsperError
 from esper_core.events import PPOUpdatePayload
 from esper_core.ppo import Checkpointer, HeadSpec, PPOAgent, Trainer, load_checkpoint, save_checkpoint
-from esper_core.ppo.checkpoint import restore
+from esper_core.ppo.checkpoint_fit import restore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,7 +131,7 @@ def test_limit_that_was_reached_already_ends_at_once(toys: Any, tmp_path: Path) 
 
 def test_one_at_the_first_update_then_by_time_and_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("esper_core.ppo.trainer.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("esper_core.ppo.checkpointer.time.monotonic", lambda: now[0])
     written: list[float] = []
     checkpointer = Checkpointer(tmp_path / "checkpoint.pt", interval_s=10)
     for second in range(26):

@@ -16,7 +16,7 @@ from torch import Tensor
 from esper_core.config.schema import PPOConfig
 from esper_core.events import PPOUpdatePayload
 from esper_core.ppo import HeadSpec, PPOAgent, Rollout, load_checkpoint, save_checkpoint
-from esper_core.ppo.checkpoint import restore
+from esper_core.ppo.checkpoint_fit import restore
 from esper_core.ppo.compiled.graph import step_of
 from esper_core.ppo.compiled.key import compiler
 from esper_core.ppo.compiled.steps import CompiledSteps
@@ -73,6 +73,7 @@ CASES = {
 
 def agent_of(case: Case, *, compile: bool = False, **more: Any) -> PPOAgent:  # noqa: A002  # the setting's name
     given = {"epochs": 3, "minibatch_size": 48, "hidden": (16, 16), "learning_rate": 5e-3, "target_kl": 0.0}
+    given |= {"entropy_coef": 0.05, "entropy_coef_schedule": "linear"}
     agent = PPOAgent(case.heads, (4,), PPOConfig(**given | (case.ppo or {}) | more, compile=compile), seed=4)
     agent.on_notice = NOTICES.append
     return agent

@@ -12,10 +12,12 @@ from esper_core.cli.main import main
 from esper_core.config.schema import EnvConfig, PPOConfig
 from esper_core.envs.adapter import make_task
 from esper_core.ppo import HeadSpec, PPOAgent, save_checkpoint
-from esper_core.runs.layout import RunDir, create_run
+from esper_core.runs.creation import create_run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from esper_core.runs.layout import RunDir
 
 pytestmark = pytest.mark.numeric
 

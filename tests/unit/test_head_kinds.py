@@ -22,7 +22,8 @@ from esper_core.config.schema import EnvConfig, EsperConfig, PPOConfig, RunConfi
 from esper_core.envs.adapter import make_task
 from esper_core.errors import ConfigError, EnvironmentContractError, EnvironmentUnsupportedError, EsperError
 from esper_core.ppo import HeadSpec, PPOAgent, Trainer
-from esper_core.ppo.checkpoint import load_checkpoint, restore, save_checkpoint
+from esper_core.ppo.checkpoint_file import load_checkpoint, save_checkpoint
+from esper_core.ppo.checkpoint_fit import restore
 from esper_core.ppo.collector import Collector
 from esper_core.ppo.evaluation import evaluate
 from esper_core.ppo.measure import distribution_of

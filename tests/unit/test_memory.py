@@ -12,7 +12,8 @@ import torch
 from esper_core.config.schema import PPOConfig
 from esper_core.errors import ConfigError
 from esper_core.host.process.memory import memory_bytes
-from esper_core.ppo.agent import PPOAgent, resolve_device
+from esper_core.ppo.agent import PPOAgent
+from esper_core.ppo.devices import resolve_device
 from esper_core.ppo.heads import HeadSpec
 from esper_core.ppo.memory import MemoryNeed, memory_need, refuse_beyond
 

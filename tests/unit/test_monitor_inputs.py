@@ -42,6 +42,7 @@ K3 = float(np.mean(np.expm1(NEW - OLD) - (NEW - OLD)))
         lambda values: torch.tensor(values, dtype=torch.float32, requires_grad=True),
         lambda values: np.asarray(values)[:, None],
         lambda values: {"action": torch.tensor(values)},
+        lambda values: [torch.tensor(value, requires_grad=True) for value in values],
     ],
 )
 def test_every_form_of_the_same_numbers_gives_the_same_kl(convert: Any) -> None:
@@ -56,6 +57,39 @@ def test_narrow_types_are_cast_up_before_they_are_subtracted(dtype: torch.dtype)
     old, new = torch.tensor(OLD).to(dtype), torch.tensor(NEW).to(dtype)
     r = new.double() - old.double()
     assert loop().kl(old=old, new=new).per_decision == pytest.approx(float((r.expm1() - r).mean()), rel=1e-6)
+    assert loop().kl(old=list(old), new=list(new)).per_decision == loop().kl(old=old, new=new).per_decision
+
+
+@pytest.mark.parametrize("kind", ["Categorical", "OneHotCategorical", "Bernoulli", "Normal", "Beta"])
+def test_distributions_of_half_precision_are_compared_in_float32(kind: str) -> None:
+    """The KL of two policies as they stand: computed in bfloat16, it is off by several times itself."""
+    generator = torch.Generator().manual_seed(3)
+
+    def made(narrow: torch.Tensor) -> Any:
+        wide = torch.distributions
+        if kind == "Normal":
+            return wide.Normal(narrow[..., 0], narrow[..., 1].exp(), validate_args=False)
+        if kind == "Beta":
+            return wide.Beta(narrow[..., 0].exp(), narrow[..., 1].exp(), validate_args=False)
+        logits = narrow[..., 0] if kind == "Bernoulli" else narrow
+        return getattr(wide, kind)(logits=logits, validate_args=False)
+
+    start = torch.randn(512, 4, generator=generator)
+    moved = start + 0.05 * torch.randn(512, 4, generator=generator)
+    old, new = made(start.bfloat16()), made(moved.bfloat16())
+    names = {"Normal": ("loc", "scale"), "Beta": ("concentration1", "concentration0")}.get(kind, ("logits",))
+    exact = [type(item)(**{name: getattr(item, name).double() for name in names}) for item in (old, new)]
+    truth = float(kl_divergence(*exact).mean())
+    assert loop().kl(old=old, new=new).per_decision == pytest.approx(truth, rel=1e-3)
+
+
+def test_numbers_that_are_not_finite_are_counted_whatever_a_loop_has_made_of_numpys_warnings() -> None:
+    both = np.array([-np.inf, -0.5])
+    with np.errstate(all="raise"):
+        assert loop().kl(old=both, new=both).non_finite == 1
+        payload = loop(clip_range=0.2).ppo_update(old=both, new=both, advantages=[np.inf, 1.0], returns=[1.0, 2.0])
+    assert payload is not None
+    assert payload.non_finite == 1
 
 
 def test_log_ratio_and_exact_values_are_taken_as_they_are() -> None:
@@ -191,7 +225,17 @@ def test_a_head_that_is_missing_is_named() -> None:
         ),
         ({"log_ratio": np.zeros(5), "mask": np.full(5, 0.5)}, r"mask must hold bools"),
         ({"log_ratio": np.zeros(5), "choices": np.ones(4)}, r"choices has shape \(4, 1\)"),
+        ({"log_ratio": np.zeros(5), "choices": np.full(5, math.nan)}, r"choices must hold counts"),
         ({"log_ratio": ["a", "b"]}, r"log_ratio holds <U1, not numbers"),
+        ({"log_ratio": [torch.zeros(2), torch.zeros(3)]}, r"log_ratio is a list of tensors that do not make one"),
+        ({"log_ratio": torch.zeros(3).to_sparse()}, r"log_ratio is a tensor that holds no plain numbers"),
+        ({"kl": OLD - NEW}, r"kl holds values down to -0\.2; an exact KL is never below 0"),
+        ({"old": Categorical(torch.ones(5, 2)), "new": np.zeros(5)}, r"both be distributions"),
+        ({"old": np.zeros(5), "new": Categorical(torch.ones(5, 2))}, r"both be distributions"),
+        (
+            {"old": Normal(torch.zeros(5, 1), 1.0), "new": Normal(torch.zeros(5), 1.0)},
+            r"old has batch shape \(5, 1\) and new has batch shape \(5,\)",
+        ),
         ({"log_ratio": [[1.0], [1.0, 2.0]]}, r"log_ratio is not an array of numbers"),
         ({"old": np.zeros(5)}, r"old is given without new"),
         ({"new": np.zeros(5)}, r"new is given without old"),
@@ -223,6 +267,10 @@ def test_columns_without_names_are_refused() -> None:
         ({"advantages": np.zeros(4)}, r"advantages holds 4 numbers, the log-probabilities have 5 rows"),
         ({"entropy": np.zeros(4)}, r"entropy has shape \(4, 1\)"),
         ({"env_steps": "many"}, r"env_steps is str"),
+        ({"env_steps": math.nan}, r"env_steps is nan; a whole number from 0"),
+        ({"rollout_steps": "many"}, r"rollout_steps is str"),
+        ({"rollout_steps": -1}, r"rollout_steps is -1; a whole number from 0"),
+        ({"divergences": {"reference": 0.1}}, r"divergences holds str; each must be an esper_core\.events\.Divergence"),
     ],
 )
 def test_fields_that_make_no_sense_are_refused_before_anything_is_emitted(more: dict[str, Any], message: str) -> None:
@@ -230,7 +278,28 @@ def test_fields_that_make_no_sense_are_refused_before_anything_is_emitted(more: 
     with pytest.raises(MisuseError, match=message):
         run.ppo_update(np.zeros(5), **more)
     assert run.counts.updates == 0
-    assert run.ppo_update(np.zeros(5)) is not None
+    assert run.ppo_update(np.zeros(5), divergences=None) is not None
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda run: run.begin_update(epochs=0), r"epochs is 0; a whole number from 1"),
+        (lambda run: run.begin_update(epochs=2, minibatches=-4), r"minibatches is -4"),
+        (lambda run: run.stopped_early("0.1"), r"value is str"),
+        (lambda run: run.stopped_early(0.1, epoch="last"), r"epoch is str"),
+        (lambda run: run.episode(1.0, math.nan), r"length is nan"),
+        (lambda run: run.episode(1.0, 3, env_index="left"), r"env_index is str"),
+        (lambda run: run.progress(-1), r"env_steps is -1"),
+    ],
+)
+def test_no_event_holds_what_a_journal_cannot_write(call: Any, message: str) -> None:
+    run = loop()
+    with pytest.raises(MisuseError, match=message):
+        call(run)
+    payload = run.ppo_update(np.zeros(5), rollout_steps=torch.tensor(7))
+    assert (payload.outcome, payload.minibatches_planned, run.counts.episodes) == ("completed", 1, 0)
+    assert type(payload.steps_per_s) is float
 
 
 @settings(deadline=None, max_examples=60)

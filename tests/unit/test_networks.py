@@ -13,7 +13,7 @@ import torch
 from esper_core.config.schema import PPOConfig
 from esper_core.errors import ConfigError, EsperError
 from esper_core.ppo import HeadSpec, PPOAgent, load_checkpoint, save_checkpoint
-from esper_core.ppo.checkpoint import restore
+from esper_core.ppo.checkpoint_fit import restore
 from esper_core.ppo.convolution import planes_of
 from esper_core.ppo.preprocessing import ObservationForm, Part
 

@@ -16,7 +16,7 @@ from esper_core.envs.gate import gated
 from esper_core.envs.observations import form_of
 from esper_core.errors import ConfigError, EnvironmentContractError, EnvironmentUnsupportedError, UsageError
 from esper_core.ppo import HeadSpec, PPOAgent, Rollout, load_checkpoint, save_checkpoint
-from esper_core.ppo.checkpoint import check_environment, restore
+from esper_core.ppo.checkpoint_fit import check_environment, restore
 from esper_core.ppo.collector import Collector
 from esper_core.ppo.evaluation import evaluate
 from esper_core.ppo.preprocessing import ObservationForm, Preprocessing

@@ -14,7 +14,8 @@ from esper_core.config.layers import load_config
 from esper_core.errors import UsageError
 from esper_core.host.load.selection import Selection
 from esper_core.ppo import PPOAgent, load_checkpoint
-from esper_core.ppo.checkpoint import restore, save_checkpoint
+from esper_core.ppo.checkpoint_file import save_checkpoint
+from esper_core.ppo.checkpoint_fit import restore
 from esper_core.ppo.collector import Collection, Fault
 from esper_core.ppo.distributed import checkpoint_of_rank
 from esper_core.ppo.episodes import EpisodeTracker

@@ -1,4 +1,4 @@
-"""Schedules of learning rate and clip range: what is in force, what is told, what a resume goes on from."""
+"""Schedules of learning rate, clip range and entropy coefficient: what is in force, told, and gone on from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from esper_core.envs.adapter import make_task
 from esper_core.errors import ConfigError
 from esper_core.hooks import SinkHooks
 from esper_core.ppo import Checkpointer, PPOAgent, Trainer, load_checkpoint
-from esper_core.ppo.checkpoint import checkpoint_content, restore, write_checkpoint
+from esper_core.ppo.checkpoint import checkpoint_content
+from esper_core.ppo.checkpoint_file import write_checkpoint
+from esper_core.ppo.checkpoint_fit import restore
 from esper_core.ppo.schedules import SCHEDULES, adapted_rate, refuse_impossible, share_left
 from esper_core.testing import one_of_each
 from esper_core.training import train
@@ -37,17 +39,18 @@ def _one_thread() -> Iterator[None]:
 
 
 class Rates(SinkHooks):
-    """Learning rate and clip range of every update that it is told of."""
+    """Learning rate, clip range and entropy coefficient of every update that it is told of."""
 
     def __init__(self) -> None:
-        self.found: list[tuple[float, float]] = []
+        self.found: list[tuple[float, float, float]] = []
 
     def esper_ppo_updated(self, event: Any) -> None:
-        self.found.append((event.payload.learning_rate, event.payload.clip_range))
+        update = event.payload
+        self.found.append((update.learning_rate, update.clip_range, update.entropy_coef))
 
 
-def told(toys: Any, run: dict[str, Any], **ppo: Any) -> list[tuple[float, float]]:
-    """Learning rate and clip range of every update of a run: episodes of 4 steps, 4 steps an update."""
+def told(toys: Any, run: dict[str, Any], **ppo: Any) -> list[tuple[float, float, float]]:
+    """What :class:`Rates` keeps of a run: episodes of 4 steps, 4 steps an update."""
     config = EsperConfig(ppo=PPOConfig(**({"rollout_steps": 4, "hidden": (4,)} | ppo)), run=RunConfig(**run))
     task = toys.task(toys.Counter(4))
     seen = Rates()
@@ -57,16 +60,22 @@ def told(toys: Any, run: dict[str, Any], **ppo: Any) -> list[tuple[float, float]
 
 
 @pytest.mark.parametrize("limit", [{"updates": 4}, {"steps": 16}, {"episodes": 4}, {"updates": 4, "steps": 1000}])
-def test_both_values_follow_the_nearest_limit(toys: Any, limit: dict[str, Any]) -> None:
-    schedules = {"learning_rate_schedule": "cosine", "clip_range_schedule": "linear"}
-    found = told(toys, limit, learning_rate=1e-3, clip_range=0.4, **schedules)
+def test_the_values_follow_the_nearest_limit(toys: Any, limit: dict[str, Any]) -> None:
+    schedules = {
+        "learning_rate_schedule": "cosine",
+        "clip_range_schedule": "linear",
+        "entropy_coef_schedule": "linear",
+    }
+    found = told(toys, limit, learning_rate=1e-3, clip_range=0.4, entropy_coef=0.04, **schedules)
     half = math.sqrt(0.5)
-    assert [rate for rate, _ in found] == pytest.approx([1e-3, 0.5e-3 * (1 + half), 0.5e-3, 0.5e-3 * (1 - half)])
-    assert [clip for _, clip in found] == pytest.approx([0.4, 0.3, 0.2, 0.1])
+    rates, clips, coefficients = zip(*found, strict=True)
+    assert rates == pytest.approx([1e-3, 0.5e-3 * (1 + half), 0.5e-3, 0.5e-3 * (1 - half)])
+    assert clips == pytest.approx([0.4, 0.3, 0.2, 0.1])
+    assert coefficients == pytest.approx([0.04, 0.03, 0.02, 0.01])
 
 
 def test_constant_is_the_default(toys: Any) -> None:
-    assert told(toys, {"updates": 3}) == [(3e-4, 0.2)] * 3
+    assert told(toys, {"updates": 3}) == [(3e-4, 0.2, 0.01)] * 3
 
 
 def test_the_share_stays_within_its_ends() -> None:
@@ -86,6 +95,26 @@ def test_the_clip_range_in_force_is_the_one_that_clips(bandit: Any) -> None:
         agent.update(bandit.rollout(agent, 256))
         weights.append(torch.nn.utils.parameters_to_vector(agent.policy.parameters()))
     torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=1e-6)
+
+
+def test_the_entropy_coefficient_in_force_is_the_one_that_weighs(bandit: Any) -> None:
+    """As with the clip range; and an agent that keeps its coefficient learns something else."""
+    weights = []
+    for coefficient, schedule in ((0.1, "constant"), (0.4, "linear"), (0.4, "constant")):
+        agent = bandit.agent(
+            spread=0.5,
+            epochs=2,
+            minibatch_size=64,
+            learning_rate=3e-2,
+            target_kl=0,
+            entropy_coef=coefficient,
+            entropy_coef_schedule=schedule,
+        )
+        agent.anneal(0.75)
+        agent.update(bandit.rollout(agent, 256))
+        weights.append(torch.nn.utils.parameters_to_vector(agent.policy.parameters()))
+    torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=1e-6)
+    assert (weights[0] - weights[2]).abs().max() > 1e-2
 
 
 # --- by the KL ----------------------------------------------------------------------------------
@@ -153,12 +182,13 @@ def test_a_resumed_run_adapts_and_anneals_on_bit_for_bit(tmp_path: Path) -> None
         hidden=(8,),
         learning_rate_schedule="kl_adaptive",
         clip_range_schedule="cosine",
+        entropy_coef_schedule="linear",
         target_kl=1e-5,
     )
     env = EnvConfig(id="CartPole-v1", n_envs=2, seed_episodes=True)
     config = EsperConfig(env=env, ppo=ppo, run=RunConfig(updates=5, seed=3))
 
-    def attempt(path: Path, stop_at: int = 99) -> list[tuple[float, float]]:
+    def attempt(path: Path, stop_at: int = 99) -> list[tuple[float, float, float]]:
         task = make_task(env, seed=3)
         agent = PPOAgent(task.heads, task.obs_shape, ppo, seed=3)
         seen = Rates()
@@ -178,7 +208,7 @@ def test_a_resumed_run_adapts_and_anneals_on_bit_for_bit(tmp_path: Path) -> None
     parts = [*attempt(tmp_path / "cut.pt", stop_at=3)[:2], *attempt(tmp_path / "cut.pt")]
     assert len(whole) == 5
     assert whole == parts
-    assert len({rate for rate, _ in whole}) > 1
+    assert all(len(set(values)) > 1 for values in zip(*whole, strict=True))
     first, second = (load_checkpoint(tmp_path / name).state["policy"] for name in ("whole.pt", "cut.pt"))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -186,7 +216,7 @@ def test_a_resumed_run_adapts_and_anneals_on_bit_for_bit(tmp_path: Path) -> None
 # --- what cannot be followed --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", ["learning_rate_schedule", "clip_range_schedule"])
+@pytest.mark.parametrize("key", SCHEDULES)
 def test_a_planned_schedule_needs_a_limit(key: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f'^ppo.{key} = "cosine" needs a planned end, and this run has no limit'):
         train(

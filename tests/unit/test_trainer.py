@@ -21,7 +21,7 @@ from esper_core.ppo.trainer import config_digest
 
 if TYPE_CHECKING:
     from esper_core.ppo.task import Task
-    from esper_core.ppo.trainer import TrainResult
+    from esper_core.ppo.train_result import TrainResult
 
 pytestmark = pytest.mark.numeric
 

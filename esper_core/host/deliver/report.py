@@ -40,7 +40,8 @@ class SessionReport:
             if not (sink.lost or sink.failures or sink.cut_off or sink.state == "disabled"):
                 continue
             origin = f" ({sink.distribution} {sink.version})" if sink.distribution else ""
-            what = [f"{sink.delivered} delivered", f"{sink.lost} lost"]
+            took = "handed over" if sink.delivery.endswith("processor") else "delivered"  # a queue's is no arrival
+            what = [f"{sink.delivered} {took}", f"{sink.lost} lost"]
             if sink.failures:
                 what.append(f"{sink.failures} failures")
             why = f": {sink.message}" if sink.message else ""

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from esper_core.host.deliver.channel import QueueChannel
+from esper_core.host.deliver.channel import LAST_STEPS_S
 from esper_core.host.deliver.hub import Closable
+from esper_core.host.deliver.queue_channel import QueueChannel
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["GuardedReader", "GuardedSpanProcessor", "QueuedProcessor"]
 
 _QUEUE_SIZE: Final = 2048
+_LINGER_S: Final = 0.05
+"""Processors batch for seconds themselves."""
 _QUIET_STARTS: Final = (SpanProcessor.on_start, BatchSpanProcessor.on_start)
 _PRIORITY_OF: Final = "esper_ppo_updated"
 """Spans and log records have an update's priority."""
@@ -53,9 +56,11 @@ class QueuedProcessor(Closable):
             size=_QUEUE_SIZE,
             patience_s=30.0 if patient else 0.05,
             once=not patient,
+            linger_s=_LINGER_S,
             closer=lambda _: inner.shutdown(),
         )
         self._channel.delivery = delivery
+        self._channel.counts_itself = True  # the sink may: an item in hand is not to be counted twice
         self._channel.open()
 
     def shutdown(self) -> None:
@@ -126,7 +131,7 @@ class GuardedReader(Closable):
         self.guard = guard
         self._timeout_s = timeout_s
         self._done = threading.Event()
-        self._begun = False
+        self._thread: threading.Thread | None = None
 
     def in_child(self) -> None:
         """In a forked child: collect nothing. The SDK starts a periodic reader's thread there again, after this."""
@@ -136,9 +141,9 @@ class GuardedReader(Closable):
 
     def begin_close(self, reason: object) -> None:  # noqa: ARG002  # a reader's shutdown takes no reason
         """Start its shutdown, in a daemon thread."""
-        if not self._begun:
-            self._begun = True
-            threading.Thread(target=self._shut, name=f"esper-close-{self.guard.name}", daemon=True).start()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._shut, name=f"esper-close-{self.guard.name}", daemon=True)
+            self._thread.start()
 
     def _shut(self) -> None:
         with contextlib.suppress(BaseException):
@@ -149,6 +154,8 @@ class GuardedReader(Closable):
         """Wait for the end of it."""
         finished = self._done.wait(timeout_s)
         if finished:
+            if self._thread is not None:
+                self._thread.join(LAST_STEPS_S)
             self.guard.close("closed")
         return finished
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["HEARTBEAT_S", "Heartbeat"]
 
 HEARTBEAT_S = 5.0
+_LAST_BEAT_S = 1.0
 
 
 class Heartbeat:
@@ -78,6 +79,8 @@ class Heartbeat:
     def finish(self, state: RunState, message: str) -> None:
         """Stop the heartbeat and write how the run ended. Called after the sinks were closed."""
         self._stop.set()
+        if self._thread.is_alive():  # a record that is being written, or a driver that is being loaded
+            self._thread.join(_LAST_BEAT_S)
         with self._lock:
             self._record.state = state
             self._record.message = message

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from esper_core import forks
 from esper_core.masking import redact
+from esper_core.runs.ranks import log_name
 from esper_core.terminal import printable
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["log_to"]
 
-LOG_NAME = "trainer.log"
 _FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
 _TIME = "%Y-%m-%dT%H:%M:%S"
 
@@ -68,7 +68,7 @@ def log_to(folder: Folder | None, *, rank: int = 0) -> Iterator[None]:
     if folder is None:
         handler = logging.NullHandler()
     else:
-        handler = _QuietFileHandler(folder, LOG_NAME if rank == 0 else f"trainer-{rank}.log")
+        handler = _QuietFileHandler(folder, log_name(rank))
         handler.setFormatter(_RedactingFormatter(_FORMAT, _TIME))
     ours, theirs = logging.getLogger("esper"), logging.getLogger("opentelemetry")
     before = (ours.propagate, ours.level)

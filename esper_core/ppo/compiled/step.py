@@ -36,13 +36,24 @@ class CompiledStep:
         state: of the optimizer, at its beginning.
         config: the ``[ppo]`` table.
         clip_range: in force.
+        entropy_coef: in force.
     """
 
-    def __init__(self, run: Run, optimizer: FlatAdam, state: State, config: PPOConfig, *, clip_range: float) -> None:
+    def __init__(
+        self,
+        run: Run,
+        optimizer: FlatAdam,
+        state: State,
+        config: PPOConfig,
+        *,
+        clip_range: float,
+        entropy_coef: float,
+    ) -> None:
         self._run = run
         self._optimizer = optimizer
         self._config = config
         self._clip_range = clip_range
+        self._entropy_coef = entropy_coef
         self._rate = float(optimizer.param_groups[0]["lr"])
         self._now: list[Tensor] = list(state[:STATE])
         self._next = self._now
@@ -52,7 +63,7 @@ class CompiledStep:
 
     def inputs(self, minibatch: Minibatch) -> list[Tensor]:
         """What the code takes for a minibatch."""
-        weights = Weights.of(minibatch, self._config)
+        weights = Weights.of(minibatch, self._config, entropy_coef=self._entropy_coef)
         sizes = step_sizes(self._rate, self._steps + 1)
         self._numbers[:] = (*weights, self._clip_range, self._config.max_grad_norm, *sizes)
         return [*self._now, self._numbers_shown, *samples_of(minibatch)]

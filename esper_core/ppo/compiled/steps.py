@@ -63,6 +63,7 @@ class CompiledSteps:
         parts: int,
         *,
         clip_range: float,
+        entropy_coef: float,
         should_stop: Callable[[], bool] | None,
         tell: Callable[[str], object],
     ) -> CompiledStep | None:
@@ -72,6 +73,7 @@ class CompiledSteps:
             batch: samples of the update, with the advantages that the loss takes.
             parts: minibatches of an epoch.
             clip_range: in force.
+            entropy_coef: in force.
             should_stop: looked at while a step is built; True ends that.
             tell: called with lines for the user.
 
@@ -89,9 +91,9 @@ class CompiledSteps:
             code = self._codes.get(plan)
             if code is None:
                 code = self._obtain(plan, should_stop or _never, tell)
-                self._refuse_wrong(code, self._step(code, clip_range).inputs(minibatch))
+                self._refuse_wrong(code, self._step(code, clip_range, entropy_coef).inputs(minibatch))
                 self._codes[plan] = code
-            return self._step(code, clip_range)
+            return self._step(code, clip_range, entropy_coef)
         except BuildInterruptedError:
             return None
         except _NotCompiledError as why:
@@ -99,11 +101,13 @@ class CompiledSteps:
             tell(f"ppo.compile: the update is not compiled, and runs as without it: {why}")
             return None
 
-    def _step(self, code: _Code, clip_range: float) -> CompiledStep:
+    def _step(self, code: _Code, clip_range: float, entropy_coef: float) -> CompiledStep:
         state = self._optimizer.state()
         if state is None:
             raise _NotCompiledError("the weights are not one vector of float32")
-        return CompiledStep(code.run, self._optimizer, state, self._config, clip_range=clip_range)
+        return CompiledStep(
+            code.run, self._optimizer, state, self._config, clip_range=clip_range, entropy_coef=entropy_coef
+        )
 
     def _refuse_wrong(self, code: _Code, inputs: list[Tensor]) -> None:
         """Raise for code that fails, or gives other numbers than what it was made from."""

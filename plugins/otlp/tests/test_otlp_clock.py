@@ -10,7 +10,7 @@ from esper_core.cli.main import main
 from esper_core.config.schema import EsperConfig
 from esper_core.events import PPOUpdatePayload
 from esper_core.host.session import Session
-from esper_core.runs.layout import create_run
+from esper_core.runs.creation import create_run
 from esper_sink_otlp.clock import ahead_s, clock_words
 
 if TYPE_CHECKING:

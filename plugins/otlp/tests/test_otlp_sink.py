@@ -13,7 +13,7 @@ import pytest
 from esper_core.config.schema import EsperConfig, RunConfig
 from esper_core.events import PPOUpdatePayload, RunStarted
 from esper_core.host.session import Session
-from esper_core.runs.layout import create_run
+from esper_core.runs.creation import create_run
 from esper_core.testing import SinkContract
 from esper_sink_otlp import OtlpSink
 

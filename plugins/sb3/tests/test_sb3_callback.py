@@ -133,6 +133,17 @@ def test_the_kl_of_gaussians_is_the_closed_form_of_the_policies_before_and_after
         assert update.kl_estimator == "exact"
 
 
+def test_actions_that_the_policy_squashes_are_those_that_it_took(tmp_path: Path) -> None:
+    callback = EsperCallback("x", sinks=["journal"], settings={"run": {"dir": str(tmp_path)}})
+    trained(SPACES["box"][0], callback, updates=1, use_sde=True, policy_kwargs={"squash_output": True})
+    update = callback.last
+    assert update is not None
+    assert update.kl_first_minibatch == pytest.approx(0.0, abs=1e-6)
+    assert update.kl_joint is not None
+    assert update.kl_joint > 0
+    assert update.entropy is None, "that of the Normal before the squash is another number"
+
+
 def test_the_kl_of_choices_is_k3_of_the_very_samples(tmp_path: Path) -> None:
     """Against SB3's own ``evaluate_actions``, whose joint log-probability is that of the only head."""
     callback = Keep(tmp_path)
@@ -209,6 +220,10 @@ def test_what_it_cannot_watch_is_refused_before_the_first_step(tmp_path: Path) -
         contrib.RecurrentPPO("MlpLstmPolicy", "CartPole-v1", device="cpu").learn(100, callback=Keep(tmp_path))
     with pytest.raises(UsageError, match="heads: 3 names for 1 heads"):
         trained(SPACES["discrete"][0], Keep(tmp_path, heads=("a", "b", "c")))
+    with pytest.raises(UsageError, match="causal_mask: expected a function of the actions"):
+        Keep(tmp_path, causal_mask=[True, False])
+    with pytest.raises(UsageError, match="heads: expected different names"):
+        Keep(tmp_path, heads="ab")
     assert not list(tmp_path.iterdir())
 
 

@@ -108,6 +108,17 @@ def test_what_was_not_measured_has_no_point_and_nan_has_one() -> None:
         assert all(isinstance(value, float) for _, value in named_points(update))
 
 
+def test_a_run_that_is_no_longer_finite_does_not_fill_the_programs_terminal(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with SinkHarness(TensorboardSink, run_dir=tmp_path) as harness:
+        harness.send(make_update(1, kl_divergence=math.nan, policy_loss=math.inf))
+    found = points(tmp_path / "tensorboard")
+    assert math.isnan(found["ppo/kl_divergence"][0][1])
+    assert found["ppo/policy_loss"] == [(1, math.inf)]
+    assert not [record for record in caplog.records if record.name.startswith("tensorboardX")]
+
+
 def test_divergences_have_tags_of_their_own() -> None:
     item = Divergence(name="reference", reference="reference_model", estimator="k3", per_decision=0.1, per_step=None)
     found = dict(named_points(make_update(1, divergences=(item,))))

@@ -22,7 +22,7 @@ with warnings.catch_warnings():
         TensorDictModule,
         set_composite_lp_aggregate,
     )
-    from torchrl.modules import ValueOperator
+    from torchrl.modules import NormalParamExtractor, TanhNormal, ValueOperator
     from torchrl.objectives import ClipPPOLoss, SACLoss
 
     from esper_torchrl import report
@@ -185,6 +185,29 @@ def test_a_batch_without_log_probabilities_is_told_and_harms_nothing(
     hook(batch.exclude("action_log_prob"))
     hook.close()
     assert "the batch has no log-probabilities 'action_log_prob'" in capsys.readouterr().err
+
+
+def test_a_head_is_of_the_kind_that_its_policy_draws_from(tmp_path: Path) -> None:
+    continuous = ProbabilisticTensorDictSequential(
+        TensorDictModule(
+            torch.nn.Sequential(torch.nn.Linear(4, 4), NormalParamExtractor()), ["observation"], ["loc", "scale"]
+        ),
+        ProbabilisticTensorDictModule(
+            ["loc", "scale"], ["action"], distribution_class=TanhNormal, return_log_prob=True
+        ),
+    )
+    kinds = []
+    for loss, observations in ((one_head(continuous), 4), (one_head(), 4), (two_heads(), 6)):
+        hook = report(loss, "kinds", **options(tmp_path))
+        batch = collected(loss, observations=observations)
+        learned(loss, batch)
+        hook(batch)
+        hook.close()
+        assert hook.last is not None
+        assert hook.last.kl_joint is not None
+        assert hook.last.kl_joint > 0
+        kinds.append([head.kind for head in hook.last.heads])
+    assert kinds == [["gaussian"], ["categorical"], ["categorical", "categorical"]]
 
 
 def test_padding_does_not_count(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from textual.containers import VerticalScroll
 from textual.widgets import DataTable, Static
 
@@ -19,7 +21,8 @@ from esper_core.runs import RunDir
 from esper_core.runs.state import StartRecord, SystemRecord
 from esper_sink_tui.app import SanctumApp
 from esper_sink_tui.lines import plain_text
-from esper_sink_tui.panels.runs import runs_panel
+from esper_sink_tui.names import shown_names
+from esper_sink_tui.panels.runs import COLUMNS, run_cells, runs_panel
 from esper_sink_tui.screens.log import LogScreen
 from esper_sink_tui.screens.page import Page
 from esper_sink_tui.screens.runs import RunsScreen
@@ -100,6 +103,50 @@ def test_runs_received_in_one_minute_differ_in_their_names(kit: Kit) -> None:
     assert MemorySource("20261125T161800Z-ppo-a1b2c3").label == "ppo-a1b2c3"
     model = kit.model(kit.drift(3), runs=(kit.row("a-name-that-is-far-too-long-for-the-panel-zzzzzz"),))
     assert any("-zzzzzz" in plain_text(item) for item in runs_panel(model, 67, 6))
+
+
+def test_runs_whose_names_agree_where_they_are_seen_are_told_apart(kit: Kit) -> None:
+    """Also runs of one name whose ids differ in their time alone, and names that differ in the middle, or are wide."""
+    groups = [
+        ["20260101T000000Z-run", "20260101T000001Z-run", "20260102T000000Z-run"],
+        [f"a-very-long-name-{letter}-of-an-experiment-with-seed-{seed}-0000001" for letter in "ab" for seed in (1, 2)],
+        ["\u6f22" * 30 + "1", "\u6f22" * 30 + "2"],
+        ["run\x1b", "run\x1b\x1b", "run\\x1b"],
+    ]
+    for ids in groups:
+        watch = Watch()
+        for run_id in ids:
+            watch.receive(kit.drift(1, run_id=run_id), where="OTLP")
+        watch.tick()
+        for width in (12, 40, 66):
+            lines = [plain_text(item) for item in runs_panel(watch.model(), width, 8)][2 : 2 + len(ids)]
+            assert {cell_len(item) for item in lines} == {width}
+            assert len({item.replace("\u25b6", " ") for item in lines}) == len(ids), lines
+        for width in range(1, 50):
+            names = shown_names(watch.rows(), width)
+            assert all(cell_len(name) <= width for name in names.values())
+            if width >= 6:
+                assert len(set(names.values())) == len(ids), names
+
+
+def test_ranks_of_a_run_received_over_the_network_are_one_line(kit: Kit) -> None:
+    """Whichever of them tells of the end, the alert is one, and the overview names the ranks."""
+    finished = kit.finished(state=RunState.FAILED, reason="rank 1 of 2 lost the others: rank 0 is gone")
+    events = [kit.event(kit.started(ranks=2)), *(kit.event(kit.update(number), at=number) for number in (1, 2, 3))]
+    events += [replace(kit.event(kit.started(ranks=2)), rank=1), replace(kit.event(finished, at=9), rank=1)]
+    watch = kit.watch(events, now=10.0)
+    (row,) = watch.rows()
+    assert (row.ranks, row.state, row.updates) == (2, RunState.FAILED, 3)
+    assert dict(zip(COLUMNS, run_cells(row, 0, name="x"), strict=True))["ranks"] == "2"
+    watched = watch.watched()
+    assert watched is not None
+    named = dict(watched.overview()[0].rows)
+    assert (named["ranks"], named["rank 1"]) == ("2", f"failed: {finished.reason}")
+    assert named["rank 0"].startswith("last heard ")
+    assert watch.receive([kit.event(kit.finished(state=RunState.FAILED, reason="NaN"), at=9)], where="OTLP")
+    watch.tick()
+    ((_, alerts),) = watch.changes(AlertBook())
+    assert [alert.reason for alert in alerts if alert.now is VerdictKind.FAILED] == ["NaN"]
 
 
 def test_how_the_verdict_changed_is_in_the_journal(kit: Kit, tmp_path: Path, read_through: Any) -> None:

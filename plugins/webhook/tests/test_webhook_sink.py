@@ -220,6 +220,21 @@ def test_a_receiver_that_hangs_at_the_end_holds_nothing_and_is_counted(receiver:
     assert running.report.lost == 2
 
 
+def test_messages_that_wait_when_the_host_cuts_the_sink_off_are_counted(receiver: Any) -> None:
+    receiver.hold.clear()
+    running = SinkHarness(
+        WebhookSink(WebhookConfig(url=Secret(receiver.url), on=NO_WATCH, close_timeout_s=250)),
+        name="webhook",
+        deadline_s=0.1,
+    )
+    with running:
+        running.send(RunStarted(environment="toy"), FINISHED)
+        running.drain()
+    receiver.hold.set()
+    assert running.report.cut_off
+    assert running.report.lost == 2
+
+
 def test_a_full_outbox_drops_the_oldest_and_counts_it(receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("esper_sink_webhook.outbox.MOST", 2)
     receiver.hold.clear()
@@ -317,6 +332,9 @@ url, run_dir, how = sys.argv[1:]
 table = {"url": url, "on": ["finished", "crashed"]}
 running = SinkHarness(WebhookSink, table, run_dir=Path(run_dir), deadline_s=250)
 with running:
+    if how == "early":  # before its watcher's interpreter has started
+        print(running.sink.watcher_pid, flush=True)
+        os._exit(3)
     running.send(RunStarted(environment="toy"))
     running.drain(250)
     if how == "forked" and os.fork() == 0:
@@ -345,7 +363,7 @@ def train(receiver: Any, run_dir: Path, how: str) -> int:
             assert b"SECRET" not in order
             os.kill(trainer.pid, signal.SIGKILL)
         else:
-            assert trainer.wait(250) == (3 if how == "exits" else 0)
+            assert trainer.wait(250) == (0 if how == "finishes" else 3)
         receiver.wait(1)
         if how == "forked":
             os.killpg(trainer.pid, signal.SIGKILL)
@@ -366,7 +384,7 @@ def gone(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
-@pytest.mark.parametrize("how", ["killed", "forked", "exits"])
+@pytest.mark.parametrize("how", ["killed", "forked", "exits", "early"])
 def test_a_trainer_that_cannot_tell_is_told_of(receiver: Any, tmp_path: Path, how: str) -> None:
     receiver.answers += [503] if how == "killed" else []
     watcher = train(receiver, tmp_path, how)

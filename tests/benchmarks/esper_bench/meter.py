@@ -51,6 +51,12 @@ class Turns:
     kept: int = 0
 
 
+def _environment() -> dict[str, str]:
+    """Of a party and its commands. Bytecode is kept, as installers leave it; the warm turn writes what is missing."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return inherited | {"PYTHONPATH": str(_BENCHMARKS)}
+
+
 class _Process:
     """A party's own process, by which it is asked for turns."""
 
@@ -62,7 +68,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**os.environ, "PYTHONPATH": str(_BENCHMARKS)},
+            env=_environment(),
             text=True,
         )
 

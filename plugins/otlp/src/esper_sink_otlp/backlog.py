@@ -8,6 +8,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from esper_core.errors import SinkError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -80,11 +82,15 @@ class Backlog(Generic[ItemT]):
     # --- any thread ---------------------------------------------------------------------------
 
     def put(self, item: ItemT) -> int:
-        """Queue an item; live, this never waits. Returns how many wait now."""
+        """Queue an item; live, this never waits. Returns how many wait now.
+
+        Raises:
+            SinkError: it is closed. The host counts the item as lost, since no account here can any more.
+        """
         with self._changed:
-            self.account.emitted += 1
             if self.account.closed:
-                return 0
+                raise SinkError("the end of the otlp sink was over")
+            self.account.emitted += 1
             if len(self._items) >= self._size:
                 self._make_room()
             if not self.account.closed:  # closed while a replay waited

@@ -13,6 +13,8 @@ __all__ = ["OtlpConfig", "Signal"]
 Signal = Literal["traces", "metrics", "logs"]
 # A year: a wait that is longer overflows the system's clock.
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
+# A collection costs some 10 ms of the trainer's processor: 100 a second, of an interval of 1 ms, leave little of it.
+Interval = Annotated[float, Meta(ge=0.1, le=31_536_000)]
 Count = Annotated[int, Meta(ge=1)]
 
 
@@ -73,8 +75,10 @@ class OtlpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = None
     interval_s: Annotated[
-        Seconds | None,
-        _doc("seconds between two metric collections; OTEL_METRIC_EXPORT_INTERVAL (milliseconds), else 10"),
+        Interval | None,
+        _doc(
+            "seconds between two metric collections, at least 0.1; OTEL_METRIC_EXPORT_INTERVAL (milliseconds), else 10"
+        ),
     ] = None
     update_interval_s: Annotated[
         float,

@@ -181,6 +181,11 @@ class Exporter:
         self._closed.set()
         return ended
 
+    def give_up(self) -> None:
+        """Take and settle nothing more: what was not acknowledged is lost. Returns at once; any thread."""
+        self._source.backlog.close()
+        self._wake.set()
+
     def wait_closed(self, timeout_s: float) -> bool:
         """Wait for somebody else's ``close``."""
         return self._closed.wait(timeout_s)

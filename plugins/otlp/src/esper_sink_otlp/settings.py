@@ -81,8 +81,8 @@ class SignalSettings:
         return f"{scheme}{redact(self.endpoint)}"
 
     def __repr__(self) -> str:
-        names = ", ".join(name for name, _ in self.headers)
-        return f"SignalSettings({self.signal}, {self.protocol}, {self.shown}, headers: {names or 'none'})"
+        # Not their names: in OTEL_EXPORTER_OTLP_HEADERS a token without a name is taken for one.
+        return f"SignalSettings({self.signal}, {self.protocol}, {self.shown}, headers: {len(self.headers)})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,7 +211,11 @@ def _http_endpoint(config: OtlpConfig, env: Mapping[str, str], signal: Signal) -
     found = (item for item in candidates if item[1])
     origin, url, base = next(found, ("sink.otlp.endpoint", "http://localhost:4318", True))
     scheme = _checked(origin, url, known=("http", "https"), example="http://localhost:4318")
-    if base and ("?" in url or "#" in url):
+    if "#" in url:
+        raise ConfigError(
+            f"{origin}: an endpoint has no fragment", hint="leave out # and what follows: it is never sent"
+        )
+    if base and "?" in url:
         raise ConfigError(
             f"{origin}: a base URL has no query, since /v1/{signal} is added to it",
             hint=f"give the full URL: [sink.otlp] {full_key}, or {full_name}",
@@ -270,8 +274,10 @@ def _headers(config: OtlpConfig, reader: _Reader, protocol: Protocol) -> tuple[t
     names, values = (_GRPC_NAME, _GRPC_VALUE) if protocol == "grpc" else (_HEADER_NAME, _HEADER_VALUE)
     for name, (origin, value) in headers.items():
         if not names.fullmatch(name):
+            # Not quoted: a token without a name before it stands there.
             raise ConfigError(
-                f"{origin}: {name!r} cannot be a header's name over {protocol}", hint="letters, digits and hyphens"
+                f"{origin}: a header has a name that {protocol} cannot carry",
+                hint="name=value; a name has letters, digits and hyphens, and over gRPC does not begin with grpc-",
             )
         if not values.fullmatch(value):
             raise ConfigError(
@@ -284,7 +290,8 @@ def _headers(config: OtlpConfig, reader: _Reader, protocol: Protocol) -> tuple[t
 def _parsed(name: str, text: str) -> list[tuple[str, str]]:
     """W3C baggage form, as OTEL_EXPORTER_OTLP_HEADERS has it: ``key=value,key2=value2``, both URL-encoded."""
     entries = [part.partition("=") for part in text.split(",") if part.strip()]
-    if any(not separator or not key.strip() for key, separator, _ in entries):
+    # A token in base64 that stands without a name ends in =: it would become the header's name, and be logged as such.
+    if any(not separator or not key.strip() or value.strip() in {"=", "=="} for key, separator, value in entries):
         raise ConfigError(f"{name}: an entry is not key=value", hint="entries are separated by commas")
     return [(unquote(key.strip()), unquote(value.strip())) for key, _, value in entries]
 

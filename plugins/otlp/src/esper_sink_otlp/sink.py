@@ -70,7 +70,9 @@ class OtlpSink:
         self._lock = threading.Lock()
         self._failing: set[Signal] = set()
         self._told_lost = 0
+        self._told_outside = 0
         self._told_clock = False
+        self._ended = False
 
     def _resolved(self) -> dict[Signal, SignalSettings]:
         """Settings of each signal. What is wrong with those of logs matters only to a run that has log events."""
@@ -191,9 +193,22 @@ class OtlpSink:
         for signal, exporter in self._exporters.items():
             if signal != "metrics":
                 exporter.wait_closed(max(0.0, until - time.monotonic()) + _LATE_S)
+        self._end()
+
+    @hookimpl
+    def esper_sink_cut_off(self) -> None:
+        """Report what was not acknowledged: the host's deadline came before the sink's own."""
+        self._end()
+
+    def _end(self) -> None:
+        """Close the account: whatever is answered later, these are its numbers."""
+        for exporter in self._exporters.values():
+            exporter.give_up()
         self._tell_losses()
         self._tell_outside()
-        if self._context is not None and self._exporters:
+        with self._lock:
+            first, self._ended = not self._ended, True
+        if first and self._context is not None and self._exporters:
             self._context.logger.info("otlp: %s", self._account())
 
     def _account(self) -> str:
@@ -290,14 +305,18 @@ class OtlpSink:
 
     def _tell_outside(self) -> None:
         metrics, exporter = self._metrics, self._exporters.get("metrics")
-        if metrics is None or exporter is None or not exporter.account.outside or self._context is None:
+        if metrics is None or exporter is None or self._context is None:
             return
-        self._context.report(
-            "failing",
-            f"{metrics.points_outside} gauge points of {exporter.account.outside} updates kept out: older than "
-            f"{self._config.replay_window_s:g} s (replay_window_s), the backend would refuse their whole batch",
-            lost=exporter.account.outside,
-        )
+        with self._lock:
+            outside = exporter.account.outside
+            new, self._told_outside = outside - self._told_outside, outside
+        if new > 0:
+            self._context.report(
+                "failing",
+                f"{metrics.points_outside} gauge points of {outside} updates kept out: older than "
+                f"{self._config.replay_window_s:g} s (replay_window_s), the backend would refuse their whole batch",
+                lost=new,
+            )
 
     # --- `esper sinks check` ------------------------------------------------------------------
 

@@ -57,8 +57,8 @@ class EsperCallback(BaseCallback):
         last: the last update as it was emitted.
 
     Raises:
-        UsageError: an option that ``monitor`` does not have; at the start of ``learn()``, before any step: not PPO, or
-            an action space that is not supported.
+        UsageError: an option that ``monitor`` does not have or cannot use; at the start of ``learn()``, before any
+            step: not PPO, or an action space that is not supported.
     """
 
     def __init__(
@@ -74,9 +74,15 @@ class EsperCallback(BaseCallback):
         self.name = name
         self.run: Monitor | None = None
         self.last: PPOUpdatePayload | None = None
+        if causal_mask is not None and not callable(causal_mask):
+            raise UsageError(
+                f"EsperCallback: causal_mask: expected a function of the actions (is {type(causal_mask).__name__})",
+                hint="def causal_mask(actions): return bools, one a head",
+            )
+        given = options if heads is None else options | {"heads": heads}
+        self._options = {"signals": True} | monitor_options("EsperCallback", given, own=_OWN)
         self._heads = tuple(heads) if heads is not None else None
         self._causal_mask = causal_mask
-        self._options = {"signals": True} | monitor_options("EsperCallback", options, own=_OWN)
         self._rollout: Rollout | None = None
         self._old: Judged | None = None
         self._steps = 0
@@ -97,7 +103,6 @@ class EsperCallback(BaseCallback):
         self.run = monitor(
             _environment(model),
             name=self.name,
-            heads=heads,
             head_kinds=_kinds(space, len(heads)),
             target_kl=model.target_kl or 0.0,
             stop_on="joint",
@@ -109,7 +114,7 @@ class EsperCallback(BaseCallback):
             n_envs=model.n_envs,
             steps_planned=int(total) if total else None,
             device=str(model.device),
-            **self._options,
+            **self._options | {"heads": heads},
         )
         self._rollout = self._old = None
         self._steps = 0

@@ -65,14 +65,15 @@ class Judged:
     """A rollout under one policy.
 
     Attributes:
-        log_prob: float (N, heads), of the actions taken.
-        entropy: float (N, heads).
+        log_prob: float (N, heads), of the actions taken; for Box (N, 1), of all dimensions together, squashed where the
+            policy squashes.
+        entropy: float (N, heads); None where a squash leaves none in closed form.
         gaussians: (mean, deviation), each (N, heads), for Box; else None.
         choices: int (N, heads), legal options of each decision; None for Box.
     """
 
     log_prob: Tensor
-    entropy: Tensor
+    entropy: Tensor | None
     gaussians: tuple[Tensor, Tensor] | None
     choices: Tensor | None
 
@@ -112,10 +113,11 @@ def judge(policy: Any, rollout: Rollout, chunk: int) -> Judged:
     finally:
         policy.set_training_mode(training)
     gaussians = [part.gaussians for part in parts if part.gaussians is not None]
+    entropies = [part.entropy for part in parts if part.entropy is not None]
     choices = [part.choices for part in parts if part.choices is not None]
     return Judged(
         log_prob=torch.cat([part.log_prob for part in parts]),
-        entropy=torch.cat([part.entropy for part in parts]),
+        entropy=torch.cat(entropies) if entropies else None,
         gaussians=(torch.cat([mean for mean, _ in gaussians]), torch.cat([std for _, std in gaussians]))
         if gaussians
         else None,
@@ -140,9 +142,11 @@ def _judge_part(policy: Any, rollout: Rollout, part: slice) -> Judged:
             choices=_choices(heads, masks, len(actions)),
         )
     only: Any = heads[0]  # Normal or Bernoulli: one distribution over all dimensions
-    log_prob, entropy = only.log_prob(actions.float()), only.entropy()  # MultiBinary's actions are int8
+    entropy = only.entropy()
     if isinstance(only, Normal):
-        return Judged(log_prob, entropy, (only.mean, only.stddev), None)
+        density = None if policy.squash_output else entropy
+        return Judged(found.log_prob(actions)[:, None], density, (only.mean, only.stddev), None)
+    log_prob = only.log_prob(actions.float())  # MultiBinary's actions are int8
     return Judged(log_prob, entropy, None, torch.full_like(log_prob, 2, dtype=torch.long))
 
 

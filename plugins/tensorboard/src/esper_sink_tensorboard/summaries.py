@@ -20,7 +20,9 @@ def update_summary(payload: PPOUpdatePayload) -> Summary:
     """All scalars of an update in one record."""
     together = Summary()
     for tag, value in points(payload):
-        together.MergeFrom(scalar(tag, value))
+        point = scalar(tag, 0.0)  # given a NaN it warns, once a tag and update, on the program's terminal
+        point.value[0].simple_value = value
+        together.MergeFrom(point)
     return together
 
 

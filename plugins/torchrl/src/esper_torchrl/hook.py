@@ -14,7 +14,7 @@ from torchrl.objectives import PPOLoss
 from esper_core.errors import UsageError
 from esper_core.monitoring import monitor
 from esper_core.monitoring.options import monitor_options
-from esper_torchrl.policy import Samples, head_names, log_prob_keys, samples_of
+from esper_torchrl.policy import Samples, head_kinds, head_names, log_prob_keys, samples_of
 
 if TYPE_CHECKING:
     from esper_core.events import PPOUpdatePayload
@@ -100,6 +100,7 @@ class Report:
             planned = getattr(self._trainer, "total_frames", None)
             options = {
                 "heads": head_names(keys),
+                "head_kinds": head_kinds(self._loss, keys),
                 "clip_range": _number(getattr(self._loss, "clip_epsilon", None)),
                 "steps_planned": int(planned) if isinstance(planned, int) and planned > 0 else None,
                 **self._options,

@@ -14,7 +14,9 @@ from esper_core.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Samples", "head_names", "log_prob_keys", "samples_of"]
+    from esper_core.events import HeadKind
+
+__all__ = ["Samples", "head_kinds", "head_names", "log_prob_keys", "samples_of"]
 
 _SUFFIX = "_log_prob"
 _MASK = ("collector", "mask")
@@ -58,6 +60,27 @@ def head_names(keys: list[Any]) -> tuple[str, ...]:
     if len(keys) == 1:
         return ("action",)
     return tuple((key[-1] if isinstance(key, tuple) else key).removesuffix(_SUFFIX) for key in keys)
+
+
+def head_kinds(loss: Any, keys: list[Any]) -> tuple[HeadKind, ...]:
+    """What each head's distribution is, as the policy's last module names it; empty where it does not tell."""
+    try:
+        module = loss.actor_network[-1]
+        kind = module.distribution_class
+        if "distribution_map" in module.distribution_kwargs:
+            parts = module.distribution_kwargs["distribution_map"]
+            by_name = {(name[-1] if isinstance(name, tuple) else name): part for name, part in parts.items()}
+            return tuple(_kind(by_name[name]) for name in head_names(keys))
+    except (AttributeError, KeyError, TypeError):
+        return ()
+    return (_kind(kind),) * len(keys)
+
+
+def _kind(distribution: Any) -> HeadKind:
+    # torchrl's own, such as TanhNormal and IndependentNormal, are not derived from torch's.
+    name = distribution.__name__
+    known: tuple[tuple[str, HeadKind], ...] = (("Normal", "gaussian"), ("Beta", "beta"), ("Bernoulli", "bernoulli"))
+    return next((kind for part, kind in known if part in name), "categorical")
 
 
 @torch.no_grad()

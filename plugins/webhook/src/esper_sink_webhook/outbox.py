@@ -65,6 +65,10 @@ class Outbox:
             self._ending.set()
             self._changed.notify_all()
         self._thread.join(timeout_s + 0.2)
+        return self.unsent()
+
+    def unsent(self) -> int:
+        """How many messages wait or travel."""
         with self._changed:
             return len(self._waiting) + self._busy
 

@@ -148,12 +148,20 @@ class WebhookSink:
         if self._watch is not None:
             self._watch.run_over()
         if self._outbox is not None:
-            unsent = self._outbox.close(self._config.close_timeout_s)
-            if unsent:
-                why = f": {self._last.words}" if self._last is not None and not self._last.ok else ""
-                self._context.report("failing", f"{unsent} messages were not sent when time was over{why}", lost=unsent)
+            self._tell_unsent(self._outbox.close(self._config.close_timeout_s))
         if self._watch is not None:
             self._watch.close()
+
+    @hookimpl
+    def esper_sink_cut_off(self) -> None:
+        """Count what was not sent: the host's deadline came before the sink's own."""
+        if self._outbox is not None:
+            self._tell_unsent(self._outbox.unsent())
+
+    def _tell_unsent(self, unsent: int) -> None:
+        if unsent:
+            why = f": {self._last.words}" if self._last is not None and not self._last.ok else ""
+            self._context.report("failing", f"{unsent} messages were not sent when time was over{why}", lost=unsent)
 
     def check_report(self) -> str:
         """Wait for the answer to the check's message.

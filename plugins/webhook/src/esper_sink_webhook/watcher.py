@@ -8,6 +8,7 @@ A process whose parent has ended gets another one: that, and not a pid that migh
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -37,7 +38,8 @@ def main() -> int:
         received += part
     line, _, rest = bytes(received).partition(b"\n")
     order = json.loads(line)
-    os.write(1, READY)
+    with contextlib.suppress(OSError):  # the trainer is gone already: that is what there is to tell
+        os.write(1, READY)
     os.close(1)
     if _run_ended(rest, int(order["parent"])):
         return 0

@@ -59,7 +59,7 @@ def event_file(stack: ExitStack) -> str:
 
 def _append(stack: ExitStack) -> Work:
     from esper_core.emitter import TelemetryEmitter
-    from esper_core.runs.layout import create_run
+    from esper_core.runs.creation import create_run
     from esper_core.runs.writer import JournalWriter
 
     resource = {"service.name": "esper", "service.instance.id": "a" * 36}

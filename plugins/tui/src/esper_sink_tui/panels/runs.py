@@ -11,18 +11,31 @@ from esper_core.reading.glyphs import LEVELS, STATES, VERDICTS
 from esper_core.reading.numbers import MISSING, age, count, moment, plain, rate
 from esper_core.terminal import one_line
 from esper_sink_tui.lines import frame, joined, line, pad, row
+from esper_sink_tui.names import shown_names
 
 if TYPE_CHECKING:
     from esper_core.reading.glyphs import Role
     from esper_core.reading.model import RunRow, ScreenModel
     from esper_sink_tui.lines import Line
 
-__all__ = ["COLUMNS", "run_at", "run_cells", "runs_line", "runs_panel"]
+__all__ = ["COLUMNS", "WIDEST_NAME", "run_at", "run_cells", "runs_line", "runs_panel"]
 
-COLUMNS: Final = (" ", "run", "state", "verdict", "KL", "return", "updates", "age", "started", "steps/s", "experiment")
-_TAIL: Final = 7
-"""Cells of a name's end that stay when it is cut: the dash and the six random characters of an id."""
-_WIDEST: Final = 40
+COLUMNS: Final = (
+    " ",
+    "run",
+    "state",
+    "verdict",
+    "KL",
+    "return",
+    "updates",
+    "age",
+    "started",
+    "steps/s",
+    "ranks",
+    "experiment",
+)
+WIDEST_NAME: Final = 40
+"""Cells of a name in the table."""
 
 
 def runs_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
@@ -32,7 +45,9 @@ def runs_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
     name = max(width - 4 - 2 - 10 - 7 - 12 - 9 - 8, 8)
     head = row(("", 2), ("RUN", name), ("STATE", 10), ("UPD", -6), ("KL", -13), ("RETURN", -9), ("STEPS/S", -8))
     body = [line((head, "dim"))]
-    body.extend(_row(item, model, name) for item in rows[first : first + room])
+    shown = rows[first : first + room]
+    names = shown_names(shown, name - 1)
+    body.extend(_row(item, model, pad(names[item.run_id], name)) for item in shown)
     hidden = len(rows) - room
     hint = f"r list, {hidden} more" if hidden > 0 else "r list"
     title = f"RUNS {len(rows)}" + (f" with {model.run_filter!r}" if model.run_filter else "")
@@ -53,21 +68,13 @@ def _shown(model: ScreenModel, height: int) -> tuple[int, int]:
     return min(max(place - room + 1, 0), max(len(model.runs) - room, 0)), room
 
 
-def _named(label: str, width: int) -> str:
-    """A name in so many cells; of a longer one the end stays, by which runs of one name differ."""
-    text = one_line(label)
-    if cell_len(text) <= width or width < 2 * _TAIL:
-        return pad(text, width)
-    return pad(pad(text, width - _TAIL) + text[-_TAIL:], width)
-
-
-def _row(item: RunRow, model: ScreenModel, name: int) -> Line:
+def _row(item: RunRow, model: ScreenModel, name: str) -> Line:
     state, sign = STATES[item.state], VERDICTS[item.kind]
     here = item.run_id == model.selected
     kl = pad(_kl(item), min(cell_len(_kl(item)), 11))
     return line(
         (f"{'▶' if here else ' '}{'■' if item.marked else ' '}", "cursor" if here else "info"),
-        (_named(item.label, name - 1) + " ", "cursor" if here else ""),
+        (name, "cursor" if here else ""),
         (pad(f"{state.glyph} {state.word}", 10), state.role),
         pad(count(item.updates), 6, "right"),
         (pad(sign.glyph, 12 - cell_len(kl), "right"), sign.role),
@@ -88,13 +95,13 @@ def _kl(item: RunRow) -> str:
     return f"{'j ' if item.limits.on == 'joint' else ''}{format_kl(item.kl, limits=item.limits)}"
 
 
-def run_cells(item: RunRow, now_ns: int) -> tuple[str, ...]:
+def run_cells(item: RunRow, now_ns: int, *, name: str) -> tuple[str, ...]:
     """A run as the cells of a table, in the order of :data:`COLUMNS`."""
     state, sign = STATES[item.state], VERDICTS[item.kind]
     begun = item.started_ns
     return (
         "■" if item.marked else " ",
-        _named(item.label, min(cell_len(one_line(item.label)), _WIDEST)),
+        name,
         f"{state.glyph} {state.word}",
         f"{sign.glyph} {item.kind.value}",
         _kl(item),
@@ -103,6 +110,7 @@ def run_cells(item: RunRow, now_ns: int) -> tuple[str, ...]:
         age(max(now_ns - begun, 0) / 1e9) if begun is not None else MISSING,
         moment(begun, "%d %b %H:%M"),
         rate(item.steps_per_s),
+        str(item.ranks),
         one_line(item.group),
     )
 

@@ -99,8 +99,9 @@ def _place(model: ScreenModel, last: PPOUpdatePayload | None) -> str:
     """Where it trains, and what it takes of the machine while it runs."""
     taken = system_text(model.life.system) if not model.life.state.ended else ""
     plan = model.snapshot.plan
+    ranks = f"{plan.ranks} ranks" if plan.ranks > 1 else ""
     device = _device(last, told=plan.started_ns is not None)
-    return "  ".join(part for part in (one_line(plan.environment), device, taken) if part)
+    return "  ".join(part for part in (one_line(plan.environment), device, ranks, taken) if part)
 
 
 def _warm_up(model: ScreenModel) -> str:

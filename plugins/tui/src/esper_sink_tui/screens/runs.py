@@ -13,7 +13,8 @@ from textual.widgets import DataTable, Input, Static
 from esper_core.errors import EsperError
 from esper_core.reading.glyphs import to_ascii
 from esper_core.reading.listing import SORTS
-from esper_sink_tui.panels.runs import COLUMNS, run_cells
+from esper_sink_tui.names import shown_names
+from esper_sink_tui.panels.runs import COLUMNS, WIDEST_NAME, run_cells
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -96,7 +97,8 @@ class RunsScreen(ModalScreen[str]):
         """Write what has changed; the cursor stays on its run."""
         rows = self._watch.rows()
         now = time.time_ns()
-        cells = {row.run_id: run_cells(row, now) for row in rows}
+        names = shown_names(rows, WIDEST_NAME)
+        cells = {row.run_id: run_cells(row, now, name=names[row.run_id]) for row in rows}
         if self._ascii:
             cells = {key: tuple(to_ascii(cell) for cell in found) for key, found in cells.items()}
         table = self.query_one(DataTable)

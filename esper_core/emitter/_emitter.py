@@ -10,13 +10,10 @@ Only the trainer's thread emits. The host guards the hooks: nothing here raises 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from opentelemetry import context as otel_context
-from opentelemetry import trace as otel_trace
-
-from esper_core import ids
+from esper_core.emitter._spans import OpenSpan, SpanOpener, UpdateTimes, inside
 from esper_core.events import (
     EVENTS,
     EpisodeFinished,
@@ -27,100 +24,23 @@ from esper_core.events import (
     RunFinished,
     RunStarted,
     SinkStatusChanged,
-    SpanRef,
     TelemetryEvent,
     TraceRef,
 )
 from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel, KLLimits, update_level
 from esper_core.health.window import PolicyWindow
 from esper_core.hooks import SinkHooks
-from esper_core.semconv.attributes import (
-    ITERATION_SPAN,
-    ROLLOUT_SPAN,
-    SPAN_NAMES,
-    UPDATE_ID,
-    common_attributes,
-    int64,
-)
+from esper_core.semconv.attributes import ITERATION_SPAN, ROLLOUT_SPAN, SPAN_NAMES, common_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable
 
-    from opentelemetry.context import Context
-    from opentelemetry.trace import Link, Span, Tracer
+    from opentelemetry.trace import Link, Tracer
 
-__all__ = ["TelemetryEmitter", "UpdateTimes"]
+__all__ = ["TelemetryEmitter"]
 
 PayloadT = TypeVar("PayloadT", bound=Payload)
 _UPDATE_SPAN: Final = SPAN_NAMES[PPOUpdatePayload.kind]
-
-
-class _inside:  # noqa: N801  # reads as a word in ``with _inside(span)``
-    """Make a span the current one.
-
-    The API's own ``use_span`` is slower, and marks the span as failed when a hook raises, although the update did not.
-    """
-
-    __slots__ = ("_span", "_token")
-
-    def __init__(self, span: Span) -> None:
-        self._span = span
-
-    def __enter__(self) -> None:
-        self._token = otel_context.attach(otel_trace.set_span_in_context(self._span))
-
-    def __exit__(self, *_: object) -> None:
-        otel_context.detach(self._token)
-
-
-@dataclass(slots=True)
-class _OpenSpan:
-    """A span that has begun: the SDK's span, and its ids and times for the journal."""
-
-    span: Span
-    name: str
-    trace_id: str
-    span_id: str
-    parent_span_id: str | None
-    start_ns: int
-    end_ns: int | None = None
-    """Fixed before the span ends, so that its own payload can carry it."""
-    ended: bool = False
-
-    def ref(self, end_ns: int) -> SpanRef:
-        return SpanRef(
-            name=self.name,
-            span_id=self.span_id,
-            parent_span_id=self.parent_span_id,
-            start_ns=self.start_ns,
-            end_ns=self.end_ns if self.end_ns is not None else end_ns,
-        )
-
-    def end(self, end_ns: int) -> None:
-        """End it, at ``end_ns`` unless its end was fixed before."""
-        if not self.ended:
-            self.ended = True
-            if self.end_ns is None:
-                self.end_ns = end_ns
-            self.span.end(end_time=self.end_ns)
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateTimes:
-    """The durations of an iteration.
-
-    Attributes:
-        rollout_s: seconds spent collecting; None when no rollout was begun.
-        update_s: seconds spent in the update.
-    """
-
-    rollout_s: float | None
-    update_s: float
-
-    def rate(self, steps: int) -> float | None:
-        """Environment steps per second, over rollout and update together; None without steps."""
-        total_s = self.update_s + (self.rollout_s or 0.0)
-        return steps / total_s if steps and total_s > 0 else None
 
 
 class TelemetryEmitter:
@@ -162,8 +82,6 @@ class TelemetryEmitter:
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._hooks = hooks if hooks is not None else SinkHooks()
-        self._tracer = tracer if tracer is not None else otel_trace.NoOpTracer()
-        self._links = tuple(links)
         self._episode_spans = episode_spans
         self._drain_status = drain_status
         self._clock_ns = clock_ns
@@ -173,11 +91,11 @@ class TelemetryEmitter:
         self.run_id = run_id
         self.attempt = attempt
         self.rank = rank
-        self._common = common_attributes(run_id=run_id, attempt=attempt, rank=rank)
+        self._spans = SpanOpener(tracer, links, common_attributes(run_id=run_id, attempt=attempt, rank=rank))
         self._withheld = False
-        self._iteration: _OpenSpan | None = None
-        self._rollout: _OpenSpan | None = None
-        self._update: _OpenSpan | None = None
+        self._iteration: OpenSpan | None = None
+        self._rollout: OpenSpan | None = None
+        self._update: OpenSpan | None = None
 
     @property
     def limits(self) -> KLLimits:
@@ -190,8 +108,8 @@ class TelemetryEmitter:
         """Open the iteration's span, and in it the rollout's. ``update_id`` is the id of the next update."""
         self._abandon()
         now = self._clock_ns()
-        self._iteration = self._open(ITERATION_SPAN, None, now, update_id)
-        self._rollout = self._open(ROLLOUT_SPAN, self._iteration, now, update_id)
+        self._iteration = self._spans.open(ITERATION_SPAN, None, now, update_id)
+        self._rollout = self._spans.open(ROLLOUT_SPAN, self._iteration, now, update_id)
 
     def begin_update(self, update_id: int) -> None:
         """End the rollout's span and open the update's. A loop of your own may call it without ``begin_rollout``."""
@@ -200,7 +118,7 @@ class TelemetryEmitter:
             self._rollout.end(now)
         if self._update is not None:
             self._update.end(now)
-        self._update = self._open(_UPDATE_SPAN, self._iteration, now, update_id)
+        self._update = self._spans.open(_UPDATE_SPAN, self._iteration, now, update_id)
 
     def end_update(self, update_id: int) -> UpdateTimes:
         """Fix the update's end time, and return the durations for its payload. Emitting the update ends the span."""
@@ -229,7 +147,7 @@ class TelemetryEmitter:
         previous = self.window.policy.level
         self.window.add(payload)  # before the hooks, which may ask for the level
         if not self._withheld:
-            with _inside(own.span):
+            with inside(own.span):
                 self._hooks.esper_ppo_updated(event=event)
             self._emit_health_change(payload, previous, own, now)
         self._abandon(now)
@@ -278,25 +196,26 @@ class TelemetryEmitter:
     def withhold_updates(self) -> None:
         """Tell nobody of updates and of their spans from now on: rank 0 tells them for all ranks."""
         self._withheld = True
+        self._spans.withhold_updates()
 
     def mute(self) -> None:
         """Emit nothing from now on: no hook is called, no span is opened or ended. For a forked child."""
         self._hooks = SinkHooks()
-        self._tracer = otel_trace.NoOpTracer()
+        self._spans.mute()
         self._drain_status = None
         self._heard = frozenset()
         self._update = self._rollout = self._iteration = None
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _own_update(self, update_id: int) -> _OpenSpan:
+    def _own_update(self, update_id: int) -> OpenSpan:
         """The open update's span; opens one when ``begin_update`` was not called."""
         if self._update is None:
             self.begin_update(update_id)
         assert self._update is not None  # opened one line above  # noqa: S101
         return self._update
 
-    def _fixed_end(self, own: _OpenSpan) -> int:
+    def _fixed_end(self, own: OpenSpan) -> int:
         if own.end_ns is None:
             own.end_ns = self._clock_ns()
         return own.end_ns
@@ -314,9 +233,7 @@ class TelemetryEmitter:
         )
         return payload if level is HealthLevel.UNKNOWN else replace(payload, health=level)
 
-    def _emit_health_change(
-        self, payload: PPOUpdatePayload, previous: HealthLevel, parent: _OpenSpan, now: int
-    ) -> None:
+    def _emit_health_change(self, payload: PPOUpdatePayload, previous: HealthLevel, parent: OpenSpan, now: int) -> None:
         judged = self.window.policy
         level = judged.level
         if level is previous or (previous is HealthLevel.UNKNOWN and level is HealthLevel.HEALTHY):
@@ -333,7 +250,7 @@ class TelemetryEmitter:
         self._emit(change, parent=parent, now=now)
 
     def _emit(
-        self, payload: PayloadT, *, parent: _OpenSpan | None = None, now: int | None = None
+        self, payload: PayloadT, *, parent: OpenSpan | None = None, now: int | None = None
     ) -> TelemetryEvent[PayloadT] | None:
         """An event with a span of no length below ``parent``, current while the hook runs."""
         if not self.hears(payload.kind):
@@ -342,17 +259,17 @@ class TelemetryEmitter:
         moment = self._clock_ns() if now is None else now
         hook = getattr(self._hooks, spec.hook)
         if spec.on_request and not self._episode_spans:
-            event = self._event(payload, [self._unrecorded(spec.span, parent, moment)], moment)
+            event = self._event(payload, [self._spans.unrecorded(spec.span, parent, moment)], moment)
             hook(event=event)
             return event
-        span = self._open(spec.span, parent, moment)
+        span = self._spans.open(spec.span, parent, moment)
         event = self._event(payload, [span], moment)
-        with _inside(span.span):
+        with inside(span.span):
             hook(event=event)
         span.end(moment)
         return event
 
-    def _event(self, payload: PayloadT, spans: list[_OpenSpan], now: int) -> TelemetryEvent[PayloadT]:
+    def _event(self, payload: PayloadT, spans: list[OpenSpan], now: int) -> TelemetryEvent[PayloadT]:
         trace = TraceRef(trace_id=spans[-1].trace_id, spans=tuple(span.ref(now) for span in spans))
         return TelemetryEvent(
             time_ns=now,
@@ -364,44 +281,6 @@ class TelemetryEmitter:
             payload=payload,
         )
 
-    def _open(self, name: str, parent: _OpenSpan | None, now: int, update_id: int | None = None) -> _OpenSpan:
-        context: Context | None = otel_trace.set_span_in_context(parent.span) if parent is not None else None
-        attributes = dict(self._common)
-        if update_id is not None:
-            attributes[UPDATE_ID] = int64(update_id)
-        tracer = otel_trace.NoOpTracer() if self._withheld and update_id is not None else self._tracer
-        span = tracer.start_span(
-            name,
-            context=context,
-            attributes=attributes,
-            links=self._links if parent is None else None,
-            start_time=now,
-        )
-        current = span.get_span_context()
-        # Without an SDK the API returns the context of the enclosing span: its id must not be used for a second span.
-        enclosing = (parent.span if parent is not None else otel_trace.get_current_span()).get_span_context()
-        if not current.is_valid or current.span_id == enclosing.span_id:
-            return self._unrecorded(name, parent, now, span)
-        return _OpenSpan(
-            span=span,
-            name=name,
-            trace_id=f"{current.trace_id:032x}",
-            span_id=f"{current.span_id:016x}",
-            parent_span_id=parent.span_id if parent is not None else _current_parent(current.trace_id),
-            start_ns=now,
-        )
-
-    def _unrecorded(self, name: str, parent: _OpenSpan | None, now: int, span: Span | None = None) -> _OpenSpan:
-        """A span that no SDK records, with ids that Esper generates."""
-        return _OpenSpan(
-            span=span if span is not None else otel_trace.INVALID_SPAN,
-            name=name,
-            trace_id=parent.trace_id if parent is not None else f"{ids.new_trace_id():032x}",
-            span_id=f"{ids.new_span_id():016x}",
-            parent_span_id=parent.span_id if parent is not None else None,
-            start_ns=now,
-        )
-
     def _abandon(self, end_ns: int | None = None) -> None:
         """End all open spans, children first."""
         now = self._clock_ns() if end_ns is None else end_ns
@@ -409,9 +288,3 @@ class TelemetryEmitter:
             if span is not None:
                 span.end(now)
         self._update = self._rollout = self._iteration = None
-
-
-def _current_parent(trace_id: int) -> str | None:
-    """The application's own current span, when the new one was opened beneath it."""
-    outer = otel_trace.get_current_span().get_span_context()
-    return f"{outer.span_id:016x}" if outer.is_valid and outer.trace_id == trace_id else None

@@ -1,0 +1,8 @@
+"""The only telemetry interface that the agent and the trainer use: see :class:`TelemetryEmitter`."""
+
+from __future__ import annotations
+
+from esper_core.emitter._emitter import TelemetryEmitter
+from esper_core.emitter._spans import UpdateTimes
+
+__all__ = ["TelemetryEmitter", "UpdateTimes"]
