@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from textual_plot import PlotWidget
 
     from esper_core.reading.series import Series
-    from esper_sink_tui.watch import Watched
+    from esper_sink_tui.watched import Watched
 
 __all__ = ["PlotsScreen"]
 
