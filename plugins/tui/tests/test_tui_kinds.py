@@ -294,3 +294,20 @@ def test_a_full_collection_of_garbage_waits_until_nobody_presses_a_key(monkeypat
     finally:
         quiet.stop()
     assert gc.get_threshold() == before
+
+
+async def test_no_screen_breaks_at_any_size(kit: Kit) -> None:
+    """Kind 27: a window dragged down to a column while a question was open ended the viewer."""
+    app = SanctumApp(kit.watch(kit.drift(5), now=50), feed=False, request_stop=lambda _: "asked")
+    async with app.run_test(size=(120, 36)) as pilot:
+        for opened in ("h", "v", "r", "a", "i", "question_mark", "x", "e", "h+k", "h+p"):
+            for size in ((1, 1), (2, 40), (5, 3), (400, 2), (120, 36)):
+                if size == (1, 1):
+                    await pilot.press(*opened.split("+"))
+                    await app.workers.wait_for_complete()
+                    assert len(app.screen_stack) > 1, opened
+                await pilot.resize_terminal(*size)
+                await pilot.pause()
+            while len(app.screen_stack) > 1:
+                await pilot.press("escape")
+                await pilot.pause()

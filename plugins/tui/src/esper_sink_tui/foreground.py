@@ -59,8 +59,11 @@ def open_screen(
     theme: str,
     request_stop: Callable[[str], str] | None = None,
     greeting: str = "",
-) -> None:
+) -> bool:
     """Run the app until the user leaves.
+
+    Returns:
+        False when it broke down, which Textual has told of.
 
     Raises:
         UsageError: no such theme.
@@ -83,6 +86,7 @@ def open_screen(
     # another process and keeps its inherited setting.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     app.run()
+    return not app.return_code
 
 
 def stop_run(watch: Watch, run_id: str) -> str:
