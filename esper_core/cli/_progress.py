@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from esper_core.reading import Run
+    from esper_core.reading.cells import Block
 
 __all__ = ["counted", "followed"]
 
@@ -52,7 +53,8 @@ def counted(
             note_over("")
 
 
-def followed(run: Run, updates: Iterator[T]) -> Iterator[T]:
+def followed(run: Run, blocks: Iterator[Block]) -> Iterator[Block]:
     """Pass on the updates of a run that are read, saying as :func:`counted` how many have been."""
     record = run.record
-    return counted(updates, f"updates of {run.run_id} read", None if record is None else record.updates)
+    total = None if record is None else record.updates
+    return counted(blocks, f"updates of {run.run_id} read", total, weight=lambda block: block.rows)

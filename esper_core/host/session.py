@@ -248,6 +248,7 @@ class Session:
                 episode_spans=self.config.otel.episodes,
                 heard=self.hub.heard,
                 window=self._window,
+                behind=self.mode == "live",
             )
             stack.callback(forks.in_child(self._in_child))
             opened = self.hub.open(strict=self.mode != "check")
@@ -399,6 +400,7 @@ class Session:
                 self._instrumentation.set_run_status(heartbeat_s=time.time(), state=state)
             if self.mode == "live":
                 self._emit_end(state)
+                self.emitter.close()
             if self.mode == "replay":
                 self._played.drain(self.stop)
             self.hub.close(

@@ -34,8 +34,8 @@ class KLStats:
 
     def __add__(self, other: KLStats) -> KLStats:
         return KLStats(
-            tuple(a + b for a, b in zip(self.numerators, other.numerators, strict=True)),
-            tuple(a + b for a, b in zip(self.decisions, other.decisions, strict=True)),
+            tuple([a + b for a, b in zip(self.numerators, other.numerators, strict=True)]),
+            tuple([a + b for a, b in zip(self.decisions, other.decisions, strict=True)]),
             self.steps + other.steps,
         )
 

@@ -41,11 +41,13 @@ class StopMonitor:
         # A fixed 8 would reach half an update back when only 16 minibatches are planned.
         self.window = min(max(planned // 16, 1), MAX_WINDOW) if rule == "pooled" else 1
         self._recent: deque[KLStats] = deque(maxlen=self.window)
+        self._totals: deque[tuple[float, float, float]] = deque(maxlen=self.window)
         self._judged = self._joint_exceeded = False
 
     def add(self, stats: KLStats) -> None:
         """Take one minibatch's statistics in."""
         self._recent.append(stats)
+        self._totals.append((sum(stats.numerators), sum(stats.decisions), stats.steps))
 
     @property
     def pooled(self) -> KLStats | None:
@@ -69,17 +71,16 @@ class StopMonitor:
         return self._exceeded() if self.rule == "epoch" else None
 
     def _exceeded(self) -> float | None:
-        if self.threshold is None:
+        if self.threshold is None or not self._totals:
             return None
         # Totals suffice here; pooling head by head is left to the stop itself.
-        moved = sum(sum(part.numerators) for part in self._recent)
-        steps = sum(part.steps for part in self._recent)
+        moved, decisions, steps = map(sum, zip(*self._totals, strict=True))
         joint = self._above(moved, steps)
         self._judged = self._judged or steps > 0
         self._joint_exceeded = self._joint_exceeded or joint is not None
         if self.on == "joint":
             return joint
-        return self._above(moved, sum(sum(part.decisions) for part in self._recent))
+        return self._above(moved, decisions)
 
     def _above(self, moved: float, count: float) -> float | None:
         """The mean, when it is above the limit."""

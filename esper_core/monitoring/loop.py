@@ -294,16 +294,15 @@ class Monitor:
         self._update.ended(value, steps)
         if not self._emitter.hears(EpisodeFinished.kind):
             return
-        self._emitter.emit_episode_finished(
-            EpisodeFinished(
-                episode=self.counts.episodes,
-                episode_return=value,
-                length=steps,
-                env_index=index,
-                truncated=cut,
-                env_steps=self.counts.env_steps,
-            )
+        ended = EpisodeFinished(
+            episode=self.counts.episodes,
+            episode_return=value,
+            length=steps,
+            env_index=index,
+            truncated=cut,
+            env_steps=self.counts.env_steps,
         )
+        self._emitter.emit_episodes((ended,))
 
     @never_harms(None)
     def progress(self, env_steps: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -11,14 +12,54 @@ from esper_core.events import EpisodeFinished
 from esper_core.updates import EpisodeSummary, finite_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from esper_core.ppo.task import BoolArray, FloatArray
 
-__all__ = ["EpisodeTracker"]
+    IndexArray = NDArray[np.intp]
+
+__all__ = ["Ended", "EpisodeTracker"]
 
 RECENT: Final = 100
 """Episodes behind ``return_mean_100``."""
+
+
+@dataclass(slots=True)
+class Ended:
+    """The episodes that one step ended, by column: an event is built when someone goes through them. Any thread.
+
+    Attributes:
+        first: the number of the first one.
+        rows: (n,), which environments.
+        returns: of each.
+        lengths: of each, environment steps.
+        terminated: bool (n,), whether the task ended it.
+        truncated: bool (n,), whether a time limit did.
+        env_steps: environment steps of the run so far.
+    """
+
+    first: int
+    rows: IndexArray
+    returns: list[float]
+    lengths: list[int]
+    terminated: BoolArray
+    truncated: BoolArray
+    env_steps: int
+
+    def __iter__(self) -> Iterator[EpisodeFinished]:
+        cut = self.truncated & ~self.terminated
+        rows = zip(self.rows.tolist(), self.returns, self.lengths, cut.tolist(), strict=True)
+        for number, (index, value, length, by_limit) in enumerate(rows, start=self.first):
+            yield EpisodeFinished(
+                episode=number,
+                episode_return=value,
+                length=length,
+                env_index=index,
+                truncated=bool(by_limit),
+                env_steps=self.env_steps,
+            )
 
 
 class EpisodeTracker:
@@ -48,7 +89,7 @@ class EpisodeTracker:
         env_steps: int,
         told: bool = True,
         resets: BoolArray | None = None,
-    ) -> list[EpisodeFinished]:
+    ) -> Ended | tuple[()]:
         """Take one step of all environments in.
 
         Args:
@@ -60,13 +101,13 @@ class EpisodeTracker:
             resets: (n_envs,), where nothing was played; their reward and flags are 0. None for nowhere.
 
         Returns:
-            The episodes that the step ended, in the order of the environments; none unless ``told``.
+            The episodes that the step ended, in the order of the environments; none, which is false, unless ``told``.
         """
         self._returns += reward
         self._lengths += 1 if resets is None else ~resets
         done = terminated | truncated
         if not done.any():
-            return []
+            return ()
         rows = np.flatnonzero(done)
         first = self.episodes + 1
         self.episodes += len(rows)
@@ -77,21 +118,8 @@ class EpisodeTracker:
         self._ended_returns.extend(returns)
         self._ended_lengths.extend(lengths)
         if not told:
-            return []
-        cut = (truncated & ~terminated)[rows].tolist()
-        return [
-            EpisodeFinished(
-                episode=number,
-                episode_return=value,
-                length=length,
-                env_index=index,
-                truncated=bool(by_limit),
-                env_steps=env_steps,
-            )
-            for number, (index, value, length, by_limit) in enumerate(
-                zip(rows.tolist(), returns, lengths, cut, strict=True), start=first
-            )
-        ]
+            return ()
+        return Ended(first, rows, returns, lengths, terminated[rows], truncated[rows], env_steps)
 
     @property
     def running(self) -> tuple[list[float], list[int]]:

@@ -259,15 +259,16 @@ class Trainer:
 
     def _on_step(self, result: StepResult) -> None:
         self._env_steps += result.played * self._agreement.ranks  # of other ranks as many, until they tell
-        for episode in self._episodes.step(
+        ended = self._episodes.step(
             result.reward,
             result.terminated,
             result.truncated,
             env_steps=self._env_steps,
             told=self.emitter.hears(EpisodeFinished.kind),
             resets=result.resets,
-        ):
-            self.emitter.emit_episode_finished(episode)
+        )
+        if ended:
+            self.emitter.emit_episodes(ended)
         self._on_progress(updates=self.agent.updates, env_steps=self._env_steps)
 
     # --- limits -------------------------------------------------------------------------------

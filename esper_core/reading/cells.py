@@ -47,6 +47,20 @@ class Block(NamedTuple):
     rows: int
     parts: list[Cells]
 
+    def columns(self) -> list[str]:
+        """Names of the columns that any part has."""
+        return list(dict.fromkeys(name for part in self.parts for name in part.columns))
+
+    def column(self, name: str) -> Sequence[object]:
+        """A column in the order of the rows; None where it has no entry."""
+        if len(self.parts) == 1:
+            return self.parts[0].columns.get(name) or [None] * self.rows
+        found: list[object] = [None] * self.rows
+        for part in self.parts:
+            for place, value in zip(part.places, part.columns.get(name, ()), strict=False):
+                found[place] = value
+        return found
+
 
 def blocks_of(updates: Iterable[Update]) -> Iterator[Block]:
     """Updates that are there as events, in blocks."""

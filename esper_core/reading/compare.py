@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from esper_core.errors import ConfigError
 from esper_core.health import HealthLevel
-from esper_core.reading.returns import return_to_show
+from esper_core.reading.index import scan_index
 from esper_core.reading.settings import run_settings
-from esper_core.reading.stream import stream_updates
+from esper_core.reading.stream import stream_blocks
+from esper_core.runs.reader import JournalReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from esper_core.events import HeadKind, PPOUpdatePayload, TelemetryEvent
-    from esper_core.health import KLLimits
+    from esper_core.events import HeadKind
+    from esper_core.health import KLLimits, KLOn
+    from esper_core.reading.cells import Block
     from esper_core.reading.run import Run
 
-    Update = TelemetryEvent[PPOUpdatePayload]
-    Follow: TypeAlias = "Callable[[Run, Iterator[Update]], Iterator[Update]]"
+    Follow: TypeAlias = "Callable[[Run, Iterator[Block]], Iterator[Block]]"
 
 __all__ = ["ComparedRun", "Comparison", "Follow", "Group", "Stat", "compare"]
 
@@ -153,8 +154,8 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-def _as_they_come(_: Run, updates: Iterator[Update]) -> Iterator[Update]:
-    return updates
+def _as_they_come(_: Run, blocks: Iterator[Block]) -> Iterator[Block]:
+    return blocks
 
 
 def compare(runs: Sequence[Run], *, follow: Follow = _as_they_come) -> Comparison:
@@ -183,31 +184,9 @@ def compare(runs: Sequence[Run], *, follow: Follow = _as_they_come) -> Compariso
 
 def _read(run: Run, follow: Follow) -> ComparedRun:
     limits = run.limits
-    ids: list[int] = []
-    stopped: list[int] = []
-    non_finite: list[int] = []
-    steps: list[int] = []
-    kls: list[float] = []
-    returns: list[float] = []
-    heads: dict[str, list[float]] = {}
-    kinds: dict[str, HeadKind] = {}
-    threshold = None
-    for event in follow(run, stream_updates(run.directory)):
-        update = event.payload
-        for head in update.heads:
-            kinds[head.name] = head.kind
-            known = heads.setdefault(head.name, [])
-            known.extend([math.nan] * (len(ids) - len(known)))
-            known[len(ids) :] = [_number(head.kl)]  # a name given twice has one row: the last
-        ids.append(update.update_id)
-        steps.append(update.env_steps)
-        kls.append(_number(update.judged_kl(limits.on)))
-        returns.append(_number(return_to_show(update)))
-        if update.outcome == "early_stopped":
-            stopped.append(update.update_id)
-        if update.health is HealthLevel.NON_FINITE:
-            non_finite.append(update.update_id)
-        threshold = update.stop_threshold if update.stop_on == limits.on else None
+    found = _Curves(limits.on)
+    for block in follow(run, stream_blocks(scan_index(run.directory), JournalReader(run.directory))):
+        found.add(block)
     record = run.record
     return ComparedRun(
         run_id=run.run_id,
@@ -215,20 +194,80 @@ def _read(run: Run, follow: Follow) -> ComparedRun:
         state=run.state.value,
         verdict=run.verdict().label,
         kl_on=limits.on,
-        updates=len(steps) or (record.updates if record is not None else 0),
-        env_steps=tuple(steps),
-        kl=tuple(kls),
-        returns=tuple(returns),
-        early_stops=len(stopped),
+        updates=len(found.ids) or (record.updates if record is not None else 0),
+        env_steps=tuple(found.steps),
+        kl=tuple(found.kls),
+        returns=tuple(found.returns),
+        early_stops=len(found.stopped),
         source=run,
         limits=limits,
-        stop_threshold=threshold,
-        update_ids=tuple(ids),
-        stopped=tuple(stopped),
-        non_finite=tuple(non_finite),
-        heads={name: (*values, *([math.nan] * (len(ids) - len(values)))) for name, values in heads.items()},
-        kinds=kinds,
+        stop_threshold=found.threshold,
+        update_ids=tuple(found.ids),
+        stopped=tuple(found.stopped),
+        non_finite=tuple(found.non_finite),
+        heads={name: tuple(found.padded(values)) for name, values in found.heads.items()},
+        kinds=found.kinds,
     )
+
+
+class _Curves:
+    """What is kept of a run's updates.
+
+    Args:
+        on: the KL that is judged.
+    """
+
+    def __init__(self, on: KLOn) -> None:
+        self._on = on
+        self.ids: list[int] = []
+        self.steps: list[int] = []
+        self.kls: list[float] = []
+        self.returns: list[float] = []
+        self.stopped: list[int] = []
+        self.non_finite: list[int] = []
+        self.heads: dict[str, list[float]] = {}
+        self.kinds: dict[str, HeadKind] = {}
+        self.threshold: float | None = None
+
+    def add(self, block: Block) -> None:
+        """Take some updates in, which follow those before."""
+        for name in block.columns():
+            kind, _, rest = name.partition(".")
+            if kind == "head" and rest.endswith(".kl"):
+                self._add_head(block, rest.removesuffix(".kl"))
+        ids = cast("list[int]", block.column("update_id"))
+        self.ids += ids
+        self.steps += cast("list[int]", block.column("env_steps"))
+        self.kls += _numbers(block.column("kl_joint" if self._on == "joint" else "kl_divergence"))
+        recent, own = block.column("return_mean_100"), block.column("return_mean")
+        self.returns += _numbers([mean if last is None else last for last, mean in zip(recent, own, strict=True)])
+        self.stopped += _where(ids, block.column("outcome"), "early_stopped")
+        self.non_finite += _where(ids, block.column("health"), HealthLevel.NON_FINITE)
+        if ids:
+            on = block.column("stop_on")[-1] == self._on
+            self.threshold = cast("float | None", block.column("stop_threshold")[-1]) if on else None
+
+    def _add_head(self, block: Block, head: str) -> None:
+        kinds = [kind for kind in block.column(f"head.{head}.kind") if kind is not None]
+        if kinds:
+            self.kinds[head] = cast("HeadKind", kinds[-1])
+            self.heads[head] = self.padded(self.heads.get(head, []))
+            self.heads[head] += _numbers(block.column(f"head.{head}.kl"))
+
+    def padded(self, values: list[float]) -> list[float]:
+        """The same list, with NaN for the updates since its last one."""
+        values += [math.nan] * (len(self.ids) - len(values))
+        return values
+
+
+def _numbers(values: Sequence[object]) -> list[float]:
+    return [math.nan if value is None else cast("float", value) for value in values]
+
+
+def _where(ids: Sequence[int], values: Sequence[object], wanted: str) -> list[int]:
+    if wanted not in values:
+        return []
+    return [update_id for update_id, value in zip(ids, values, strict=True) if value == wanted]
 
 
 def _seed(run: Run) -> int | None:
@@ -237,10 +276,6 @@ def _seed(run: Run) -> int | None:
     except ConfigError:
         return None
     return found if isinstance(found, int) else None
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def _differing(groups: Sequence[Group]) -> dict[str, tuple[Any, ...]]:

@@ -6,6 +6,7 @@ import math
 from array import array
 from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, cast
 
 from esper_core.errors import JournalError
@@ -19,6 +20,7 @@ from esper_core.runs.segments import open_journal
 from esper_core.semconv.codec import CodecError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
@@ -126,6 +128,30 @@ class UpdateIndex:
     def update_id(self, position: int) -> int:
         """Id of the update at a position."""
         return self._ids[position]
+
+    @property
+    def update_ids(self) -> Sequence[int]:
+        """Id of every update, by position; a copy."""
+        return self._ids[:]
+
+    @property
+    def kls(self) -> Sequence[float]:
+        """The judged KL of every update in nats, to 7 digits, by position; NaN where not measured. A copy."""
+        return self._kls[:]
+
+    @property
+    def broken(self) -> list[int]:
+        """Ids of the updates that are not finite."""
+        code, levels = _CODES[HealthLevel.NON_FINITE], self._levels
+        return [self._ids[at] for at in range(len(levels)) if levels[at] == code] if code in levels else []
+
+    @property
+    def resumes(self) -> list[int]:
+        """Ids of the updates with which a later attempt begins."""
+        places, files = self._places, self._files
+        # Almost all neighbours lie in one file.
+        turns = [at + 1 for at, (one, other) in enumerate(pairwise(places)) if one != other]
+        return [self._ids[at] for at in turns if files[places[at]].attempt != files[places[at - 1]].attempt]
 
     def position(self, update_id: int) -> int | None:
         """Position of an update, or None when it is not there."""

@@ -6,25 +6,18 @@ import math
 import sys
 from bisect import bisect_left
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from esper_core.errors import EsperError
-from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel, KLLimits
-from esper_core.reading.returns import return_to_show
+from esper_core.health import DEFAULT_KL_LIMITS, KLLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from esper_core.events import PolicyEvaluated, PPOUpdatePayload, TelemetryEvent
-    from esper_core.reading.index import UpdateIndex
-    from esper_core.reading.snapshot import SanctumSnapshot
-    from esper_core.reading.source import Source
 
     Update = TelemetryEvent[PPOUpdatePayload]
 
-__all__ = ["Band", "Extremes", "Series", "bands", "extremes", "headroom", "peaks", "read_series"]
-
-_POINTS: Final = 160
+__all__ = ["Band", "Extremes", "Series", "bands", "extremes", "headroom", "peaks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +69,11 @@ class Band:
     high: tuple[float, ...]
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+def _largest(values: Sequence[float]) -> int:
+    """Place of the first largest one; NaN is less than any."""
+    if any(map(math.isnan, values)):
+        return max(range(len(values)), key=lambda place: -math.inf if math.isnan(values[place]) else values[place])
+    return values.index(max(values))
 
 
 def peaks(xs: Sequence[int], ys: Sequence[float], points: int) -> tuple[list[int], list[float], int]:
@@ -89,7 +85,7 @@ def peaks(xs: Sequence[int], ys: Sequence[float], points: int) -> tuple[list[int
     out_y: list[float] = []
     for start in range(0, len(xs), width):
         group = ys[start : start + width]
-        best = max(range(len(group)), key=lambda place: -math.inf if math.isnan(group[place]) else group[place])
+        best = _largest(group)
         out_x.append(xs[start + best])
         out_y.append(group[best])
     return out_x, out_y, width
@@ -139,77 +135,6 @@ def extremes(xs: Sequence[int], ys: Sequence[float], groups: int) -> list[Extrem
         low, high = min(known, key=ys.__getitem__), max(known, key=ys.__getitem__)
         found.append(Extremes(xs[start], xs[places[-1]], (xs[low], ys[low]), (xs[high], ys[high])))
     return found
-
-
-def read_series(
-    source: Source,
-    snapshot: SanctumSnapshot,
-    *,
-    group: str = "",
-    points: int = _POINTS,
-    heard: Sequence[Update] = (),
-    evaluations: Sequence[PolicyEvaluated] = (),
-) -> Series:
-    """A run's KL and return over all its updates, from its index where it has one, else from memory.
-
-    Args:
-        source: of the run.
-        snapshot: its newest.
-        group: its experiment.
-        points: about how many updates of a long run are read whole.
-        heard: the effective updates in memory, ascending: all that is known of a run received over the network.
-        evaluations: likewise.
-    """
-    index = source.index()
-    if index is None:
-        on = snapshot.tamiyo.limits.on
-        known = [
-            (item.payload.update_id, item.payload.judged_kl(on), item.payload.health is HealthLevel.NON_FINITE)
-            for item in heard
-        ]
-        resumes, limits = snapshot.resumes, snapshot.tamiyo.limits
-        read = list(heard[:: max(math.ceil(len(heard) / points), 1)])
-        read += [] if not heard or read[-1] is heard[-1] else [heard[-1]]
-    else:
-        while index.extend(4 * 1024 * 1024):
-            pass
-        places = range(len(index))
-        known = [(index.update_id(at), index.kl(at), index.level(at) is HealthLevel.NON_FINITE) for at in places]
-        resumes = tuple(index.update_id(at) for at in places[1:] if index.attempt(at) != index.attempt(at - 1))
-        limits, evaluations = index.limits, index.evaluations
-        read = _readable(index, sorted({*places[:: max(math.ceil(len(index) / points), 1)], *places[-1:]}))
-    xs, ys, joined = peaks([item[0] for item in known], [_number(item[1]) for item in known], points * 2)
-    return Series(
-        source.label,
-        group,
-        tuple(xs),
-        tuple(ys),
-        tuple(item.payload.update_id for item in read),
-        tuple(_number(return_to_show(item.payload)) for item in read),
-        joined,
-        limits,
-        broken=tuple(update_id for update_id, _, broken in known if broken),
-        resumes=resumes,
-        stops=tuple(sorted({*_stopped(item.payload for item in read), *_stopped(snapshot.recent)})),
-        last=known[-1][:2] if known else None,
-        read=tuple(read),
-        evaluations=tuple(evaluations),
-    )
-
-
-def _readable(index: UpdateIndex, places: Iterable[int]) -> list[Update]:
-    """The updates at these positions that can still be read."""
-    found = []
-    for place in places:
-        try:
-            found.append(index.event(place))
-        except (OSError, EsperError):
-            continue
-    return found
-
-
-def _stopped(updates: Iterable[PPOUpdatePayload]) -> tuple[int, ...]:
-    return tuple(item.update_id for item in updates if item.early_stop is not None)
 
 
 def bands(runs: Iterable[tuple[str, Sequence[float], Sequence[float]]], *, points: int = 100) -> list[Band]:

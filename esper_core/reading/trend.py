@@ -2,14 +2,14 @@
 
 The mean of the last three values is compared with the mean of those before them. A change counts when it exceeds a
 tenth of the earlier mean and the dead band of the number (0.001 for the KL). Against the update before alone, which
-console lines once did, an arrow follows the noise of one rollout. Values that jump by more than half their own mean
-have no direction while the change lies within half their spread: neither rising nor steady would be true of them.
+console lines once did, an arrow follows the noise of one rollout. Values that lie, on
+average, further than half their mean from it have no direction while the change is less than that distance: they jump,
+and neither rising nor steady would be true of them.
 """
 
 from __future__ import annotations
 
 import math
-from statistics import pstdev
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from esper_core.reading.glyphs import ARROWS
@@ -42,8 +42,9 @@ def trend(values: Iterable[float | None], *, dead_band: float = 0.001) -> Trend:
     earlier, newest = finite[:-_NEWEST], finite[-_NEWEST:]
     before = math.fsum(earlier) / len(earlier)
     change = math.fsum(newest) / _NEWEST - before
-    spread, half = pstdev(finite), abs(math.fsum(finite) / len(finite)) / 2
-    if abs(change) <= spread / 2 and spread > max(dead_band, half):
+    mean = math.fsum(finite) / len(finite)
+    spread = math.fsum(abs(value - mean) for value in finite) / len(finite)
+    if abs(change) <= spread and spread > max(dead_band, abs(mean) / 2):
         return ""
     if abs(change) <= max(dead_band, abs(before) * 0.1):
         return "steady"

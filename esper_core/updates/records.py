@@ -103,7 +103,7 @@ class MinibatchSeen:
     @property
     def non_finite(self) -> int:
         """Values shown that were NaN or Inf."""
-        return sum(value is not None and not math.isfinite(value) for value in self.shown.values())
+        return len([value for value in self.shown.values() if value is not None and not math.isfinite(value)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,15 +1,17 @@
-"""What Sanctum costs: CPU on a terminal, time to the first screen of a long run, indexing, and a burst.
+"""What Sanctum costs: CPU on a terminal, keys, time to the first screen of a long run, indexing, and a burst.
 
 Run it on a machine with nothing else to do::
 
-    python tests/benchmarks/bench_sanctum.py [--updates 100000] [--seconds 20]
+    python tests/benchmarks/bench_sanctum.py [--updates 100000] [--seconds 20] [--only cpu,keys,long_run,plots,burst]
 
-Every figure is measured on the real program: the viewer runs in a process of its own on a pseudo-terminal of 120x36.
+Figures of CPU and of the first screen are of the real program: the viewer runs in a process of its own on a
+pseudo-terminal. Those of keys are the CPU time of the screen's thread from a key to the drawn screen; updates come in.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import fcntl
 import json
 import os
@@ -24,20 +26,35 @@ import termios
 import threading
 import time
 from contextlib import suppress
+from itertools import count, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from esper_core.events import HeadStats, PPOUpdatePayload, RunStarted, SpanRef, TelemetryEvent, TraceRef
 from esper_core.health import classify_kl, format_kl
 from esper_core.reading import scan_index
 from esper_core.reading.aggregator import SanctumAggregator
+from esper_core.reading.seriesreader import SeriesReader
 from esper_core.reading.source import MemorySource
 from esper_core.runs import JournalWriter, RunDir, RunRecord, process_identity, write_record
 from esper_core.semconv.attributes import span_name
+from esper_sink_tui.app import SanctumApp
 from esper_sink_tui.watch import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SECOND = 1_000_000_000
 SIZE = (120, 36)
 HEADS = ("slot", "blueprint", "tempo", "tempo_offset", "operations")
+KEYS = {
+    "main": ("left", "right", "d", "l", "f"),
+    "plot cursor": ("left", "left", "right"),
+    "plot scale": ("y",),
+    "plot axis": ("x",),
+    "plot smoothing": ("s",),
+    "plot heads": ("k",),
+}
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -140,9 +157,9 @@ def beat(run: RunDir, updates: int) -> None:
 class Viewer:
     """``esper sanctum`` on a pseudo-terminal."""
 
-    def __init__(self, run: RunDir) -> None:
+    def __init__(self, run: RunDir, size: tuple[int, int] = SIZE) -> None:
         self.master, worker = pty.openpty()
-        fcntl.ioctl(worker, termios.TIOCSWINSZ, struct.pack("HHHH", SIZE[1], SIZE[0], 0, 0))
+        fcntl.ioctl(worker, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
         self.bytes = 0
         self.seen = b""
         self.keep = True
@@ -194,23 +211,28 @@ class Viewer:
         os.close(self.master)
 
 
-def bench_cpu(base: Path, seconds: float) -> dict[str, float]:
-    """CPU of a viewer that gets one update a second."""
-    run, writer = make_run(base, "cpu", 200)
-    viewer = Viewer(run)
-    viewer.wait_for("POLICY HEALTH", "crit .0300")
+def bench_cpu(base: Path, seconds: float, size: tuple[int, int], hertz: float) -> dict[str, float]:
+    """CPU of a viewer that gets so many updates a second."""
+    run, writer = make_run(base, f"cpu-{size[0]}-{hertz:g}", 200)
+    viewer = Viewer(run, size)
+    viewer.wait_for("POLICY HEALTH", "crit .030")
     viewer.keep = False
-    number = 200
-    for _ in range(3):  # settle
-        number += 1
-        writer.append(event(update(number), run.run_id, time.time_ns()))
-        time.sleep(1.0)
+    numbers = count(201)
+
+    def train(for_s: float) -> None:
+        began = time.perf_counter()
+        for done in count(1):
+            number = next(numbers)
+            writer.append(event(update(number), run.run_id, time.time_ns()))
+            if done % max(round(hertz), 1) == 0:
+                beat(run, number)
+            time.sleep(max(began + done / hertz - time.perf_counter(), 0.0))
+            if time.perf_counter() - began >= for_s:
+                return
+
+    train(3.0)  # settle
     before, bytes_before, began = viewer.cpu_s(), viewer.bytes, time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        number += 1
-        writer.append(event(update(number), run.run_id, time.time_ns()))
-        beat(run, number)
-        time.sleep(1.0)
+    train(seconds)
     took = time.perf_counter() - began
     busy = (viewer.cpu_s() - before) / took
     traffic = (viewer.bytes - bytes_before) / took
@@ -218,7 +240,8 @@ def bench_cpu(base: Path, seconds: float) -> dict[str, float]:
     time.sleep(min(seconds, 8.0))
     idle = (viewer.cpu_s() - before) / (time.perf_counter() - began)
     found = {
-        "cpu_percent_at_1_update_per_s": round(busy * 100, 2),
+        "updates_per_s": hertz,
+        "cpu_percent": round(busy * 100, 2),
         "cpu_percent_without_updates": round(idle * 100, 2),
         "kB_per_s_to_the_terminal": round(traffic / 1000, 1),
         "memory_MiB": round(viewer.memory_mib(), 1),
@@ -226,6 +249,60 @@ def bench_cpu(base: Path, seconds: float) -> dict[str, float]:
     viewer.close()
     writer.close()
     return found
+
+
+async def bench_keys(size: tuple[int, int]) -> dict[str, object]:
+    """CPU milliseconds of the screen's thread for a key, median and 95th percentile; 100 updates come before each."""
+    numbers = count(1)
+    source = MemorySource("keys")
+    source.push([event(update(next(numbers)), "keys", number * SECOND) for number in range(400)])
+    watch = Watch()
+    watch.add(source)
+    while watch.tick():
+        pass
+    app = SanctumApp(watch, feed=False)
+    found: dict[str, object] = {}
+    async with app.run_test(size=size) as pilot:
+        for name, keys in KEYS.items():
+            if name == "plot cursor":
+                await pilot.press("h")
+                await app.workers.wait_for_complete()
+                await pilot.pause()
+            took = []
+            for key in keys * max(40 // len(keys), 1):
+                source.push([event(update(number), "keys", number * SECOND) for number in islice(numbers, 100)])
+                watch.tick()
+                before = time.thread_time()
+                await pilot.press(key)
+                took.append((time.thread_time() - before) * 1000)
+            took.sort()
+            found[name] = [round(statistics.median(took), 1), round(took[int(len(took) * 0.95)], 1)]
+    return found
+
+
+def bench_plots(base: Path, updates: int) -> dict[str, float]:
+    """Seconds of CPU to read a long run's plots the first time, and once more after each of ten updates."""
+    run, writer = make_run(base, "plots", updates)
+    watch = Watch()
+    watched = watch.add_run(run)
+    while watch.tick():
+        pass
+    reader = SeriesReader(watched.source)
+    before = time.process_time()
+    reader.read(watched.snapshot)
+    first = time.process_time() - before
+    again = []
+    for number in range(updates + 1, updates + 11):
+        writer.append(event(update(number), run.run_id, time.time_ns()))
+        before = time.process_time()
+        reader.read(watched.snapshot)
+        again.append(time.process_time() - before)
+    writer.close()
+    return {
+        "updates": updates,
+        "first_read_cpu_s": round(first, 3),
+        "next_read_cpu_ms_median": round(statistics.median(again) * 1000, 1),
+    }
 
 
 def bench_long_run(base: Path, updates: int, repeats: int) -> dict[str, float]:
@@ -240,7 +317,7 @@ def bench_long_run(base: Path, updates: int, repeats: int) -> dict[str, float]:
         viewer = Viewer(run)
         texts.append(viewer.wait_for(f"KL {last}", "POLICY HEALTH", "KL BY HEAD", "EVENTS"))
         cpus.append(viewer.cpu_s())
-        plots.append(viewer.wait_for("crit .0300", "LAST 120"))
+        plots.append(viewer.wait_for("crit .030", "LAST 120"))
         viewer.close()
     began = time.perf_counter()
     index = scan_index(run)
@@ -291,12 +368,29 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", default="cpu,keys,long_run,plots,burst")
     args = parser.parse_args()
+    found: dict[str, object] = {}
     with tempfile.TemporaryDirectory(prefix="esper-bench-") as folder:
         base = Path(folder)
-        found = {"cpu": bench_cpu(base, args.seconds)}
-        found["long_run"] = bench_long_run(base, args.updates, args.repeats)
-        found["burst"] = bench_burst(20_000)
+        rows: dict[str, Callable[[], object]] = {
+            **{
+                f"cpu {width}x{height} at {hertz}/s": lambda size=(width, height), hertz=hertz: bench_cpu(
+                    base, args.seconds, size, hertz
+                )
+                for width, height, hertz in ((120, 36, 1), (120, 36, 4), (200, 60, 4))
+            },
+            **{
+                f"keys {width}x{height}, ms [median, p95]": lambda size=(width, height): asyncio.run(bench_keys(size))
+                for width, height in (SIZE, (200, 60))
+            },
+            "long_run": lambda: bench_long_run(base, args.updates, args.repeats),
+            "plots": lambda: bench_plots(base, args.updates),
+            "burst": lambda: bench_burst(20_000),
+        }
+        for name, measure in rows.items():
+            if name.split()[0] in args.only.split(","):
+                found[name] = measure()
     print(json.dumps(found, indent=2))
 
 

@@ -149,8 +149,8 @@ def episodes_ms() -> float:
     for _ in range(9):
         begin = time.thread_time_ns()
         for _ in range(1250):
-            for episode in tracker.step(reward, ended, cut, env_steps=1, told=emitter.hears(EpisodeFinished.kind)):
-                emitter.emit_episode_finished(episode)
+            if finished := tracker.step(reward, ended, cut, env_steps=1, told=emitter.hears(EpisodeFinished.kind)):
+                emitter.emit_episodes(finished)
         tracker.drain()
         costs.append((time.thread_time_ns() - begin) / 1e6)
     return statistics.median(costs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import pytest
 from opentelemetry import trace as otel_trace
@@ -280,6 +281,43 @@ def test_an_episode_has_an_sdk_span_only_on_request_and_an_event_always(*, wante
     assert event.trace.own.parent_span_id == update.trace.spans[1].span_id  # the rollout's
     assert event.trace.trace_id == update.trace.trace_id
     assert ("esper.episode" in sdk.finished()) is wanted
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_many_episodes_are_told_as_one_is_and_before_whatever_is_emitted_next(*, behind: bool) -> None:
+    sdk, witness = Sdk(), Witness()
+    emitter = TelemetryEmitter(witness, tracer=sdk.tracer, episode_spans=True, behind=behind)
+    emitter.begin_rollout(1)
+    emitter.emit_episodes(EpisodeFinished(episode=number, episode_return=2.0, length=3) for number in (1, 2))
+    emitter.emit_episodes((EpisodeFinished(episode=3, episode_return=2.0, length=3),))
+    emitter.begin_update(1)
+    update = emitter.emit_ppo_update(PPOUpdatePayload(update_id=1))
+    *episodes, last = witness.events
+    assert last == update
+    assert [event.payload.episode for event in episodes] == [1, 2, 3]
+    assert {event.trace.own.parent_span_id for event in episodes} == {update.trace.spans[1].span_id}
+    assert witness.current == [event.trace.own.span_id for event in witness.events]
+    assert sdk.finished()["esper.episode"]
+    emitter.emit_episodes((EpisodeFinished(episode=4, episode_return=2.0, length=3),))
+    emitter.close()
+    assert witness.events[-1].payload.episode == 4
+    emitter.emit_episodes((EpisodeFinished(episode=5, episode_return=2.0, length=3),))  # after the end, in this thread
+    assert witness.events[-1].payload.episode == 5
+
+
+def test_a_hook_that_raises_in_the_episodes_thread_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: raised.append(args.exc_value))
+
+    class Broken(Witness):
+        def esper_episode_finished(self, event: object) -> None:
+            raise RuntimeError("out of order")
+
+    emitter = TelemetryEmitter(Broken(), behind=True)
+    emitter.emit_episodes((EpisodeFinished(episode=1, episode_return=2.0, length=3),))
+    emit(emitter)
+    assert [str(error) for error in raised] == ["out of order"]
+    emitter.close()
 
 
 # --- health -------------------------------------------------------------------------------------

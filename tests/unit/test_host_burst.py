@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 
 from esper_core.emitter import TelemetryEmitter
@@ -12,6 +13,7 @@ from esper_core.events import EVENTS, TelemetryEvent
 from esper_core.hooks import CloseReason, SinkContext, hookimpl
 from esper_core.host.deliver.hub import ActiveSink, Hub
 from esper_core.host.load.discovery import LoadedSink
+from esper_core.ppo.episodes import EpisodeTracker
 from esper_core.testing import one_of_each
 
 BURST = 3000
@@ -25,18 +27,19 @@ class Held:
     def __init__(self) -> None:
         self.go_on = threading.Event()
         self.seen = 0
+        self.kinds: dict[str, int] = {}
+        """Kind -> how many events had come when the last one of it came."""
 
     @hookimpl
     def esper_event(self, event: TelemetryEvent[Any]) -> None:  # the hook's signature
         """Count it."""
         self.go_on.wait(250)
         self.seen += 1
+        self.kinds[event.payload.kind] = self.seen
 
 
-@pytest.mark.parametrize("kind", EVENTS)
-def test_a_burst_of_any_kind_is_delivered_or_counted(kind: str) -> None:
-    sinks = {delivery: Held() for delivery in ("inline", "all", "latest")}
-    sinks["inline"].go_on.set()
+def opened(sinks: dict[str, Held]) -> Hub:
+    """A hub with a sink of each kind of delivery."""
     hooks = frozenset(spec.hook for spec in EVENTS.values())
     hub = Hub(
         [
@@ -49,6 +52,20 @@ def test_a_burst_of_any_kind_is_delivered_or_counted(kind: str) -> None:
         SinkContext(run_id="r"),
     )
     hub.open()
+    return hub
+
+
+def held() -> dict[str, Held]:
+    """Sinks by their delivery; the inline one goes on at once."""
+    sinks = {delivery: Held() for delivery in ("inline", "all", "latest")}
+    sinks["inline"].go_on.set()
+    return sinks
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+def test_a_burst_of_any_kind_is_delivered_or_counted(kind: str) -> None:
+    sinks = held()
+    hub = opened(sinks)
     emitter = TelemetryEmitter(hub.hooks, heard=hub.heard)  # type: ignore[arg-type]  # kinds
     payload = next(item for name, item in FIRST.items() if name == kind)
     for _ in range(BURST):
@@ -68,3 +85,26 @@ def test_a_burst_of_any_kind_is_delivered_or_counted(kind: str) -> None:
     assert accounts["inline"].lost == accounts["latest"].lost == 0
     assert accounts["all"].lost > 0
     assert accounts["all"].delivered >= 1024
+
+
+def test_a_burst_of_episodes_told_from_a_thread_comes_before_the_update_and_is_delivered_or_counted() -> None:
+    sinks, steps = held(), 250
+    hub = opened(sinks)
+    emitter = TelemetryEmitter(hub.hooks, heard=hub.heard, behind=True)  # type: ignore[arg-type]  # kinds
+    tracker, ended, cut = EpisodeTracker(80), np.ones(80, dtype=bool), np.zeros(80, dtype=bool)
+    emitter.begin_rollout(1)
+    for step in range(steps):
+        emitter.emit_episodes(tracker.step(np.ones(80), ended, cut, env_steps=step))
+    emitter.emit_ppo_update(FIRST["ppo_updated"])  # type: ignore[arg-type]  # the update's
+    emitter.close()
+    for sink in sinks.values():
+        sink.go_on.set()
+    accounts = {account.name: account for account in hub.close(CloseReason.DONE, 250.0)}
+    assert tracker.episodes == 20_000
+    assert sinks["inline"].kinds["episode_finished"] == 20_000
+    assert sinks["inline"].kinds["ppo_updated"] == 20_001
+    for name, account in accounts.items():
+        changed = int("policy_health_changed" in sinks["inline"].kinds)
+        assert account.delivered + account.lost + account.coalesced == 20_001 + changed, name
+        assert sinks[name].seen == account.delivered, name
+    assert accounts["inline"].lost == 0

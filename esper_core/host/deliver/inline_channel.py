@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from esper_core.hooks import CloseReason
 from esper_core.host.deliver.buffer import LIFECYCLE, priority_of
 from esper_core.host.deliver.channel import BaseChannel
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from esper_core.host.deliver.guard import Guard
+
 __all__ = ["InlineChannel"]
 
 
 class InlineChannel(BaseChannel):
-    """Delivers in the emitter's thread, for sinks that only append to a file.
+    """Delivers in the emitter's thread, for sinks that only append to a file; one event at a time.
 
-    This is the only delivery in which a sink that hangs blocks the trainer.
+    This is the only delivery in which a sink that hangs blocks the trainer. Finished episodes come from a thread of the
+    emitter's.
     """
 
     delivery = "inline"
+
+    def __init__(self, guard: Guard, deliver: Callable[[str, Any], object], **hooks: Any) -> None:
+        super().__init__(guard, deliver, **hooks)
+        self._one = threading.RLock()
+
+    def in_child(self) -> None:
+        """In a forked child: the lock may be held for ever."""
+        super().in_child()
+        self._one = threading.RLock()
 
     def open(self) -> None:
         """Open the sink in the caller's thread."""
@@ -27,9 +42,13 @@ class InlineChannel(BaseChannel):
 
     def put(self, hook: str, event: Any) -> None:
         """Deliver one event before returning."""
-        guard = self.guard
         if os.getpid() != self._pid:
             return
+        with self._one:
+            self._put(hook, event)
+
+    def _put(self, hook: str, event: Any) -> None:
+        guard = self.guard
         if guard.is_disabled():
             guard.lose(1)
             return

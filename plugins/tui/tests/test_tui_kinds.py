@@ -6,6 +6,7 @@ The docstring of such a test begins with "Kind" and its number. 27 is the kind o
 from __future__ import annotations
 
 import ast
+import gc
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from esper_sink_tui.app import SanctumApp
 from esper_sink_tui.keys import GLOSSARY
 from esper_sink_tui.layout import Cell, cell_lines, layout, screen_lines
 from esper_sink_tui.lines import plain_text
+from esper_sink_tui.quiet import QuietCollector
 from esper_sink_tui.screens.confirm_stop import ConfirmStop
 from esper_sink_tui.screens.plots import PlotsScreen
 from esper_sink_tui.widgets.axes import WholeAxis
@@ -267,3 +269,45 @@ def test_a_line_is_printed_before_the_training_starts(
     monkeypatch.chdir(tmp_path)
     assert main(["ppo", "--sink", "tui", "--env", "CartPole-v1", "--updates", "1"]) == 7
     assert printed == ["esper: starting the training; tui opens when its run has begun\n"]
+
+
+def test_a_full_collection_of_garbage_waits_until_nobody_presses_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kind 27: of many keys one took a tenth of a second."""
+    now = [0.0]
+    monkeypatch.setattr("esper_sink_tui.quiet.time.monotonic", lambda: now[0])
+    before = gc.get_threshold()
+    quiet = QuietCollector()
+    assert not quiet.rest()
+    quiet.start()
+    try:
+        assert gc.get_threshold()[:2] == before[:2]
+        assert gc.get_threshold()[2] > 1_000_000
+        for moment, used, collects in ((60, False, False), (130, True, False), (140, False, True), (200, False, False)):
+            now[0] = float(moment)
+            if used:
+                quiet.used()
+            assert quiet.rest() is collects, moment
+        for moment in range(201, 1041):
+            now[0] = float(moment)
+            quiet.used()
+            assert quiet.rest() is (moment == 1040)  # at last, whatever is pressed
+    finally:
+        quiet.stop()
+    assert gc.get_threshold() == before
+
+
+async def test_no_screen_breaks_at_any_size(kit: Kit) -> None:
+    """Kind 27: a window dragged down to a column while a question was open ended the viewer."""
+    app = SanctumApp(kit.watch(kit.drift(5), now=50), feed=False, request_stop=lambda _: "asked")
+    async with app.run_test(size=(120, 36)) as pilot:
+        for opened in ("h", "v", "r", "a", "i", "question_mark", "x", "e", "h+k", "h+p"):
+            for size in ((1, 1), (2, 40), (5, 3), (400, 2), (120, 36)):
+                if size == (1, 1):
+                    await pilot.press(*opened.split("+"))
+                    await app.workers.wait_for_complete()
+                    assert len(app.screen_stack) > 1, opened
+                await pilot.resize_terminal(*size)
+                await pilot.pause()
+            while len(app.screen_stack) > 1:
+                await pilot.press("escape")
+                await pilot.pause()

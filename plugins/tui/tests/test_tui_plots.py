@@ -12,10 +12,12 @@ from textual.widgets import Static
 from textual_hires_canvas import Canvas
 
 from esper_core.events import HeadStats, PolicyEvaluated
-from esper_core.health import DEFAULT_KL_LIMITS
+from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel
 from esper_core.reading.curves import HeadColumn, head_columns, plottable, smoothed
 from esper_core.reading.glyphs import ABOVE, BELOW, EVALUATED, NON_FINITE, RESUME, SHADES, STOP, to_ascii
-from esper_core.reading.series import headroom, read_series
+from esper_core.reading.index import UpdateIndex
+from esper_core.reading.series import headroom
+from esper_core.reading.seriesreader import SeriesReader
 from esper_core.reading.source import MemorySource
 from esper_sink_tui.app import SanctumApp
 from esper_sink_tui.chart import Rule, chart, column_of, ids_line, row_of
@@ -224,7 +226,7 @@ def test_a_long_run_s_legend_is_of_its_last_update(kit: Kit, tmp_path: Path) -> 
     assert watched is not None
     while watch.tick():
         pass
-    series = read_series(watched.source, watched.snapshot, points=20)
+    series = SeriesReader(watched.source, points=20).read(watched.snapshot)
     assert "update 400  KL 0.0040" in legend_lines([series], grouped=False)
     assert series.updates[-1] == 399
     assert series.joined > 1
@@ -393,9 +395,9 @@ def test_evaluations_come_from_journal_and_memory_alike(kit: Kit, tmp_path: Path
     assert heard is not None
     while watch.tick():
         pass
-    one = read_series(on_disk.source, on_disk.snapshot)
-    other = read_series(
-        heard.source, heard.snapshot, heard=heard.timeline.updates(), evaluations=heard.timeline.evaluations()
+    one = SeriesReader(on_disk.source).read(on_disk.snapshot)
+    other = SeriesReader(heard.source).read(
+        heard.snapshot, heard=heard.timeline.updates(), evaluations=heard.timeline.evaluations()
     )
     assert [(item.update_id, item.return_mean) for item in one.evaluations] == [(4, 40.0), (8, 80.0)]
     assert [item.update_id for item in other.evaluations] == [4, 8]
@@ -407,3 +409,35 @@ def test_evaluations_come_from_journal_and_memory_alike(kit: Kit, tmp_path: Path
     assert [item.first for item in columns if item.broken] == [7]
     lost = heat_lines([HeadColumn(1, columns[0].heads), HeadColumn(2, broken=True)], one.limits, (18, 8))
     assert plain_text(lost[0]) == f"slot           │{SHADES[0]}{NON_FINITE}"
+
+
+def test_a_live_plot_reads_what_was_added_and_nothing_twice(
+    kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = kit.run(tmp_path, "run-a", [kit.event(kit.update(n), at=n) for n in range(1, 41)])
+    watch = Watch()
+    watched = watch.add_run(run)
+    while watch.tick():
+        pass
+    read: list[int] = []
+    event = UpdateIndex.event
+    monkeypatch.setattr(UpdateIndex, "event", lambda index, at: read.append(index.update_id(at)) or event(index, at))
+    reader = SeriesReader(watched.source, points=10)
+    assert reader.read(watched.snapshot).return_updates == (*range(1, 41, 4), 40)
+    assert len(read) == 11
+    read.clear()
+    writer = kit.journal(run, [])
+    writer.append(kit.event(kit.update(41, NAN, non_finite=3, health=HealthLevel.NON_FINITE), at=41))
+    series = reader.read(watched.snapshot)
+    assert read == [41]  # with more of them every eighth is read whole, which were read already
+    assert series.return_updates == (*range(1, 41, 8), 41)
+    assert series.broken == (41,)
+    writer.close()
+    again = [kit.event(kit.started(first_update_id=31), at=50, attempt=2)]
+    again += [kit.event(kit.update(n, 0.02), at=50 + n, attempt=2) for n in range(31, 34)]
+    kit.journal(run, again, attempt=2).close()
+    series = reader.read(watched.snapshot)
+    assert (series.resumes, series.broken, series.updates[-1]) == ((31,), (), 33)
+    assert read == [41, 5, 13, 21, 29, 33]  # with fewer of them every fourth is read whole again
+    fresh = SeriesReader(watched.source, points=10).read(watched.snapshot)
+    assert fresh == series

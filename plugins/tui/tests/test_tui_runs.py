@@ -370,7 +370,7 @@ async def test_one_toast_a_worsening_and_none_on_a_small_screen(kit: Kit, monkey
         assert len(app._notifications) == 1  # the next one comes after a while
         assert rung == [1, 1]
         app.clear_notifications()
-        app._next_toast = 0.0
+        app._toasts.next = 0.0
         await pilot.resize_terminal(80, 24)
         sources[1].push([kit.event(kit.update(7, float("nan")), at=7, run_id="run-b")])
         watch.tick()

@@ -3,50 +3,46 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import Binding
 from textual.css.query import NoMatches
+from textual.events import InputEvent
 from textual.widgets import Footer
 
-from esper_core.reading.alerts import AlertBook, Alerts
-from esper_core.reading.glyphs import VERDICTS
-from esper_core.terminal import one_line
 from esper_sink_tui.feeder import TICK_S, Feeder
 from esper_sink_tui.keys import KEYS, shown
-from esper_sink_tui.layout import Cell, cell_lines, has_divergences, layout, mode_of
-from esper_sink_tui.lines import plain_text
-from esper_sink_tui.panels import PANELS
+from esper_sink_tui.layout import Cell, has_divergences, layout, mode_of
+from esper_sink_tui.opening import Opening
 from esper_sink_tui.panels.runs import run_at
+from esper_sink_tui.quiet import QuietCollector
 from esper_sink_tui.theme import THEMES, role_defaults
+from esper_sink_tui.toasts import Toasts
 from esper_sink_tui.widgets import PANEL_WIDGETS, TextPanel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from textual.app import ComposeResult
-    from textual.events import Click, Resize
+    from textual.events import Click, Event, Resize
     from textual.geometry import Size
     from textual.screen import Screen
 
-    from esper_core.reading.model import ScreenModel
     from esper_sink_tui.watch import Watch
 
 __all__ = ["SanctumApp"]
 
 _DEFAULT_THEME: Final = "esper"
-_TOAST_REST_S: Final = 30.0
 _EVERYWHERE: Final = {"help", "next_theme", "command_palette"}
 _OWN_ACTIONS: Final = {key.action.partition("(")[0] for key in KEYS} - _EVERYWHERE
 """What keys do on the main screen alone."""
 
 
-class SanctumApp(App[None]):
+class SanctumApp(Opening):
     """The viewer.
 
     Args:
@@ -92,25 +88,17 @@ class SanctumApp(App[None]):
         # For NO_COLOR Textual itself uses a filter that makes greys and fails on some segments (8.2.8); a theme without
         # colours needs no filter.
         self._colourless = bool(os.environ.pop("NO_COLOR", ""))
-        super().__init__()
-        self.watch_runs = watch
-        self.ascii_only = ascii_only
-        self.set_class(ascii_only, "-ascii")
-        self.alerts = Alerts()
-        self._book = AlertBook()
-        self._next_toast = float("-inf")
-        self.model: ScreenModel = watch.model()
+        super().__init__(watch, ascii_only=ascii_only, export_dir=export_dir, request_stop=request_stop)
+        self._toasts = Toasts()
         self._bell = bell
         self._wanted_theme = theme
-        self._request_stop = request_stop
-        self._export_dir = export_dir if export_dir is not None else Path.cwd()
         self._greeting = greeting
         self._feeder = Feeder(watch) if feed else None
         self._clock = clock
-        self._cells: dict[str, Cell] = {}
+        self._quiet = QuietCollector()
         self._zoomed = ""
         self._diverges = False
-        self._seen: tuple[int, int] = (-1, -1)
+        self._seen: tuple[int, int, bool] = (-1, -1, False)
         for item in THEMES:
             self.register_theme(item)
 
@@ -136,6 +124,7 @@ class SanctumApp(App[None]):
         self.theme = "esper-mono" if self._colourless else self._wanted_theme
         if self._feeder is not None:
             self._feeder.start()
+        self._quiet.start()
         self._arrange()
         if self._greeting:
             self.notify(self._greeting, markup=False)
@@ -143,8 +132,15 @@ class SanctumApp(App[None]):
 
     def on_unmount(self) -> None:
         """Stop reading."""
+        self._quiet.stop()
         if self._feeder is not None:
             self._feeder.close()
+
+    async def on_event(self, event: Event) -> None:
+        """Note that the viewer is used."""
+        if isinstance(event, InputEvent):
+            self._quiet.used()
+        await super().on_event(event)
 
     def on_resize(self, event: Resize) -> None:
         """Lay out the screen for the new size. Textual sets the app's own size only after this call."""
@@ -155,7 +151,8 @@ class SanctumApp(App[None]):
         if self._feeder is not None and self._feeder.error is not None:
             error, self._feeder.error = self._feeder.error, None
             self.watch_runs.notice = f"reading stopped: {type(error).__name__}: {error}"
-        now = (self.watch_runs.version, int(self._clock()))
+        self._quiet.rest()
+        now = (self.watch_runs.version, int(self._clock()), self._covered)
         if now != self._seen:
             self._seen = now
             # Textual removes widgets and screens before it stops this timer: then there is nothing to draw on.
@@ -164,13 +161,19 @@ class SanctumApp(App[None]):
 
     def draw(self) -> None:
         """Draw the current model."""
-        self.model = model = self.watch_runs.model()
+        super().draw()
+        model = self.model
         if has_divergences(model) != self._diverges:
             self._diverges = not self._diverges
             self._arrange()
-        for name, cell in self._cells.items():
+        for name, cell in self._cells.items() if not self._covered else ():
             self._panel(name).show(model, cell)
         self._alert()
+
+    @property
+    def _covered(self) -> bool:
+        """Whether nothing of the main screen is seen."""
+        return any(not screen.is_modal for screen in self.screen_stack[1:])
 
     def _panel(self, name: str) -> TextPanel:
         return self.screen_stack[0].query_one(f"#{name}", TextPanel)
@@ -196,25 +199,14 @@ class SanctumApp(App[None]):
         self.call_after_refresh(self.draw)
 
     def _alert(self) -> None:
-        """Tell of the worst that any run has come to since the last look: one bell, and one toast where there is room.
-
-        A toast takes the place of the one before, and comes twice a minute at most.
-        """
+        """Tell of the worst that any run has come to since the last look."""
         worse = [item for item in self.alerts.see(self.watch_runs.rows(filtered=False), time.time_ns()) if item.worse]
-        if not worse:
-            return
-        if self._bell:
+        if worse and self._bell:
             self.bell()
-        now = time.monotonic()
-        if now < self._next_toast or mode_of(*self.size) != "wide":
-            return
-        self._next_toast = now + _TOAST_REST_S
-        found = max(worse, key=lambda item: item.rank)
-        sign = VERDICTS[found.now]
-        severity: Literal["warning", "error"] = "error" if sign.role in {"crit", "bad"} else "warning"
-        more = f" and {len(worse) - 1} more" if len(worse) > 1 else ""
-        self.clear_notifications()
-        self.notify(f"{sign.glyph} {found.now.value}: {one_line(found.run)}{more}", severity=severity, markup=False)
+        told = self._toasts.text(worse) if mode_of(*self.size) == "wide" else None
+        if told is not None:
+            self.clear_notifications()
+            self.notify(told[0], severity=told[1], markup=False)
 
     # --- keys: view ---------------------------------------------------------------------------
 
@@ -260,13 +252,6 @@ class SanctumApp(App[None]):
             self._zoomed = name or self._focused_name()
         self._arrange()
 
-    def _focused_name(self) -> str:
-        """The panel in focus; the health panel when none is."""
-        focused = self.focused
-        if isinstance(focused, TextPanel) and focused.panel in PANELS:
-            return focused.panel
-        return "health"
-
     def action_head_view(self) -> None:
         """Show the heads' KL, or their entropy and clip fraction."""
         self.watch_runs.head_view = "entropy" if self.watch_runs.head_view == "kl" else "kl"
@@ -283,43 +268,7 @@ class SanctumApp(App[None]):
         if self._zoomed:
             self._panel("events").focus()
 
-    def action_alerts(self) -> None:
-        """Open the list of changes of the verdict, of all runs."""
-        from esper_sink_tui.screens.alerts import AlertsScreen  # noqa: PLC0415  # screens load when opened
-
-        screen = AlertsScreen(self.watch_runs, self.alerts.history, self._book, ascii_only=self.ascii_only)
-        self.push_screen(screen)
-
-    def action_help(self) -> None:
-        """Open the help: keys and signs."""
-        from esper_sink_tui.screens.help import HelpScreen  # noqa: PLC0415  # screens load when opened
-
-        self.push_screen(HelpScreen(ascii_only=self.ascii_only))
-
-    def action_history(self) -> None:
-        """Open the plots of the whole run."""
-        watched = self.watch_runs.watched()
-        if watched is None:
-            self.notify("no run yet", severity="warning")
-            return
-        from esper_sink_tui.screens.plots import PlotsScreen  # noqa: PLC0415  # screens load when opened
-
-        self.push_screen(PlotsScreen([watched], ascii_only=self.ascii_only))
-
     # --- keys: runs ---------------------------------------------------------------------------
-
-    def action_runs(self) -> None:
-        """Open the list of runs."""
-        from esper_sink_tui.screens.runs import RunsScreen  # noqa: PLC0415  # screens load when opened
-
-        def closed(answer: str | None) -> None:
-            if answer == "compare":
-                self.action_compare()
-            elif answer == "differences":
-                self.action_differences()
-            self.draw()
-
-        self.push_screen(RunsScreen(self.watch_runs, ascii_only=self.ascii_only), closed)
 
     def on_click(self, event: Click) -> None:
         """Show the run that was clicked on in the list of the main screen."""
@@ -340,123 +289,6 @@ class SanctumApp(App[None]):
         """Mark the selected run."""
         self.watch_runs.mark(self.watch_runs.selected)
         self.draw()
-
-    def action_compare(self) -> None:
-        """Open the plots of the marked runs; of the listed ones when fewer than two are marked."""
-        runs = [item for item in self.watch_runs.all() if item.marked]
-        if len(runs) < 2:
-            runs = [item for item in self.watch_runs.all() if item.snapshot.last is not None]
-        if not runs:
-            self.notify("no run with an update yet", severity="warning")
-            return
-        from esper_sink_tui.screens.plots import PlotsScreen  # noqa: PLC0415  # screens load when opened
-
-        self.push_screen(PlotsScreen(runs, ascii_only=self.ascii_only))
-
-    def action_overview(self) -> None:
-        """Open what describes the run: configuration, command line, files, versions."""
-        watched = self.watch_runs.watched()
-        if watched is None:
-            self.notify("no run yet", severity="warning")
-            return
-        from esper_sink_tui.screens.overview import overview_text  # noqa: PLC0415  # screens load when opened
-        from esper_sink_tui.screens.page import Page  # noqa: PLC0415  # as above
-
-        title = f"{one_line(self.model.label)} (escape closes)"
-        self.push_screen(Page(title, overview_text(watched.overview()), ascii_only=self.ascii_only))
-
-    def action_log(self) -> None:
-        """Open the end of the trainer's log."""
-        directory = self.watch_runs.directory()
-        if directory is None:
-            self.notify("the log of a run that is received over the network stays where it runs", severity="warning")
-            return
-        from esper_sink_tui.screens.log import LogScreen  # noqa: PLC0415  # screens load when opened
-
-        self.push_screen(LogScreen(directory, ascii_only=self.ascii_only))
-
-    def action_differences(self) -> None:
-        """Open what differs in configuration between the marked runs."""
-        runs = [item for item in self.watch_runs.all() if item.marked and item.directory is not None]
-        if len(runs) < 2:
-            self.notify("mark two runs of this disk first, with m or in the list", severity="warning")
-            return
-        from esper_sink_tui.screens.overview import differences  # noqa: PLC0415  # screens load when opened
-        from esper_sink_tui.screens.page import Page  # noqa: PLC0415  # as above
-
-        text = differences([item.source.label for item in runs], [item.directory for item in runs if item.directory])
-        self.push_screen(Page("What differs in configuration (escape closes)", text, ascii_only=self.ascii_only))
-
-    def action_stop_training(self) -> None:
-        """Ask the user for confirmation, then ask the trainer to stop."""
-        if self._request_stop is None or not self.watch_runs.selected:
-            self.notify("this run's trainer cannot be stopped from here", severity="warning")
-            return
-        if self.model.life.state.ended:
-            self.notify(f"this run has ended: {self.model.life.state.value}", severity="warning")
-            return
-        from esper_sink_tui.screens.confirm_stop import ConfirmStop  # noqa: PLC0415  # screens load when opened
-
-        run_id, request = self.watch_runs.selected, self._request_stop
-
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self.notify(request(run_id), markup=False)
-
-        self.push_screen(ConfirmStop(one_line(self.model.snapshot.plan.run_name or run_id)), answered)
-
-    # --- keys: copy and export ----------------------------------------------------------------
-
-    def action_copy(self) -> None:
-        """Copy the panel in focus as text to the clipboard (OSC 52, through SSH and tmux where they allow it)."""
-        name = self._focused_name()
-        cell = self._cells.get(name, Cell(name, 0, 0, 100, 20))
-        text = "\n".join(plain_text(item).rstrip() for item in cell_lines(self.model, cell))
-        self.copy_to_clipboard(text)
-        self.notify(f"copied {name}, {len(text.splitlines())} lines", timeout=3)
-
-    def action_export(self) -> None:
-        """Ask what to export, then write it."""
-        from esper_sink_tui.screens.export import ExportScreen  # noqa: PLC0415  # screens load when opened
-
-        def chosen(what: str | None) -> None:
-            if what:
-                self.call_after_refresh(self.export, what)
-
-        self.push_screen(ExportScreen(str(self._export_dir)), chosen)
-
-    def export(self, what: str) -> None:
-        """Write ``svg``, ``all`` or one metric's CSV to the export folder, named after the run."""
-        run_id = one_line(self.watch_runs.selected or "none").replace("/", "-")
-        suffix = "svg" if what == "svg" else "csv"
-        path = self._export_dir / f"sanctum-{run_id}-{'screen' if what == 'svg' else what}.{suffix}"
-        if what == "svg":
-            self._write(path, self.export_screenshot(title="Sanctum"))
-        else:
-            self.run_worker(lambda: self._export_csv(path, what), thread=True)
-
-    def _export_csv(self, path: Path, what: str) -> None:
-        from esper_core.reading.cells import blocks_of  # noqa: PLC0415  # only exports need it
-        from esper_core.reading.table import heading  # noqa: PLC0415  # as above
-        from esper_core.reading.written import write_csv  # noqa: PLC0415  # as above
-
-        watched = self.watch_runs.watched()
-        if watched is None:
-            return
-        updates = list(watched.updates())
-        columns = heading(event.payload for event in updates) if what == "all" else ["update_id", "env_steps", what]
-        out = io.StringIO()
-        write_csv(blocks_of(updates), columns, out)
-        self.call_from_thread(self._write, path, out.getvalue())
-
-    def _write(self, path: Path, text: str) -> None:
-        done = "replaced" if path.exists() else "wrote"
-        try:
-            path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            self.notify(f"cannot write {path}: {error.strerror}", severity="error", markup=False)
-        else:
-            self.notify(f"{done} {path}", markup=False)
 
     # --- appearance ---------------------------------------------------------------------------
 

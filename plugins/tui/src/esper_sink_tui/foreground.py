@@ -89,7 +89,7 @@ def open_screen(
     request_stop: Callable[[str], str] | None = None,
     greeting: str = "",
     beside: Callable[[Callable[[], None]], None] | None = None,
-) -> None:
+) -> bool:
     """Run the app until the user leaves.
 
     Args:
@@ -100,6 +100,9 @@ def open_screen(
         request_stop: as above.
         greeting: as above.
         beside: runs in a thread of its own meanwhile, and is given what closes the screen.
+
+    Returns:
+        False when it broke down, which Textual has told of.
 
     Raises:
         UsageError: no such theme.
@@ -124,6 +127,7 @@ def open_screen(
     if beside is not None:
         threading.Thread(target=beside, args=(lambda: _close(app),), name="sanctum-beside", daemon=True).start()
     app.run()
+    return not app.return_code
 
 
 def _close(app: SanctumApp) -> None:

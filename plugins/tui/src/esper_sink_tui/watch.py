@@ -8,37 +8,35 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from esper_core.errors import UsageError
 from esper_core.reading.aggregator import SanctumAggregator
 from esper_core.reading.alerts import alerts_of
-from esper_core.reading.life import Life, after_exit
+from esper_core.reading.life import Life
 from esper_core.reading.listing import sorted_rows
-from esper_core.reading.model import Frozen, RunRow, ScreenModel, build, run_row
-from esper_core.reading.overview import heard_overview, run_overview
+from esper_core.reading.model import RunRow, ScreenModel, build
 from esper_core.reading.snapshot import SanctumSnapshot
 from esper_core.reading.source import JournalSource, MemorySource
-from esper_core.reading.stream import stream_updates
 from esper_core.reading.timeline import Timeline
 from esper_core.runs import find_run, list_runs
+from esper_sink_tui.frozen import FrozenView
 from esper_sink_tui.unfollowed import Unfollowed
+from esper_sink_tui.watched import BITE, Watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
+    from esper_core.events import Payload, TelemetryEvent
     from esper_core.reading.alerts import Alert, AlertBook
     from esper_core.reading.listing import Sort
     from esper_core.reading.model import EventFilter, HeadView
-    from esper_core.reading.overview import Section
     from esper_core.reading.source import Source
     from esper_core.runs import RunDir
     from esper_core.runs.state import SystemRecord
 
-__all__ = ["LISTED", "Watch", "Watched"]
+__all__ = ["LISTED", "Watch"]
 
 LISTED: Final = 12
 """The number of runs of a folder that are followed; the others are read for the list, and followed once selected."""
@@ -48,45 +46,7 @@ _MOST_EVENTS: Final = 120_000
 """About the largest number of events in memory, over all runs received over the network; an update takes 5 KB."""
 _LEAST_EVENTS: Final = 60
 """The number of events that each of these runs keeps in any case."""
-_BITE: Final = 64
 _DISCOVER_S: Final = 2.0
-_LIFE_S: Final = 0.5
-_ENDED_S: Final = 3.0
-"""Seconds between two reads of a run that has ended: it may be resumed."""
-
-
-@dataclass(slots=True)
-class Watched:
-    """One followed run."""
-
-    source: Source
-    aggregator: SanctumAggregator
-    timeline: Timeline
-    snapshot: SanctumSnapshot = field(default_factory=SanctumSnapshot)
-    life: Life = field(default_factory=Life)
-    generation: int = -1
-    life_at: float = -1.0
-    rests_until: float = -1.0
-    marked: bool = False
-    group: str = ""
-    row: RunRow | None = None
-    exit_code: Callable[[], int | None] | None = None
-
-    @property
-    def directory(self) -> RunDir | None:
-        """Where the run lies; None for one received over the network."""
-        return self.source.run if isinstance(self.source, JournalSource) else None
-
-    def overview(self) -> tuple[Section, ...]:
-        """What describes the run beside its numbers."""
-        here = self.directory
-        return heard_overview(self.snapshot) if here is None else run_overview(here, now_ns=time.time_ns())
-
-    def updates(self) -> Iterator[TelemetryEvent[PPOUpdatePayload]]:
-        """Every effective update of the run that can still be read, ascending."""
-        if isinstance(self.source, JournalSource):
-            return stream_updates(self.source.run)
-        return iter(self.timeline.updates())
 
 
 class Watch:
@@ -115,8 +75,7 @@ class Watch:
         self._places: dict[Path, str] = {}
         self._others = Unfollowed(clock_ns)
         self._selected = ""
-        self._frozen_at: int | None = None
-        self._frozen: tuple[int, SanctumSnapshot] | None = None
+        self._frozen = FrozenView()
         self._discovered = float("-inf")
         self._unassigned = 0
         self.version = 0
@@ -277,16 +236,18 @@ class Watch:
         self._discover()
         more = False
         for watched in sorted(self.all(), key=lambda item: item.source.run_id != self._selected):
-            if self._rests(watched):
+            if watched.source.run_id != self._selected and watched.rests():
                 continue
-            while events := self._bite(watched):
-                if len(events) < _BITE:
+            while events := watched.bite(self._lock):
+                if len(events) < BITE:
                     break
                 if time.monotonic() > deadline:
                     more = True
                     watched.rests_until = -1.0
                     break
-            self._refresh(watched)
+            if watched.refresh(self._lock, self._clock_ns()):
+                with self._lock:
+                    self.version += 1
         self._shed()
         left, changed = self._others.read(deadline)
         with self._lock:
@@ -300,47 +261,6 @@ class Watch:
             for watched in self._runs.values():
                 if isinstance(watched.source, MemorySource) and watched.source.run_id != self._selected:
                     watched.timeline.shed(kept)
-
-    def _rests(self, watched: Watched) -> bool:
-        """Whether a run that has ended, and is not selected, was read a short time ago."""
-        if not watched.life.state.ended or watched.source.run_id == self._selected:
-            return False
-        now = time.monotonic()
-        if now < watched.rests_until:
-            return True
-        watched.rests_until = now + _ENDED_S
-        return False
-
-    def _bite(self, watched: Watched) -> list[TelemetryEvent[Payload]]:
-        events = watched.source.poll(_BITE)
-        if events:
-            with self._lock:
-                watched.aggregator.handle_all(events)
-                watched.timeline.add(events)
-        return events
-
-    def _refresh(self, watched: Watched) -> None:
-        """Rebuild the run's snapshot when there are new events, and update its state. Reads files without the lock."""
-        now = time.monotonic()
-        with self._lock:
-            changed = watched.generation != watched.aggregator.generation
-            if changed:
-                watched.generation = watched.aggregator.generation
-                watched.snapshot = watched.aggregator.snapshot()
-        if now - watched.life_at >= _LIFE_S:
-            watched.life_at = now
-            # Before the record: one that was written at the very end is then read after it.
-            code = watched.exit_code() if watched.exit_code is not None else None
-            life = after_exit(watched.source.life(watched.snapshot, self._clock_ns()), code)
-            # A heartbeat alone changes only the age, which is drawn again every second.
-            changed = changed or replace(life, sign_ns=None) != replace(watched.life, sign_ns=None)
-            watched.life = life
-        if changed:
-            group = watched.source.group(watched.snapshot)
-            with self._lock:
-                watched.group = group
-                watched.row = None
-                self.version += 1
 
     def extend_index(self) -> bool:
         """Index the next part of the selected run and of the marked ones. True when there is more to do now."""
@@ -376,52 +296,33 @@ class Watch:
     def freeze(self) -> None:
         """Freeze the view at the update that is shown; reading continues."""
         with self._lock:
-            watched = self.watched()
-            if watched is not None and watched.snapshot.last is not None:
-                self._frozen_at = watched.snapshot.updates
-                self._frozen = (self._frozen_at, watched.snapshot)
-                self.version += 1
+            self.version += self._frozen.freeze(self.watched())
 
     def thaw(self) -> None:
         """Return to the newest update."""
         with self._lock:
-            self._frozen_at = self._frozen = None
+            self._frozen.thaw()
             self.version += 1
 
     @property
     def frozen(self) -> bool:
         """Whether the view is frozen."""
-        return self._frozen_at is not None
+        return bool(self._frozen)
 
     def step(self, offset: int) -> None:
         """Freeze, and move by ``offset`` updates (negative: back), within the run."""
         with self._lock:
-            watched = self.watched()
-            if watched is None or watched.snapshot.last is None:
-                return
-            here = self._frozen_at if self._frozen_at is not None else watched.snapshot.updates
-            target = watched.timeline.neighbour(here, offset)
-            self._show(watched, target if target is not None else here)
+            self.version += self._frozen.step(self.watched(), offset)
 
     def step_to(self, *, first: bool) -> None:
         """Freeze at the run's first or last update."""
         with self._lock:
-            watched = self.watched()
-            if watched is not None and watched.snapshot.last is not None:
-                ends = watched.timeline.ends()
-                if ends is not None:
-                    self._show(watched, ends[0] if first else ends[1])
-
-    def _show(self, watched: Watched, update_id: int) -> None:
-        self._frozen_at = update_id
-        found = watched.timeline.snapshot_at(update_id, watched.snapshot)
-        self._frozen = (update_id, found)
-        self.version += 1
+            self.version += self._frozen.step_to(self.watched(), first=first)
 
     def rows(self, *, filtered: bool = True) -> list[RunRow]:
         """The rows of the list, sorted: the runs that the filter keeps, and always the selected one; or every run."""
         with self._lock:
-            rows = [self._row(watched) for watched in self._runs.values()]
+            rows = [watched.listed() for watched in self._runs.values()]
             rows += [row for row in self._others.rows() if row.run_id not in self._runs]
             wanted = self.run_filter.casefold()
             kept = [
@@ -430,19 +331,6 @@ class Watch:
                 if not (wanted and filtered) or row.run_id == self._selected or wanted in _searched(row)
             ]
             return sorted_rows(kept, self.run_sort)
-
-    def _row(self, watched: Watched) -> RunRow:
-        if watched.row is None:
-            watched.row = run_row(
-                watched.snapshot,
-                watched.life,
-                label=watched.source.label,
-                group=watched.group,
-                marked=watched.marked,
-                run_id=watched.source.run_id,
-                started_ns=watched.source.started_ns(watched.snapshot),
-            )
-        return watched.row
 
     def model(self) -> ScreenModel:
         """The model of the screen now."""
@@ -453,11 +341,7 @@ class Watch:
             if watched is None:
                 waiting = SanctumSnapshot()
                 return build(waiting, Life(), now_ns=now_ns, runs=rows, notice=self.notice or self.waiting_for)
-            snapshot, frozen = watched.snapshot, None
-            if self._frozen is not None and self._frozen_at is not None:
-                snapshot = self._frozen[1]
-                behind = watched.timeline.distance(self._frozen_at, watched.snapshot.updates)
-                frozen = Frozen(update_id=self._frozen_at, behind=behind)
+            snapshot, frozen = self._frozen.shown(watched)
             return build(
                 snapshot,
                 watched.life,

@@ -32,7 +32,7 @@ OTHERS_BURST: Final = 2_000
 """A tenth does for a peer: its cost of an event is the same in a longer burst."""
 
 
-def _esper(episodes: int, updates: int) -> Setup:
+def _esper(episodes: int, updates: int, *, heard: bool = False) -> Setup:
     """Count each episode where a step has ended it, offer it to the sinks, and emit the update."""
 
     def setup(stack: ExitStack) -> Work:
@@ -42,7 +42,7 @@ def _esper(episodes: int, updates: int) -> Setup:
         from esper_core.events import EpisodeFinished
         from esper_core.ppo.episodes import EpisodeTracker
 
-        emitter = stack.enter_context(loggers.session(stack)).emitter
+        emitter = stack.enter_context(loggers.session(stack, episodes=heard)).emitter
         iteration = bench_telemetry.updates(emitter, loggers.payload(5))
         tracker = EpisodeTracker(ENVS)
         steps, rest = divmod(episodes, ENVS)
@@ -53,8 +53,8 @@ def _esper(episodes: int, updates: int) -> Setup:
             for _ in range(updates):
                 for ended in ends:
                     told = emitter.hears(EpisodeFinished.kind)
-                    for episode in tracker.step(reward, ended, cut, env_steps=1, told=told):
-                        emitter.emit_episode_finished(episode)
+                    if finished := tracker.step(reward, ended, cut, env_steps=1, told=told):
+                        emitter.emit_episodes(finished)
                 tracker.drain()
                 iteration()
             return updates
@@ -177,13 +177,14 @@ def _tensorboard_burst(kind: str) -> Setup:
     return setup
 
 
-def _row(episodes: int, updates: int) -> Row:
+def _row(episodes: int, updates: int, *, heard: bool = False) -> Row:
+    asked = "with `[otel] episodes = true`: a span and a line of the journal each" if heard else "that no sink asks for"
     return Row(
-        f"episodes, {episodes:,} an update",
-        "the calling thread: episodes as they end and one update of 5 heads, no sink asking for episodes; "
+        f"episodes, {episodes:,} an update{', heard' if heard else ''}",
+        f"the calling thread: episodes as they end, {asked}, and one update of 5 heads; "
         "SB3 keeps the last 100 and writes its 12 numbers as CSV; TensorBoard logs return and length of each",
         "ms",
-        _esper(episodes, updates),
+        _esper(episodes, updates, heard=heard),
         (SB3.doing(_sb3(episodes, updates)), TENSORBOARD.doing(_tensorboard(episodes, updates))),
         per="update",
         clock="thread",
@@ -206,6 +207,7 @@ def _burst(kind: str, what: str) -> Row:
 
 ROWS: Final = (
     *(_row(episodes, updates) for episodes, updates in ((1, 100), (100, 20), (10_000, 1))),
+    _row(10_000, 1, heard=True),
     _burst("updates", "a session of its own, all threads, until everything is written and closed"),
     _burst("episodes", "the same with `[otel] episodes = true`"),
 )

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from esper_core.errors import EXIT_OK, UsageError
+from esper_core.errors import EXIT_FAILED, EXIT_OK, UsageError
 from esper_core.terminal import one_line
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def _show(watch: Watch, args: argparse.Namespace, *, greeting: str, back: str) -
         forever = (lambda: False) if args.listen is not None else None
         return follow_lines(watch, interval_s=args.interval, ascii_only=_ascii(args), ended=forever)
     served = bool(os.environ.get("TEXTUAL_DRIVER"))
-    open_screen(
+    left = open_screen(
         watch,
         ascii_only=_ascii(args) and not served,
         bell=args.bell,
@@ -213,7 +213,7 @@ def _show(watch: Watch, args: argparse.Namespace, *, greeting: str, back: str) -
         state = watch.model().life
         going = f"training goes on (pid {state.pid}); " if state.pid and not state.state.ended else ""
         print(one_line(f"{going}come back with: {back}"), file=sys.stderr)
-    return EXIT_OK
+    return EXIT_OK if left else EXIT_FAILED
 
 
 command = SanctumCommand()

@@ -26,7 +26,8 @@ class ConfirmStop(ModalScreen[bool]):
     DEFAULT_CSS = """
     ConfirmStop { align: center middle; }
     ConfirmStop > Vertical {
-        width: 64; max-width: 96%; height: auto; border: round $role-warn; padding: 1 2; background: $surface;
+        width: 64; max-width: 96%; min-width: 16; height: auto;
+        border: round $role-warn; padding: 1 2; background: $surface;
     }
     """
 

@@ -26,10 +26,10 @@ class ExportScreen(ModalScreen[str]):
     DEFAULT_CSS = """
     ExportScreen { align: center middle; }
     ExportScreen > Vertical {
-        width: 60; max-width: 96%; height: auto; max-height: 90%;
+        width: 60; max-width: 96%; min-width: 16; height: auto; max-height: 90%;
         border: round $role-cursor; padding: 1 2; background: $surface;
     }
-    ExportScreen OptionList { height: auto; border: none; }
+    ExportScreen OptionList { height: auto; border: none; min-width: 12; }
     """
 
     def __init__(self, folder: str) -> None:

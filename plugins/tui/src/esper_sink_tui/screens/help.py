@@ -25,7 +25,7 @@ class HelpScreen(ModalScreen[None]):
     DEFAULT_CSS = """
     HelpScreen { align: center middle; }
     HelpScreen > VerticalScroll {
-        width: 84; max-width: 96%; height: auto; max-height: 92%;
+        width: 84; max-width: 96%; min-width: 16; height: auto; max-height: 92%;
         border: round $role-cursor; border-title-style: bold; padding: 1 2; background: $surface;
     }
     """

@@ -6,6 +6,8 @@ import math
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
+from rich.cells import cell_len
+
 from esper_core.health import classify_kl, format_kl
 from esper_core.reading.curves import RETURN, Abscissa, curve, moment_at, places, smoothed
 from esper_core.reading.glyphs import LEVELS
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from esper_core.health import KLOn
     from esper_core.reading.curves import Unit
 
-__all__ = ["LETTERS", "cursor_lines", "groups", "kl_band", "legend_lines", "metric_band", "metric_text"]
+__all__ = ["LETTERS", "cursor_lines", "groups", "kl_band", "legend_lines", "metric_band", "metric_text", "rows_of"]
 
 LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 _HEADS: Final = 6
@@ -146,3 +148,9 @@ def _at(item: Series, update_id: int, name: str, *, heads: bool) -> str:
         f"  evaluation {plain(evaluated[-1].return_mean, 1)} (update {evaluated[-1].update_id})" if evaluated else ""
     )
     return f"{first}  {rest}{elsewhere}{played}"
+
+
+def rows_of(text: str, width: int) -> int | None:
+    """How many rows a text takes; None where a line is wrapped."""
+    lines = text.split("\n")
+    return None if any(cell_len(item) > width for item in lines) else len(lines)

@@ -30,7 +30,7 @@ class Page(ModalScreen[None]):
     DEFAULT_CSS = """
     Page { align: center middle; }
     Page > VerticalScroll {
-        width: 98%; max-width: 160; height: auto; max-height: 94%;
+        width: 98%; max-width: 160; min-width: 16; height: auto; max-height: 94%;
         border: round $role-cursor; border-title-style: bold; padding: 0 1; background: $surface;
     }
     Page Static { width: 1fr; }

@@ -38,11 +38,11 @@ class PickScreen(ModalScreen[str]):
     DEFAULT_CSS = """
     PickScreen { align: center middle; }
     PickScreen > Vertical {
-        width: 60; max-width: 96%; height: 90%; max-height: 24;
+        width: 60; max-width: 96%; min-width: 16; height: 90%; max-height: 24;
         border: round $role-cursor; padding: 0 1; background: $surface;
     }
     PickScreen Input { height: 3; }
-    PickScreen OptionList { height: 1fr; border: none; }
+    PickScreen OptionList { height: 1fr; border: none; min-width: 12; }
     """
 
     def __init__(self, names: Sequence[str], chosen: str) -> None:

@@ -15,11 +15,11 @@ from textual.widgets import Footer, Static
 from esper_core.health import DEFAULT_KL_LIMITS
 from esper_core.reading.curves import RETURN, SMOOTHING, UNITS, places, plottable
 from esper_core.reading.glyphs import to_ascii
-from esper_core.reading.series import Series, read_series
+from esper_core.reading.seriesreader import SeriesReader
 from esper_core.terminal import one_line
 from esper_sink_tui.keys import PLOT_KEYS, shown
 from esper_sink_tui.screens.drawing import Drawing, View
-from esper_sink_tui.screens.legend import cursor_lines, legend_lines
+from esper_sink_tui.screens.legend import cursor_lines, legend_lines, rows_of
 from esper_sink_tui.screens.pick import PickScreen
 from esper_sink_tui.theme import MONO, rich_colour
 from esper_sink_tui.widgets.axes import SCALES
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from textual.events import Click
     from textual_plot import PlotWidget
 
-    from esper_sink_tui.watch import Watched
+    from esper_core.reading.series import Series
+    from esper_sink_tui.watched import Watched
 
 __all__ = ["PlotsScreen"]
 
@@ -79,6 +80,7 @@ class PlotsScreen(Screen[None]):
     def __init__(self, runs: Sequence[Watched], *, ascii_only: bool = False) -> None:
         super().__init__()
         self._runs = list(runs)[:_MOST]
+        self._readers = [SeriesReader(item.source) for item in self._runs]
         self._left_out = max(len(runs) - _MOST, 0)
         self._ascii = ascii_only
         self._read_at: list[int] = []
@@ -86,6 +88,7 @@ class PlotsScreen(Screen[None]):
         self._due = 0.0
         self._zoomed = False
         self._heads = False
+        self._legend_rows: int | None = None
         self._drawing: Drawing | None = None
         self.view = View()
         self.cursor: int | None = None
@@ -118,14 +121,13 @@ class PlotsScreen(Screen[None]):
     def _read(self) -> None:
         began = time.monotonic()
         series = [
-            read_series(
-                item.source,
+            reader.read(
                 item.snapshot,
                 group=item.group,
                 heard=item.timeline.updates() if item.directory is None else (),
                 evaluations=item.timeline.evaluations(),
             )
-            for item in self._runs
+            for reader, item in zip(self._readers, self._runs, strict=True)
         ]
         self._due = time.monotonic() + _REST * (time.monotonic() - began)
         self._reading = False
@@ -137,19 +139,28 @@ class PlotsScreen(Screen[None]):
         if not self.is_mounted:
             return
         self.series = series
-        kl, below = self.query_one("#history-kl", HistoryPlot), self.query_one("#history-return", HistoryPlot)
+        self._drawing = Drawing(series, self.view, style=self._style, coloured=self.app.theme != MONO.name)
+        self._draw_kl(self._drawing)
+        self._draw_below(self._drawing)
+        self._point()
+
+    def _draw_kl(self, drawing: Drawing) -> None:
+        series, kl = self.series, self.query_one("#history-kl", HistoryPlot)
         limits = tuple(dict.fromkeys(item.limits for item in series)) or (DEFAULT_KL_LIMITS,)
-        self._drawing = drawing = Drawing(series, self.view, style=self._style, coloured=self.app.theme != MONO.name)
         missing = drawing.kl(kl, limits, framed=not self._zoomed)
         word = "experiments" if self.view.grouped else "runs" if len(series) > 1 else series[0].label if series else ""
         name = " and ".join(dict.fromkeys(item.name for item in limits))
         kl.border_title = self._drawn(f"{name}, {one_line(word)}{self._how(missing)}")
-        if not self._heads:
-            missing = drawing.metric(below, framed=not self._zoomed)
-            played = self.view.metric == RETURN and any(item.evaluations for item in series)
-            title = f"{one_line(self.view.metric)}{' and evaluations ◆' if played else ''}{self._how(missing)}"
-            below.border_title = self._drawn(title)
-        self._point()
+
+    def _draw_below(self, drawing: Drawing) -> None:
+        """The metric below; nothing while the map is there."""
+        if self._heads:
+            return
+        below = self.query_one("#history-return", HistoryPlot)
+        missing = drawing.metric(below, framed=not self._zoomed)
+        played = self.view.metric == RETURN and any(item.evaluations for item in self.series)
+        title = f"{one_line(self.view.metric)}{' and evaluations ◆' if played else ''}{self._how(missing)}"
+        below.border_title = self._drawn(title)
 
     def _how(self, missing: int) -> str:
         """What differs from a plain plot, for its title."""
@@ -173,6 +184,7 @@ class PlotsScreen(Screen[None]):
         for plot in self.query(HistoryPlot):
             if plot.display:
                 plot.point(x, self._style("role-cursor"))
+                plot.settle()
         if self._heads:
             self.query_one(HeatMap).draw(self.series[0] if self.series else None, cursor=self.cursor)
         if self.cursor is None:
@@ -180,7 +192,11 @@ class PlotsScreen(Screen[None]):
         else:
             text = cursor_lines(self.series, self.cursor, name=self.view.metric, heads=self._heads)
         more = f"\nand {self._left_out} more runs: mark fewer" if self._left_out else ""
-        self.query_one("#history-legend", Static).update(self._drawn(text + more))
+        legend, text = self.query_one("#history-legend", Static), self._drawn(text + more)
+        rows = rows_of(text, self.size.width - 2)
+        # A new layout of the screen costs more than all that is drawn for a key.
+        legend.update(text, layout=rows is None or rows != self._legend_rows)
+        self._legend_rows = rows
 
     def on_plot_widget_scale_changed(self, event: PlotWidget.ScaleChanged) -> None:
         """Keep a zoom while the run goes on; both plots show the same stretch."""
@@ -230,7 +246,13 @@ class PlotsScreen(Screen[None]):
         label = one_line(self.series[0].label) if self.series else ""
         limits = self.series[0].limits if self.series else DEFAULT_KL_LIMITS
         heat.border_title = self._drawn(f"KL of each head by update, {label}, limits of the {limits.name}")
-        self.call_after_refresh(self._draw, self.series)
+        self.call_after_refresh(self._redraw_below)
+
+    def _redraw_below(self) -> None:
+        """Once the map or the metric has its place."""
+        if self._drawing is not None and self.is_mounted:
+            self._draw_below(self._drawing)
+            self._point()
 
     def action_pick(self) -> None:
         """Choose the metric below the KL."""

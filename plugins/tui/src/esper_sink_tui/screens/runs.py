@@ -59,7 +59,7 @@ class RunsScreen(ModalScreen[str]):
     DEFAULT_CSS = """
     RunsScreen { align: center middle; }
     RunsScreen > Vertical {
-        width: 98%; max-width: 150; height: 92%;
+        width: 98%; max-width: 150; min-width: 16; height: 92%;
         border: round $role-cursor; padding: 0 1; background: $surface;
     }
     RunsScreen Input { height: 3; }

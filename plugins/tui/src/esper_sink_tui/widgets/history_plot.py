@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from rich.segment import Segment
+from rich.style import Style
 from textual.binding import Binding
 from textual.containers import Grid
+from textual.geometry import Region
 from textual.reactive import reactive
 from textual.strip import Strip
 from textual_hires_canvas import Canvas, HiResMode
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HistoryPlot", "segments"]
 
+_GROUND: Final = "─"
+"""What the cursor covers: limits."""
 _ACROSS: Final = 400
 """Places of a limit's line: more than a screen has columns."""
 
@@ -39,7 +44,33 @@ def segments(points: Iterable[tuple[float, float]]) -> list[list[tuple[float, fl
     return [item for item in found if item]
 
 
-class _AsciiCanvas(Canvas):
+class _Canvas(Canvas):
+    """A canvas with a cursor over what is drawn: moving it draws no curve again."""
+
+    cursor: tuple[int, Style] | None = None
+    """Column and style; None for no cursor."""
+
+    def move(self, cursor: tuple[int, Style] | None) -> None:
+        """Put the cursor elsewhere, or take it away."""
+        moved = [item[0] for item in (self.cursor, cursor) if item is not None]
+        if self.cursor != cursor:
+            self.cursor = cursor
+            self.refresh(*(Region(column, 0, 1, self.size.height) for column in moved))
+
+    def render_line(self, y: int) -> Strip:
+        """One line; a sign of the curve stays where the cursor is, in the cursor's colour."""
+        strip = super().render_line(y)
+        if self.cursor is None or not 0 < y < self.size.height - 1 or not 0 < self.cursor[0] < strip.cell_length - 1:
+            return strip
+        column, style = self.cursor
+        before, here, after = strip.divide([column, column + 1, strip.cell_length])
+        sign = here.text if here.text.strip() and here.text not in _GROUND else "│"
+        base = next((segment.style for segment in here if segment.style is not None), None)
+        at = Segment(sign, style if base is None else base + style)
+        return Strip([*before, at, *after], strip.cell_length)
+
+
+class _AsciiCanvas(_Canvas):
     """A canvas in ASCII signs."""
 
     def render_line(self, y: int) -> Strip:
@@ -67,7 +98,8 @@ class HistoryPlot(PlotWidget, can_focus=True, inherit_bindings=False):
 
     def __init__(self, name: str, *, ascii_only: bool = False) -> None:
         super().__init__(id=name)
-        self._canvas = _AsciiCanvas if ascii_only else Canvas
+        self._canvas = _AsciiCanvas if ascii_only else _Canvas
+        self._cursor: tuple[float, str] | None = None
 
     def compose(self) -> ComposeResult:
         """As its parent, of the chosen signs."""
@@ -100,9 +132,10 @@ class HistoryPlot(PlotWidget, can_focus=True, inherit_bindings=False):
         """Draw one curve; what lies above ``top`` lies on it, and :meth:`marks` says so."""
         for part in segments((x, min(y, top) if math.isfinite(y) else y) for x, y in points):
             xs, ys = [x for x, _ in part], [y for _, y in part]
-            self.scatter(xs, ys, marker_style=style, hires_mode=HiResMode.BRAILLE)
             if any(one != other for one, other in pairwise(part)):
                 self.plot(xs, ys, line_style=style, hires_mode=HiResMode.BRAILLE)
+            else:
+                self.scatter(xs, ys, marker_style=style, hires_mode=HiResMode.BRAILLE)
 
     def marks(self, points: Sequence[tuple[float, float]], *, top: float, edge: float, crit: str, bad: str) -> None:
         """Mark what a curve cannot show: values above ``top``, and, at ``edge``, those that are no numbers."""
@@ -130,15 +163,32 @@ class HistoryPlot(PlotWidget, can_focus=True, inherit_bindings=False):
 
     def point(self, x: float | None, style: str) -> None:
         """Draw the cursor at a place on the x axis, and none for None; a zoomed plot moves along."""
-        self._v_lines.clear()
-        self._v_lines_labels.clear()
-        if x is None:
-            self._rerender()
-            return
-        if not self._x_min <= x <= self._x_max:
+        self._cursor = None if x is None else (x, style)
+        if x is not None and not self._x_min <= x <= self._x_max:
             half = (self._x_max - self._x_min) / 2
             self.set_xlimits(x - half, x + half)
-        self.add_v_line(x, style)
+        self._point()
+
+    def _point(self) -> None:
+        canvas = self.query_one("#plot", _Canvas)
+        if self._cursor is None or not canvas.size:
+            canvas.move(None)
+            return
+        x, style = self._cursor
+        canvas.move((self.get_pixel_from_coordinate(x, 0)[0], Style.parse(style)))
+
+    def _render_plot(self) -> None:
+        """As its parent, which would mark its canvases as dirty for every sign; the cursor moves with the axes."""
+        with ExitStack() as batches:
+            for canvas in self.query(Canvas):
+                batches.enter_context(canvas.batch_refresh())
+            super()._render_plot()
+        self._point()
+
+    def settle(self) -> None:
+        """Draw what was asked for now. Within a frame it would be drawn, and then all of it once more."""
+        if self._needs_rerender and not self._needs_canvas_resize:
+            self.render()
 
     def place_of(self, column: int) -> float:
         """The place on the x axis of a column of the canvas."""
