@@ -29,6 +29,8 @@ It may declare:
   reliable.
 * ``every_rank``: True when each rank of a run of several has one, and not rank 0 alone. Rank 0 tells the updates, which
   are of all ranks; the others tell that they started and ended, their episodes and their metrics.
+* ``any_thread``: True when an inline sink may be called from any thread, one call at a time. Then finished episodes
+  come from one that the training does not wait for; else they come, as all events do, from the trainer's.
 * ``check_report() -> str``: a line that ``esper sinks check`` prints after the marked event was delivered (an endpoint,
   a response, a latency); raise to fail the check with that message.
 * ``replay_report() -> str``: lines that ``esper replay --to NAME`` prints at its end: what was sent, what cannot be.

@@ -31,8 +31,7 @@ SinkMode: TypeAlias = Literal["live", "replay", "check"]
 """live: a run is training; replay: a journal is replayed; check: ``esper sinks check`` sends a marked event."""
 
 Delivery: TypeAlias = Literal["inline", "all", "latest"]
-"""inline: in the emitter's thread (finished episodes: one of its own), never two calls at once; all: own bounded
-channel and thread; latest: the newest event of each hook."""
+"""inline: in the emitter's thread; all: own bounded channel and thread; latest: the newest event of each hook."""
 
 
 EventKinds: TypeAlias = Literal["all", "recorded"] | Collection[str]

@@ -248,7 +248,7 @@ class Session:
                 episode_spans=self.config.otel.episodes,
                 heard=self.hub.heard,
                 window=self._window,
-                behind=self.mode == "live",
+                behind=self.mode == "live" and not self.hub.one_thread,
             )
             stack.callback(forks.in_child(self._in_child))
             opened = self.hub.open(strict=self.mode != "check")

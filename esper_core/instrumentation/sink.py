@@ -46,7 +46,7 @@ __all__ = ["Instrumentation"]
 class Instrumentation:
     """Turns events into metrics, and sets attributes and span events on the spans that the emitter opened.
 
-    Call its hooks from the emitting thread; readers may collect from any.
+    Call its hooks from the emitting thread, those of finished episodes from any; readers may collect from any.
 
     Args:
         meter_provider: creates the instruments; the default is the application's global one, a no-op without an SDK.
@@ -62,6 +62,7 @@ class Instrumentation:
     """
 
     event_kinds: ClassVar[EventKinds] = "recorded"
+    any_thread: ClassVar[bool] = True
 
     def __init__(
         self,

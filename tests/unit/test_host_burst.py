@@ -108,3 +108,22 @@ def test_a_burst_of_episodes_told_from_a_thread_comes_before_the_update_and_is_d
         assert account.delivered + account.lost + account.coalesced == 20_001 + changed, name
         assert sinks[name].seen == account.delivered, name
     assert accounts["inline"].lost == 0
+
+
+@pytest.mark.parametrize(
+    ("delivery", "any_thread", "one_thread"), [("inline", False, True), ("inline", True, False), ("all", False, False)]
+)
+def test_an_inline_sink_that_hears_episodes_has_its_calls_from_one_thread_unless_it_bears_others(
+    delivery: str, *, any_thread: bool, one_thread: bool
+) -> None:
+    for hook in ("esper_episode_finished", "esper_ppo_updated"):
+        loaded = LoadedSink(
+            name="it",
+            spec="it",
+            factory=Held,
+            hooks=frozenset({hook}),
+            delivery=delivery,  # type: ignore[arg-type]  # one of the three
+            any_thread=any_thread,
+        )
+        hub = Hub([ActiveSink(loaded=loaded, instance=Held())], SinkContext(run_id="r"))
+        assert hub.one_thread is (one_thread and hook == "esper_episode_finished")

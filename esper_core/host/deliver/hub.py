@@ -82,6 +82,7 @@ class Hub:
     Attributes:
         hooks: the typed caller.
         heard: the kinds of event that any sink or observer receives; others need not be built.
+        one_thread: whether an inline sink hears finished episodes and must have all its calls from one thread.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Hub:
         self._contexts: dict[str, SinkContext] = {}
         self.hooks: SinkHooks = cast("SinkHooks", self._manager.hook)
         self.heard: set[str] = set()
+        self.one_thread = False
         # pluggy calls the last registered first.
         for sink in reversed(sinks):
             self._add(sink)
@@ -132,8 +134,15 @@ class Hub:
 
     def add_first(self, name: str, instance: object) -> None:
         """Register an inline observer of the core. It receives each event before the sinks do."""
-        hooks = inspect_sink(type(instance), name).hooks
-        loaded = LoadedSink(name=name, spec=name, factory=type(instance), hooks=hooks, delivery="inline")
+        seen = inspect_sink(type(instance), name)
+        loaded = LoadedSink(
+            name=name,
+            spec=name,
+            factory=type(instance),
+            hooks=seen.hooks,
+            delivery="inline",
+            any_thread=seen.any_thread,
+        )
         self._add(ActiveSink(loaded=loaded, instance=instance))
         self._channels[name].open()
 
@@ -153,6 +162,7 @@ class Hub:
         heard = self._heard_by(loaded)
         self._manager.register(_Relays(channel, heard), name=loaded.name)
         self.heard |= {spec.kind for spec in EVENTS.values() if spec.hook in heard}
+        self.one_thread |= channel.delivery == "inline" and not loaded.any_thread and not heard.isdisjoint(_ON_REQUEST)
         self._channels[loaded.name] = channel
         self._callers[loaded.name] = caller.hook
         self._contexts[loaded.name] = context

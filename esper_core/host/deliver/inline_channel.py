@@ -21,8 +21,8 @@ __all__ = ["InlineChannel"]
 class InlineChannel(BaseChannel):
     """Delivers in the emitter's thread, for sinks that only append to a file; one event at a time.
 
-    This is the only delivery in which a sink that hangs blocks the trainer. Finished episodes come from a thread of the
-    emitter's.
+    This is the only delivery in which a sink that hangs blocks the trainer. Finished episodes may come from a thread of
+    the emitter's.
     """
 
     delivery = "inline"

@@ -50,6 +50,7 @@ class LoadedSink:
         requires: names of other sinks that must be on.
         keeps_record: whether it keeps the run's record. When it loses events, no number of the run is reliable.
         every_rank: whether each rank of a run of several has one; False: rank 0 alone.
+        any_thread: whether it may be called inline from any thread, one call at a time.
         named: False for a default sink that the user did not name: it may be missing.
     """
 
@@ -64,6 +65,7 @@ class LoadedSink:
     requires: tuple[str, ...] = ()
     keeps_record: bool = False
     every_rank: bool = False
+    any_thread: bool = False
     named: bool = field(default=True)
 
     @property
@@ -196,6 +198,7 @@ def _checked(factory: Any, *, name: str, spec: str, distribution: str, version: 
         requires=seen.requires,
         keeps_record=seen.keeps_record,
         every_rank=seen.every_rank,
+        any_thread=seen.any_thread,
         named=named,
     )
 

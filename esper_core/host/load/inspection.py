@@ -47,6 +47,7 @@ class InspectedSink:
     catch_all: frozenset[str] = frozenset()
     keeps_record: bool = False
     every_rank: bool = False
+    any_thread: bool = False
 
 
 def new_manager() -> pluggy.PluginManager:
@@ -87,21 +88,23 @@ def inspect_sink(factory: Any, where: str) -> InspectedSink:
     requires = getattr(factory, "requires", ())
     if isinstance(requires, str) or not all(isinstance(item, str) for item in requires):
         raise SinkError(f"{where}: requires is no sequence of sink names", hint='write requires = ("NAME",)')
-    keeps_record = getattr(factory, "keeps_record", False)
-    if not isinstance(keeps_record, bool):
-        raise SinkError(f"{where}: keeps_record is no bool", hint="write keeps_record = True, or leave it out")
-    every_rank = getattr(factory, "every_rank", False)
-    if not isinstance(every_rank, bool):
-        raise SinkError(f"{where}: every_rank is no bool", hint="write every_rank = True, or leave it out")
     return InspectedSink(
         hooks=hooks | catch_all,
         config_type=config_type,
         delivery=cast("Delivery", delivery),
         requires=tuple(requires),
         catch_all=catch_all,
-        keeps_record=keeps_record,
-        every_rank=every_rank,
+        keeps_record=_flag(factory, "keeps_record", where),
+        every_rank=_flag(factory, "every_rank", where),
+        any_thread=_flag(factory, "any_thread", where),
     )
+
+
+def _flag(factory: type, name: str, where: str) -> bool:
+    found = getattr(factory, name, False)
+    if not isinstance(found, bool):
+        raise SinkError(f"{where}: {name} is no bool", hint=f"write {name} = True, or leave it out")
+    return found
 
 
 def _hooks(factory: type, where: str) -> frozenset[str]:

@@ -45,6 +45,7 @@ class JournalSink:
     event_kinds: ClassVar[EventKinds] = "recorded"
     keeps_record: ClassVar[bool] = True
     every_rank: ClassVar[bool] = True
+    any_thread: ClassVar[bool] = True
 
     def __init__(self, config: JournalConfig | None = None) -> None:
         self._config = config if config is not None else JournalConfig()
