@@ -32,6 +32,7 @@ __all__ = [
     "note_over",
     "note_text",
     "own_streams",
+    "print_to_log",
     "say",
     "say_text",
     "stream_error",
@@ -114,7 +115,14 @@ class _Descriptor(io.FileIO):
 
 
 class _Stream(io.TextIOWrapper):
-    """A standard stream that is closed with the process, not by a library or a sink."""
+    """A standard stream that is closed with the process, not by a library or a sink.
+
+    Attributes:
+        in_log: whether it leads to ``trainer.log``: what an environment prints is written there without secrets and
+            control characters, as every other line of the file; a line that a progress bar rewrites becomes several.
+    """
+
+    in_log = False
 
     def __init__(self, old: TextIO, name: str) -> None:
         self.descriptor = _Descriptor(old.fileno(), "wb", closefd=False)
@@ -126,6 +134,11 @@ class _Stream(io.TextIOWrapper):
             line_buffering=getattr(old, "line_buffering", False),
             write_through=getattr(old, "write_through", False),
         )
+
+    def write(self, text: str, /) -> int:
+        """Write a text, as it is or fit for a log."""
+        super().write(printable(redact(text.replace("\r\n", "\n").replace("\r", "\n"))) if self.in_log else text)
+        return len(text)
 
     def close(self) -> None:
         """Only flush: the text of others would be lost, and theirs would fail."""
@@ -172,6 +185,13 @@ def bear_lost_readers() -> None:
     """Drop from now on what stdout does not take: training goes on without its reader, an environment's own too."""
     if isinstance(sys.stdout, _Stream):
         sys.stdout.descriptor.bears = True
+
+
+def print_to_log() -> None:
+    """From now on stdout and stderr lead to ``trainer.log``, which others read on their terminals."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, _Stream):
+            stream.in_log = True
 
 
 def stream_error(stream: TextIO | None) -> OSError | None:

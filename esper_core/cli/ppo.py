@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.cli._command import commands_after_run
-from esper_core.cli._output import bear_lost_readers, note, say, stream_error
+from esper_core.cli._output import bear_lost_readers, note, print_to_log, say, stream_error
 from esper_core.cli._parser import add_config_arguments, add_sink_arguments, resolve_config, whole_number
 from esper_core.cli._words import end_lines, next_commands, program, shown_path, start_lines
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EsperError, NonFiniteError
@@ -105,11 +105,14 @@ class PPOCommand:
 
 def _train(resolved: Resolved, selection: Selection, resumed: Run | None, here: Path) -> int:
     """Train in this process, and print the start and end of the run."""
+    from esper_core.host.load.selection import CHILD_VARIABLE
     from esper_core.training import train_attempt
     from esper_core.training.ranks import place_of
 
     speaks = place_of(os.environ).first  # the console is rank 0's; the others have a log
     bear_lost_readers()
+    if CHILD_VARIABLE in os.environ:
+        print_to_log()
     if str(here) not in sys.path:
         sys.path.append(str(here))  # a module of the user's own: --env my_env:MyEnv-v0, --causal-mask my_masks:mask
     begun: list[Started] = []

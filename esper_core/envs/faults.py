@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 import traceback
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -28,6 +29,7 @@ _ENVIRONMENTS: Final = tuple(
 )
 _BASE: Final = str(Path(_GYMNASIUM) / "core.py")
 """The file of gymnasium.Env and its wrappers, whose abstract methods raise NotImplementedError."""
+_PYTHON: Final = sysconfig.get_path("stdlib")
 _SHOWN: Final = 3
 _ENDS_S: Final = 5.0
 """Seconds in which a process whose pipe is closed has ended."""
@@ -95,18 +97,28 @@ def broken_by_contract(error: BaseException) -> bool:
 def place_of(trace: TracebackType | None) -> str:
     """File, line and function of the last frame that is neither ours nor the library part of Gymnasium's."""
     frames = [frame for frame in traceback.extract_tb(trace) if not frame.filename.startswith((*_LIBRARIES, "<"))]
-    return f"{frames[-1].filename}, line {frames[-1].lineno}, {frames[-1].name}()" if frames else ""
+    return _last(frames)
 
 
 def place_in_environment(error: BaseException) -> str:
     """File, line and function of the last frame, when it is of an environment, Gymnasium's own included; else empty."""
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = [
-        frame
-        for frame in frames
-        if not frame.filename.startswith((*_LIBRARIES, "<")) or frame.filename.startswith(_ENVIRONMENTS)
-    ]
-    return f"{theirs[-1].filename}, line {theirs[-1].lineno}, {theirs[-1].name}()" if theirs else ""
+    return _last(
+        [
+            frame
+            for frame in frames
+            if not frame.filename.startswith((*_LIBRARIES, "<")) or frame.filename.startswith(_ENVIRONMENTS)
+        ]
+    )
+
+
+def _last(frames: list[traceback.FrameSummary]) -> str:
+    """The last of these frames, of Python's own library only when there is no other."""
+    others = [frame for frame in frames if not frame.filename.startswith(_PYTHON) or "site-packages" in frame.filename]
+    frames = others or frames
+    if not frames:
+        return ""
+    return f"{frames[-1].filename}, line {frames[-1].lineno}, {frames[-1].name}()"
 
 
 def given_text(kwargs: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import os
 import pickle
 import queue
 import signal
+import sys
 import traceback
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +24,7 @@ from gymnasium.vector.async_vector_env import AsyncState
 
 from esper_core.envs.faults import DEAD_PROCESS, place_of
 from esper_core.errors import EnvironmentContractError, EnvironmentUnsupportedError, EsperError, UsageError, error_text
+from esper_core.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -117,6 +119,14 @@ class Workers(AsyncVectorEnv):
         raise min(found, key=lambda item: item[0])[1]
 
 
+class _Probe(gym.Wrapper[Any, Any, Any, Any]):
+    """The environment that is made here for its spaces alone: how it closes is told when its workers' own do."""
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            super().close()
+
+
 class _Told(gym.Wrapper[Any, Any, Any, Any]):
     """Makes of what an environment raises in a worker an error that can travel, and that names the place."""
 
@@ -136,14 +146,23 @@ class _Told(gym.Wrapper[Any, Any, Any, Any]):
         except Exception as error:
             raise self._told(error) from error
 
+    def close(self) -> None:
+        """Close, and print what that raises: the trainer no longer listens."""
+        try:
+            self.env.close()
+        except Exception as error:  # noqa: BLE001  # the worker is at its end
+            print(
+                one_line(f"esper: {self._place}: closing it failed: {error_text(error)}"), file=sys.stderr, flush=True
+            )
+
     def _told(self, error: Exception) -> Exception:
         if isinstance(error, EsperError):
             return error
         where = place_of(error.__traceback__)
-        told = EnvironmentContractError(
-            f"{self._place} raised {' '.join(error_text(error).split())}",
-            hint=f"in {where}" if where else 'env.vector = "sync" shows where',
-        )
+        hint = f"in {where}" if where else 'env.vector = "sync" shows where'
+        if isinstance(error, AssertionError) and "daemonic processes" in str(error):
+            hint = f'{hint}; env.vector = "sync" steps it in the trainer\'s process, where it may start others'
+        told = EnvironmentContractError(f"{self._place} raised {' '.join(error_text(error).split())}", hint=hint)
         told.add_note(f"In the worker process:\n{''.join(traceback.format_exception(error)).rstrip()}")
         return told
 
@@ -151,7 +170,7 @@ class _Told(gym.Wrapper[Any, Any, Any, Any]):
 def _made(trainer: int, make: Make, place: str) -> gym.Env[Any, Any]:
     """Make an environment; in a worker, leave Ctrl-C to the trainer, which closes the workers in order."""
     if os.getpid() == trainer:
-        return make()
+        return _Probe(make())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):  # what was held back is dropped by this
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

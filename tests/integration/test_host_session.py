@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -262,16 +263,36 @@ def test_a_secret_that_a_sink_blurts_out_is_written_nowhere(tmp_path: Path, capf
 # --- a child that trains ------------------------------------------------------------------------
 
 
+PRINTING = """
+import gymnasium as gym
+from gymnasium.envs.classic_control import CartPoleEnv
+
+class Printing(CartPoleEnv):
+    def reset(self, **options):
+        print("\\x1b]0;title\\x07begins with canary\\rand goes on")
+        return super().reset(**options)
+
+gym.register("Printing-v0", Printing, max_episode_steps=500)
+"""
+
+
 def test_a_child_names_its_run_prints_to_its_log_and_stops_when_asked(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    words = ["ppo", "--env", "CartPole-v1", "--updates", "100000", "--dir", str(runs), "--set", "sinks=[]"]
-    child = start_child([*words, "--set", "sink.elsewhere.token=canary", "--run-name", "named"])
+    (tmp_path / "printing.py").write_text(PRINTING)
+    words = ["ppo", "--env", "printing:Printing-v0", "--updates", "100000", "--dir", str(runs), "--set", "sinks=[]"]
+    child = start_child(
+        [*words, "--set", "sink.elsewhere.token=canary", "--run-name", "named"],
+        env=dict(os.environ) | {"PYTHONPATH": str(tmp_path)},
+    )
     try:
         assert child.run_dir.parent == runs.resolve()
         assert child.poll() is None
         assert os.getsid(child.pid) == child.pid, "Ctrl-C in the terminal does not reach it"
         command = Path(f"/proc/{child.pid}/cmdline").read_bytes()
         assert b"canary" not in command
+        end = time.monotonic() + 250
+        while "and goes on" not in (child.run_dir / "trainer.log").read_text() and time.monotonic() < end:
+            time.sleep(0.02)
         child.request_stop()
         assert child.wait(250) == 128 + signal.SIGTERM
     finally:
@@ -279,7 +300,8 @@ def test_a_child_names_its_run_prints_to_its_log_and_stops_when_asked(tmp_path: 
             os.kill(child.pid, signal.SIGKILL)
             child.wait(250)
     log = (child.run_dir / "trainer.log").read_text()
-    assert "training CartPole-v1" in log
+    assert "training printing:Printing-v0" in log
+    assert "\\u001b]0;title\\u0007begins with ***\nand goes on\n" in log, "a print is fit for the reader's terminal"
     assert json.loads((child.run_dir / "run.json").read_text())["state"] == "stopped"
 
 

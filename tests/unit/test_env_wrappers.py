@@ -51,7 +51,13 @@ class Masked(gym.Env[Any, Any]):
             raise SystemExit(3)
         if self.fails == "raise":
             raise Picky("odd", "words")
+        if self.fails == "child":
+            multiprocessing.Process().start()
         return self.np_random.random((2, 2), dtype=np.float32), 1.0, False, False, self._info()
+
+    def close(self) -> None:
+        if self.fails == "close":
+            raise ValueError("stuck")
 
 
 class Picky(Exception):  # noqa: N818  # a user's
@@ -221,7 +227,7 @@ class Imported(CartPoleEnv): pass
 
 
 def test_worker_processes_play_what_this_process_plays_and_end_the_run_in_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """One test, since the fork server takes seconds to start in each process that runs tests."""
     # One that another test started is none of ours: Ctrl-C reaches its workers.
@@ -235,9 +241,17 @@ def test_worker_processes_play_what_this_process_plays_and_end_the_run_in_one_se
     assert there_next.observation.action_mask.tolist() == [[False, True, False]] * 2
     raised = r"Masked-v0, environment 0 raised Picky: odd words\n  in .*test_env_wrappers.py, line \d+, step\(\)"
     ended = r"Masked-v0: the process of an environment has ended in step\(\) \(environment [01]: exit code 3"
-    for fails, message in (("raise", raised), ("exit", ended)):
+    child = (
+        r"raised AssertionError: daemonic .*\n  in .*test_env_wrappers.py, line \d+, step\(\); env.vector = \"sync\""
+    )
+    for fails, message in (("raise", raised), ("exit", ended), ("child", child)):
         with pytest.raises(EnvironmentContractError, match=message):
             played(settings(vector="async", kwargs={"fails": fails}))
+    capfd.readouterr()
+    played(settings(vector="async", kwargs={"fails": "close"}))
+    assert sorted(capfd.readouterr().err.splitlines()) == [
+        f"esper: Masked-v0, environment {index}: closing it failed: ValueError: stuck" for index in (0, 1)
+    ]
     assert not [process for process in multiprocessing.active_children() if "Worker" in process.name]
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "interrupted.py").write_text(INTERRUPTED.replace("TRAINER", str(os.getpid())))
