@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.events import RunFinished, SinkStatusChanged
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from esper_core.events import Payload, SinkLoss, TelemetryEvent
 
 __all__ = ["RankHeard", "RanksHeard", "loss_of_rank", "status_of_rank"]
+
+MOST_RANKS: Final = 1024
+"""Ranks of a run that are remembered: a client may send any number of invented ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +45,8 @@ class RanksHeard:
         if event.attempt > self._attempt:
             self._attempt = event.attempt
             self._ranks = {}
+        if event.rank not in self._ranks and len(self._ranks) >= MOST_RANKS:
+            return
         known = self._ranks.get(event.rank, RankHeard(rank=event.rank, last_ns=event.time_ns))
         payload: Payload = event.payload
         ended = known.ended

@@ -25,6 +25,8 @@ _GPU: Final = {
     "hw.gpu.memory.usage": "memory",
     "hw.gpu.memory.limit": "memory_limit",
 }
+_MOST_GPUS: Final = 64
+"""GPUs of a run that are remembered: a client may send any number of invented ones."""
 HEARD: Final = frozenset({_CPU, _MEMORY, *_GPU})
 """The metrics that :func:`heard_systems` reads."""
 
@@ -54,7 +56,7 @@ class _Heard:
                 memory=_whole(values, "memory"),
                 memory_limit=_whole(values, "memory_limit"),
             )
-            for (key, name), values in sorted(self.gpus.items())
+            for (key, name), values in sorted(self.gpus.items())[-_MOST_GPUS:]
         ]
         return SystemRecord(
             cpu_count=0, cpu_utilization=_value(self.own, _CPU), memory=_whole(self.own, _MEMORY) or 0, gpus=tuple(gpus)
@@ -87,7 +89,7 @@ def system_joined(before: SystemRecord | None, now: SystemRecord) -> SystemRecor
         )
     share = before.cpu_utilization if now.cpu_utilization is None else now.cpu_utilization
     return SystemRecord(
-        cpu_count=0, cpu_utilization=share, memory=now.memory or before.memory, gpus=tuple(gpus.values())
+        cpu_count=0, cpu_utilization=share, memory=now.memory or before.memory, gpus=tuple(gpus.values())[-_MOST_GPUS:]
     )
 
 

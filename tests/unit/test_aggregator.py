@@ -26,6 +26,7 @@ from esper_core.events import (
 )
 from esper_core.health import HealthLevel, RunState, classify_kl
 from esper_core.reading.aggregator import SanctumAggregator
+from esper_core.reading.ranks import MOST_RANKS
 from esper_core.reading.snapshot import RECENT, SanctumSnapshot
 from esper_core.reading.tamiyo import HISTORY, TRACKED, TamiyoState
 from esper_core.semconv.attributes import span_name
@@ -265,5 +266,7 @@ def test_the_ranks_of_a_run_are_one_run() -> None:
     aggregator.handle(wrap(RunFinished(state=RunState.FAILED, reason="NaN"), at=5))
     aggregator.handle(wrap(lost, at=6, rank=1))
     assert aggregator.snapshot().finished.reason == "NaN"  # type: ignore[union-attr]  # rank 0's stands
+    aggregator.handle_all(wrap(SinkStatusChanged(sink="otlp"), at=7, rank=rank) for rank in range(MOST_RANKS + 5))
+    assert len(aggregator.snapshot().ranks) == MOST_RANKS
     stopped = fed(wrap(RunFinished(state=RunState.STOPPED), at=1, rank=1)).snapshot()
     assert stopped.finished is None, "a rank that ends in order does not end the run"
