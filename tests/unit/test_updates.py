@@ -58,7 +58,7 @@ def test_an_update_with_everything_measured_field_by_field() -> None:
     telemetry.begin_rollout(7)
     recorder = UpdateRecorder.begin(telemetry, SETTINGS, update_id=7, epochs=4, minibatches=8)
     recorder.measured({"steps": 190, "steps_forced": 10, "advantage_mean": 0.25, "advantage_std": 2.0})
-    recorder.measured({"explained_variance": 0.5, "learning_rate": 3e-4, "library_kl": 0.0125})
+    recorder.measured({"explained_variance": 0.5, "learning_rate": 3e-4, "entropy_coef": 0.01, "library_kl": 0.0125})
     recorder.diverged(Divergence(name="objective/kl", estimator="k1", per_step=-0.25))
     for slot, loss, norm in ((0.001, 1.0, 2.0), (0.021, 3.0, 5.0)):
         recorder.begin_epoch()
@@ -156,6 +156,7 @@ def test_an_update_with_everything_measured_field_by_field() -> None:
         "advantage_std": 2.0,
         "learning_rate": 3e-4,
         "clip_range": 0.2,
+        "entropy_coef": 0.01,
         "episodes": 3,
         "run_episodes": 40,
         "return_mean": 2.5,
