@@ -49,6 +49,19 @@ class _Canvas(Canvas):
 
     cursor: tuple[int, Style] | None = None
     """Column and style; None for no cursor."""
+    _ground: Style | None = None
+
+    @property
+    def rich_style(self) -> Style:
+        """The ground's style, which Textual makes anew for every line; kept until styles change."""
+        if self._ground is None:
+            self._ground = super().rich_style
+        return self._ground
+
+    def notify_style_update(self) -> None:
+        """The theme changed."""
+        self._ground = None
+        super().notify_style_update()
 
     def move(self, cursor: tuple[int, Style] | None) -> None:
         """Put the cursor elsewhere, or take it away."""
