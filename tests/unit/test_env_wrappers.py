@@ -247,9 +247,9 @@ def test_worker_processes_play_what_this_process_plays_and_end_the_run_in_one_se
     for fails, message in (("raise", raised), ("exit", ended), ("child", child)):
         with pytest.raises(EnvironmentContractError, match=message):
             played(settings(vector="async", kwargs={"fails": fails}))
-    capfd.readouterr()
     played(settings(vector="async", kwargs={"fails": "close"}))
-    assert sorted(capfd.readouterr().err.splitlines()) == [
+    said = capfd.readouterr().err.splitlines()  # among what the workers that were ended before may still print
+    assert sorted(line for line in said if "closing it failed" in line) == [
         f"esper: Masked-v0, environment {index}: closing it failed: ValueError: stuck" for index in (0, 1)
     ]
     assert not [process for process in multiprocessing.active_children() if "Worker" in process.name]
