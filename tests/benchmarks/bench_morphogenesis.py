@@ -4,6 +4,7 @@
 * ``... --learn [--seeds 0 1 2 3 4] [--json FILE]``: trains ``--preset morphogenesis-full`` with each seed and plays the
   policy, the baselines and the best fixed schedules on the same worlds. FILE gets one line a seed.
 * ``... --table FILE``: the table of such lines.
+* ``... --beside CHECKPOINT ...``: what a trained policy, greedy, does about the second death, beside the tuned rule.
 
 The schedules come from ``python -m esper_env_morphogenesis.baselines``, which searches them.
 """
@@ -31,6 +32,7 @@ from esper_core.hooks import SinkHooks
 from esper_core.ppo import PPOAgent, Trainer
 from esper_env_morphogenesis.baselines import AlwaysWait, FixedSchedules, Graft, Policy, Random, Schedule, play
 from esper_env_morphogenesis.env import MorphogenesisEnv
+from esper_env_morphogenesis.lifecycle import Operation
 from esper_env_morphogenesis.reactive import REPAIR, TUNED
 from esper_env_morphogenesis.story import trained
 
@@ -105,6 +107,53 @@ def baselines() -> dict[str, dict[str, float]]:
         policies[name] = FixedSchedules([schedule] * HOSTS)
     policies |= {"reactive: repair": REPAIR, "reactive: tuned": TUNED}
     return {name: measure(policy) for name, policy in policies.items()}
+
+
+def repairs(policy: Policy) -> tuple[list[float], list[int | None]]:
+    """Play the evaluation's worlds.
+
+    Returns:
+        The return of each episode, and how many epochs after its death the second block got a module; negative when it
+        had one before, None when it got none.
+    """
+    env = MorphogenesisEnv(HOSTS)
+    observations, info = env.reset(seed=EVALUATION_SEED)
+    returns: list[float] = []
+    delays: list[int | None] = []
+    for _ in range(EPISODES):
+        seconds = [world.lesions[1] for world in env.worlds]
+        sums = np.zeros(HOSTS)
+        planted: list[int | None] = [None] * HOSTS
+        for epoch in range(env.epochs):
+            actions = policy(env, observations, info)
+            for row in np.flatnonzero(actions[:, -1] == Operation.GERMINATE).tolist():
+                death, block = seconds[row]
+                if actions[row, 0] == block and (planted[row] is None or epoch < death):
+                    planted[row] = epoch - death
+            observations, rewards, _, _, info = env.step(actions)
+            sums += rewards
+        returns += sums.tolist()
+        delays += planted
+    return returns, delays
+
+
+def beside(paths: list[Path]) -> None:
+    """Print how each policy's episodes differ from the tuned rule's, by when it repaired the second block."""
+    rule, _ = repairs(TUNED)
+    for path in paths:
+        returns, delays = repairs(trained(PPOAgent.load(path), deterministic=True))
+        more = np.array(returns) - np.array(rule)
+        parts = {
+            "before its death": [delay is not None and delay < 0 for delay in delays],
+            "after it": [delay is not None and delay >= 0 for delay in delays],
+            "never": [delay is None for delay in delays],
+        }
+        print(
+            f"{path}: return {np.mean(returns):.3f}, {more.mean():+.3f} ± {more.std() / more.size**0.5:.3f} to the rule"
+        )
+        for when, which in parts.items():
+            if any(which):
+                print(f"  second block repaired {when}: {np.mean(which):.0%} of episodes, {more[which].mean():+.2f}")
 
 
 def table(lines: list[dict[str, Any]]) -> None:
@@ -183,10 +232,14 @@ def main() -> None:
     parser.add_argument("--baselines", action="store_true", help="with --learn: measure only the baselines")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--table", type=Path)
+    parser.add_argument("--beside", type=Path, nargs="+")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.table is not None:
         table([json.loads(line) for line in options.table.read_text(encoding="utf-8").splitlines()])
+        return
+    if options.beside is not None:
+        beside(options.beside)
         return
     if not options.learn:
         speed()

@@ -59,7 +59,7 @@ CLASSIC_CONTROL: Final = (
                 "rollout_steps": 16,
                 "epochs": 4,
                 "minibatch_size": 64,
-                "learning_rate": 1e-3,
+                "learning_rate": 3e-3,
                 "learning_rate_schedule": "linear",
                 "gamma": 0.99,
                 "gae_lambda": 0.98,
