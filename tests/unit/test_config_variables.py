@@ -60,7 +60,8 @@ def test_two_sinks_of_one_name_in_other_letters_are_not_guessed_between() -> Non
 
 
 def test_a_sink_from_a_file_is_left_out_by_its_class() -> None:
-    resolved = load_config(no_file=True, add_sinks=["./my_sink.py:MySink"], drop_sinks=["MySink"])
+    selected = {"ESPER_SINKS": "console,journal,./my_sink.py:MySink"}
+    resolved = load_config(no_file=True, env=selected, drop_sinks=["MySink"])
     assert resolved.config.sinks == EsperConfig().sinks
 
 
