@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import tomllib
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["file_settings", "find_config_file"]
 
 _WITHOUT: Final = "--no-config reads no file"
+_LARGEST: Final = 16 * 1024 * 1024
+"""Bytes that a configuration file may have; a device such as /dev/zero never ends."""
 
 
 def find_config_file(start: Path) -> Path | None:
@@ -69,7 +73,7 @@ def file_settings(file: Path, cwd: Path) -> Iterator[Setting]:
 
 def _parse(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+        return tomllib.loads(_content(file).decode("utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
         # The decoder's message ends in "(at line 3, column 9)".
         raise ConfigError(f"{file}: malformed TOML: {error}", hint=_WITHOUT) from None
@@ -79,6 +83,23 @@ def _parse(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}", hint=_WITHOUT) from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets a thousand deep
         raise ConfigError(f"{file}: cannot be read: {error}", hint=_WITHOUT) from None
+
+
+def _content(file: Path) -> bytes:
+    """The bytes of a configuration file.
+
+    Raises:
+        ConfigError: it is a named pipe, whose writer may never come, or it is too large.
+        OSError: it cannot be read.
+    """
+    # The pipe of a shell's <(COMMAND) has a writer and no name of its own: its link leads to no file.
+    if stat.S_ISFIFO(file.stat().st_mode) and os.path.lexists(os.path.realpath(file)):
+        raise ConfigError(f"{file}: cannot be read: is a FIFO (named pipe), not a file", hint=_WITHOUT)
+    with file.open("rb") as opened:
+        content = opened.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise ConfigError(f"{file}: cannot be read: is larger than {_LARGEST} bytes", hint=_WITHOUT)
+    return content
 
 
 def _tools(tree: Mapping[str, Any]) -> Mapping[str, Any]:

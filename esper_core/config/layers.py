@@ -150,6 +150,11 @@ def _select_sinks(
                 f"--no-sink {name}: not selected{nearest(name, names)}",
                 hint=f"selected: {', '.join(names) or 'none'}",
             )
+        if name in add_sinks:
+            raise ConfigError(
+                f"--sink {name} and --no-sink {dropped} contradict each other",
+                hint=f"leave out `--sink {name}` or `--no-sink {dropped}`",
+            )
         names.remove(name)
     if drop_sinks:
         origins.append("--no-sink")

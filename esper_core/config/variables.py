@@ -99,7 +99,7 @@ def _variable(dotted: str) -> str:
 def stray_variables(env: Mapping[str, str]) -> tuple[str, ...]:
     """A line for each variable that looks like one of Esper's and sets nothing."""
     known = {_variable(path): path for path in known_keys().values() if "." in path or path in _ALONE}
-    tables = "|".join(sorted({path.partition(".")[0] for path in known.values() if "." in path}))
+    tables = "|".join(sorted(_OF_SINKS | {path.partition(".")[0] for path in known.values() if "." in path}))
     ours = re.compile(rf"^[A-Za-z]+_+({tables})_", re.IGNORECASE)
     found = []
     for name in sorted(env):
@@ -112,6 +112,7 @@ def stray_variables(env: Mapping[str, str]) -> tuple[str, ...]:
         near = get_close_matches(plain, known, n=1, cutoff=_CLOSE)
         if near:
             found.append(f'{name} sets nothing: did you mean "{near[0]}"?')
-        elif begins and ours.match(name):
-            found.append(f"{name} sets nothing: a variable has two underscores after its table, {PREFIX}PPO__TARGET_KL")
+        elif begins and (match := ours.match(name)):
+            example = f"{match[1].upper()}__NAME__KEY" if match[1].lower() in _OF_SINKS else "PPO__TARGET_KL"
+            found.append(f"{name} sets nothing: a variable has two underscores after its table, {PREFIX}{example}")
     return tuple(found)

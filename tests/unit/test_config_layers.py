@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +14,6 @@ from esper_core.config.layers import load_config
 from esper_core.config.lower_layers import DEFAULT_STEPS
 from esper_core.config.presets import PRESETS, preset_for
 from esper_core.errors import EXIT_USAGE, ConfigError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def write(folder: Path, text: str, name: str = "esper.toml") -> Path:
@@ -170,6 +168,29 @@ def test_an_error_names_file_table_and_key(tmp_path: Path, text: str, expected: 
         load_config(cwd=tmp_path)
     assert str(caught.value).removeprefix(f"{tmp_path}/").startswith(expected)
     assert caught.value.exit_code == EXIT_USAGE
+
+
+def test_a_configuration_file_that_never_ends_is_refused(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.toml"
+    os.mkfifo(pipe)
+    for path, reason in ((pipe, r"is a FIFO \(named pipe\), not a file"), (Path("/dev/zero"), "is larger than")):
+        with pytest.raises(ConfigError, match=f"{path.name}: cannot be read: {reason}"):
+            load_config(cwd=tmp_path, file=path)
+
+
+def test_the_pipe_of_a_shells_process_substitution_is_a_configuration_file(tmp_path: Path) -> None:
+    read, write_end = os.pipe()
+    os.write(write_end, b"[run]\nseed = 7")
+    os.close(write_end)
+    try:
+        assert load_config(cwd=tmp_path, file=Path(f"/dev/fd/{read}")).config.run.seed == 7
+    finally:
+        os.close(read)
+
+
+def test_a_sink_both_added_and_left_out_is_a_contradiction(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--sink journal and --no-sink journal contradict each other"):
+        load_config(cwd=tmp_path, add_sinks=["journal"], drop_sinks=["journal"])
 
 
 def test_an_error_in_pyproject_names_its_table(tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ def test_two_sinks_of_one_name_in_other_letters_are_not_guessed_between() -> Non
 
 
 def test_a_sink_from_a_file_is_left_out_by_its_class() -> None:
-    resolved = load_config(no_file=True, add_sinks=["./my_sink.py:MySink"], drop_sinks=["MySink"])
+    selected = {"ESPER_SINKS": "console,journal,./my_sink.py:MySink"}
+    resolved = load_config(no_file=True, env=selected, drop_sinks=["MySink"])
     assert resolved.config.sinks == EsperConfig().sinks
 
 
@@ -116,6 +117,7 @@ def test_another_spelling_is_refused_with_the_right_one(name: str, meant: str) -
         ("esper_ppo__target_kl", 'did you mean "ESPER_PPO__TARGET_KL"?'),
         ("ESPR_PPO__TARGET_KL", 'did you mean "ESPER_PPO__TARGET_KL"?'),
         ("ESPER_PPO_WARP", "two underscores after its table"),
+        ("ESPER_SINK_JOURNAL_COMPRESS", "ESPER_SINK__NAME__KEY"),
     ],
 )
 def test_what_only_looks_like_a_variable_is_named_and_sets_nothing(name: str, said: str) -> None:
