@@ -170,6 +170,44 @@ def _play_to_gated(hub: Hub, sink: Gated, count: int) -> None:
     _play(hub, count, first=2)
 
 
+class Writing:
+    """Writes inline, and looks whether a sink with a thread has shown the update meanwhile."""
+
+    delivery = "inline"
+
+    def __init__(self, shown: threading.Event) -> None:
+        self.shown = shown
+        self.first: list[bool] = []
+
+    @hookimpl
+    def esper_ppo_updated(self, event: Any) -> None:
+        self.first.append(not self.shown.wait(0.05))
+
+
+class Showing:
+    """Shows in a thread."""
+
+    delivery = "all"
+
+    def __init__(self) -> None:
+        self.shown = threading.Event()
+
+    @hookimpl
+    def esper_ppo_updated(self, event: Any) -> None:
+        self.shown.set()
+
+
+def test_what_is_shown_has_been_written() -> None:
+    """Else a kill between the two leaves an update on the terminal that no journal has."""
+    showing = Showing()
+    writing = Writing(showing.shown)
+    hub = _hub({"showing": showing, "writing": writing})
+    _play(hub, 1)
+    assert showing.shown.wait(CLOSE_S)
+    hub.close(CloseReason.DONE, CLOSE_S)
+    assert writing.first == [True]
+
+
 def test_a_hook_that_only_returns_a_coroutine_delivers_nothing_and_says_so() -> None:
     beside = RecordingSink()
     hub = _hub({"deferred": Deferred(), "beside": beside})

@@ -376,4 +376,5 @@ def _relay(channel: Channel, hook: str) -> Callable[..., None]:
     def relay(event: Any) -> None:
         channel.put(hook, event)
 
-    return cast("Callable[..., None]", hookimpl(relay))
+    # What a display in a thread has shown, an inline journal has written: kill -9 may come between the two.
+    return cast("Callable[..., None]", hookimpl(relay, tryfirst=channel.delivery == "inline"))
