@@ -33,7 +33,7 @@ from esper_core.ppo import PPOAgent, Trainer
 from esper_env_morphogenesis.baselines import AlwaysWait, FixedSchedules, Graft, Policy, Random, Schedule, play
 from esper_env_morphogenesis.env import MorphogenesisEnv
 from esper_env_morphogenesis.lifecycle import Operation
-from esper_env_morphogenesis.reactive import REPAIR, TUNED
+from esper_env_morphogenesis.reactive import REPAIR, TUNED, TUNED_BY_BLOCK
 from esper_env_morphogenesis.story import trained
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def baselines() -> dict[str, dict[str, float]]:
     policies: dict[str, Policy] = {"always WAIT": AlwaysWait(), "random": Random(0)}
     for name, schedule in SCHEDULES.items():
         policies[name] = FixedSchedules([schedule] * HOSTS)
-    policies |= {"reactive: repair": REPAIR, "reactive: tuned": TUNED}
+    policies |= {"reactive: repair": REPAIR, "reactive: tuned": TUNED, "reactive: tuned by block": TUNED_BY_BLOCK}
     return {name: measure(policy) for name, policy in policies.items()}
 
 

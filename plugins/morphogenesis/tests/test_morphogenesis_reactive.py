@@ -10,7 +10,7 @@ from esper_env_morphogenesis.blueprints import BLUEPRINTS
 from esper_env_morphogenesis.data import Dataset
 from esper_env_morphogenesis.env import MorphogenesisEnv
 from esper_env_morphogenesis.lifecycle import Operation
-from esper_env_morphogenesis.reactive import REPAIR, TUNED, Choice, Reactive, variants
+from esper_env_morphogenesis.reactive import REPAIR, TUNED, TUNED_BY_BLOCK, Choice, Reactive, variants
 from esper_env_morphogenesis.world import RENT_RANGE, World
 
 
@@ -58,6 +58,20 @@ def test_the_tuned_rule_reads_the_order_of_the_signals_too() -> None:
         assert done == [("GERMINATE", block, kind) for (_, block), kind in zip(world.lesions, kinds, strict=True)]
         seen.add((world.shuffled, choice.below))
     assert len(seen) == len(TUNED.shuffled) + len(TUNED.ordered)
+
+
+def test_a_rule_can_have_exceptions_by_block() -> None:
+    seen = set()
+    for (world, tuned), (_, done) in zip(deeds(TUNED), deeds(TUNED_BY_BLOCK), strict=True):
+        (_, first), (_, second) = world.lesions
+        expected = [kind for _, _, kind in tuned]
+        if first == 2 and expected[0] == "linear":
+            expected[0] = "gated"
+        if second < 2:
+            expected[1] = "gated"
+        assert [kind for _, _, kind in done] == expected
+        seen.add([kind for _, _, kind in tuned] == expected)
+    assert seen == {True, False}
 
 
 def test_a_rule_can_fossilise_from_a_point_of_the_episode_on() -> None:

@@ -18,17 +18,18 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     # A rollout is whole episodes, and what counts is their undiscounted return. docs/explanation/morphogenesis.md has
     # the returns and times of this preset.
     "morphogenesis-full": {
-        "run": {"updates": 260},
-        "env": {"id": "morphogenesis", "n_envs": 32},
+        "run": {"updates": 500},
+        "env": {"id": "morphogenesis", "n_envs": 64},
         "ppo": {
             "rollout_steps": 24,
             "epochs": 8,
-            "minibatch_size": 192,
+            "minibatch_size": 384,
             "learning_rate": 2e-3,
             "learning_rate_schedule": "linear",
             "gamma": 1.0,
-            "gae_lambda": 0.95,
-            "entropy_coef": 0.01,
+            "gae_lambda": 0.8,
+            "entropy_coef": 0.05,
+            "entropy_coef_schedule": "linear",
             "normalise_observations": True,
         },
     },

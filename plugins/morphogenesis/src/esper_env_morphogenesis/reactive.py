@@ -28,7 +28,7 @@ from esper_env_morphogenesis.observation import LIVING, PROGRESS, RENT, RESPONSE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["REPAIR", "TUNED", "Choice", "Reactive", "variants"]
+__all__ = ["REPAIR", "TUNED", "TUNED_BY_BLOCK", "Beside", "Choice", "Reactive", "variants"]
 
 _NAMES: Final = tuple(blueprint.name for blueprint in BLUEPRINTS)
 _OPERATIONS: Final = sum(HEAD_SIZES[:-1])
@@ -54,6 +54,27 @@ class Choice:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Beside:
+    """Another blueprint for the repair of one block.
+
+    Attributes:
+        block: the dead block.
+        first: True for the first repair of an episode, False for the second.
+        blueprint: what repairs it.
+        instead_of: the choice that it replaces; empty for every one.
+    """
+
+    block: int
+    first: bool
+    blueprint: str
+    instead_of: str = ""
+
+    def replaces(self, kind: str, *, block: int, first: bool) -> bool:
+        """Whether it is for this repair."""
+        return self.block == block and self.first == first and self.instead_of in {"", kind}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reactive:
     """Repairs every dead block that it sees, with the blueprint that pays at this rent.
 
@@ -62,12 +83,14 @@ class Reactive:
         shuffled: the same where they are shuffled.
         tempo: choice of the tempo head.
         offset: choice of the tempo_offset head.
+        beside: exceptions by block; the first that applies counts.
     """
 
     ordered: tuple[Choice, ...]
     shuffled: tuple[Choice, ...]
     tempo: int = 0
     offset: int = 0
+    beside: tuple[Beside, ...] = ()
 
     def __call__(
         self, env: MorphogenesisEnv, observations: npt.NDArray[Any], info: dict[str, Any], /
@@ -79,11 +102,16 @@ class Reactive:
             choice = self._choice(observation)
             dead = legal[Operation.GERMINATE, :SLOTS] & (observation[list(RESPONSES)] == 0.0)
             if possible[Operation.GERMINATE] and dead.any():
-                kind = choice.first if observation[LIVING] == 0.0 else choice.second
-                actions[row] = (dead.argmax(), _NAMES.index(kind), self.tempo, self.offset, Operation.GERMINATE)
+                block, first = int(dead.argmax()), bool(observation[LIVING] == 0.0)
+                kind = self._beside(choice.first if first else choice.second, block=block, first=first)
+                actions[row] = (block, _NAMES.index(kind), self.tempo, self.offset, Operation.GERMINATE)
             elif possible[Operation.FOSSILIZE] and observation[PROGRESS] >= choice.fossil:
                 actions[row] = (legal[Operation.FOSSILIZE, :SLOTS].argmax(), 0, 0, 0, Operation.FOSSILIZE)
         return actions
+
+    def _beside(self, kind: str, *, block: int, first: bool) -> str:
+        found = (other.blueprint for other in self.beside if other.replaces(kind, block=block, first=first))
+        return next(found, kind)
 
     def _choice(self, observation: npt.NDArray[Any]) -> Choice:
         choices = self.ordered if observation[SMOOTHNESS] > _IN_ORDER else self.shuffled
@@ -110,6 +138,16 @@ TUNED: Final = Reactive(
     tempo=1,
 )
 """The best that the search found."""
+
+TUNED_BY_BLOCK: Final = replace(
+    TUNED,
+    beside=(
+        Beside(block=2, first=True, blueprint="gated", instead_of="linear"),
+        Beside(block=0, first=False, blueprint="gated"),
+        Beside(block=1, first=False, blueprint="gated"),
+    ),
+)
+"""The tuned rule with the best exceptions by block of the six that were tried, on worlds that no evaluation uses."""
 
 
 def variants(rule: Reactive) -> Iterator[Reactive]:
