@@ -33,7 +33,7 @@ def test_the_full_preset_selects_the_task_whatever_the_file_leaves_open(tmp_path
     config = load_config(cwd=tmp_path, flags={"preset": "morphogenesis-full"}).config
     assert (config.env.id, config.env.n_envs, config.run.updates) == ("morphogenesis", 64, 500)
     other = load_config(cwd=tmp_path, flags={"preset": "morphogenesis-full", "env.id": "CartPole-v1"}).config
-    assert (other.env.id, other.env.n_envs) == ("CartPole-v1", 32)
+    assert (other.env.id, other.env.n_envs) == ("CartPole-v1", 64)
 
 
 def test_a_run_of_0_1_is_evaluated_and_resumed(
