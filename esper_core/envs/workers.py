@@ -151,9 +151,8 @@ class _Told(gym.Wrapper[Any, Any, Any, Any]):
         try:
             self.env.close()
         except Exception as error:  # noqa: BLE001  # the worker is at its end
-            print(
-                one_line(f"esper: {self._place}: closing it failed: {error_text(error)}"), file=sys.stderr, flush=True
-            )
+            line = one_line(f"esper: {self._place}: closing it failed: {error_text(error)}")
+            print(f"{line}\n", end="", file=sys.stderr, flush=True)  # at once: other workers print beside it
 
     def _told(self, error: Exception) -> Exception:
         if isinstance(error, EsperError):
