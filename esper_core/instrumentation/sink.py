@@ -21,7 +21,7 @@ from esper_core.events import PolicyEvaluated, PPOUpdatePayload, RunStarted
 from esper_core.health.window import PolicyWindow
 from esper_core.hooks import hookimpl
 from esper_core.instrumentation.metrics import SinkCounts, runs_of
-from esper_core.instrumentation.span_attributes import add_plain_events, set_plain_attributes
+from esper_core.instrumentation.span_attributes import set_plain_attributes
 from esper_core.semconv.attributes import common_attributes, shared_attributes, span_events
 from esper_core.semconv.failure import failure
 from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
@@ -171,7 +171,8 @@ class Instrumentation:
     def _add_events(self, event: TelemetryEvent[Any], span: Span | None) -> None:
         """Add the events: to the span, to the log or to both."""
         if span is not None and self._on_span:
-            add_plain_events(span, span_events(event))
+            for item in span_events(event):
+                span.add_event(item.name, item.attributes, item.time_ns)
         if self._log is not None:
             self._log.emit(event)
 

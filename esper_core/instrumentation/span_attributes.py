@@ -1,4 +1,4 @@
-"""Puts an event's attributes and span events on its span: the SDK's own way, or a shorter one with the same result.
+"""Puts an event's attributes on its span: the SDK's own way, or a shorter one with the same result.
 
 The SDK checks every value and every entry of every array for its type, which is a fifth of an update's telemetry. The
 values of ``semconv.attributes`` are of the plain types already, because the journal needs them so.
@@ -6,20 +6,18 @@ values of ``semconv.attributes`` are of the plain types already, because the jou
 
 from __future__ import annotations
 
-import sys
-from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from opentelemetry.attributes import BoundedAttributes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from opentelemetry.trace import Span
 
-    from esper_core.semconv.attributes import AttributeValue, SpanEventData
+    from esper_core.semconv.attributes import AttributeValue
 
-__all__ = ["add_plain_events", "set_plain_attributes"]
+__all__ = ["set_plain_attributes"]
 
 
 def set_plain_attributes(span: Span, attributes: Mapping[str, AttributeValue]) -> None:
@@ -44,25 +42,3 @@ def set_plain_attributes(span: Span, attributes: Mapping[str, AttributeValue]) -
                 inner.update(attributes)
             return
     span.set_attributes(attributes)
-
-
-def add_plain_events(span: Span, events: Iterable[SpanEventData]) -> None:
-    """Add span events to a span that is being recorded; as ``span.add_event``, without a check of each value.
-
-    Args:
-        span: as for :func:`set_plain_attributes`.
-        events: their attributes have names and values as there.
-    """
-    held_events: Any = getattr(getattr(span, "_events", None), "_dq", None)
-    short, most = False, 0
-    for name, time_ns, attributes in events:
-        if short and len(attributes) <= most:
-            span.add_event(name, None, time_ns)
-            held_events[-1].attributes._dict.update(attributes)  # noqa: SLF001  # looked at when the first one was added
-            continue
-        span.add_event(name, attributes, time_ns)
-        held = getattr(held_events[-1], "attributes", None) if isinstance(held_events, deque) and held_events else None
-        if type(held) is BoundedAttributes and held.max_value_len is None:
-            inner = getattr(held, "_dict", None)
-            short = type(inner) is dict and inner == attributes
-            most = sys.maxsize if held.maxlen is None else held.maxlen

@@ -9,6 +9,7 @@ import msgspec
 
 from esper_core.semconv._errors import CodecError
 from esper_core.semconv._json_forms import INT64, KeyValue, Resource, mapping, whole
+from esper_core.semconv._protobuf import parse_request
 from esper_core.semconv.otlp_proto import plain_mapping
 
 if TYPE_CHECKING:
@@ -106,22 +107,7 @@ def _of_json(body: bytes, wanted: frozenset[str]) -> Iterator[WirePoint]:
 
 
 def _of_protobuf(body: bytes, wanted: frozenset[str]) -> Iterator[WirePoint]:
-    try:
-        # Imported here, as the reader of traces does it.
-        from google.protobuf.message import DecodeError  # noqa: PLC0415
-        from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (  # noqa: PLC0415  # as above
-            ExportMetricsServiceRequest,
-        )
-    except ImportError:
-        raise CodecError(
-            "OTLP protobuf cannot be read: opentelemetry-proto is not installed",
-            hint="pip install opentelemetry-proto, or let the sender use OTLP JSON",
-        ) from None
-    try:
-        request = ExportMetricsServiceRequest.FromString(body)
-    except DecodeError as error:
-        raise CodecError(f"not an OTLP metrics request: {error}") from None
-    for group in request.resource_metrics:
+    for group in parse_request(body, "metrics").resource_metrics:
         resource: dict[str, WireValue] | None = None
         for scope in group.scope_metrics:
             for metric in scope.metrics:

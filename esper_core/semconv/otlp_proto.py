@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from esper_core.events import LinkRef
 from esper_core.semconv._errors import CodecError
+from esper_core.semconv._protobuf import parse_request
 from esper_core.semconv.identity import RUN_ID
 from esper_core.semconv.otlp_json import WireSpan
 
@@ -33,23 +34,8 @@ def request_spans(
     Raises:
         CodecError: the body is no such message, or ``opentelemetry-proto`` is not installed.
     """
-    try:
-        # Imported here: the import takes tens of milliseconds, and readers of the journal do not need it.
-        from google.protobuf.message import DecodeError  # noqa: PLC0415
-        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (  # noqa: PLC0415  # as above
-            ExportTraceServiceRequest,
-        )
-    except ImportError:
-        raise CodecError(
-            "OTLP protobuf cannot be read: opentelemetry-proto is not installed",
-            hint="pip install opentelemetry-proto, or let the sender use OTLP JSON",
-        ) from None
-    try:
-        request = ExportTraceServiceRequest.FromString(body)
-    except DecodeError as error:
-        raise CodecError(f"not an OTLP traces request: {error}") from None
     found = []
-    for group in request.resource_spans:
+    for group in parse_request(body, "traces").resource_spans:
         resource: dict[str, WireValue] | None = None
         for scope in group.scope_spans:
             for span in scope.spans:

@@ -14,6 +14,7 @@ import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
+from short_episodes import SHORT_EPISODES
 
 from esper_core.cli.main import main
 from esper_core.errors import EXIT_FAILED, EXIT_LOSSY, EXIT_OK, EXIT_USAGE
@@ -59,20 +60,9 @@ class Refusing:
     def esper_sink_opened(self, context):
         raise ConnectionError("nobody there")
 """
-ENVIRONMENTS = """
-import gymnasium as gym, numpy as np
-
-class Base(gym.Env):
-    observation_space = gym.spaces.Box(-1.0, 1.0, (2,))
-    action_space = gym.spaces.Discrete(2)
-    def reset(self, seed=None, options=None):
-        super().reset(seed=seed)
-        self.steps = 0
-        return np.zeros(2, np.float32), {}
-    def step(self, action):
-        self.steps += 1
-        return np.zeros(2, np.float32), self.reward(), self.steps >= 5, False, {}
-
+ENVIRONMENTS = (
+    SHORT_EPISODES
+    + """
 class Poisoned(Base):
     def reward(self):
         return float("nan")
@@ -91,6 +81,7 @@ for name, kind in (("Poisoned-v0", Poisoned), ("Broken-v0", Broken), ("Leaving-v
     if name not in gym.registry:
         gym.register(name, kind)
 """
+)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from forked import GUARD_S, exit_code_of, run_in_child
+from short_episodes import SHORT_EPISODES
 
 from esper_core import forks
 from esper_core.health import RunState
@@ -59,20 +60,10 @@ def test_what_is_taken_back_is_not_called_in_a_child() -> None:
     assert called == []
 
 
-ENVIRONMENT = """
+ENVIRONMENT = (
+    SHORT_EPISODES
+    + """
 import multiprocessing, os, signal, sys, time
-import gymnasium as gym, numpy as np
-
-class Base(gym.Env):
-    observation_space = gym.spaces.Box(-1.0, 1.0, (2,))
-    action_space = gym.spaces.Discrete(2)
-    def reset(self, seed=None, options=None):
-        super().reset(seed=seed)
-        self.steps = 0
-        return np.zeros(2, np.float32), {}
-    def step(self, action):
-        self.steps += 1
-        return np.zeros(2, np.float32), 1.0, self.steps >= 5, False, {}
 
 class Forks(Base):
     def fork(self):
@@ -110,6 +101,7 @@ gym.register("Forks-v0", Forks)
 gym.register("Raises-v0", Raises)
 gym.register("Workers-v0", vector_entry_point=workers)
 """
+)
 
 
 @pytest.fixture

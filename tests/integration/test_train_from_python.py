@@ -10,6 +10,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
+from short_episodes import SHORT_EPISODES
 
 import esper_core
 from esper_core.cli.main import main
@@ -42,20 +43,10 @@ TINY = {
     "sinks": ["journal"],
 }
 """
-ENVIRONMENTS = """
+ENVIRONMENTS = (
+    SHORT_EPISODES
+    + """
 import os, signal
-import gymnasium as gym, numpy as np
-
-class Base(gym.Env):
-    observation_space = gym.spaces.Box(-1.0, 1.0, (2,))
-    action_space = gym.spaces.Discrete(2)
-    def reset(self, seed=None, options=None):
-        super().reset(seed=seed)
-        self.steps = 0
-        return np.zeros(2, np.float32), {}
-    def step(self, action):
-        self.steps += 1
-        return np.zeros(2, np.float32), self.reward(), self.steps >= 5, False, {}
 
 class Poisoned(Base):
     def reward(self):
@@ -79,6 +70,7 @@ gym.register("Asked-v0", Asked)
 gym.register("NotANumber-v0", Poisoned)
 gym.register("Gone-v0", Broken)
 """
+)
 SINKS = """
 from esper_core.hooks import hookimpl
 

@@ -8,8 +8,7 @@ import pytest
 from opentelemetry.sdk.trace import Span, SpanLimits, TracerProvider
 from opentelemetry.trace import INVALID_SPAN
 
-from esper_core.instrumentation.span_attributes import add_plain_events, set_plain_attributes
-from esper_core.semconv.attributes import SpanEventData
+from esper_core.instrumentation.span_attributes import set_plain_attributes
 
 PLAIN = {"b": "text", "held": 2, "floats": (0.5, None, math.inf), "flag": True, "texts": ("slot", "tempo")}
 
@@ -44,30 +43,3 @@ def test_the_span_equals_the_sdks(limits: SpanLimits, caplog: pytest.LogCaptureF
 
 def test_a_span_of_another_kind_is_set_by_its_own_method() -> None:
     set_plain_attributes(INVALID_SPAN, PLAIN)
-
-
-@pytest.mark.parametrize(
-    "limits",
-    [
-        SpanLimits(),
-        SpanLimits(max_events=2),
-        SpanLimits(max_events=0),
-        SpanLimits(max_event_attributes=1),
-        SpanLimits(max_attribute_length=3),
-    ],
-    ids=["default", "the last two", "none", "one attribute", "short texts"],
-)
-def test_span_events_are_the_sdks(limits: SpanLimits, caplog: pytest.LogCaptureFixture) -> None:
-    events = [SpanEventData(f"e{number}", number, {**PLAIN, "number": number}) for number in range(4)]
-    events.insert(2, SpanEventData("empty", 9, {}))
-    short, slow = begun(limits), begun(limits)
-    add_plain_events(short, events)
-    for name, time_ns, attributes in events:
-        slow.add_event(name, attributes, time_ns)
-    assert [item.name for item in short.events] == [item.name for item in slow.events]
-    for ours, theirs in zip(short.events, slow.events, strict=True):
-        assert (ours.timestamp, dict(ours.attributes or {})) == (theirs.timestamp, dict(theirs.attributes or {}))
-        assert ours.dropped_attributes == theirs.dropped_attributes
-    assert short.dropped_events == slow.dropped_events
-    add_plain_events(INVALID_SPAN, events)
-    caplog.clear()

@@ -212,14 +212,14 @@ class PlotsScreen(Screen[None]):
 
     # --- keys ---------------------------------------------------------------------------------
 
-    def _rest(self) -> None:
+    def _put_off(self) -> None:
         """Put the next reading off: one that fell together with a key would draw everything twice before the answer."""
         self._due = max(self._due, time.monotonic() + _LOOK_S)
 
     def _look(self, view: View, *, whole: bool = False) -> None:
         self.view = view
         self._zoomed = self._zoomed and not whole
-        self._rest()
+        self._put_off()
         self._draw(self.series)
 
     def action_group(self) -> None:
@@ -245,7 +245,7 @@ class PlotsScreen(Screen[None]):
 
     def action_heads(self) -> None:
         """Show the heads' KL as a map, of the first run, or the metric again."""
-        self._rest()
+        self._put_off()
         self._heads = not self._heads
         heat, below = self.query_one(HeatMap), self.query_one("#history-return", HistoryPlot)
         heat.display, below.display = self._heads, not self._heads
