@@ -54,6 +54,8 @@ from esper_sink_otlp.points import joined, of_process, without_event_gauges
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from esper_core.host.otel.resource import ResourceValue
+
 CONFIG = Path(__file__).parents[2] / "collector-config"
 TOKEN = "fleet"
 HEADS = ("operations", "slot", "blueprint", "tempo", "tempo_offset")
@@ -153,7 +155,7 @@ class Trainer:
 
     def __init__(self, number: int) -> None:
         self.run_id = f"fleet-{number:04d}"
-        described = {
+        described: dict[str, ResourceValue] = {
             "service.name": "esper",
             "service.instance.id": f"{ids.new_trace_id():032x}",
             "esper.run.id": self.run_id,
