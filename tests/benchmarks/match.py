@@ -36,4 +36,4 @@ class Match(gym.Env[Any, Any]):
         return self._draw(), reward, self._steps >= LENGTH, False, {}
 
 
-gym.register("Match-v0", lambda **_options: Match())
+gym.register("Match-v0", Match)  # type: ignore[arg-type]  # its protocol asks for every keyword; it gives those of the id

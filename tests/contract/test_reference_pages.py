@@ -117,7 +117,7 @@ def test_an_event_field_is_documented(record: type) -> None:
 def test_a_config_key_is_documented_and_tested(table: str) -> None:
     section = _section(_page("config.md"), f"`[{table}]`")
     meanings = dict(re.findall(r"^\| `(\w+)` \|.*\| (.*?) \| `ESPER_\w+` \|$", section, re.MULTILINE))
-    for key in TABLES[table].__struct_fields__:  # type: ignore[attr-defined]  # every table is a Struct
+    for key in TABLES[table].__struct_fields__:
         assert len(meanings.get(key, "")) > 5, f"{table}.{key} has no meaning in the reference"
         assert _tested(key), key
 
