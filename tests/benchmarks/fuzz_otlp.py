@@ -33,7 +33,7 @@ from esper_core.semconv.codec import encode
 from esper_sink_tui.intake import JSON, PROTOBUF, RequestRefusedError, inflate, read_batch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from fleet import update_event
+from fleet_trainer import update_event
 
 if TYPE_CHECKING:
     from esper_core.host.otel.resource import ResourceValue
