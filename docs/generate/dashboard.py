@@ -348,11 +348,6 @@ def rows() -> list[tuple[str, list[Panel]]]:
     ]
 
 
-def expressions() -> list[tuple[str, str]]:
-    """(panel, PromQL) of every query: what a test executes."""
-    return [(panel.title, query) for _, panels in rows() for panel in panels for query, _ in panel.queries]
-
-
 def dashboard() -> str:
     """The dashboard's JSON."""
     panels: list[dict[str, Any]] = []
