@@ -58,10 +58,10 @@ envs = gym.wrappers.vector.RecordEpisodeStatistics(
         [lambda: gym.make(args.env)] * args.n_envs, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP
     )
 )
-agent = Agent(int(np.prod(envs.single_observation_space.shape)), int(envs.single_action_space.n))
+agent = Agent(gym.spaces.flatdim(envs.single_observation_space), gym.spaces.flatdim(envs.single_action_space))
 optimizer = torch.optim.Adam(agent.parameters(), lr=args.lr, eps=1e-5)
 shape = (args.rollout, args.n_envs)
-obs = torch.zeros((*shape, *envs.single_observation_space.shape))
+obs = torch.zeros((*shape, *(envs.single_observation_space.shape or ())))
 actions, logprobs, rewards, dones, values = (torch.zeros(shape) for _ in range(5))
 updates = args.steps // (args.rollout * args.n_envs)
 run = monitor(

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-import esper_core.ppo.learning
 from esper_core.config.layers import load_config
 from esper_core.envs.adapter import make_task
 from esper_core.kl.torch import exact_categorical_sums, k3_sums
-from esper_core.ppo import PPOAgent
+from esper_core.ppo import PPOAgent, learning
 from esper_core.ppo.measure import distribution_of, see_minibatch
 from esper_core.ppo.trainer import Trainer
 
@@ -67,7 +66,7 @@ def k3(joint: torch.Tensor) -> float:
 def one_update() -> None:
     """The same update, told in four ways."""
     watch = Watch()
-    esper_core.ppo.learning.see_minibatch = watch
+    learning.see_minibatch = watch  # type: ignore[attr-defined]  # a witness where the update looks it up
     epochs, parts = 4, 64
     agent: PPOAgent = BANDIT.agent(
         seed=1, spread=0.5, epochs=epochs, minibatch_size=64, learning_rate=6e-4, target_kl=0, entropy_coef=0.0
@@ -75,7 +74,7 @@ def one_update() -> None:
     old = BANDIT.log_probs(agent)
     rollout = BANDIT.rollout(agent, 64 * parts)
     agent.update(rollout)
-    esper_core.ppo.learning.see_minibatch = see_minibatch
+    learning.see_minibatch = see_minibatch  # type: ignore[attr-defined]  # as above
     truth, payload = BANDIT.true_kl(old, BANDIT.log_probs(agent)), agent.last
     if payload is None:
         raise SystemExit("no update")
@@ -103,9 +102,9 @@ def one_update() -> None:
             f"  head {head.name:14s} kl {head.kl:.4f} (true {kl:.4f})  decisions {head.decisions:5d}"
             f"  weight {head.weight:.3f}  share {head.share:.3f}"
         )
-    minibatches = joint.split(64)
+    minibatches = torch.split(joint, 64)
     per_head = torch.where(rollout.batch.active, now - rollout.batch.log_prob, 0.0)
-    summed = [float((torch.expm1(part) - part).sum(-1).mean()) for part in per_head.split(64)]
+    summed = [float((torch.expm1(part) - part).sum(-1).mean()) for part in torch.split(per_head, 64)]
     print(
         "  spread over minibatches of 64 of the joint KL: "
         f"k3 of the joint ratio {statistics.pstdev(map(k3, minibatches)):.4f}, "
@@ -137,14 +136,13 @@ class InSample:
             now = policy.evaluate(batch.observations, batch.actions, batch.legal)
         ratio = torch.where(batch.active, now.log_prob - batch.log_prob, 0.0).double()
         joint = ratio.sum(-1)[batch.unforced]
+        before, after = old.log_probs, now.distribution.log_probs
+        if before is None or after is None:
+            raise SystemExit("only for heads that choose: others have no log-probability of every choice")
         self.sums.append(
             (
                 float(k3_sums(ratio, batch.active).sum()),
-                float(
-                    exact_categorical_sums(
-                        old.log_probs.double(), now.distribution.log_probs.double(), batch.active
-                    ).sum()
-                ),
+                float(exact_categorical_sums(before.double(), after.double(), batch.active).sum()),
                 float((torch.expm1(joint) - joint).sum()),
             )
         )

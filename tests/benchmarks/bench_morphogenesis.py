@@ -158,7 +158,7 @@ def beside(paths: list[Path]) -> None:
 
 def table(lines: list[dict[str, Any]]) -> None:
     """Print the comparison and the learning curves."""
-    fixed = next((line["baselines"] for line in lines if "baselines" in line), {})
+    fixed: dict[str, dict[str, float]] = next((line["baselines"] for line in lines if "baselines" in line), {})
     seeds = sorted((line for line in lines if "seed" in line), key=lambda line: line["seed"])
     for name, row in fixed.items():
         print(f"{name:<24} return {row['return']:6.2f} ± {row['return_error']:.2f}  accuracy {row['accuracy']:6.1%}")

@@ -44,13 +44,15 @@ def train_esper(task: Task, job: Job) -> dict[str, Any]:
         run = esper_core.train(
             no_config=True,
             env=job.env_id,
-            preset=task.named,
+            preset=task.preset,
             seed=job.seed,
             sinks=["journal"],
             run={"dir": folder},
         )
         seconds = time.process_time() - begun
         agent = PPOAgent.load(run.path)
+        if run.summary is None:
+            raise SystemExit(f"{run.path} has no summary")
         steps, last = run.summary["env_steps"], run.summary["return_mean_100"]
     seed = _EVALUATION_SEED + job.seed
     test = evaluation_task(config.env, episodes=EPISODES, seed=seed)

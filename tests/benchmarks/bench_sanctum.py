@@ -26,6 +26,7 @@ import termios
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +45,8 @@ from esper_sink_tui.watch import Watch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from esper_core.events import Payload
+
 SECOND = 1_000_000_000
 SIZE = (120, 36)
 HEADS = ("slot", "blueprint", "tempo", "tempo_offset", "operations")
@@ -58,7 +61,7 @@ KEYS = {
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def event(payload: object, run_id: str, moment: int) -> TelemetryEvent:
+def event(payload: Payload, run_id: str, moment: int) -> TelemetryEvent[Payload]:
     number = moment % (1 << 62) + 1
     ref = SpanRef(name=span_name(payload), span_id=f"{number:016x}", start_ns=moment - 1, end_ns=moment)
     return TelemetryEvent(
@@ -251,6 +254,11 @@ def bench_cpu(base: Path, seconds: float, size: tuple[int, int], hertz: float) -
     return found
 
 
+def run_keys(size: tuple[int, int]) -> dict[str, object]:
+    """``bench_keys`` in an event loop of its own."""
+    return asyncio.run(bench_keys(size))
+
+
 async def bench_keys(size: tuple[int, int]) -> dict[str, object]:
     """CPU milliseconds of the screen's thread for a key, median and 95th percentile; 100 updates come before each."""
     numbers = count(1)
@@ -375,13 +383,11 @@ def main() -> None:
         base = Path(folder)
         rows: dict[str, Callable[[], object]] = {
             **{
-                f"cpu {width}x{height} at {hertz}/s": lambda size=(width, height), hertz=hertz: bench_cpu(
-                    base, args.seconds, size, hertz
-                )
+                f"cpu {width}x{height} at {hertz}/s": partial(bench_cpu, base, args.seconds, (width, height), hertz)
                 for width, height, hertz in ((120, 36, 1), (120, 36, 4), (200, 60, 4))
             },
             **{
-                f"keys {width}x{height}, ms [median, p95]": lambda size=(width, height): asyncio.run(bench_keys(size))
+                f"keys {width}x{height}, ms [median, p95]": partial(run_keys, (width, height))
                 for width, height in (SIZE, (200, 60))
             },
             "long_run": lambda: bench_long_run(base, args.updates, args.repeats),

@@ -18,7 +18,7 @@ import tempfile
 import time
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from opentelemetry.sdk.metrics import MeterProvider
@@ -44,9 +44,16 @@ from esper_core.semconv.codec import encode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from esper_core.semconv.attributes import AttributeValue
+
 BOUND_US = 250.0
 HEADS = ("operations", "slot", "blueprint", "tempo", "tempo_offset")
-RESOURCE = {"service.name": "esper", "service.version": "0.1.0", "service.instance.id": "a" * 36, "process.pid": 4711}
+RESOURCE: dict[str, AttributeValue] = {
+    "service.name": "esper",
+    "service.version": "0.1.0",
+    "service.instance.id": "a" * 36,
+    "process.pid": 4711,
+}
 
 
 class NullExporter(SpanExporter):
@@ -82,7 +89,7 @@ def full_payload() -> PPOUpdatePayload:
         early_stop=EarlyStop(epoch=4, minibatch=3, value=0.0312345, threshold=0.03, head="slot"),
         stop_window=4,
     )
-    floats = {
+    floats: dict[str, Any] = {  # Any: by name, which a type checker cannot tell from the other fields
         item.name: 0.0123456789 * (index + 1)
         for index, item in enumerate(fields(payload))
         if "float" in str(item.type) and item.name != "kl_by_epoch"
@@ -93,10 +100,10 @@ def full_payload() -> PPOUpdatePayload:
 class Hooks(SinkHooks):
     """Calls each part in turn, as the host's hub does for inline sinks."""
 
-    def __init__(self, *parts: Callable[[TelemetryEvent], object]) -> None:
+    def __init__(self, *parts: Callable[[TelemetryEvent[PPOUpdatePayload]], object]) -> None:
         self._parts = parts
 
-    def esper_ppo_updated(self, event: TelemetryEvent) -> None:
+    def esper_ppo_updated(self, event: TelemetryEvent[PPOUpdatePayload]) -> None:
         """Call them."""
         for part in self._parts:
             part(event)
@@ -131,7 +138,7 @@ def updates(emitter: TelemetryEmitter, payload: PPOUpdatePayload) -> Callable[[]
     return call
 
 
-def append_us(folder: Path, event: TelemetryEvent, count: int, *, packs: bool) -> float:
+def append_us(folder: Path, event: TelemetryEvent[PPOUpdatePayload], count: int, *, packs: bool) -> float:
     """The caller's CPU time per append, in microseconds, with or without the compressing thread behind it."""
     folder.mkdir()
     writer = JournalWriter(create_run(folder), attempt=1, rank=0, resource=RESOURCE, compress=packs)

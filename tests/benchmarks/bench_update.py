@@ -86,7 +86,8 @@ def sb3_update(row: Row, algorithm: Any = PPO) -> Callable[[], object]:
     callback.init_callback(model)
     model._setup_learn(row.samples)  # what learn() does before it collects
     model.collect_rollouts(env, callback, model.rollout_buffer, row.samples)
-    return model.train
+    train: Callable[[], object] = model.train
+    return train
 
 
 def esper_update(row: Row) -> Callable[[], object]:

@@ -24,6 +24,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
@@ -32,7 +33,10 @@ from esper_core.semconv.codec import encode
 from esper_sink_tui.intake import JSON, PROTOBUF, RequestRefusedError, inflate, read_batch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from fleet import update_event
+from fleet_trainer import update_event
+
+if TYPE_CHECKING:
+    from esper_core.host.otel.resource import ResourceValue
 
 LISTENER = """
 import sys, time
@@ -55,7 +59,11 @@ def seeds() -> list[tuple[str, bytes]]:
     found = []
     for number in range(4):
         event = update_event(f"fuzz-{number}", number + 1, 0.004 * (number + 1))
-        described = {"service.name": "esper", "esper.run.id": event.run_id, "esper.run.attempt": 1}
+        described: dict[str, ResourceValue] = {
+            "service.name": "esper",
+            "esper.run.id": event.run_id,
+            "esper.run.attempt": 1,
+        }
         found.append((PROTOBUF, encode_spans(ended_spans(event, described)).SerializeToString()))
         found.append((JSON, encode(event, described)))
     lines = [json.loads(body) for kind, body in found if kind == JSON]

@@ -14,8 +14,8 @@ LENGTH: Final = 25
 class Match(gym.Env[Any, Any]):
     """Shows one choice a head, one-hot; pays 1/3 for each head that repeats it, and draws the next."""
 
-    observation_space = gym.spaces.MultiDiscrete(SIZES)
-    action_space = gym.spaces.MultiDiscrete(SIZES)
+    observation_space = gym.spaces.MultiDiscrete(list(SIZES))
+    action_space = gym.spaces.MultiDiscrete(list(SIZES))
 
     def __init__(self) -> None:
         self._shown = np.zeros(len(SIZES), dtype=np.int64)
@@ -36,4 +36,4 @@ class Match(gym.Env[Any, Any]):
         return self._draw(), reward, self._steps >= LENGTH, False, {}
 
 
-gym.register("Match-v0", Match)
+gym.register("Match-v0", Match)  # type: ignore[arg-type]  # its protocol asks for every keyword; it gives those of the id

@@ -20,7 +20,7 @@ def test_each_alert_has_a_section_and_a_row() -> None:
 
 
 def test_each_rule_leads_to_its_section() -> None:
-    found = {}
+    found: dict[str, str] = {}
     for group in yaml.safe_load(rules())["groups"]:
         found |= {rule["alert"]: rule["annotations"]["runbook_url"] for rule in group["rules"] if "alert" in rule}
     assert found == {alert: f"{RUNBOOK}#{alert.lower()}" for alert in ALERTS}

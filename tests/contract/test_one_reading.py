@@ -244,7 +244,9 @@ def resumed(folder: Path, second: KLLimits, kls: tuple[float, ...], first_id: in
             session.emitter.emit_run_finished(RunFinished(state=RunState.DONE, updates=ids[-1]))
     events = [item.payload for item in open_run(run.path).events() if item.attempt > 1]
     changes = [item for item in events if isinstance(item, PolicyHealthChanged)]
-    return run.path, events[-1].health, changes
+    ended = events[-1]
+    assert isinstance(ended, RunFinished)
+    return run.path, ended.health, changes
 
 
 def test_a_resumed_run_goes_on_from_its_own_level(tmp_path: Path) -> None:
@@ -302,8 +304,9 @@ def test_the_end_of_a_resumed_training_says_what_the_readers_say(tmp_path: Path)
     assert again.returncode == 0, again.stderr
     ((label, reason),) = judged_by_all(run)
     assert f"verdict  {label}: {reason}" in again.stdout + again.stderr
-    assert open_run(run).summary is not None
-    assert open_run(run).summary["verdict_reason"] == reason
+    summary = open_run(run).summary
+    assert summary is not None
+    assert summary["verdict_reason"] == reason
 
 
 def test_the_document_has_each_head_s_pooled_kl_and_level(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_the_host_calls_a_hook_of_a_sink_that_has_no_other(name: str) -> None:
     """Through the real channel.
 
     ``esper_foreground`` needs a child run (tests/integration/test_cli_run.py), ``esper_sink_cut_off`` a sink that does
-    not close in time (tests/integration/test_faults_sinks.py).
+    not close in time (tests/integration/test_closing_sinks.py).
     """
     calls: list[Any] = []
 
@@ -117,7 +117,7 @@ def test_an_event_field_is_documented(record: type) -> None:
 def test_a_config_key_is_documented_and_tested(table: str) -> None:
     section = _section(_page("config.md"), f"`[{table}]`")
     meanings = dict(re.findall(r"^\| `(\w+)` \|.*\| (.*?) \| `ESPER_\w+` \|$", section, re.MULTILINE))
-    for key in TABLES[table].__struct_fields__:  # type: ignore[attr-defined]  # every table is a Struct
+    for key in TABLES[table].__struct_fields__:
         assert len(meanings.get(key, "")) > 5, f"{table}.{key} has no meaning in the reference"
         assert _tested(key), key
 

@@ -91,7 +91,7 @@ def hostile(does: str, *says: str, code: int = 1, state: str = "failed", own_pro
 
     def add(kind: type[Calm]) -> type[Calm]:
         if f"hostile/{kind.__name__}-v0" not in gym.registry:  # the generator of the page loads this file too
-            gym.register(f"hostile/{kind.__name__}-v0", kind, max_episode_steps=1000)
+            gym.register(f"hostile/{kind.__name__}-v0", kind, max_episode_steps=1000)  # type: ignore[arg-type]  # its protocol asks for every keyword; it gives those of the id
         name = kind.__name__
         SUITE.append(Hostile(name=name, does=does, says=says, code=code, state=state, own_process=own_process))
         return kind
@@ -519,7 +519,8 @@ class ThreadInterrupts(Calm):
 class ThreadRaises(Calm):
     def reward(self) -> Any:
         if self.total == AFTER:
-            for work in (lambda: {}["in a thread"], lambda: sys.exit(7)):
+            empty: dict[str, object] = {}
+            for work in (lambda: empty["in a thread"], lambda: sys.exit(7)):
                 thread = threading.Thread(target=work)
                 thread.start()
                 thread.join()
@@ -562,7 +563,7 @@ class DeletesFolder(Calm):
 @hostile("stdout and stderr are set to None", state="done", code=0, own_process=True)
 class NoStreams(Calm):
     def step(self, action: Any) -> Any:
-        sys.stdout = sys.stderr = None  # type: ignore[assignment]  # as a program without a console has them
+        sys.stdout = sys.stderr = None  # as a program without a console has them
         return super().step(action)
 
 

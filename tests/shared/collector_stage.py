@@ -7,12 +7,13 @@ import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from real_programs import READY_S, Program, free_ports, get_json, require
 
 __all__ = ["CONFIG", "Collector", "Jaeger", "Prometheus", "Stage"]
 
+AnyProgram = TypeVar("AnyProgram", bound=Program)
 CONFIG = Path(__file__).parents[2] / "collector-config"
 
 
@@ -208,7 +209,7 @@ exporters:
         for program in reversed(self.programs):
             program.kill()
 
-    def _begun(self, program: Any, *, start: bool = True) -> Any:
+    def _begun(self, program: AnyProgram, *, start: bool = True) -> AnyProgram:
         self.programs.append(program)
         if start:
             program.start()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from esper_core.events import Payload, PPOUpdatePayload, SpanRef, TelemetryEvent, TraceRef
 from esper_core.runs import JournalWriter, RunDir
 
+if TYPE_CHECKING:
+    from esper_core.semconv.attributes import AttributeValue
+
 __all__ = ["BASE_NS", "RESOURCE", "event_of", "ids", "opened", "update"]
 
-RESOURCE = {"service.name": "esper", "esper.run.attempt": 1}
+RESOURCE: dict[str, AttributeValue] = {"service.name": "esper", "esper.run.attempt": 1}
 BASE_NS = 1_700_000_000_000_000_000
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from esper_core.emitter import TelemetryEmitter
-from esper_core.events import EarlyStop, HeadStats, PPOUpdatePayload, TelemetryEvent
+from esper_core.events import EarlyStop, HeadStats, Payload, PPOUpdatePayload, TelemetryEvent
 from esper_core.health import update_level
 from esper_core.hooks import SinkContext, SinkHooks, hookimpl
 from esper_core.host.deliver.hub import Hub
@@ -22,19 +22,19 @@ from esper_core.instrumentation.sink import Instrumentation
 
 if TYPE_CHECKING:
     from esper_core.config.schema import OtelConfig
-
+    from esper_core.instrumentation.metrics import SinkCounts
 
 __all__ = ["IDENTITY", "Counts", "Pipeline", "hearing", "update_payload", "whole"]
 
 IDENTITY = {"esper.run.id": "run-1", "esper.run.attempt": 2, "esper.rank": 1}
 
 
-def update_payload(update_id: int = 1, **changes: object) -> PPOUpdatePayload:
+def update_payload(update_id: int = 1, **changes: Any) -> PPOUpdatePayload:
     heads = (
         HeadStats(name="operations", kl=0.012, decisions=64, weight=1.0, share=0.9, entropy=1.1, clip_fraction=0.1),
         HeadStats(name="slot", kl=None, decisions=0, weight=0.0),
     )
-    values: dict[str, object] = {
+    values: dict[str, Any] = {
         "env_steps": 512,
         "outcome": "early_stopped",
         "reason": "KL over the limit",
@@ -85,7 +85,7 @@ class Pipeline:
     event_kinds = "all"
 
     @hookimpl
-    def esper_event(self, event: TelemetryEvent) -> None:
+    def esper_event(self, event: TelemetryEvent[Payload]) -> None:
         self.events.append(event)
         self.instrumentation.esper_event(event)
 
@@ -95,10 +95,10 @@ class Pipeline:
         self.tracers.add_span_processor(SimpleSpanProcessor(self.spans))
         self.reader = InMemoryMetricReader()
         self.meters = MeterProvider([self.reader], shutdown_on_exit=False)
-        self.logs = InMemoryLogRecordExporter()
+        self.logs = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]  # the SDK's
         self.loggers = LoggerProvider(shutdown_on_exit=False)
         self.loggers.add_log_record_processor(SimpleLogRecordProcessor(self.logs))
-        self.events: list[TelemetryEvent] = []
+        self.events: list[TelemetryEvent[Payload]] = []
         self.instrumentation = Instrumentation(
             self.meters,
             sdk_logger_provider=self.loggers,
@@ -108,7 +108,7 @@ class Pipeline:
             attempt=2,
             rank=1,
         )
-        self.sinks: list[object] = []
+        self.sinks: list[SinkCounts] = []
         self.emitter = TelemetryEmitter(
             hearing(self),
             run_id="run-1",
@@ -118,12 +118,12 @@ class Pipeline:
             episode_spans=config.episodes,
         )
 
-    def update(self, payload: PPOUpdatePayload, rollout_steps: int = 64) -> TelemetryEvent:
+    def update(self, payload: PPOUpdatePayload, rollout_steps: int = 64) -> TelemetryEvent[PPOUpdatePayload]:
         self.emitter.begin_rollout(payload.update_id)
         self.emitter.begin_update(payload.update_id)
         return self.emitter.emit_ppo_update(whole(self.emitter, payload, rollout_steps))
 
-    def points(self) -> dict[str, list[object]]:
+    def points(self) -> dict[str, list[Any]]:
         data = self.reader.get_metrics_data()
         return {
             metric.name: list(metric.data.data_points)
@@ -136,7 +136,8 @@ class Pipeline:
         wanted = IDENTITY | {key.replace("__", "."): value for key, value in attributes.items()}
         for point in self.points().get(name, ()):
             if dict(point.attributes) == wanted:
-                return point.value
+                found: float = point.value
+                return found
         return None
 
 

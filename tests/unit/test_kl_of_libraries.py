@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from kl_formulas import exact, k3, policy_kl, truth
+from kl_libraries import LIBRARIES
+from kl_of_libraries import formulas, measured
+from kl_record import Policy, record
+from kl_statements import own_value
 
 pytestmark = pytest.mark.numeric
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "explanation" / "what-others-call-kl.md").read_text(encoding="utf-8")
-
-
-def load() -> Any:
-    path = ROOT / "tests" / "benchmarks" / "kl_of_libraries.py"
-    spec = importlib.util.spec_from_file_location("esper_kl_of_libraries", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-bench = load()
 
 
 @pytest.fixture(autouse=True)
@@ -41,42 +30,42 @@ def _one_thread() -> Any:
 
 
 def test_the_page_has_the_measured_numbers() -> None:
-    assert bench.formulas() in PAGE
+    assert formulas() in PAGE
     rows = dict(re.findall(r"^\| ([^|]+) \| (\d\.\d{5}) \| \d+\.\d\d \|$", PAGE, flags=re.MULTILINE))
-    numbers = bench.measured(bench.record())
+    numbers = measured(record())
     assert list(rows) == list(numbers)
     for name, value in numbers.items():
         assert float(rows[name]) == pytest.approx(value, abs=6e-6), name
 
 
 def test_what_the_page_says_of_four_seeds() -> None:
-    found = [(bench.measured(bench.record(seed)), bench.truth(bench.record(seed))) for seed in range(4)]
+    found = [(measured(record(seed)), truth(record(seed))) for seed in range(4)]
 
     def span(ratios: list[float], digits: int) -> str:
         return f"{min(ratios):.{digits}f} to {max(ratios):.{digits}f}"
 
-    k1 = span([numbers["torchrl"] / truth for numbers, truth in found], 2)
-    k3 = span([numbers["CleanRL"] / truth for numbers, truth in found], 2)
-    small = span([truth / numbers["rl_games, continuous actions"] for numbers, truth in found], 0)
+    k1_span = span([numbers["torchrl"] / true for numbers, true in found], 2)
+    k3_span = span([numbers["CleanRL"] / true for numbers, true in found], 2)
+    small = span([true / numbers["rl_games, continuous actions"] for numbers, true in found], 0)
     words = re.sub(r"\s+", " ", PAGE)
-    assert f"it read {k1} times the truth, k3 on the same minibatch {k3} times" in words
+    assert f"it read {k1_span} times the truth, k3 on the same minibatch {k3_span} times" in words
     assert f"over the four seeds {small} times too small" in words
 
 
 def test_each_formula_is_the_own_code_of_the_installed_library() -> None:
     """The script's docstring says how to have them all; of those that are large, none is needed here."""
-    record, seen = bench.record(), set()
-    for library in bench.LIBRARIES:
-        theirs = bench.own_value(library, record)
+    update, seen = record(), set()
+    for library in LIBRARIES:
+        theirs = own_value(library, update)
         if theirs is not None:
             seen.add(library.distribution)
-            assert theirs == pytest.approx(library.own.ours(record), rel=1e-12), library.name
+            assert theirs == pytest.approx(library.own.ours(update), rel=1e-12), library.name
     assert {"stable-baselines3", "torchrl"} <= seen
 
 
 def test_the_closed_form_is_that_of_gaussians() -> None:
     one = torch.ones(1, 1, dtype=torch.float64)
-    old, new = bench.Policy(0 * one, one), bench.Policy(one, 2 * one)
-    assert float(bench.exact(old, new)) == pytest.approx(math.log(2) + (1 + 1) / 8 - 0.5)
-    assert float(bench.policy_kl(old, new)) == pytest.approx(math.log(2) + (1 + 1) / 8 - 0.5, abs=1e-4)
-    assert float(bench.k3(torch.zeros(1))) == 0.0
+    old, new = Policy(0 * one, one), Policy(one, 2 * one)
+    assert float(exact(old, new)) == pytest.approx(math.log(2) + (1 + 1) / 8 - 0.5)
+    assert float(policy_kl(old, new)) == pytest.approx(math.log(2) + (1 + 1) / 8 - 0.5, abs=1e-4)
+    assert float(k3(torch.zeros(1))) == 0.0

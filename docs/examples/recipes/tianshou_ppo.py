@@ -48,7 +48,9 @@ def train() -> Watched:
     envs = DummyVectorEnv([lambda: gymnasium.make("CartPole-v1") for _ in range(4)])
     net = Net(state_shape=env.observation_space.shape, hidden_sizes=[32])
     policy = ProbabilisticActorPolicy(
-        actor=DiscreteActor(preprocess_net=net, action_shape=env.action_space.n, softmax_output=False),
+        actor=DiscreteActor(
+            preprocess_net=net, action_shape=gymnasium.spaces.flatdim(env.action_space), softmax_output=False
+        ),
         dist_fn=lambda logits: Categorical(logits=logits),
         action_space=env.action_space,
         action_scaling=False,

@@ -45,7 +45,7 @@ class Garden(gym.Env[np.ndarray, np.ndarray]):
 
     def __init__(self, drift_at: int = 0, broken_at: int = 0) -> None:
         self.observation_space = gym.spaces.Box(0.0, 1.0, (CONTEXTS,), np.float32)
-        self.action_space = gym.spaces.MultiDiscrete(CHOICES)
+        self.action_space = gym.spaces.MultiDiscrete(list(CHOICES))
         self._drift_at = drift_at
         self._broken_at = broken_at
         self._steps = 0
@@ -71,7 +71,8 @@ class Garden(gym.Env[np.ndarray, np.ndarray]):
 
     def _shown(self) -> np.ndarray:
         self._context = int(self.np_random.integers(CONTEXTS))
-        return np.eye(CONTEXTS, dtype=np.float32)[self._context]
+        shown: np.ndarray = np.eye(CONTEXTS, dtype=np.float32)[self._context]
+        return shown
 
 
 def main(folder: Path) -> None:
@@ -109,4 +110,4 @@ def main(folder: Path) -> None:
 if __name__ == "__main__":
     main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "drift")
 elif "Garden-v0" not in gym.registry:
-    gym.register("Garden-v0", entry_point=Garden)
+    gym.register("Garden-v0", entry_point=Garden)  # type: ignore[arg-type]  # its protocol asks for every keyword; it gives those of the id
