@@ -80,8 +80,8 @@ def test_a_hook_is_documented(name: str) -> None:
 def test_the_host_calls_a_hook_of_a_sink_that_has_no_other(name: str) -> None:
     """Through the real channel.
 
-    ``esper_foreground`` needs a child run (tests/integration/test_cli_run.py), ``esper_sink_cut_off`` a sink that does
-    not close in time (tests/integration/test_closing_sinks.py).
+    ``esper_foreground`` needs a child run (tests/integration/test_cli_foreground.py), ``esper_sink_cut_off`` a sink
+    that does not close in time (tests/integration/test_closing_sinks.py).
     """
     calls: list[Any] = []
 

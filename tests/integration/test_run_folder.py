@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from small_disk import small_disk_at
+from small_runs import TINY, only_run
 
 from esper_core.cli.main import main
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
 pytest.importorskip("esper_sink_journal", reason="a run on disk needs the journal")
 
-TINY = ["--set", "ppo.rollout_steps=16", "--set", "env.n_envs=2", "--set", "ppo.minibatch_size=16", "--preset", "none"]
 OFTEN = ["--set", "run.checkpoint_interval_s=0"]
 ENVIRONMENTS = """
 import glob, os, shutil, sys, time
@@ -125,24 +126,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def small_disk(here: Path) -> Iterator[Path]:
     """A file system of 320 KiB: two checkpoints fit, and the journal of some ten updates."""
-    disk = here / "small"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=320k", "tmpfs", str(disk)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("cannot mount a tmpfs here")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+    with small_disk_at(here / "small", 320, lazily=True) as place:
+        yield place
 
 
 def train(env: str, updates: int, *more: str) -> int:
     return main(["ppo", "--env", f"rough_envs:{env}-v0", "--updates", str(updates), *TINY, *OFTEN, *more])
-
-
-def only_run(folder: Path) -> Path:
-    (found,) = (folder / "runs").iterdir()
-    return found
 
 
 def files(run: Path) -> set[str]:

@@ -6,11 +6,11 @@ import contextlib
 import os
 import resource
 import shutil
-import subprocess
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import pytest
+from small_disk import small_disk_at
 
 from esper_core.runs import RunDir, RunRecord, read_record, write_record
 from esper_core.runs.folder import Folder
@@ -38,15 +38,8 @@ def place(tmp_path: Path) -> Path:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 128 KiB."""
-    disk = tmp_path / "small"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("cannot mount a tmpfs here")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+    with small_disk_at(tmp_path / "small", 128, lazily=True) as place:
+        yield place
 
 
 def put(folder: Folder, name: str, content: bytes) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from journal_events import RESOURCE, ids, opened, update
+from small_disk import small_disk_at
 
 from esper_core.runs import JournalReader, JournalWriter, RunDir, create_run, read_events
 from esper_core.semconv.codec import encode
@@ -29,15 +30,8 @@ def run(tmp_path: Path) -> RunDir:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("cannot mount a tmpfs here")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with small_disk_at(tmp_path / "small", 64) as place:
+        yield place
 
 
 # --- processes that die, disks that fill --------------------------------------------------------

@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 import pytest
+from small_disk import small_disk_at
 
 from esper_core.config.schema import EsperConfig, OtelConfig
 from esper_core.errors import ConfigError, SinkError
@@ -56,15 +57,8 @@ def updates(run: RunDir) -> list[int]:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 128 KiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(place)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("cannot mount a tmpfs here")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with small_disk_at(tmp_path / "small", 128) as place:
+        yield place
 
 
 def test_the_entry_point_names_the_sink() -> None:

@@ -31,8 +31,10 @@ from esper_core.semconv.attributes import span_name
 from esper_sink_tui.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
+
+    from esper_sink_tui.listen import Receiver
 
 SECOND = 1_000_000_000
 HEADS = ("slot", "blueprint", "tempo", "tempo_offset", "operations")
@@ -210,3 +212,17 @@ def read_through() -> Callable[[Watch], Watch]:
         return watch
 
     return read
+
+
+@pytest.fixture
+def watch() -> Watch:
+    return Watch()
+
+
+@pytest.fixture
+def receiver(watch: Watch) -> Iterator[Receiver]:
+    """A listener on a free port whose events go to the watch; only tests that have aiohttp ask for it."""
+    from esper_sink_tui.listen import Receiver
+
+    with Receiver(lambda events: watch.receive(events, where="OTLP"), reject=watch.reject, port=0) as receiver:
+        yield receiver
