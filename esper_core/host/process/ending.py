@@ -30,7 +30,7 @@ __all__ = ["closing_ends", "end_in_time", "holders", "sinks_load"]
 
 LEAST_S: Final = 1.0
 """Seconds that the interpreter gets at least: exit handlers of libraries take tenths of one on a busy machine."""
-_AFTER_PYTHON_S: Final = 3.0
+_AFTER_PYTHON_S: Final = 5.0
 """Seconds after the deadline for Python's own end, which takes a good part of one on a busy machine."""
 _WRITING_S: Final = 5.0
 """Seconds that the last line gets on a busy machine."""
