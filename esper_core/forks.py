@@ -24,7 +24,7 @@ from esper_core.terminal import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["CAME_BACK", "Place", "flush_streams", "hold_in_forks", "in_child", "process", "write_error"]
+__all__ = ["CAME_BACK", "Place", "flush_streams", "hold_in_forks", "in_child", "in_parent", "process", "write_error"]
 
 CAME_BACK: Final = "a process that it forked came back as a copy of the trainer and was ended; leave one by os._exit()"
 """What is said of code whose forked child came back."""
@@ -34,6 +34,7 @@ _FLUSH_S: Final = 1.0
 
 _process: int = os.getpid()
 _callbacks: list[Callable[[], None]] = []
+_parents: list[Callable[[], None]] = []
 _held: list[frozenset[signal.Signals]] = []
 _forking = threading.local()
 _slots: dict[str, int] = {}
@@ -64,6 +65,21 @@ def in_child(callback: Callable[[], None]) -> Callable[[], None]:
     def take_back() -> None:
         with contextlib.suppress(ValueError):
             _callbacks.remove(callback)
+
+    return take_back
+
+
+def in_parent(callback: Callable[[], None]) -> Callable[[], None]:
+    """Call a function here after every fork from now on, in the thread that forked. Exceptions are dropped.
+
+    Returns:
+        A function that takes it back; a second call does nothing.
+    """
+    _parents.append(callback)
+
+    def take_back() -> None:
+        with contextlib.suppress(ValueError):
+            _parents.remove(callback)
 
     return take_back
 
@@ -184,6 +200,13 @@ def _after_fork() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
+def _after_in_parent() -> None:
+    _after_fork()
+    for callback in (*_parents,):
+        with contextlib.suppress(Exception):
+            callback()
+
+
 def _after_in_child() -> None:
     global _process  # noqa: PLW0603  # as above
     _process = os.getpid()
@@ -195,4 +218,4 @@ def _after_in_child() -> None:
 
 # Handlers run in the order of registration: threading's, imported above, comes before this one.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

@@ -36,10 +36,13 @@ __all__ = [
     "say",
     "say_text",
     "stream_error",
+    "take_back_streams",
 ]
 
 _ERRORS: Final = "esper-escape"
 _WORDS: Final = {"±": "+-"}
+_running: list[Streams] = []
+"""The streams of the command that runs, if one does."""
 
 
 # --- printing -------------------------------------------------------------------------------------
@@ -171,14 +174,22 @@ def own_streams() -> Iterator[Streams]:
     before = sys.stdout, sys.stderr
     streams = Streams()
     sys.stdout, sys.stderr = streams.stdout, streams.stderr
+    _running.append(streams)
     try:
         yield streams
     finally:
+        _running.pop()
         streams.bear()  # what is still buffered has failed once
         for now, old, name in ((streams.stdout, before[0], "stdout"), (streams.stderr, before[1], "stderr")):
             if now is not old:
                 now.flush()
                 setattr(sys, name, old)  # also over what an environment put there, which Python would flush at exit
+
+
+def take_back_streams() -> None:
+    """Print on the command's own streams again, whatever an environment or a sink has put in their place."""
+    if _running:
+        sys.stdout, sys.stderr = _running[-1].stdout, _running[-1].stderr
 
 
 def bear_lost_readers() -> None:

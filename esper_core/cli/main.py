@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from esper_core import forks
 from esper_core.cli._command import CORE_COMMANDS, load_core
-from esper_core.cli._output import note, note_text, own_streams, say, say_text, stream_error
+from esper_core.cli._output import note, note_text, own_streams, say, say_text, stream_error, take_back_streams
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EsperError, UsageError, error_text, nearest
 from esper_core.host.process.ending import end_in_time
 from esper_core.host.process.started import recorded
@@ -82,14 +82,15 @@ def _guarded(arguments: Sequence[str], *, debug: bool) -> int:
     try:
         with forks.Place("the command"):
             code = _dispatch(arguments)
-        if sys.stdout is not None:  # an environment or a sink may have set it to None: print() then drops its text
-            sys.stdout.flush()
+        take_back_streams()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         # From here a second Ctrl-C ends the process; Python's own handler would raise an exception during the clean-up.
         if threading.current_thread() is threading.main_thread():  # signal handlers can be set only in the main thread
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         return EXIT_SIGNAL + _SIGINT
     except BaseException as error:  # noqa: BLE001  # outermost; an environment may raise CancelledError or exit()
+        take_back_streams()
         lost = stream_error(sys.stdout)
         if lost is not None and lost is error:
             return _say_unwritten(lost)

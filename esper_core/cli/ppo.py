@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.cli._command import commands_after_run
-from esper_core.cli._output import bear_lost_readers, note, print_to_log, say, stream_error
+from esper_core.cli._output import bear_lost_readers, note, print_to_log, say, stream_error, take_back_streams
 from esper_core.cli._parser import add_config_arguments, add_sink_arguments, resolve_config, whole_number
 from esper_core.cli._words import end_lines, next_commands, program, shown_path, start_lines
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGNAL, EsperError, NonFiniteError
@@ -135,6 +135,7 @@ def _train(resolved: Resolved, selection: Selection, resumed: Run | None, here: 
         if begun and error.exit_code < EXIT_SIGNAL:
             error.exit_code = EXIT_FAILED  # the command was right: a run has begun, and failed
         raise
+    take_back_streams()
     if not speaks:
         failure = outcome.failure()
         return failure.exit_code if failure is not None else _exit_code(outcome, here)

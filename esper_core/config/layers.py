@@ -150,6 +150,11 @@ def _select_sinks(
                 f"--no-sink {name}: not selected{nearest(name, names)}",
                 hint=f"selected: {', '.join(names) or 'none'}",
             )
+        if before is not None and before.origin == "--sinks" and name in before.value:
+            raise ConfigError(
+                f"--sinks {','.join(before.value)} and --no-sink {dropped} contradict each other",
+                hint=f"leave {name} out of --sinks, or leave out `--no-sink {dropped}`",
+            )
         if name in add_sinks:
             raise ConfigError(
                 f"--sink {name} and --no-sink {dropped} contradict each other",

@@ -27,7 +27,8 @@ __all__ = ["stray_variables", "variable_path", "with_sink_names"]
 PREFIX: Final = "ESPER_"
 _ALONE: Final = frozenset({"sinks", "preset"})
 """Keys outside every table."""
-_OTHERS: Final = frozenset({"ESPER_DEBUG", "ESPER_CHILD_FD"})
+_DEBUG: Final = "ESPER_DEBUG"
+_OTHERS: Final = frozenset({_DEBUG, "ESPER_CHILD_FD"})
 _OF_SINKS: Final = frozenset({"sink", "delivery"})
 """Tables whose keys are the names of sinks."""
 _CLOSE: Final = 0.8
@@ -109,7 +110,7 @@ def stray_variables(env: Mapping[str, str]) -> tuple[str, ...]:
         begins = plain.startswith(PREFIX)
         if not begins and "__" not in name:
             continue  # compared with every key only where it can matter: a comparison costs as much as a file
-        near = get_close_matches(plain, known, n=1, cutoff=_CLOSE)
+        near = get_close_matches(plain, [*known, _DEBUG], n=1, cutoff=_CLOSE)
         if near:
             found.append(f'{name} sets nothing: did you mean "{near[0]}"?')
         elif begins and (match := ours.match(name)):

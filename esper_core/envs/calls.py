@@ -66,13 +66,18 @@ class Calls:
                     self._env.close()
         except DEAD_PROCESS:
             self._end_processes()
+        except TimeoutError:  # the caller's deadline
+            self._end_processes()
+            raise
 
     def _end_processes(self) -> None:
-        """End the others where the process of an environment has ended: step() or reset() has told it."""
+        """End those that are left: one has ended, as step() or reset() has told, or does not answer."""
         base = self._env.unwrapped
         processes = getattr(base, "processes", ())
         for process in processes:
             process.terminate()
         for process in processes:
             process.join(1.0)
+            if process.is_alive():  # it ignores SIGTERM
+                process.kill()
         base.closed = True

@@ -111,6 +111,7 @@ class ObservationReader:
         self._single = not self.form.parts[0].path
         self._shape, self._dtype = self.form.parts[0].shape, self._parts[0][1]
         self._batch = (n_envs, *self._shape)
+        self._flags = [path for path, leaf in leaves_of(space) if isinstance(leaf, gym.spaces.MultiBinary)]
 
     def rows(self, values: Any) -> FloatArray:
         """Observations of all environments, as a vector environment returns them, as float32 (n, inputs)."""
@@ -118,6 +119,8 @@ class ObservationReader:
             checked = observation_of(values, self._batch, self._dtype, self._everyone)
         else:
             checked = self._checked(values, (self._n_envs,), self._everyone)
+        if self._flags:
+            self._refuse_other_flags(checked)
         return self._preprocessing.rows(checked, self._label)
 
     def row(self, value: Any, place: str) -> FloatArray:
@@ -127,8 +130,23 @@ class ObservationReader:
         else:
             checked = self._checked(value, (), place)
             checked = _each(checked, lambda array: array[None])
+        if self._flags:
+            self._refuse_other_flags(checked)
         row: FloatArray = self._preprocessing.rows(checked, self._label)[0]
         return row
+
+    def _refuse_other_flags(self, values: Any) -> None:
+        """Raise for a value of a MultiBinary space that is neither 0 nor 1, as for one outside a Discrete space."""
+        for path in self._flags:
+            array = leaf_of(values, path)
+            if array.size and (array.min() < 0 or array.max() > 1):
+                row, value = next((row, value) for row, value in enumerate(array) if value.min() < 0 or value.max() > 1)
+                where = f", {'.'.join(map(str, path))}" if path else ""
+                raise EnvironmentContractError(
+                    f"{self._label}, environment {row}{where}: observation is "
+                    f"{value.min() if value.min() < 0 else value.max()}, outside its observation_space",
+                    hint="MultiBinary has the values 0 and 1",
+                )
 
     def _checked(self, values: Any, before: tuple[int, ...], place: str) -> Any:
         """Every array of an observation of several, in nested dicts by the steps of its path."""

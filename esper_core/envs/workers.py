@@ -22,6 +22,7 @@ import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import AsyncState
 
+from esper_core.deadline import within
 from esper_core.envs.faults import DEAD_PROCESS, place_of
 from esper_core.errors import EnvironmentContractError, EnvironmentUnsupportedError, EsperError, UsageError, error_text
 from esper_core.terminal import one_line
@@ -39,6 +40,8 @@ _PRELOAD: Final = ["gymnasium", "esper_core.envs.workers", "esper_core.envs.gate
 _GUARD: Final = 'a script calls esper_core.train() under `if __name__ == "__main__":`, since its workers import it'
 _MOST: Final = 512
 """Worker processes that one run may start."""
+_CLOSES_S: Final = 5.0
+"""Seconds that the environment made for its spaces may take to close."""
 _ARRIVES_S: Final = 5.0
 """Seconds in which an error arrives that a worker has announced."""
 
@@ -123,7 +126,7 @@ class _Probe(gym.Wrapper[Any, Any, Any, Any]):
     """The environment that is made here for its spaces alone: how it closes is told when its workers' own do."""
 
     def close(self) -> None:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception), within(_CLOSES_S):
             super().close()
 
 

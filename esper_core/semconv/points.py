@@ -8,29 +8,51 @@ from esper_core.health import HealthLevel
 from esper_core.semconv.names import GAUGES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from esper_core.events import PPOUpdatePayload
 
 __all__ = ["points"]
 
 
-def points(payload: PPOUpdatePayload) -> Iterator[tuple[str, float]]:
+def points(payload: PPOUpdatePayload, *, clean: Callable[[str], str] = str) -> Iterator[tuple[str, float]]:
     """Name and value of every number of an update that is a gauge: what was not measured has no point.
 
     Names: ``ppo/FIELD``, ``head/NAME/FIELD``, ``divergence/NAME/per_decision`` and ``.../per_step``. NaN and Inf are
     values; a level is its severity (0 unknown to 4 non-finite).
+
+    Args:
+        payload: the update.
+        clean: makes of a head's or divergence's name what the tracker allows. Names that it makes equal end with
+            ``_2``, ``_3``, ..., so that no number stands for another's; a name that was allowed keeps itself.
     """
     for gauge in GAUGES:
         if not gauge.head:
             yield from _point(f"ppo/{gauge.field}", getattr(payload, gauge.field))
     per_head = [gauge.field.partition(".")[2] for gauge in GAUGES if gauge.head]
-    for head in payload.heads:
+    names = _distinct([head.name for head in payload.heads], clean)
+    for name, head in zip(names, payload.heads, strict=True):
         for field in per_head:
-            yield from _point(f"head/{head.name}/{field}", getattr(head, field))
-    for item in payload.divergences:
-        yield from _point(f"divergence/{item.name}/per_decision", item.per_decision)
-        yield from _point(f"divergence/{item.name}/per_step", item.per_step)
+            yield from _point(f"head/{name}/{field}", getattr(head, field))
+    names = _distinct([item.name for item in payload.divergences], clean)
+    for name, item in zip(names, payload.divergences, strict=True):
+        yield from _point(f"divergence/{name}/per_decision", item.per_decision)
+        yield from _point(f"divergence/{name}/per_step", item.per_step)
+
+
+def _distinct(names: Sequence[str], clean: Callable[[str], str]) -> list[str]:
+    """The cleaned names, each once. Heads keep their order over a run, so each keeps its name."""
+    made = [clean(name) for name in names]
+    if len(set(made)) == len(made):
+        return made
+    taken = {new for name, new in zip(names, made, strict=True) if name == new}
+    for index, (name, new) in enumerate(zip(names, made, strict=True)):
+        if name == new:
+            continue
+        candidates = (new, *(f"{new}_{number}" for number in range(2, len(names) + 2)))
+        made[index] = next(candidate for candidate in candidates if candidate not in taken)
+        taken.add(made[index])
+    return made
 
 
 def _point(name: str, value: HealthLevel | float | None) -> Iterator[tuple[str, float]]:

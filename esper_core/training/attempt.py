@@ -26,6 +26,7 @@ from esper_core.training.agreement import agree_on_start
 from esper_core.training.outcome import Outcome, Started
 from esper_core.training.ranks import share_attempt, share_folder
 from esper_core.training.summary import summary_of, write_summary
+from esper_core.training.torch_device import told_default_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -250,7 +251,8 @@ class Attempt:
             run_name=settings.name,
             agreement=self._agreement(),
         )
-        result = trainer.run()
+        with told_default_device(self.task.name):
+            result = trainer.run()
         if self.videos is not None and self.videos.failures > 1:
             self.on_notice(f"{self.videos.failures} videos failed; trainer.log has what each raised")
         if result.evaluations_failed > 1:

@@ -6,15 +6,16 @@ import contextlib
 import functools
 import os
 import signal
+import threading
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from esper_core import forks
+from esper_core.deadline import within
 from esper_core.errors import EsperError, UsageError, error_text
 from esper_core.health import RunState
 from esper_core.host.load.selection import select_sinks
-from esper_core.host.process.deadline import within
 from esper_core.host.process.memory import memory_bytes
 from esper_core.host.process.signals import StopFlag, install_signals
 from esper_core.reading import Run
@@ -25,13 +26,15 @@ from esper_core.runs.process import ProcessPresence, probe_process
 from esper_core.training._imports import uncollected
 from esper_core.training.agreement import agree_on_settings
 from esper_core.training.ranks import join, place_of, refuse_for_ranks, sinks_of_rank
+from esper_core.training.torch_device import told_default_device
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from esper_core.config.layers import Resolved
+    from esper_core.config.schema import EnvConfig
     from esper_core.envs.video import Videos
     from esper_core.host.load.selection import Selection
     from esper_core.ppo.agent import PPOAgent
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
 __all__ = ["train_attempt"]
 
 _CLOSE_LEAST_S: Final = 10.0
+_SLOW_S: Final = 8.0
+"""Seconds of making the environments after which a line says so."""
 """Seconds that environments have to close at least: simulators end processes of their own."""
 _TRAINING_NEEDS = frozenset({"torch", "gymnasium", "numpy"})
 
@@ -98,7 +103,8 @@ def train_attempt(
         # Called after the task's worker processes were forked, which would keep the ranks' connections open.
         meet = functools.partial(join, place, resolved.config.run.rank_timeout_s, stop) if place.several else None
         try:
-            task, agent, checkpoint, group = _assemble(resolved, resumed, on_notice, place, meet, stack)
+            with told_default_device(resolved.config.env.id):
+                task, agent, checkpoint, group = _assemble(resolved, resumed, on_notice, place, meet, stack)
         except EsperError:
             if stop.signal is not None:  # the signal ended a worker process, too, which is what failed
                 handled.close()
@@ -273,7 +279,8 @@ def _assemble(
     resolve_device(config.ppo.device)
     # Once before there is an environment, whose number alone may be too large, and once with its spaces.
     refuse_beyond(memory_need(config.ppo, n_envs=config.env.n_envs), memory_bytes())
-    task = make_task(config.env, seed=seed_of_rank(config.run.seed, place.rank))
+    with _said_when_slow(config.env, on_notice):
+        task = make_task(config.env, seed=seed_of_rank(config.run.seed, place.rank))
     group = stack.enter_context(meet()) if meet is not None else None
     if group is not None:
         agree_on_settings(group, config)
@@ -306,6 +313,19 @@ def _assemble(
     if checkpoint is not None:
         restore(agent, checkpoint)
     return task, agent, checkpoint, group
+
+
+@contextlib.contextmanager
+def _said_when_slow(env: EnvConfig, on_notice: Callable[[str], None]) -> Iterator[None]:
+    """Say once what a long start waits for: a million environments, or one that begins with a simulator."""
+    line = f"making the {env.n_envs:,} environments of {env.id} takes a while (env.n_envs says how many there are)"
+    timer = threading.Timer(_SLOW_S, on_notice, (line,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _compare_record(run: Run, environment: str, on_notice: Callable[[str], None]) -> None:

@@ -19,6 +19,7 @@ PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.to
 # room -> rooms it may import; `errors`, `masking`, `config.schema` and the package itself are open to all.
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "deadline": set(),
     "terminal": set(),
     "code_cache": set(),
     "masking": set(),
@@ -67,7 +68,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "testing": {"host", "emitter", "instrumentation", "reading", "runs", "semconv", "hooks", "events", "health", "ids"},
 }
-OPEN_TO_ALL = {"code_cache", "errors", "masking", "config.schema", "forks", "terminal", "version"}
+OPEN_TO_ALL = {"code_cache", "deadline", "errors", "masking", "config.schema", "forks", "terminal", "version"}
 PLUGIN_MAY_IMPORT = {
     "code_cache",
     "errors",

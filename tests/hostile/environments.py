@@ -206,6 +206,14 @@ class OutsideDiscrete(Calm):
         return 5 if self.late else 0
 
 
+@hostile("a flag that is 2", "observation is 2, outside its observation_space", "the values 0 and 1")
+class OutsideFlags(Calm):
+    observation_space = spaces.MultiBinary(3)
+
+    def observe(self) -> Any:
+        return np.array([0, 1, 2 if self.late else 1], np.int8)
+
+
 @hostile("a negative discrete observation", "observation is -1, outside its observation_space", "0 to 4")
 class BelowDiscrete(Calm):
     observation_space = spaces.Discrete(5)
@@ -564,6 +572,34 @@ class DeletesFolder(Calm):
 class NoStreams(Calm):
     def step(self, action: Any) -> Any:
         sys.stdout = sys.stderr = None  # as a program without a console has them
+        return super().step(action)
+
+
+class _Raising:
+    """No stream at all."""
+
+    def write(self, _text: str) -> int:
+        raise ValueError("nothing is written here")
+
+    flush = isatty = fileno = write
+
+
+@hostile("streams that raise are put in the place of stdout and stderr", code=0, state="done", own_process=True)
+class RaisingStreams(Calm):
+    def step(self, action: Any) -> Any:
+        sys.stdout = sys.stderr = _Raising()  # type: ignore[assignment]  # nothing that can be written to
+        return super().step(action)
+
+
+@hostile(
+    "torch's default device becomes one that computes nothing",
+    "torch's default device is meta, and was cpu",
+    "torch.set_default_device() is for the whole process",
+    own_process=True,
+)
+class DefaultDevice(Calm):
+    def step(self, action: Any) -> Any:
+        torch.set_default_device("meta")
         return super().step(action)
 
 

@@ -366,6 +366,33 @@ class ExitHandlerTakenBack(_Hearing):
         time.sleep(FOR_EVER_S)
 
 
+@row(
+    "forks, and the child goes on",
+    0,
+    r"process \d+, a fork of sink ForkGoesOn .*, goes on after the run, with this one's open files and pipes",
+    process=True,
+)
+class ForkGoesOn(_Hearing):
+    @hookimpl
+    def esper_sink_opened(self, context: Any) -> None:
+        if os.fork() == 0:
+            for number in range(3):
+                os.close(number)  # whoever reads the trainer's pipes need not wait for it
+            time.sleep(15.0)
+            os._exit(0)
+
+
+@row(
+    "keeps an object whose __del__ waits",
+    0,
+    r"held while Python takes itself apart.*\n(?s:.*)sinks\.py\", line \d+ in __del__",
+    process=True,
+)
+class WaitsInDel(_Hearing):
+    def __del__(self, wait: Any = time.sleep) -> None:
+        wait(FOR_EVER_S)
+
+
 def table() -> str:
     """The suite as a Markdown table."""
     lines = ["| sink | does | exit code | says |", "|---|---|---|---|"]

@@ -193,6 +193,13 @@ def test_a_sink_both_added_and_left_out_is_a_contradiction(tmp_path: Path) -> No
         load_config(cwd=tmp_path, add_sinks=["journal"], drop_sinks=["journal"])
 
 
+def test_a_sink_that_the_list_names_and_that_is_left_out_is_a_contradiction(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--sinks console and --no-sink console contradict each other"):
+        load_config(cwd=tmp_path, flags={"sinks": ["console"]}, drop_sinks=["console"])
+    write(tmp_path, 'sinks = ["console"]')
+    assert load_config(cwd=tmp_path, drop_sinks=["console"]).config.sinks == (), "the file's list is shortened"
+
+
 def test_an_error_in_pyproject_names_its_table(tmp_path: Path) -> None:
     write(tmp_path, "[tool.esper.ppo]\nlerning_rate = 1", "pyproject.toml")
     with pytest.raises(ConfigError, match=r'^pyproject.toml: \[tool.esper.ppo\] unknown key "lerning_rate", did you'):

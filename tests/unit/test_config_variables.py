@@ -118,6 +118,7 @@ def test_another_spelling_is_refused_with_the_right_one(name: str, meant: str) -
         ("ESPR_PPO__TARGET_KL", 'did you mean "ESPER_PPO__TARGET_KL"?'),
         ("ESPER_PPO_WARP", "two underscores after its table"),
         ("ESPER_SINK_JOURNAL_COMPRESS", "ESPER_SINK__NAME__KEY"),
+        ("ESPER_DEBUGG", "ESPER_DEBUG"),
     ],
 )
 def test_what_only_looks_like_a_variable_is_named_and_sets_nothing(name: str, said: str) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from esper_core.deadline import within
 from esper_core.host.otel.variables import limit_notices
-from esper_core.host.process.deadline import within
+
+if TYPE_CHECKING:
+    from gymnasium import Env
 
 pytestmark = pytest.mark.timeout(300, method="thread")  # its signal method has the timer that these tests are about
 
@@ -57,3 +61,24 @@ def test_a_limit_of_the_sdk_below_its_own_is_named() -> None:
     }
     (line,) = limit_notices(low)
     assert line.startswith("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT=2 makes the OpenTelemetry SDK drop")
+
+
+def test_workers_whose_close_never_ends_hold_neither_the_start_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    gym = pytest.importorskip("gymnasium")
+    from esper_core.envs import calls, workers  # need Gymnasium
+
+    def make() -> Env[Any, Any]:
+        import threading  # in the worker
+
+        env: Env[Any, Any] = gym.make("CartPole-v1").unwrapped
+        env.close = threading.Event().wait  # type: ignore[method-assign]  # for ever
+        return env
+
+    monkeypatch.setattr(workers, "_CLOSES_S", 0.05)
+    env = workers.in_workers([make], "stuck")
+    (worker,) = env.processes
+    with pytest.raises(TimeoutError), within(0.05):
+        calls.Calls(env, "stuck").close()
+    worker.join(250)
+    assert not worker.is_alive()
+    assert env.closed

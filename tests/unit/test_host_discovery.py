@@ -75,7 +75,7 @@ def test_an_import_that_fails_names_the_distribution(install: Install, code: str
         load_sink("bad")
     assert 'sink "bad" (sink-bad 0.9) cannot be imported from sink_bad:Sink' in caught.value.message
     assert words in caught.value.message
-    assert "--no-sink bad" in (caught.value.hint or "")
+    assert "`--no-sink bad` (in Python: without it in `sinks`)" in (caught.value.hint or "")
 
 
 def test_a_name_claimed_twice_is_refused_and_names_both(install: Install) -> None:

@@ -25,6 +25,7 @@ from esper_core.host.deliver.queue_channel import FULL_WAIT_S, QueueChannel
 from esper_core.host.load.discovery import LoadedSink
 from esper_core.host.load.inspection import inspect_sink, new_manager
 from esper_core.host.process.started import owned_by
+from esper_core.host.remedies import check_or_leave_out
 from esper_core.masking import redact
 
 if TYPE_CHECKING:
@@ -240,9 +241,7 @@ class Hub:
             origin = f"{channel.guard.distribution} {channel.guard.version}".strip()
             what = f'sink "{name}"{f" ({origin})" if origin else ""} did not open: {message}'
             if strict and self._named[name]:
-                refused = refused or SinkError(
-                    what, hint=f"check [sink.{name}], or leave it out with `--no-sink {name}`"
-                )
+                refused = refused or SinkError(what, hint=check_or_leave_out(name))
             else:
                 notices.append(f"{what}; going on without it")
         if refused is not None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from esper_core import forks
 from esper_core.errors import SinkError, UsageError, error_text, nearest
 from esper_core.host.process.started import owned_by
+from esper_core.host.remedies import leave_out
 from esper_core.installed import COMMAND_GROUP, CORE, SINK_GROUP, Installed, command_extras, duplicates, installed
 
 if TYPE_CHECKING:
@@ -132,8 +133,7 @@ def _load_installed(name: str, *, named: bool) -> LoadedSink:
         raise SinkError(
             f'sink "{name}" ({found.distribution} {found.version}) cannot be imported from {found.value}: '
             f"{error_text(error)}",
-            hint=f"reinstall it with `pip install --force-reinstall {found.distribution}`, "
-            f"or leave it out with `--no-sink {name}`",
+            hint=f"reinstall it with `pip install --force-reinstall {found.distribution}`, or {leave_out(name)}",
         ) from error
     return _checked(factory, name=name, spec=name, distribution=found.distribution, version=found.version, named=named)
 

@@ -15,6 +15,7 @@ from esper_core import forks
 from esper_core.errors import ConfigError, EsperError, SinkError, error_text, nearest
 from esper_core.hooks import Secret
 from esper_core.host.process.started import owned_by
+from esper_core.host.remedies import check_or_leave_out
 from esper_core.masking import learn_setting, redact
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def create_sink(
         exits = "it called exit() and should raise what is wrong; " if isinstance(error, SystemExit) else ""
         raise SinkError(
             f"sink {loaded.origin} cannot be created: {redact(error_text(error))}",
-            hint=f"{exits}check [sink.{loaded.name}], or leave it out with `--no-sink {loaded.name}`",
+            hint=f"{exits}{check_or_leave_out(loaded.name)}",
         ) from error
 
 

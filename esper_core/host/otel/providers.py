@@ -22,6 +22,7 @@ from esper_core.errors import EsperError, SinkError, error_text
 from esper_core.host.otel.contribution import check_contribution
 from esper_core.host.otel.resource import traceparent
 from esper_core.host.otel.variables import check_variables, limit_notices
+from esper_core.host.remedies import check_or_leave_out
 from esper_core.masking import redact
 from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
 from esper_core.version import __version__
@@ -271,7 +272,7 @@ class Providers:
                 raise
             raise SinkError(
                 f"sink {loaded.origin} failed in {hook}: {redact(error_text(error))}",
-                hint=f"check [sink.{loaded.name}], or leave it out with `--no-sink {loaded.name}`",
+                hint=check_or_leave_out(loaded.name),
             ) from error
         for item in found:
             check_contribution(item, loaded.origin, hook)

@@ -2,7 +2,8 @@
 
 Recorded only while ``esper`` runs a command (:func:`recorded`), so that the line about what was left names the sink.
 The recording wraps ``threading.Thread.start``, ``multiprocessing``'s ``Process.start`` and ``atexit.register``: Python
-itself keeps neither the starter of a thread nor a list of exit handlers.
+itself keeps neither the starter of a thread nor a list of exit handlers. Of a plain ``os.fork`` the parent's side is
+recorded, without the child's id.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from esper_core import forks
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-__all__ = ["ExitHandler", "described", "handler_now", "owned_by", "recorded", "running"]
+__all__ = ["ExitHandler", "described", "forkers", "handler_now", "owned_by", "recorded", "running"]
 
 _OWN: Final = str(Path(__file__).parents[2])
 _STANDARD: Final = sysconfig.get_path("stdlib")
@@ -42,6 +45,7 @@ class _Running(threading.local):
 running: Final = _Running()
 _starts: Final[weakref.WeakKeyDictionary[threading.Thread | BaseProcess, str]] = weakref.WeakKeyDictionary()
 _handler: list[ExitHandler] = []
+_forkers: dict[str, None] = {}
 
 
 @contextlib.contextmanager
@@ -89,6 +93,11 @@ def handler_now() -> ExitHandler | None:
     return _handler[-1] if _handler else None
 
 
+def forkers() -> tuple[str, ...]:
+    """Who has forked while it was recorded, in words as :func:`described` gives them."""
+    return tuple(who for who in _forkers if who)
+
+
 def described(thing: threading.Thread | BaseProcess | ExitHandler) -> str:
     """Who started it: `` of sink NAME (...)``, `` started in FILE, line N``, or nothing when that is not known."""
     return thing.starter if isinstance(thing, ExitHandler) else _starts.get(thing, "")
@@ -116,9 +125,11 @@ def recorded() -> Iterator[None]:
     threading.Thread.start = start_thread  # type: ignore[method-assign]  # put back below
     BaseProcess.start = start_process  # type: ignore[method-assign]  # as above
     atexit.register = register_handler
+    take_back = forks.in_parent(lambda: _forkers.setdefault(_starter()))
     try:
         yield
     finally:
+        take_back()
         threading.Thread.start = start  # type: ignore[method-assign]  # the original
         BaseProcess.start = launch  # type: ignore[method-assign]  # as above
         atexit.register = register

@@ -95,15 +95,16 @@ def test_a_run_is_read_back_with_every_number_its_configuration_its_level_and_it
 
 def test_the_axis_may_be_environment_steps_and_names_are_what_mlflow_allows() -> None:
     store = os.environ["MLFLOW_TRACKING_URI"]
-    heads = ("a/b", "50 %", "..", "x" * 300)
+    heads = ("a/b", "50 %", "..", "x" * 300, "x" * 301, "a_b", "a?b")
     with SinkHarness(MlflowSink, {"step": "env_steps"}) as harness:
         harness.send(make_update(1, env_steps=640, heads=make_heads(0.01, heads)))
         harness.drain(250)
     assert harness.report.lost == 0
     (run,) = runs(store)
     names = {name.split("/")[1] for name in run.data.metrics if name.startswith("head/")}
-    assert {"a_b", "50 _", "__"} <= names
-    assert curve(store, run, "head/a_b/share") == [(640, 0.5)]
+    long = "x" * 200
+    assert names == {"a_b", "a_b_2", "a_b_3", "50 _", "__", long, f"{long}_2"}, "no head has another's numbers"
+    assert curve(store, run, "head/a_b_2/share") == [(640, 0.5)], "a_b keeps its own name"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from stable_baselines3 import A2C, DQN, PPO
+from stable_baselines3.common.callbacks import CallbackList, EveryNTimesteps
 from torch.distributions import Normal, kl_divergence
 
 from esper_core import open_run
@@ -224,7 +225,17 @@ def test_what_it_cannot_watch_is_refused_before_the_first_step(tmp_path: Path) -
         Keep(tmp_path, causal_mask=[True, False])
     with pytest.raises(UsageError, match="heads: expected different names"):
         Keep(tmp_path, heads="ab")
+    inside = EveryNTimesteps(32, CallbackList([Keep(tmp_path)]))
+    with pytest.raises(UsageError, match="inside EveryNTimesteps hears neither rollouts nor every step") as refused:
+        trained(SPACES["discrete"][0], inside)
+    assert "callback=[EsperCallback(...), EveryNTimesteps(...)]" in refused.value.hint
     assert not list(tmp_path.iterdir())
+
+
+def test_a_callback_in_lists_of_callbacks_hears_all(tmp_path: Path) -> None:
+    callback = Keep(tmp_path)
+    trained(SPACES["discrete"][0], CallbackList([CallbackList([callback])]), updates=2)
+    assert [update.env_steps for update in callback.updates] == [64, 128]
 
 
 def test_a_second_learn_is_a_run_of_its_own(tmp_path: Path) -> None:

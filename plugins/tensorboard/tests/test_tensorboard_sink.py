@@ -73,6 +73,19 @@ def texts(folder: Path) -> dict[str, str]:
     }
 
 
+def test_heads_whose_names_differ_in_what_a_tag_may_not_have_keep_their_own_curves(tmp_path: Path) -> None:
+    heads = make_heads(0.01, ("left arm", "left_arm", "left/arm"))
+    own = tuple(replace(head, share=number / 8) for number, head in enumerate(heads))
+    with SinkHarness(TensorboardSink, run_dir=tmp_path) as harness:
+        harness.send(make_update(1, heads=own))
+    shares = {tag: value for tag, value in points(tmp_path / "tensorboard").items() if tag.endswith("/share")}
+    assert {tag: value for tag, ((_, value),) in shares.items()} == {
+        "head/left_arm_2/share": 0.0,
+        "head/left_arm/share": 1 / 8,
+        "head/left_arm_3/share": 2 / 8,
+    }
+
+
 def test_every_gauge_of_every_update_is_a_point_and_heads_have_their_own(tmp_path: Path) -> None:
     updates = [make_update(number, kl_divergence=number / 1000, env_steps=number * 100) for number in (1, 2, 3)]
     with SinkHarness(TensorboardSink, run_dir=tmp_path) as harness:

@@ -8,24 +8,19 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["flat", "metric_name"]
+__all__ = ["flat", "part_name"]
 
 _REFUSED: Final = re.compile(r"[^\w.\- :]")
 _LONGEST: Final = 250
+"""Letters of a whole name."""
+_LONGEST_PART: Final = 200
+"""Of a head's name: the kind before it and the field behind it take the rest."""
 
 
-def metric_name(point: str) -> str:
-    """The name of a point in MLflow, which allows letters, digits and ``_-. :/``, at most 250 of them, as a path.
-
-    ``head/NAME/kl`` stays in three parts: a slash in a head's name becomes ``_``, as everything else that is refused.
-    """
-    kind, _, rest = point.partition("/")
-    name, _, field = rest.rpartition("/")
-    if not name:
-        return point
-    room = _LONGEST - len(kind) - len(field) - 2
-    cleaned = _REFUSED.sub("_", name)[:room]
-    return f"{kind}/{'_' * len(cleaned) if not cleaned.strip('.') else cleaned}/{field}"
+def part_name(name: str) -> str:
+    """A head's or divergence's name as one part of a metric's: MLflow allows letters, digits and ``_-. :`` in one."""
+    cleaned = _REFUSED.sub("_", name)[:_LONGEST_PART]
+    return cleaned if cleaned.strip(".") else "_" * len(cleaned)
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

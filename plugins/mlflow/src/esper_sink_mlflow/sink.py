@@ -16,7 +16,7 @@ from esper_core.semconv.attributes import event_attributes
 from esper_core.semconv.points import points
 from esper_sink_mlflow.config import MlflowConfig
 from esper_sink_mlflow.library import in_words, load, passing, quiet, require_server, shown
-from esper_sink_mlflow.names import flat, metric_name
+from esper_sink_mlflow.names import flat, part_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +100,8 @@ class MlflowSink:
         update = event.payload
         step = update.update_id if self._config.step == "update_id" else update.env_steps
         made = self._mlflow.entities.Metric
-        metrics = [made(metric_name(name), value, event.time_ns // 1_000_000, step) for name, value in points(update)]
+        at_ms = event.time_ns // 1_000_000
+        metrics = [made(name, value, at_ms, step) for name, value in points(update, clean=part_name)]
         with self._ready():
             for first in range(0, len(metrics), _METRICS):
                 self._client.log_batch(self._id, metrics=metrics[first : first + _METRICS])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from esper_core.errors import UsageError
@@ -92,6 +92,7 @@ class EsperCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         model = _ppo(self.model)
+        _hears_every_step(self)
         space = model.action_space
         heads = self._heads if self._heads is not None else head_names(space)
         if len(heads) != len(head_names(space)):
@@ -212,6 +213,23 @@ def _ppo(model: Any) -> Any:
     if not isinstance(model, OnPolicyAlgorithm) or not hasattr(model, "n_epochs"):
         raise UsageError(f"{name} is not PPO", hint="EsperCallback watches PPO, and MaskablePPO of sb3-contrib")
     return model
+
+
+def _hears_every_step(callback: BaseCallback) -> None:
+    """Refuse a callback inside one that passes on only some steps and no rollout: it would report nothing.
+
+    Raises:
+        UsageError: a parent is another one than SB3's list of callbacks.
+    """
+    parent = callback.parent
+    while parent is not None:
+        if not isinstance(parent, CallbackList):
+            name = type(parent).__name__
+            raise UsageError(
+                f"EsperCallback inside {name} hears neither rollouts nor every step, so no update would be reported",
+                hint=f"give both to learn(): callback=[EsperCallback(...), {name}(...)]",
+            )
+        parent = parent.parent
 
 
 def _environment(model: Any) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import scalar, text
@@ -13,17 +14,24 @@ from esper_core.semconv.points import points
 if TYPE_CHECKING:
     from esper_core.events import PPOUpdatePayload, RunStarted
 
+_REFUSED: Final = re.compile(r"[^-\w.]")
+"""In a part of a tag: tensorboardX makes ``_`` of what a tag may not have, and a slash begins another part."""
+
 __all__ = ["described", "text_summary", "update_summary"]
 
 
 def update_summary(payload: PPOUpdatePayload) -> Summary:
     """All scalars of an update in one record."""
     together = Summary()
-    for tag, value in points(payload):
+    for tag, value in points(payload, clean=_part):
         point = scalar(tag, 0.0)  # given a NaN it warns, once a tag and update, on the program's terminal
         point.value[0].simple_value = value
         together.MergeFrom(point)
     return together
+
+
+def _part(name: str) -> str:
+    return _REFUSED.sub("_", name)
 
 
 def text_summary(tag: str, markdown: str) -> Summary:
