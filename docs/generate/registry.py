@@ -70,9 +70,3 @@ def load_registry(folder: Path = REGISTRY) -> Registry:
 def annotation(item: Group, key: str) -> Any:
     """One value under ``annotations.esper``, or None."""
     return item.get("annotations", {}).get("esper", {}).get(key)
-
-
-def type_name(attribute: Group) -> str:
-    """The attribute's type; an enumeration is a string."""
-    kind = attribute["type"]
-    return kind if isinstance(kind, str) else "string"

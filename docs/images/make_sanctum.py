@@ -24,7 +24,6 @@ PICTURES = (
     ("compact", COMPACT, ("left",)),
     ("history", WIDE, ("h",)),
     ("map", WIDE, ("h", "k", "left")),
-    ("help", WIDE, ("question_mark",)),
 )
 
 

@@ -70,7 +70,7 @@ class SanctumAggregator:
         self._sinks: dict[str, SinkAccount] = {}
         self._events: deque[EventEntry] = deque(maxlen=EVENT_LOG)
         self._ranks = RanksHeard()
-        self._finished: tuple[RunFinished, int] | None = None
+        self._finished: RunFinished | None = None
         self._last_event_ns: int | None = None
         self._seen = 0
         self._duplicates = 0
@@ -185,7 +185,7 @@ class SanctumAggregator:
         if event.rank and (payload.state is not RunState.FAILED or self._finished is not None):
             return
         self._attempt = event.attempt
-        self._finished = (payload, event.time_ns)
+        self._finished = payload
         self._log(eventlog.run_finished(payload, event.time_ns, rank=event.rank))
 
     # --- effective updates --------------------------------------------------------------------
@@ -258,13 +258,11 @@ class SanctumAggregator:
                 item.payload.update_id for before, item in pairwise(recent) if item.attempt != before.attempt
             ),
             last=last.payload if last is not None else None,
-            last_time_ns=last.time_ns if last is not None else None,
             last_event_ns=self._last_event_ns,
             median_gap_s=_median_gap_s(recent),
             sinks=tuple(self._sinks[name] for name in sorted(self._sinks)),
             events=tuple(self._events),
-            finished=self._finished[0] if self._finished is not None else None,
-            finished_ns=self._finished[1] if self._finished is not None else None,
+            finished=self._finished,
             ranks=self._ranks.all(),
             seen=self._seen,
             duplicates=self._duplicates,

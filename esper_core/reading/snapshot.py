@@ -102,7 +102,6 @@ class SanctumSnapshot:
         recent: the last 120 effective updates, oldest first.
         resumes: ids of those with which a later attempt began.
         last: the last of them.
-        last_time_ns: when it ended, unix nanoseconds.
         last_event_ns: time of the newest event of any kind.
         median_gap_s: median seconds between recent updates.
         sinks: by name.
@@ -122,13 +121,11 @@ class SanctumSnapshot:
     recent: tuple[PPOUpdatePayload, ...] = ()
     resumes: tuple[int, ...] = ()
     last: PPOUpdatePayload | None = None
-    last_time_ns: int | None = None
     last_event_ns: int | None = None
     median_gap_s: float | None = None
     sinks: tuple[SinkAccount, ...] = ()
     events: tuple[EventEntry, ...] = ()
     finished: RunFinished | None = None
-    finished_ns: int | None = None
     ranks: tuple[RankHeard, ...] = ()
     seen: int = 0
     duplicates: int = 0

@@ -40,15 +40,11 @@ from esper_core.semconv.otlp_json import (
     LogJson,
     SpanJson,
     StatusJson,
-    WireSpan,
-    WireValue,
     attribute_pairs,
     dump,
-    parse_traces,
-    resource_attributes,
-    wire_spans,
 )
 from esper_core.semconv.otlp_proto import request_spans
+from esper_core.semconv.otlp_spans import WireSpan, WireValue, parse_traces, resource_attributes, wire_spans
 from esper_core.version import __version__
 
 if TYPE_CHECKING:

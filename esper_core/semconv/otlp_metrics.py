@@ -15,7 +15,7 @@ from esper_core.semconv.otlp_proto import plain_mapping
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from esper_core.semconv.otlp_json import WireValue
+    from esper_core.semconv.otlp_spans import WireValue
 
 __all__ = ["WirePoint", "request_points"]
 

@@ -8,7 +8,7 @@ from esper_core.events import LinkRef
 from esper_core.semconv._errors import CodecError
 from esper_core.semconv._protobuf import parse_request
 from esper_core.semconv.identity import RUN_ID
-from esper_core.semconv.otlp_json import WireSpan
+from esper_core.semconv.otlp_spans import WireSpan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-    from esper_core.semconv.otlp_json import WireValue
+    from esper_core.semconv.otlp_spans import WireValue
 
 __all__ = ["plain_mapping", "request_spans"]
 

@@ -587,7 +587,7 @@ class _Raising:
 @hostile("streams that raise are put in the place of stdout and stderr", code=0, state="done", own_process=True)
 class RaisingStreams(Calm):
     def step(self, action: Any) -> Any:
-        sys.stdout = sys.stderr = _Raising()  # type: ignore[assignment]  # nothing that can be written to
+        sys.stdout = sys.stderr = _Raising()  # nothing that can be written to
         return super().step(action)
 
 

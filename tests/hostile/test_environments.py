@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from loaded_file import load_file
 
 from esper_core.cli.main import main
 
@@ -22,17 +22,7 @@ HERE = Path(__file__).parent
 NAME = "hostile_environments"
 
 
-def _suite() -> list[Any]:
-    spec = importlib.util.spec_from_file_location(NAME, HERE / "environments.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[NAME] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found: list[Any] = module.SUITE
-    return found
-
-
-SUITE = _suite()
+SUITE: list[Any] = load_file(HERE / "environments.py", NAME).SUITE
 SMALL = ("env.n_envs=2", "ppo.rollout_steps=16", "ppo.hidden=[4]", "ppo.epochs=1", "ppo.threads=1", "preset=none")
 
 

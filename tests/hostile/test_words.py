@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import pty
 import shlex
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import pytest
+from loaded_file import load_file
 
 from esper_core.cli.main import main
 from esper_core.config.schema import EsperConfig
@@ -78,17 +78,7 @@ for kind in (Raises, Mute, Prints, Loud, Closes):
 """
 
 
-def _suite() -> Any:
-    spec = importlib.util.spec_from_file_location("esper_hostile_words", HERE / "words.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-WORDS = _suite()
+WORDS: Any = load_file(HERE / "words.py", "esper_hostile_words")
 
 
 def _record(folder: Path, text: str) -> Path:

@@ -16,7 +16,8 @@ from esper_core.config.schema import EsperConfig
 from esper_core.errors import SinkError
 from esper_core.events import RunStarted
 from esper_core.hooks import CloseReason, SinkContext, hookimpl
-from esper_core.host.deliver.hub import Closable, Hub, close_together
+from esper_core.host.deliver.closing import Closable, close_together
+from esper_core.host.deliver.hub import Hub
 from esper_core.host.load.selection import Selection
 from esper_core.host.session import Session
 from esper_core.testing import RecordingSink

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from loaded_file import load_file
 
 from esper_core.cli.main import main
 from esper_core.config.schema import EsperConfig
@@ -18,26 +18,13 @@ from esper_core.host.session import Session
 from esper_core.runs import create_run
 from esper_core.testing import make_update
 
-if TYPE_CHECKING:
-    from types import ModuleType
-
 pytest.importorskip("esper_sink_journal", reason="the sinks are played a journal")
 FILE = Path(__file__).parents[1] / "hostile" / "sinks.py"
 UPDATES = 8
 GUARD_S = 250
 
 
-def _suite() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("esper_hostile_sinks", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-SUITE = _suite()
+SUITE = load_file(FILE, "esper_hostile_sinks")
 ALONE = [row for row in SUITE.SUITE if row.process]
 TOGETHER = [row for row in SUITE.SUITE if not row.process]
 

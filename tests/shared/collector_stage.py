@@ -7,9 +7,12 @@ import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from real_programs import READY_S, Program, free_ports, get_json, require
+
+if TYPE_CHECKING:
+    from certificate_files import Certificates
 
 __all__ = ["CONFIG", "Collector", "Jaeger", "Prometheus", "Stage"]
 
@@ -142,6 +145,19 @@ class Stage:
             metrics=metrics,
         )
         return self._begun(program, start=start)
+
+    def agent(self, gateway: Collector, certificates: Certificates, **env: str) -> Collector:
+        """An otelcol with ``collector-config/agent.yaml`` that sends to a gateway."""
+        return self.collector(
+            CONFIG / "agent.yaml",
+            name="agent",
+            start=True,
+            ESPER_GATEWAY=f"https://localhost:{gateway.http}",
+            ESPER_GATEWAY_CA=str(certificates.ca),
+            ESPER_BATCH_TIMEOUT="100ms",
+            ESPER_RETRY_MAX_INTERVAL="1s",
+            **env,
+        )
 
     def prometheus(self, *, flags: tuple[str, ...] = (), config: str | None = None) -> Prometheus:
         """A Prometheus with ``collector-config/prometheus/prometheus.yml`` and its rules, or with a given config."""

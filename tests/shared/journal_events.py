@@ -8,6 +8,8 @@ from esper_core.events import Payload, PPOUpdatePayload, SpanRef, TelemetryEvent
 from esper_core.runs import JournalWriter, RunDir
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from esper_core.semconv.attributes import AttributeValue
 
 __all__ = ["BASE_NS", "RESOURCE", "event_of", "ids", "opened", "update"]
@@ -37,7 +39,7 @@ def update(number: int, *, attempt: int = 1) -> TelemetryEvent[Payload]:
     return event_of(PPOUpdatePayload(update_id=number, kl_divergence=number / 1000), attempt=attempt, number=number)
 
 
-def ids(events: list[TelemetryEvent[Payload]]) -> list[int]:
+def ids(events: Iterable[TelemetryEvent[Payload]]) -> list[int]:
     return [event.payload.update_id for event in events if isinstance(event.payload, PPOUpdatePayload)]
 
 

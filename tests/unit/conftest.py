@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from loaded_file import load_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,13 +16,7 @@ if TYPE_CHECKING:
 
 def _load(name: str) -> ModuleType:
     """A helper module beside this file; tests import nothing from each other by path."""
-    spec = importlib.util.spec_from_file_location(f"esper_unit_{name}", Path(__file__).with_name(f"_{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_file(Path(__file__).with_name(f"_{name}.py"), f"esper_unit_{name}")
 
 
 @pytest.fixture(scope="session")

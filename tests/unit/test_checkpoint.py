@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from heard_updates import weights
 
 from esper_core.config.schema import EsperConfig, PPOConfig, RunConfig
 from esper_core.errors import ConfigError, EsperError
@@ -33,10 +34,6 @@ def trained(toys: Any, path: Path, **run: Any) -> tuple[PPOAgent, Any]:
     chosen = config(**run)
     agent = PPOAgent(task.heads, task.obs_shape, chosen.ppo, seed=3)
     return agent, Trainer(agent, task, chosen, checkpointer=Checkpointer(path)).run()
-
-
-def weights(agent: PPOAgent) -> torch.Tensor:
-    return torch.nn.utils.parameters_to_vector(agent.policy.parameters()).detach()
 
 
 def test_round_trip(toys: Any, tmp_path: Path) -> None:

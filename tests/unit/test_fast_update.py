@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from heard_updates import weights
 from samples import random_rollout
 from torch import Tensor
 from torch.distributions import Categorical, Normal
@@ -122,7 +123,7 @@ def test_the_update_is_the_papers(name: str) -> None:
     optimizer = torch.optim.Adam(
         papers.policy.parameters(), lr=ours.config.learning_rate, eps=1e-5, fused=False, foreach=False
     )
-    start, stops = vector(ours), False
+    start, stops = weights(ours), False
     for _ in range(2):
         ours.update(rollout_of(ours, case))
         taken, compared = learn_as_in_the_paper(papers, optimizer, rollout_of(papers, case))
@@ -134,12 +135,8 @@ def test_the_update_is_the_papers(name: str) -> None:
             stops = True
             assert payload.early_stop.value == pytest.approx(compared[-1], rel=1e-3)
             assert all(abs(value / payload.early_stop.threshold - 1) > 0.05 for value in compared), "no close call"
-    moved = (vector(ours) - start).abs().max()
+    moved = (weights(ours) - start).abs().max()
     assert moved > 0.01
     # Float32 adds the same terms up in another order: 3e-7 was measured. A step is 5e-3.
-    assert (vector(ours) - vector(papers)).abs().max() < 1e-5
+    assert (weights(ours) - weights(papers)).abs().max() < 1e-5
     assert stops == name.startswith("stops")
-
-
-def vector(agent: PPOAgent) -> Tensor:
-    return torch.nn.utils.parameters_to_vector(agent.policy.parameters()).detach().clone()

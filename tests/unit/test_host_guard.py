@@ -7,19 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from faulty_sinks import Clock
 
 from esper_core.host.deliver.guard import Guard
 
 if TYPE_CHECKING:
     from esper_core.events import SinkStatusChanged
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def _guard(clock: Clock | None = None, **options: object) -> tuple[Guard, list[SinkStatusChanged]]:

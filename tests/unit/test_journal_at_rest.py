@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from journal_events import ids
 
 from esper_core.events import Payload, PPOUpdatePayload, SpanRef, TelemetryEvent, TraceRef
 from esper_core.reading.index import UpdateIndex, scan_index
@@ -29,7 +30,6 @@ from esper_core.runs.files import open_file
 from esper_core.runs.members import MemberFile, pack_member
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
 
@@ -129,10 +129,6 @@ def update(number: int) -> TelemetryEvent[Payload]:
     trace = TraceRef(trace_id=f"{number:032x}", spans=(span,))
     payload = PPOUpdatePayload(update_id=number, kl_divergence=number / 1000)
     return TelemetryEvent(time_ns=2, run_id="r", attempt=1, trace=trace, payload=payload)
-
-
-def ids(events: Iterable[TelemetryEvent[Payload]]) -> list[int]:
-    return [event.payload.update_id for event in events if isinstance(event.payload, PPOUpdatePayload)]
 
 
 def names(run: RunDir) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from heard_updates import weights
 
 from esper_core.config.layers import load_config
 from esper_core.errors import RanksError, UsageError
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from esper_core.updates import EpisodeSummary
-
-
-def weights(agent: Any) -> torch.Tensor:
-    return torch.nn.utils.parameters_to_vector(agent.policy.parameters()).detach().clone()
 
 
 SAMPLES, PARTS = 960, 6

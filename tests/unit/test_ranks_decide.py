@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from heard_updates import weights
 
 from esper_core.config.schema import EnvConfig, EsperConfig, PPOConfig, RunConfig
 from esper_core.envs.adapter import make_task
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from esper_core.ppo.checkpoint import Checkpoint
-
-
-def weights(agent: Any) -> torch.Tensor:
-    return torch.nn.utils.parameters_to_vector(agent.policy.parameters()).detach().clone()
 
 
 def update(bandit: Any, ranks: Any, *, spoil: Any = None, stop: Any = lambda rank: None) -> list[tuple[Any, Any]]:

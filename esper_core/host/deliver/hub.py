@@ -18,6 +18,7 @@ from esper_core.config.schema import DeliveryConfig
 from esper_core.errors import SinkError, error_text
 from esper_core.events import EVENTS
 from esper_core.hooks import CloseReason, SinkContext, SinkHooks, hookimpl
+from esper_core.host.deliver.closing import close_together
 from esper_core.host.deliver.guard import Guard
 from esper_core.host.deliver.inline_channel import InlineChannel
 from esper_core.host.deliver.latest_channel import LatestChannel
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
 
     from esper_core.events import SinkStatusChanged
     from esper_core.host.deliver.channel import Channel
+    from esper_core.host.deliver.closing import Closable
     from esper_core.reading.account import SinkAccount
 
-__all__ = ["ActiveSink", "Closable", "Hub", "close_together"]
+__all__ = ["ActiveSink", "Hub"]
 
 EVENT_HOOKS: Final = frozenset(spec.hook for spec in EVENTS.values())
 """The hooks that carry one kind of event each."""
@@ -50,24 +52,6 @@ class ActiveSink:
 
     loaded: LoadedSink
     instance: Any
-
-
-class Closable:
-    """Anything that closes in its own daemon thread within the common deadline; a channel is one."""
-
-    guard: Guard
-
-    def begin_close(self, reason: object) -> None:
-        """Start closing. Returns at once."""
-        raise NotImplementedError
-
-    def closed(self, timeout_s: float) -> bool:
-        """Wait until closing has ended; False when it has not after ``timeout_s`` seconds."""
-        raise NotImplementedError
-
-    def cut_off(self) -> None:
-        """Stop waiting for it: its undelivered items count as lost."""
-        raise NotImplementedError
 
 
 class Hub:
@@ -308,30 +292,6 @@ class Hub:
         """
         close_together((*reversed(self._channels.values()), *also), reason, deadline_s, clock=self._clock)
         return self.statuses()
-
-
-def close_together(
-    targets: Iterable[Channel | Closable],
-    reason: CloseReason,
-    deadline_s: float,
-    *,
-    clock: Callable[[], float] = time.monotonic,
-) -> None:
-    """Start closing all, wait until the common deadline, and cut off the rest. Ctrl-C ends the wait at once."""
-    waiting = list(targets)
-    end = clock() + deadline_s
-    try:
-        for target in waiting:
-            target.begin_close(reason)
-        while waiting and waiting[0].closed(max(0.0, end - clock())):
-            waiting.pop(0)
-        # The first one that is late used up the deadline: the others are closed by now, or late too.
-        waiting = [target for target in waiting if not target.closed(0.0)]
-    finally:
-        # Backwards: processors come last, and hand nothing more to a sink that has counted what it holds.
-        for target in reversed(waiting):
-            if not target.closed(0.0):
-                target.cut_off()
 
 
 def _caller(hook: Any) -> Callable[[Any], Sequence[object]]:

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from esper_core.host.deliver.channel import LAST_STEPS_S
-from esper_core.host.deliver.hub import Closable
+from esper_core.host.deliver.closing import Closable
 from esper_core.host.deliver.queue_channel import QueueChannel
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sanctum_app import text_of
 
 from esper_core.cli.main import main
 from esper_core.events import HeadStats, PPOUpdatePayload
@@ -22,7 +23,7 @@ from esper_core.reading.sentences import run_finished
 from esper_core.reading.trend import trend
 from esper_sink_tui.app import SanctumApp
 from esper_sink_tui.keys import GLOSSARY
-from esper_sink_tui.layout import Cell, cell_lines, layout, screen_lines
+from esper_sink_tui.layout import Cell, cell_lines, layout
 from esper_sink_tui.lines import plain_text
 from esper_sink_tui.quiet import QuietCollector
 from esper_sink_tui.screens.confirm_stop import ConfirmStop
@@ -34,10 +35,6 @@ if TYPE_CHECKING:
     from esper_core.reading.model import ScreenModel
 
 KINDS = range(1, 28)
-
-
-def text_of(model: ScreenModel, width: int = 120, height: int = 35, **options: Any) -> str:
-    return "\n".join(plain_text(item) for item in screen_lines(model, width, height, **options))
 
 
 def panel(model: ScreenModel, name: str, width: int = 67, height: int = 12) -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sanctum_app import text_of
 
 from esper_core.events import Divergence, HeadStats, PolicyHealthChanged, RunStarted, SinkStatusChanged
 from esper_core.health import HealthLevel, KLLimits, RunState, VerdictKind
@@ -39,10 +40,6 @@ RUNS = (
     RunRow(run_id="run-b", label="calm", state=RunState.DONE, kind=VerdictKind.HEALTHY, updates=40, kl=0.0061),
     RunRow(run_id="run-c", label="gone", state=RunState.CRASHED, kind=VerdictKind.CRASHED, updates=7, kl=math.nan),
 )
-
-
-def text_of(model: ScreenModel, width: int = 120, height: int = 35, **options: Any) -> str:
-    return "\n".join(plain_text(item) for item in screen_lines(model, width, height, **options))
 
 
 def nan_update(kit: Kit, number: int) -> Any:

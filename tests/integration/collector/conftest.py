@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import pytest
 from certificate_files import Certificates, new_authority
 from collector_stage import CONFIG, Stage
 from exported_files import events_in, records_in, spans_in
+from loaded_file import load_file
 from played_runs import esper, play
 from real_programs import Program, free_ports, get_json, require, wait_for
 
@@ -62,12 +62,7 @@ def helpers() -> Any:
 @pytest.fixture(scope="session")
 def alerting() -> Any:
     """Prometheus and Alertmanager together, and a webhook: see ``_alerting.py`` beside this file."""
-    spec = importlib.util.spec_from_file_location("esper_collector_alerting", Path(__file__).with_name("_alerting.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_file(Path(__file__).with_name("_alerting.py"), "esper_collector_alerting")
 
 
 @pytest.fixture

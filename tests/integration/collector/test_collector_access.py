@@ -91,19 +91,6 @@ def start_gateway(stage: Any, certificates: Any, helpers: Any, out: Path, *more:
     )
 
 
-def start_agent(stage: Any, certificates: Any, helpers: Any, gateway: Any, **env: str) -> Any:
-    return stage.collector(
-        helpers.CONFIG / "agent.yaml",
-        name="agent",
-        ESPER_GATEWAY=f"https://localhost:{gateway.http}",
-        ESPER_GATEWAY_CA=str(certificates.ca),
-        ESPER_TLS_RELOAD="1s",
-        ESPER_BATCH_TIMEOUT="100ms",
-        ESPER_RETRY_MAX_INTERVAL="1s",
-        **env,
-    )
-
-
 def answer_to(gateway: Any, certificates: Any, token: str) -> int:
     """The status that a request with a token gets."""
     request = urllib.request.Request(
@@ -138,7 +125,7 @@ def test_a_token_changes_without_a_restart_and_without_a_loss(
     change(tokens, "old")
     replace(token, "old")
     gateway = start_gateway(stage, certificates, helpers, out, ESPER_GATEWAY_TOKEN_FILE=str(tokens))
-    agent = start_agent(stage, certificates, helpers, gateway, ESPER_GATEWAY_TOKEN_FILE=str(token))
+    agent = stage.agent(gateway, certificates, ESPER_TLS_RELOAD="1s", ESPER_GATEWAY_TOKEN_FILE=str(token))
 
     def says(token: str, status: int) -> None:
         helpers.wait_for(lambda: answer_to(gateway, certificates, token) == status, f"{status} for {token}")
@@ -167,7 +154,7 @@ def test_what_a_refused_token_costs_behind_an_agent_is_counted_and_it_ends_with_
     token, out = tmp_path / "token", tmp_path / "out.jsonl"
     replace(token, "wrong")
     gateway = start_gateway(stage, certificates, helpers, out, ESPER_GATEWAY_TOKEN="right")
-    agent = start_agent(stage, certificates, helpers, gateway, ESPER_GATEWAY_TOKEN_FILE=str(token))
+    agent = stage.agent(gateway, certificates, ESPER_TLS_RELOAD="1s", ESPER_GATEWAY_TOKEN_FILE=str(token))
     lost = helpers.play(tmp_path / "runs", {"endpoint": agent.url}, 5)
     failed = "otelcol_exporter_send_failed_spans"
     helpers.wait_for(lambda: agent.own_metric(failed) == len(ids(lost.events())), "the count of what was dropped")
@@ -234,8 +221,10 @@ def test_a_refused_client_certificate_drops_nothing_and_a_renewed_one_counts_wit
     gateway = start_gateway(
         *(stage, certificates, helpers, out, CLIENTS % (certificates.ca, certificates.ca)), ESPER_GATEWAY_TOKEN="t"
     )
-    agent = start_agent(
-        *(stage, certificates, helpers, gateway),
+    agent = stage.agent(
+        gateway,
+        certificates,
+        ESPER_TLS_RELOAD="1s",
         ESPER_GATEWAY_TOKEN="t",
         ESPER_AGENT_CERT=str(foreign.cert),
         ESPER_AGENT_KEY=str(foreign.key),

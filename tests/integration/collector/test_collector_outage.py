@@ -68,18 +68,6 @@ def start_gateway(stage: Any, certificates: Any, helpers: Any, traces: Path, pro
     )
 
 
-def start_agent(stage: Any, certificates: Any, helpers: Any, gateway: Any) -> Any:
-    return stage.collector(
-        helpers.CONFIG / "agent.yaml",
-        name="agent",
-        ESPER_GATEWAY=f"https://localhost:{gateway.http}",
-        ESPER_GATEWAY_CA=str(certificates.ca),
-        ESPER_GATEWAY_TOKEN=TOKEN,
-        ESPER_BATCH_TIMEOUT="100ms",
-        ESPER_RETRY_MAX_INTERVAL="1s",
-    )
-
-
 def test_gateway_away_and_agent_killed_meanwhile_costs_nothing(
     stage: Any, certificates: Any, tmp_path: Path, helpers: Any
 ) -> None:
@@ -88,7 +76,7 @@ def test_gateway_away_and_agent_killed_meanwhile_costs_nothing(
     gateway = start_gateway(
         stage, certificates, helpers, traces, prometheus.otlp, ESPER_DECISION_WAIT_AFTER_ROOT="500ms"
     )
-    agent = start_agent(stage, certificates, helpers, gateway)
+    agent = stage.agent(gateway, certificates, ESPER_GATEWAY_TOKEN=TOKEN)
 
     def trouble(number: int) -> None:
         if number == 10:
@@ -128,7 +116,7 @@ def test_gateway_killed_loses_at_most_what_it_held_and_a_replay_closes_the_gap(
         *(stage, certificates, helpers, traces, "http://127.0.0.1:9/v1/metrics"),
         ESPER_DECISION_WAIT_AFTER_ROOT=f"{wait_s}s",
     )
-    agent = start_agent(stage, certificates, helpers, gateway)
+    agent = stage.agent(gateway, certificates, ESPER_GATEWAY_TOKEN=TOKEN)
     killed_ns = 0
 
     def trouble(number: int) -> None:
@@ -441,7 +429,7 @@ def test_a_full_disk_under_the_agent_is_counted_and_ends_by_itself(
         ESPER_DECISION_WAIT_AFTER_ROOT="200ms",
     )
     gateway.stop()
-    agent = start_agent(stage, certificates, helpers, gateway)
+    agent = stage.agent(gateway, certificates, ESPER_GATEWAY_TOKEN=TOKEN)
     unqueued, refused = "otelcol_exporter_enqueue_failed_spans", "otelcol_receiver_refused_spans"
 
     def limit(size: int) -> None:
