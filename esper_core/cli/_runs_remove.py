@@ -104,6 +104,8 @@ def prune_runs(args: argparse.Namespace) -> int:
     now = time.time_ns()
     fitting = []
     for run in list_runs(runs_dir(args)):
+        if run.path.is_symlink():
+            continue  # it is no run of its own: it would take the place of one that --keep means
         if args.state and read_state(run)[1].value not in args.state:
             continue
         if args.older_than is not None and (now - last_sign_ns(run)) / 1e9 < args.older_than:

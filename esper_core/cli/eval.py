@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from esper_core.cli._output import say
+from esper_core.cli._output import note, say
 from esper_core.cli._parser import runs_dir, whole_number
 from esper_core.errors import EXIT_OK, ConfigError, NonFiniteError, UsageError
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["EvalCommand", "command"]
 
 
+_SEEDS: Final = 2**64
 _KWARGS: Final = "env.kwargs"
 _COUNT: Final[dict[str, Any]] = {"type": whole_number, "metavar": "N"}
 
@@ -61,6 +62,8 @@ class EvalCommand:
         """Play the episodes, print the returns, and return the exit code."""
         if args.episodes < 1:
             raise UsageError(f"eval: --episodes is {args.episodes}, at least 1 is needed")
+        if not 0 <= args.seed < _SEEDS:
+            raise UsageError(f"eval: --seed is {args.seed}", hint=f"give a number from 0 to {_SEEDS - 1}")
         if any(not text.strip().startswith(f"{_KWARGS}.") for text in args.sets):
             raise UsageError(
                 "eval: --set gives arguments of the environment alone",
@@ -99,6 +102,7 @@ class EvalCommand:
         checkpoint: Checkpoint,
         env: EnvConfig,
     ) -> int:
+        from esper_core.envs.closing import close_in_time
         from esper_core.envs.evaluation import evaluation_task
         from esper_core.ppo.evaluation import evaluate
 
@@ -108,7 +112,7 @@ class EvalCommand:
             _fits(agent, task, checkpoint, env.id)
             played = evaluate(agent, task, episodes=args.episodes, seed=args.seed, deterministic=args.deterministic)
         finally:
-            task.close()
+            close_in_time(task, lambda line: note(f"esper: {line}"))
         found: dict[str, Any] = {
             "run_id": directory.run_id,
             "environment": env.id,

@@ -11,7 +11,7 @@ from esper_core.cli._damage import say_faults
 from esper_core.cli._output import say, say_text
 from esper_core.cli._parser import add_config_arguments, runs_dir, whole_number
 from esper_core.cli._runs_remove import add_parts, prune_runs, remove_runs
-from esper_core.errors import EXIT_OK, JournalError
+from esper_core.errors import EXIT_OK, JournalError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -80,6 +80,8 @@ class RunsCommand:
         from esper_core.reading import run_faults
         from esper_core.runs import list_runs
 
+        if args.n < 0:
+            raise UsageError(f"runs: -n is {args.n}, at least 0 is needed", hint="-n 0 shows all")
         base = runs_dir(args)
         found = list_runs(base)
         shown = found[: args.n] if args.n > 0 else found

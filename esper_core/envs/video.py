@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from gymnasium.wrappers import RecordVideo
 
+from esper_core.deadline import within
 from esper_core.envs.adapter import GymTask
 from esper_core.envs.build import rendered_env
+from esper_core.envs.closing import CLOSE_S
 from esper_core.errors import EnvironmentUnsupportedError, EsperError, UsageError, error_text
 from esper_core.ppo.evaluation import evaluate
 from esper_core.ppo.failures import Failures
@@ -212,7 +214,8 @@ class Videos:
         """Count and tell it; the environment is not used again."""
         self._failures.tell(f"the video after update {update_id} failed, and training goes on", error)
         try:
-            self.close()
+            with within(CLOSE_S):
+                self.close()
         except Exception as closing:  # noqa: BLE001  # likewise
             _log.warning("closing the environment of the videos failed", exc_info=closing)
         self._frames.mkdir(exist_ok=True)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from esper_core import forks
-from esper_core.deadline import within
-from esper_core.errors import EsperError, UsageError, error_text
+from esper_core.envs.closing import CLOSE_S, close_in_time
+from esper_core.errors import EsperError, UsageError
 from esper_core.health import RunState
 from esper_core.host.load.selection import select_sinks
 from esper_core.host.process.memory import memory_bytes
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 __all__ = ["train_attempt"]
 
-_CLOSE_LEAST_S: Final = 10.0
 _SLOW_S: Final = 8.0
 """Seconds of making the environments after which a line says so."""
 """Seconds that environments have to close at least: simulators end processes of their own."""
@@ -114,7 +113,7 @@ def train_attempt(
         videos = _videos(resolved, (task, evaluator), checkpoint, on_notice) if place.first else None
         owned = (task, evaluator, videos)
         if stop.signal is not None:  # there is no run yet that could end in order
-            _close_all(owned, on_notice, _CLOSE_LEAST_S)
+            _close_all(owned, on_notice, CLOSE_S)
             handled.close()
             signal.raise_signal(stop.signal)
         from esper_core.training.attempt import Attempt  # noqa: PLC0415  # needs torch
@@ -139,7 +138,7 @@ def train_attempt(
             with forks.Place(f"environment {task.name}"):
                 return attempt.run()
         finally:
-            _close_all(owned, on_notice, max(resolved.config.run.close_timeout_s, _CLOSE_LEAST_S))
+            _close_all(owned, on_notice, max(resolved.config.run.close_timeout_s, CLOSE_S))
 
 
 def _hold(resumed: Run, base: Path, on_notice: Callable[[str], None], place: Place) -> HeldRun:
@@ -169,7 +168,7 @@ def _evaluator(
     seed = evaluation_seed(config.run.seed)
 
     def made(failed: Task | None = None) -> Task:
-        _close(failed, on_notice, _CLOSE_LEAST_S)
+        close_in_time(failed, on_notice)
         own = evaluation_task(config.env, episodes=config.run.eval_episodes, seed=seed)
         if checkpoint is not None:
             own.read_as(checkpoint.observation_form)
@@ -178,7 +177,7 @@ def _evaluator(
     try:
         first = made()
     except BaseException:
-        _close(task, on_notice, _CLOSE_LEAST_S)
+        close_in_time(task, on_notice)
         raise
     return Evaluator(first, config.run, seed=seed, renew=made, on_failure=on_notice)
 
@@ -201,7 +200,7 @@ def _videos(
     try:
         return Videos(config.env, config.run, seed=seed, read_as=read_as, on_failure=on_notice)
     except BaseException:
-        _close_all((*owned, None), on_notice, _CLOSE_LEAST_S)
+        _close_all((*owned, None), on_notice, CLOSE_S)
         raise
 
 
@@ -210,22 +209,10 @@ def _close_all(
 ) -> None:
     """Close every environment of an attempt."""
     task, evaluator, videos = owned
-    _close(task, on_notice, seconds)
-    _close(evaluator.task if evaluator is not None else None, on_notice, seconds)
+    close_in_time(task, on_notice, seconds)
+    close_in_time(evaluator.task if evaluator is not None else None, on_notice, seconds)
     if videos is not None:
-        _close(videos, on_notice, seconds)
-
-
-def _close(task: Task | Videos | None, on_notice: Callable[[str], None], seconds: float) -> None:
-    """Close the environments. The run has ended and is written: an error in closing them is only told."""
-    if task is None:
-        return
-    try:
-        with within(seconds):
-            task.close()
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # code of the environment's author
-        said = f"exit({error.code!r}) was called" if isinstance(error, SystemExit) else error_text(error)
-        on_notice(f"environment {task.name}: closing it failed: {said}")
+        close_in_time(videos, on_notice, seconds)
 
 
 def _refuse_running(run: Run, held: HeldRun) -> None:

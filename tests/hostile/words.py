@@ -121,6 +121,10 @@ for _name, _words in (
     ("export", "export {run}"),
     ("config", "config show"),
     ("sinks", "sinks"),
+    ("compare", "compare {run} {run}"),
+    ("report", "report {run} -o -"),
+    ("adapters", "adapters"),
+    ("runs-rm", "runs rm {run} --dry-run"),
 ):
     row(f"full-{_name}", f"`{_name}` on a full disk", _words, _UNWRITTEN, stdout="full", code=1)
     row(f"gone-{_name}", f"`{_name}` into a pipe that nobody reads", _words, stdout="gone", code=141)
@@ -191,6 +195,9 @@ for _encoding in ("ascii", "cp1252", "utf-16", "shift_jis"):
         ("export", "export {run}"),
         ("config", "config show"),
         ("sinks", "sinks"),
+        ("compare", "compare {run} {run}"),
+        ("report", "report {run} -o -"),
+        ("runs-rm", "runs rm {run} --dry-run"),
     ):
         row(f"{_encoding}-{_name}", f"`{_name}` in {_encoding}", _words, encoding=_encoding, raw=_name == "export")
 row("ascii-train", "training in ASCII, under a name in Greek", f"{TRAIN} --run-name λόγος", "*", encoding="ascii")
@@ -268,6 +275,18 @@ setting("choice", "a word that is no choice", "ppo.kl_estimator=k1", "choices: k
 setting("nul", "a NUL in a path", 'run.dir="a\\u0000b"', "NUL")
 setting("kind", "text for a number", "ppo.epochs=many", "expected int")
 setting("foreign-name", "another library's name of a key", "ppo.lr=1", 'did you mean "learning_rate"')
+row("runs-negative", "a negative number of runs", "runs -n -1", "-n is -1, at least 0 is needed", code=64)
+for _name, _seed in (("negative", "-5"), ("wide", "18446744073709551616")):
+    row(f"eval-seed-{_name}", f"an evaluation with seed {_seed}", f"eval {{run}} --seed {_seed}", "from 0 to", code=64)
+for _name, _option in (("wide", "--width 100000000"), ("interval", "--interval nan")):
+    row(
+        f"sanctum-{_name}",
+        f"`sanctum {_option}`",
+        f"sanctum {{run}} --once {_option}",
+        "--width",
+        code=64,
+        needs="esper_sink_tui",
+    )
 row(
     "variable-misspelt",
     "a variable with a misspelt key",
@@ -291,7 +310,8 @@ row(
     'ESPER_PPO_TARGT_KL sets nothing: did you mean "ESPER_PPO__TARGET_KL"?',
     'esper_run__seed sets nothing: did you mean "ESPER_RUN__SEED"?',
     'ESPR_PPO__EPOCHS sets nothing: did you mean "ESPER_PPO__EPOCHS"?',
-    variables={"ESPER_PPO_TARGT_KL": "1", "esper_run__seed": "1", "ESPR_PPO__EPOCHS": "1"},
+    'ESPER_DEBUGG sets nothing: did you mean "ESPER_DEBUG"?',
+    variables={"ESPER_PPO_TARGT_KL": "1", "esper_run__seed": "1", "ESPR_PPO__EPOCHS": "1", "ESPER_DEBUGG": "1"},
 )
 row(
     "sink-table",

@@ -10,7 +10,7 @@ import torch
 
 from esper_core.cli.main import main
 from esper_core.config.schema import EnvConfig, PPOConfig
-from esper_core.envs.adapter import make_task
+from esper_core.envs.adapter import GymTask, make_task
 from esper_core.ppo import HeadSpec, PPOAgent, save_checkpoint
 from esper_core.runs.creation import create_run
 
@@ -77,6 +77,19 @@ def test_run_without_checkpoint(run: RunDir, capsys: pytest.CaptureFixture[str])
     run.checkpoint.unlink()
     assert main(["eval", str(run.path)]) == 64
     assert "no checkpoint at" in capsys.readouterr().err
+
+
+def test_an_error_in_closing_the_environment_is_only_told(
+    run: RunDir, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stuck(_: GymTask) -> None:
+        raise ValueError("stuck")
+
+    monkeypatch.setattr(GymTask, "close", stuck)
+    assert main(["eval", str(run.path), "--episodes", "1"]) == 0
+    said = capsys.readouterr()
+    assert "over 1 episodes" in said.out
+    assert "environment CartPole-v1: closing it failed: ValueError: stuck" in said.err
 
 
 @pytest.mark.parametrize("episodes", ["0", "-3"])

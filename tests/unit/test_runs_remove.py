@@ -146,6 +146,13 @@ def test_prune_takes_what_fits_every_criterion(make: Make, say: Say) -> None:
     assert say("prune", "--older-than", "tomorrow")[0] == 64
 
 
+def test_a_link_takes_no_place_of_a_run_that_prune_keeps(make: Make, say: Say) -> None:
+    run = make("20260101T000000Z-one-aaaaaa")
+    (run.parent / "latest").symlink_to(run.name)
+    assert "nothing to delete" in say("prune", "--keep", "1", "--yes")[1]
+    assert run.exists()
+
+
 def test_links_are_not_followed_out(make: Make, say: Say, tmp_path: Path) -> None:
     run = make("20260101T000000Z-one-aaaaaa")
     outside = tmp_path / "outside"

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["SanctumCommand", "command"]
 
 _TOKEN_VARIABLE: Final = "ESPER_SANCTUM_TOKEN"  # noqa: S105  # the variable's name, not a token
+_MOST_CELLS: Final = 10_000
+"""Columns or lines of ``--once``: more than any screen has, and drawn in seconds."""
 _EPILOG: Final = (
     "exit codes of --once: 0 healthy or warm-up, 1 warning or events lost, 2 critical, non-finite, crashed or failed, "
     "3 unknown, stale or stalled, 64 wrong use"
@@ -91,8 +93,15 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--tls-cert goes with --listen")
     if args.listen is None and args.web is None and args.token:
         raise UsageError("--token goes with --listen and --web")
-    if args.interval <= 0 or args.width < 1 or args.height < 1:
-        raise UsageError("--interval, --width and --height must be above 0")
+    if not args.interval > 0 or args.width < 1 or args.height < 1:
+        raise UsageError(
+            "--interval, --width and --height must be above 0", hint="left out they are 10 s, 120 columns and 36 lines"
+        )
+    if max(args.width, args.height) > _MOST_CELLS:
+        raise UsageError(
+            f"--once draws {args.width} columns and {args.height} lines in no useful time",
+            hint=f"--width and --height are at most {_MOST_CELLS}",
+        )
 
 
 def _attach(args: argparse.Namespace) -> int:
