@@ -19,6 +19,7 @@ PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.to
 # room -> rooms it may import; `errors`, `masking`, `config.schema` and the package itself are open to all.
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "averages": set(),
     "terminal": set(),
     "code_cache": set(),
     "masking": set(),
@@ -26,13 +27,13 @@ ALLOWED: dict[str, set[str]] = {
     "forks": set(),
     "ids": set(),
     "installed": set(),
-    "health": set(),
+    "health": {"averages"},
     "events": {"health"},
     "hooks": {"events", "health"},
     "kl": {"health"},
     "semconv": {"events", "health", "hooks"},
     "runs": {"semconv", "hooks", "events", "health", "ids", "config"},
-    "reading": {"runs", "semconv", "hooks", "events", "health", "ids"},
+    "reading": {"averages", "runs", "semconv", "hooks", "events", "health", "ids"},
     "emitter": {"semconv", "hooks", "events", "health", "ids"},
     "updates": {"kl", "emitter", "events", "health"},
     "instrumentation": {"semconv", "hooks", "events", "health"},
