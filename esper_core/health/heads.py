@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from esper_core.averages import mean, weighted_mean
 from esper_core.health.levels import HealthLevel, classify_kl, update_level, verdict_level
 from esper_core.health.limits import DEFAULT_KL_LIMITS, HEALTH_WINDOW, KLLimits
 
@@ -229,5 +230,5 @@ def _pooled_kl(updates: Sequence[UpdateSeen], limits: KLLimits) -> float | None:
             known.append((kl, count))
     total = sum(count for _, count in known)
     if total:
-        return math.fsum(kl * count for kl, count in known) / total
-    return math.fsum(kl for kl, _ in known) / len(known) if known else None
+        return weighted_mean([kl for kl, _ in known], [count for _, count in known])
+    return mean([kl for kl, _ in known]) if known else None

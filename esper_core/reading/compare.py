@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
+from esper_core.averages import deviation, mean
 from esper_core.errors import ConfigError
 from esper_core.health import HealthLevel
 from esper_core.reading.index import scan_index
@@ -49,14 +50,7 @@ class Stat:
         found = [value for value in values if value is not None and math.isfinite(value)]
         if not found:
             return cls(None, None, 0)
-        # In parts of the largest: neither the sum nor a square of what a float holds is beyond a float.
-        scale = max(map(abs, found)) or 1.0
-        parts = [value / scale for value in found]
-        mean = math.fsum(parts) / len(parts)
-        if len(parts) == 1:
-            return cls(found[0], None, 1)
-        spread = math.sqrt(math.fsum((part - mean) ** 2 for part in parts) / (len(parts) - 1))
-        return cls(scale * mean, scale * spread, len(parts))
+        return cls(mean(found), deviation(found, freedom=1) if len(found) > 1 else None, len(found))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +106,7 @@ class ComparedRun:
     def last_kl(self) -> float | None:
         """Mean of the judged KL over the last ten updates, nats."""
         found = [value for value in self.kl[-LAST:] if math.isfinite(value)]
-        return math.fsum(found) / len(found) if found else None
+        return mean(found) if found else None
 
     @property
     def stopped_share(self) -> float | None:

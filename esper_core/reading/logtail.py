@@ -32,7 +32,9 @@ def log_tail(run: RunDir, *, most_bytes: int = _MOST_BYTES) -> str:
             file.seek(begin)
             content = file.read(most_bytes)
     except FileNotFoundError:
-        return "no log: it is written by esper ppo and by sessions that keep a run's folder"
+        return (
+            "no log: esper ppo behind a screen prints into trainer.log, others write it when there is something to tell"
+        )
     except OSError as error:
         return f"the log cannot be read: {error.strerror or error}"
     text = content.decode(errors="replace").replace("\r\n", "\n")

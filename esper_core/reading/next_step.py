@@ -18,6 +18,8 @@ __all__ = ["next_step", "why"]
 
 _POLICY: frozenset[VerdictKind] = frozenset({VerdictKind.CRITICAL, VerdictKind.WARNING, VerdictKind.HEALTHY})
 """Verdicts on the policy, beside which other critical rows are named."""
+_OF_ENVIRONMENTS = ("reward of environment", "observation of environment")
+"""How a run's end names numbers that an environment returned."""
 
 
 def why(judged: Verdict, snapshot: SanctumSnapshot) -> str:
@@ -49,18 +51,28 @@ def next_step(snapshot: SanctumSnapshot, life: Life, judged: Verdict, *, run: st
 
 
 def _after_failure(life: Life, run: str, *, broken: bool, learning_rate: float | None) -> Suggestion:
-    """How to find the cause, and the command that goes on from the checkpoint."""
+    """The command that goes on from the checkpoint, first: a narrow screen cuts the end; and how to find the cause."""
     again = f"esper ppo --resume {run}"
     if broken:
-        lower = f" --set ppo.learning_rate={learning_rate / 3:.2g}" if learning_rate else ""
-        look = "check rewards and observations"
-        return Suggestion(
-            cause="NaN or Inf", action=f"{look}, then {again}{lower}" if life.kept == "checkpoint" else look
-        )
+        return _after_nan(life, again, learning_rate)
     cause = "it failed" if life.state is RunState.FAILED else "the trainer is gone"
+    log = "see trainer.log" if life.last_words else ""
     if life.kept == "checkpoint":
-        return Suggestion(cause=cause, action=f"see trainer.log, then {again}")
-    return Suggestion(cause=cause, action=f"see trainer.log of {run}; there is no checkpoint to go on from")
+        return Suggestion(cause=cause, action=f"{again} goes on{f'; {log}' if log else ''}")
+    return Suggestion(cause=cause, action=f"there is no checkpoint of {run} to go on from{f'; {log}' if log else ''}")
+
+
+def _after_nan(life: Life, again: str, learning_rate: float | None) -> Suggestion:
+    """A lower rate cures the policy's own numbers; what an environment returns no rate changes."""
+    cause = "NaN or Inf"
+    if any(word in life.message for word in _OF_ENVIRONMENTS):
+        return Suggestion(cause=cause, action=_then("mend the environment", life, again))
+    lower = f" --set ppo.learning_rate={learning_rate / 3:.2g}" if learning_rate else ""
+    return Suggestion(cause=cause, action=_then("check rewards and observations", life, f"{again}{lower}"))
+
+
+def _then(look: str, life: Life, again: str) -> str:
+    return f"{look}, then {again}" if life.kept == "checkpoint" else look
 
 
 def _after_end(life: Life, run: str, learned: Suggestion | None) -> Suggestion | None:

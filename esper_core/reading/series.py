@@ -8,6 +8,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from esper_core.averages import deviation, mean
 from esper_core.health import DEFAULT_KL_LIMITS, KLLimits
 
 if TYPE_CHECKING:
@@ -158,19 +159,16 @@ def bands(runs: Iterable[tuple[str, Sequence[float], Sequence[float]]], *, point
         count = min(points, int(last - first) + 1)
         grid = [first + (last - first) * place / max(count - 1, 1) for place in range(count)]
         columns = [[_at(xs, ys, x) for xs, ys in members] for x in grid]
-        mean = [math.fsum(column) / len(column) for column in columns]
-        spread = [
-            math.sqrt(math.fsum((value - middle) ** 2 for value in column) / len(column))
-            for column, middle in zip(columns, mean, strict=True)
-        ]
+        middles = [mean(column) for column in columns]
+        spread = [deviation(column) for column in columns]
         found.append(
             Band(
                 label=label,
                 seeds=len(members),
                 updates=tuple(grid),
-                mean=tuple(mean),
-                low=tuple(middle - width for middle, width in zip(mean, spread, strict=True)),
-                high=tuple(middle + width for middle, width in zip(mean, spread, strict=True)),
+                mean=tuple(middles),
+                low=tuple(middle - width for middle, width in zip(middles, spread, strict=True)),
+                high=tuple(middle + width for middle, width in zip(middles, spread, strict=True)),
             )
         )
     return found
@@ -184,4 +182,4 @@ def _at(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
     if xs[place] == x or place == 0:
         return ys[place]
     share = (x - xs[place - 1]) / (xs[place] - xs[place - 1])
-    return ys[place - 1] + share * (ys[place] - ys[place - 1])
+    return ys[place - 1] * (1 - share) + ys[place] * share

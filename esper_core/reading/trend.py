@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from esper_core.averages import mean
 from esper_core.reading.glyphs import ARROWS
 
 if TYPE_CHECKING:
@@ -40,11 +41,11 @@ def trend(values: Iterable[float | None], *, dead_band: float = 0.001) -> Trend:
     if len(finite) < _LEAST or known[-1] is not finite[-1]:
         return ""
     earlier, newest = finite[:-_NEWEST], finite[-_NEWEST:]
-    before = math.fsum(earlier) / len(earlier)
-    change = math.fsum(newest) / _NEWEST - before
-    mean = math.fsum(finite) / len(finite)
-    spread = math.fsum(abs(value - mean) for value in finite) / len(finite)
-    if abs(change) <= spread and spread > max(dead_band, abs(mean) / 2):
+    before = mean(earlier)
+    change = mean(newest) - before
+    middle = mean(finite)
+    spread = mean([abs(value - middle) for value in finite])
+    if abs(change) <= spread and spread > max(dead_band, abs(middle) / 2):
         return ""
     if abs(change) <= max(dead_band, abs(before) * 0.1):
         return "steady"

@@ -19,7 +19,7 @@ from esper_core.errors import RunNotFoundError, UsageError
 from esper_core.health import RunState
 from esper_core.hooks import HOOK_NAMES
 from esper_core.runs import RunDir
-from esper_sink_tui import TuiConfig, TuiSink
+from esper_sink_tui import TuiConfig, TuiSink, foreground
 from esper_sink_tui.commands.sanctum import command
 from esper_sink_tui.foreground import show_child, stop_run
 from esper_sink_tui.plain import follow_lines, print_once
@@ -267,3 +267,15 @@ def test_only_a_process_that_is_surely_the_trainer_is_stopped(kit: Kit, tmp_path
         sleeper.wait()
     watch.receive([kit.event(kit.update(1), run_id="heard")], where="OTLP")
     assert "over the network" in stop_run(watch, "heard")
+
+
+def test_a_screen_that_broke_down_says_so_and_the_training_goes_on(
+    kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was told as if the user had left it."""
+    child = FakeChild(stored(kit, tmp_path, "run-a", [0.004] * 4).path)
+    monkeypatch.setattr(foreground, "has_terminal", lambda: True)
+    monkeypatch.setattr(foreground, "open_screen", lambda *_, **__: False)
+    assert show_child(child, TuiConfig()) is True
+    assert "the screen broke down" in capsys.readouterr().err
+    assert not child.stopped

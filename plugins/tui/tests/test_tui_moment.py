@@ -15,6 +15,7 @@ from esper_core.reading.model import Frozen, build
 from esper_core.reading.source import JournalSource
 from esper_sink_tui.layout import Cell, cell_lines, layout, screen_lines
 from esper_sink_tui.lines import plain_text
+from esper_sink_tui.panels.plot import plot_panel
 from esper_sink_tui.watch import Watch
 
 if TYPE_CHECKING:
@@ -87,8 +88,8 @@ def test_an_earlier_update_has_its_own_level_beside_the_end_of_the_run(kit: Kit)
     [
         (RunState.DONE, "done: esper eval calm plays its policy"),
         (RunState.STOPPED, "stopped: esper ppo --resume calm goes on, esper eval calm plays"),
-        (RunState.FAILED, "it failed: see trainer.log, then esper ppo --resume calm"),
-        (RunState.CRASHED, "the trainer is gone: see trainer.log, then esper ppo --resume calm"),
+        (RunState.FAILED, "it failed: esper ppo --resume calm goes on; see trainer.log"),
+        (RunState.CRASHED, "the trainer is gone: esper ppo --resume calm goes on; see trainer.log"),
     ],
 )
 def test_a_run_that_ended_names_the_next_command(kit: Kit, tmp_path: Path, state: RunState, said: str) -> None:
@@ -105,6 +106,12 @@ def test_a_run_that_ended_names_the_next_command(kit: Kit, tmp_path: Path, state
     assert str(model.advice) == said
     ended_badly = state in {RunState.FAILED, RunState.CRASHED}
     assert model.life.last_words[-1:] == (("OSError: disk full",) if ended_badly else ())
+    run.log_path.unlink()
+    silent = Watch()
+    silent.add(JournalSource(run), select=True)
+    while silent.tick():
+        pass
+    assert str(silent.model().advice) == said.removesuffix("; see trainer.log")
     run.checkpoint.unlink()
     again = Watch()
     again.add(JournalSource(run), select=True)
@@ -150,6 +157,12 @@ def test_after_nan_nothing_waits(kit: Kit) -> None:
     assert next_line == (
         "next: NaN or Inf: check rewards and observations, then esper ppo --resume drift --set ppo.learning_rate=0.0001"
     )
+    plot = [plain_text(item) for item in plot_panel(model, 53, 12)]
+    assert plot[1].count(NON_FINITE) == 1, "the update that was not finite is marked where it lies"
+    assert plot[1].rstrip(" │").endswith(NON_FINITE)
+    theirs = replace(life, message="NaN or Inf in update 9: reward of environment 0 is nan")
+    advice = build(snapshot, theirs, now_ns=0, label="drift").advice
+    assert str(advice) == "NaN or Inf: mend the environment, then esper ppo --resume drift", "no rate cures a reward"
 
 
 def test_the_one_line_is_always_the_verdict_with_the_kl(kit: Kit) -> None:

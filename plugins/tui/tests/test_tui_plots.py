@@ -196,6 +196,32 @@ async def test_whole_runs_are_drawn_wherever_their_values_lie(kit: Kit, kl: floa
         assert (ABOVE in canvas_text(app, "#history-kl")) is (kl > 0.045)
 
 
+async def test_numbers_of_any_size_are_drawn_on_every_axis_and_zoomed_into(kit: Kit) -> None:
+    """Values near the largest float, and steps too large for neighbours to differ, ended the viewer."""
+    sizes = (1.7e308, -1e300, 0.0, 5e-324, 0.6, math.inf, NAN, 1e300)
+    names = ("grad_norm", "value_loss", "return_mean_100")
+    events = [kit.event(kit.started())]
+    for number in range(1, 25):
+        values = {name: sizes[(number + at) % 8] for at, name in enumerate(names)}
+        update = kit.update(number, abs(sizes[number % 8]), env_steps=10**15, steps_per_s=1.7e308, **values)
+        events.append(kit.event(update, at=number))
+    app = SanctumApp(kit.watch(events, now=30), feed=False)
+    async with app.run_test(size=(100, 34)) as pilot:
+        await pilot.pause()
+        assert "cannot be drawn" not in "\n".join(app._panel(name).text() for name in app._cells)
+        await pilot.press("h")
+        screen = await read(pilot, app)
+        plot = screen.query_one("#history-kl", HistoryPlot)
+        for keys in (["x"], ["y", "y"], ["x", "s", "y"]):
+            await pilot.press(*keys)
+        for zoom in (plot.action_zoom_in, plot.action_zoom_out):
+            for _ in range(400):
+                zoom()
+            await pilot.pause()
+            assert plot._x_min < plot._x_max
+            assert math.isfinite(plot._y_max - plot._y_min)
+
+
 async def test_a_history_grows_with_its_run_and_pairs_update_and_value(kit: Kit) -> None:
     """Kinds 12 and 14: an open history stood still, and its legend gave the last update the KL of the one before."""
     events = [kit.event(kit.update(n, 0.004), at=n) for n in range(1, 6)]

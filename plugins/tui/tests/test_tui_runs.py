@@ -12,7 +12,7 @@ from textual.widgets import DataTable, Static
 
 from esper_core.events import PolicyHealthChanged
 from esper_core.health import HealthLevel, RunState, VerdictKind
-from esper_core.reading.alerts import AlertBook
+from esper_core.reading.alerts import AlertBook, Alerts
 from esper_core.reading.listing import sorted_rows
 from esper_core.reading.logtail import log_tail
 from esper_core.reading.model import RunRow
@@ -341,6 +341,20 @@ def test_the_end_of_a_large_log_begins_with_a_whole_line(tmp_path: Path) -> None
     run.log_path.unlink()
     run.log_path.mkdir()
     assert "cannot be read" in log_tail(run)
+
+
+def test_what_a_run_came_to_before_it_was_read_is_no_news(kit: Kit, tmp_path: Path) -> None:
+    """A viewer that was opened beside an old crashed run told of the crash, having read a part of its journal first."""
+    run = kit.run(tmp_path, "20261126T114133Z-old", kit.drift(200))
+    kit.record(run, state=RunState.CRASHED)
+    watch, alerts = Watch(), Alerts()
+    watch.add_run(run, select=True)
+    for _ in range(20):
+        assert alerts.see(watch.rows(), 0) == []
+        watch.tick(budget_s=0.0)
+    (row,) = watch.rows()
+    assert row.judged
+    assert row.updates == 200
 
 
 async def test_one_toast_a_worsening_and_none_on_a_small_screen(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,8 @@ __all__ = ["TICK_S", "Feeder"]
 
 TICK_S: Final = 0.25
 _BREATH_S: Final = 0.002
+_AGAIN_S: Final = 1.0
+"""Seconds until reading goes on after an error: one file may not end the reading of all others."""
 
 
 class Feeder(threading.Thread):
@@ -31,14 +33,16 @@ class Feeder(threading.Thread):
 
     def run(self) -> None:
         """Read until closed."""
-        try:
-            while not self._end.is_set():
+        while not self._end.is_set():
+            try:
                 more = self._watch.tick()
                 more = self._watch.extend_index() or more
+            except Exception as error:  # noqa: BLE001  # shown by the app, which still handles keys
+                self.error = error
+                self._end.wait(_AGAIN_S)
+            else:
                 # While much is read, pause so that the screen's thread can handle keys.
                 self._end.wait(_BREATH_S if more else TICK_S)
-        except Exception as error:  # noqa: BLE001  # shown by the app, which still handles keys
-            self.error = error
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Stop reading; wait a short time for the thread."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -32,7 +33,7 @@ def show_child(child: ChildRun, config: TuiConfig) -> bool | None:
     """Show a child's run; the screen stands before the run does.
 
     Returns:
-        True when the user left the screen; None without a terminal, after the training ended.
+        True when the user left the screen, or it broke down; None without a terminal, after the training ended.
 
     Raises:
         EsperError: the training ended before its run began.
@@ -65,11 +66,13 @@ def show_child(child: ChildRun, config: TuiConfig) -> bool | None:
         return "asked the trainer to stop at its next step"
 
     watch.waiting_for = f"the training starts (pid {child.pid}): its imports take some seconds"
-    open_screen(
+    left = open_screen(
         watch, ascii_only=ascii_only, bell=config.bell, theme=config.theme, request_stop=request_stop, beside=begin
     )
     if failed:
         raise failed[0]
+    if not left:
+        print("the screen broke down, which is a fault of Sanctum; what is above says where", file=sys.stderr)
     return True
 
 

@@ -46,6 +46,8 @@ class Watched:
     generation: int = -1
     life_at: float = -1.0
     rests_until: float = -1.0
+    caught_up: bool = False
+    """Whether all that there was has been read once: before that, what a run comes to is no news."""
     marked: bool = False
     group: str = ""
     row: RunRow | None = None
@@ -80,10 +82,12 @@ class Watched:
     def bite(self, lock: RLock) -> list[TelemetryEvent[Payload]]:
         """Read the next part; under the lock it is taken in."""
         events = self.source.poll(BITE)
-        if events:
-            with lock:
+        with lock:
+            if events:
                 self.aggregator.handle_all(events)
                 self.timeline.add(events)
+            if len(events) < BITE and not self.caught_up:
+                self.caught_up, self.generation = True, -1
         return events
 
     def refresh(self, lock: RLock, now_ns: int) -> bool:
@@ -116,7 +120,7 @@ class Watched:
     def listed(self) -> RunRow:
         """The run's row of the list."""
         if self.row is None:
-            self.row = run_row(
+            row = run_row(
                 self.snapshot,
                 self.life,
                 label=self.source.label,
@@ -125,4 +129,5 @@ class Watched:
                 run_id=self.source.run_id,
                 started_ns=self.source.started_ns(self.snapshot),
             )
+            self.row = replace(row, judged=self.caught_up)
         return self.row

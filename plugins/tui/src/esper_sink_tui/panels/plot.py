@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from esper_core.health import format_kl
+from esper_core.health import HealthLevel, format_kl
 from esper_core.reading.glyphs import STOP
 from esper_core.reading.numbers import plain
 from esper_core.reading.returns import return_to_show
@@ -63,7 +63,7 @@ def plot_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
         return frame("KL BY UPDATE", "h history", [line(("too narrow to draw", "dim"))], width, height)
     ends = (float(recent[0].update_id), float(recent[-1].update_id))
     drawn = chart(
-        [(item.update_id, item.judged_kl(limits.on)) for item in recent],
+        [(item.update_id, _kl(item, limits)) for item in recent],
         ends=ends,
         bounds=kl_range(limits),
         size=(room, above),
@@ -80,6 +80,12 @@ def plot_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
     body.append(line((f"{'':{axis + 2}}{ids_line([item.update_id for item in recent], room)}", "dim")))
     title = plot_title(model)
     return frame(title.replace(" BY UPDATE", " AND RETURN") if below else title, "h history", body, width, height)
+
+
+def _kl(update: PPOUpdatePayload, limits: KLLimits) -> float | None:
+    """The judged KL; NaN for an update that was not finite and measured none: it is drawn as that, not left out."""
+    kl = update.judged_kl(limits.on)
+    return math.nan if kl is None and update.health is HealthLevel.NON_FINITE else kl
 
 
 def _row(label: tuple[str, Role], axis: int, cells: Line) -> Line:

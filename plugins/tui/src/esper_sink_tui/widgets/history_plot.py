@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+import numpy as np
 from rich.segment import Segment
 from rich.style import Style
 from textual.binding import Binding
@@ -23,6 +24,7 @@ from esper_core.reading.glyphs import ABOVE, BELOW, EVALUATED, NON_FINITE, RESUM
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from numpy.typing import ArrayLike
     from textual.app import ComposeResult
 
 __all__ = ["HistoryPlot", "segments"]
@@ -31,6 +33,14 @@ _GROUND: Final = "─"
 """What the cursor covers: limits."""
 _ACROSS: Final = 400
 """Places of a limit's line: more than a screen has columns."""
+_LEAST_WIDTH: Final = 1e-9
+"""The smallest part of a place on an axis that an axis is wide."""
+_FARTHEST: Final = 1e290
+"""What lies further from 0 is drawn here: the differences that a plot computes are then no Inf."""
+
+
+def _near(value: float) -> float:
+    return min(max(value, -_FARTHEST), _FARTHEST)
 
 
 def segments(points: Iterable[tuple[float, float]]) -> list[list[tuple[float, float]]]:
@@ -126,9 +136,28 @@ class HistoryPlot(PlotWidget, can_focus=True, inherit_bindings=False):
 
         The canvas draws neither what lies on its upper edge nor what lies on its lower one.
         """
-        width, height = max(xs[1] - xs[0], 1.0), ys[1] / 2 - ys[0] / 2
+        # Far from 0 a small width is none: neighbouring numbers lie further apart.
+        width = max(xs[1] - xs[0], 1.0, *(abs(x) * _LEAST_WIDTH for x in xs))
+        low, high = _near(ys[0]), _near(ys[1])
+        height = max(high / 2 - low / 2, *(abs(y) * _LEAST_WIDTH for y in (low, high)))
         self.set_xlimits(xs[0] - 0.01 * width, xs[1] + 0.02 * width)
-        self.set_ylimits(ys[0] - 0.08 * height, ys[1] + 0.16 * height)
+        self.set_ylimits(low - 0.08 * height, high + 0.16 * height)
+
+    def plot(self, x: ArrayLike, y: ArrayLike, *words: Any, **named: Any) -> None:
+        """As its parent, of values of any size."""
+        super().plot(x, np.clip(y, -_FARTHEST, _FARTHEST), *words, **named)
+
+    def scatter(self, x: ArrayLike, y: ArrayLike, *words: Any, **named: Any) -> None:
+        """As its parent, of values of any size."""
+        super().scatter(x, np.clip(y, -_FARTHEST, _FARTHEST), *words, **named)
+
+    def _zoom(self, center_x: float, center_y: float, factor: float, zoom_x: bool, zoom_y: bool) -> None:
+        """As its parent, as far as there are numbers between the ends of an axis, and no further."""
+        for low, high in ((self._x_min, self._x_max), (self._y_min, self._y_max)):
+            least = max(abs(low), abs(high)) * _LEAST_WIDTH / 1000
+            if not least < (high - low) / (1 + factor) < 10 * _FARTHEST:
+                return
+        super()._zoom(center_x, center_y, factor, zoom_x, zoom_y)
 
     def rule(self, value: float, xs: tuple[float, float], style: str) -> None:
         """A limit, from edge to edge, of whole cells: these lie on the row of its tick, which dots may miss."""

@@ -9,8 +9,9 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
+from esper_core.terminal import one_line
 from esper_sink_tui.layout import Cell, cell_lines
-from esper_sink_tui.lines import ascii_line, plain_text
+from esper_sink_tui.lines import ascii_line, frame, line, plain_text
 from esper_sink_tui.theme import ROLE_CLASSES, ROLE_CSS, role_class
 
 if TYPE_CHECKING:
@@ -54,8 +55,13 @@ class TextPanel(Widget):
         self.styles.height = cell.height
 
     def show(self, model: ScreenModel, cell: Cell) -> bool:
-        """Draw the model; True when anything changed."""
-        return self.show_lines(cell_lines(model, cell))
+        """Draw the model; True when anything changed. A panel that cannot be drawn says so, and the others stand."""
+        try:
+            lines = cell_lines(model, cell)
+        except Exception as error:  # noqa: BLE001  # numbers from elsewhere; an error here would end the whole viewer
+            what = line((f"cannot be drawn: {type(error).__name__}: {one_line(str(error))}", "warn"))
+            lines = frame(cell.name.upper(), "", [what], cell.width, cell.height)
+        return self.show_lines(lines)
 
     def show_lines(self, lines: Sequence[Line]) -> bool:
         """Draw lines; only those that differ are repainted."""
