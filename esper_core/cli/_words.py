@@ -158,7 +158,8 @@ def start_lines(
     ]
     if resumed is not None:
         attempt, first = resumed
-        lines.append(f"resumed as attempt {attempt} at update {first}: same weights and optimizer, fresh episodes")
+        episodes = "episodes go on where they can" if config.env.seed_episodes else "fresh episodes"
+        lines.append(f"resumed as attempt {attempt} at update {first}: same weights and optimizer, {episodes}")
     return lines
 
 

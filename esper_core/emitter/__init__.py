@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from esper_core.emitter._emitter import TelemetryEmitter
+from esper_core.emitter._ends import EndedEvent
 from esper_core.emitter._spans import UpdateTimes
 
-__all__ = ["TelemetryEmitter", "UpdateTimes"]
+__all__ = ["EndedEvent", "TelemetryEmitter", "UpdateTimes"]

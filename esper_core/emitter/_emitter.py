@@ -1,8 +1,9 @@
 """TelemetryEmitter: the only telemetry interface that the agent and the trainer use.
 
 It opens the spans, fixes their end time, wraps payloads in events, calls the hooks inside the event's own span, and
-then ends the spans with the fixed end time. So the spans that the SDK exports and the lines that the journal writes
-carry the same ids, times and attributes. Without an SDK the spans are no-ops without cost, and Esper generates the ids.
+then ends the spans with the fixed end time; in a session a thread does that last part. So the spans that the SDK
+exports and the lines that the journal writes carry the same ids, times and attributes. Without an SDK the spans are
+no-ops without cost, and Esper generates the ids.
 
 Only the trainer's thread emits. The host guards the hooks: nothing here raises when a sink fails.
 """
@@ -14,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from esper_core.emitter._behind import Behind
+from esper_core.emitter._ends import EndedEvent, LateSpanEnds, SpanEnds
 from esper_core.emitter._spans import OpenSpan, SpanOpener, UpdateTimes, inside
 from esper_core.events import (
     EVENTS,
@@ -62,6 +64,8 @@ class TelemetryEmitter:
         limits: the limits that this run's KL is judged by, when no window is given.
         window: the updates that the policy is judged over, with the limits: one that holds those of earlier attempts
             goes on from their level. The default is empty.
+        complete: sets on an event's own span what the event tells, before that span ends (the instrumentation's).
+        ends_later: complete and end spans from a thread, a moment after the hooks. :meth:`close` ends it.
         behind: tell the episodes of :meth:`emit_episodes` from a thread; the hooks must bear a call of it beside one of
             the emitting thread. :meth:`close` ends it.
         clock_ns: unix time in nanoseconds.
@@ -82,6 +86,8 @@ class TelemetryEmitter:
         heard: Container[EventKind] | None = None,
         limits: KLLimits = DEFAULT_KL_LIMITS,
         window: PolicyWindow[PPOUpdatePayload] | None = None,
+        complete: Callable[[EndedEvent], object] | None = None,
+        ends_later: bool = False,
         behind: bool = False,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -96,6 +102,7 @@ class TelemetryEmitter:
         self.attempt = attempt
         self.rank = rank
         self._spans = SpanOpener(tracer, links, common_attributes(run_id=run_id, attempt=attempt, rank=rank))
+        self._ends = LateSpanEnds(complete) if ends_later else SpanEnds(complete)
         self._behind = Behind(self._tell_episode) if behind else None
         self._withheld = False
         self._iteration: OpenSpan | None = None
@@ -119,8 +126,8 @@ class TelemetryEmitter:
     def begin_update(self, update_id: int) -> None:
         """End the rollout's span and open the update's. A loop of your own may call it without ``begin_rollout``."""
         now = self._clock_ns()
-        if self._rollout is not None:
-            self._rollout.end(now)
+        if self._rollout is not None and self._rollout.end_ns is None:
+            self._rollout.end_ns = now  # it ends with its update
         if self._update is not None:
             self._update.end(now)
         self._update = self._spans.open(_UPDATE_SPAN, self._iteration, now, update_id)
@@ -155,6 +162,8 @@ class TelemetryEmitter:
         if not self._withheld:
             with inside(own.span):
                 self._hooks.esper_ppo_updated(event=event)
+            self._ends.put(event, spans[::-1], now)
+            self._iteration = self._rollout = self._update = None
             self._emit_health_change(payload, previous, own, now)
         self._abandon(now)
         self.emit_pending_status()
@@ -221,15 +230,21 @@ class TelemetryEmitter:
         self._withheld = True
         self._spans.withhold_updates()
 
-    def close(self) -> None:
-        """Tell the episodes that wait, and end their thread. Events can still be emitted."""
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Tell the episodes and end the spans that wait, and end their threads. Events can still be emitted.
+
+        Args:
+            timeout_s: the longest wait for spans that an application's own processor is slow to take.
+        """
         if self._behind is not None:
             self._behind.close()
             self._behind = None
+        self._ends.close(timeout_s)
 
     def mute(self) -> None:
         """Emit nothing from now on: no hook is called, no span is opened or ended. For a forked child."""
         self._behind = None
+        self._ends = SpanEnds(None)
         self._hooks = SinkHooks()
         self._spans.mute()
         self._drain_status = None
@@ -306,7 +321,7 @@ class TelemetryEmitter:
         event = self._event(payload, [span], moment)
         with inside(span.span):
             hook(event=event)
-        span.end(moment)
+        self._ends.put(event, (span,), moment)
         return event
 
     def _event(self, payload: PayloadT, spans: list[OpenSpan], now: int) -> TelemetryEvent[PayloadT]:

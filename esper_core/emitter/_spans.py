@@ -54,6 +54,8 @@ class OpenSpan:
     start_ns: int
     end_ns: int | None = None
     """Fixed before the span ends, so that its own payload can carry it."""
+    attributes: Mapping[str, AttributeValue] | None = None
+    """What is still to be set on it: an SDK takes as long for four values as for a span without any."""
     ended: bool = False
     links: tuple[LinkRef, ...] = ()
 
@@ -66,10 +68,17 @@ class OpenSpan:
             end_ns=self.end_ns if self.end_ns is not None else end_ns,
         )
 
+    def describe(self) -> None:
+        """Set the attributes that it was not opened with."""
+        if self.attributes is not None:
+            self.span.set_attributes(self.attributes)
+            self.attributes = None
+
     def end(self, end_ns: int) -> None:
         """End it, at ``end_ns`` unless its end was fixed before."""
         if not self.ended:
             self.ended = True
+            self.describe()
             if self.end_ns is None:
                 self.end_ns = end_ns
             self.span.end(end_time=self.end_ns)
@@ -95,6 +104,9 @@ class UpdateTimes:
 
 class SpanOpener:
     """Opens spans; without an SDK they are no-ops, with ids that Esper generates.
+
+    A span that begins a trace has the common attributes from its start, for samplers; those beneath it, which belong to
+    the same trace, get them when they end.
 
     Args:
         tracer: opens the SDK's spans; None is a no-op.
@@ -126,7 +138,7 @@ class SpanOpener:
         span = tracer.start_span(
             name,
             context=context,
-            attributes=attributes,
+            attributes=attributes if parent is None else None,
             links=self._links if parent is None else None,
             start_time=now,
         )
@@ -142,6 +154,7 @@ class SpanOpener:
             span_id=f"{current.span_id:016x}",
             parent_span_id=parent.span_id if parent is not None else _current_parent(current.trace_id),
             start_ns=now,
+            attributes=attributes if parent is not None else None,
             links=self._link_refs if parent is None else (),
         )
 

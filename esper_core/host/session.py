@@ -248,6 +248,8 @@ class Session:
                 episode_spans=self.config.otel.episodes,
                 heard=self.hub.heard,
                 window=self._window,
+                complete=self._instrumentation.complete if self._instrumentation is not None else None,
+                ends_later=self.mode == "live" and self.providers.active,
                 behind=self.mode == "live" and not self.hub.one_thread,
             )
             stack.callback(forks.in_child(self._in_child))
@@ -400,7 +402,7 @@ class Session:
                 self._instrumentation.set_run_status(heartbeat_s=time.time(), state=state)
             if self.mode == "live":
                 self._emit_end(state)
-                self.emitter.close()
+                self.emitter.close(self.config.run.close_timeout_s)
             if self.mode == "replay":
                 self._played.drain(self.stop)
             self.hub.close(

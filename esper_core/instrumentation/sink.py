@@ -1,9 +1,9 @@
 """Turns events into OpenTelemetry metrics, span attributes, span and log events; uses only the OpenTelemetry API.
 
-An inline sink of the core: its hooks run in the trainer's thread inside the event's span. The attributes set here on
-the span equal those that the journal writes, because both come from ``semconv.attributes``. Every metric is recorded or
-computed when a reader collects (they would be most of the cost of an update); the exemplars of the KL's histogram refer
-to the span of their update nevertheless.
+An inline sink of the core: its hook runs in the trainer's thread inside the event's span, and stores. What is dear is
+done by others. The emitter has the span completed when it ends it, in a thread; the attributes equal those that the
+journal writes, because both come from ``semconv.attributes``. Every metric is recorded or computed when a reader
+collects; the exemplars of the KL's histogram refer to the span of their update nevertheless.
 
 NaN and infinities are never passed to an instrument, because the SDK drops them with a log line: they are counted
 instead. Values are plain floats and ints; payloads hold no tensors.
@@ -21,8 +21,7 @@ from esper_core.events import PolicyEvaluated, PPOUpdatePayload, RunStarted
 from esper_core.health.window import PolicyWindow
 from esper_core.hooks import hookimpl
 from esper_core.instrumentation.metrics import SinkCounts, runs_of
-from esper_core.instrumentation.span_attributes import set_plain_attributes
-from esper_core.semconv.attributes import common_attributes, shared_attributes, span_events
+from esper_core.semconv.attributes import common_attributes
 from esper_core.semconv.failure import failure
 from esper_core.semconv.identity import SCHEMA_URL, SCOPE_NAME
 from esper_core.version import __version__
@@ -32,9 +31,10 @@ if TYPE_CHECKING:
 
     from opentelemetry._logs import LoggerProvider
     from opentelemetry.metrics import MeterProvider
-    from opentelemetry.trace import Span, TracerProvider
+    from opentelemetry.trace import TracerProvider
 
     from esper_core.config.schema import OtelConfig
+    from esper_core.emitter import EndedEvent
     from esper_core.events import TelemetryEvent
     from esper_core.health import RunState
     from esper_core.hooks import EventKinds
@@ -46,7 +46,8 @@ __all__ = ["Instrumentation"]
 class Instrumentation:
     """Turns events into metrics, and sets attributes and span events on the spans that the emitter opened.
 
-    Call its hooks from the emitting thread, those of finished episodes from any; readers may collect from any.
+    Call its hooks from the emitting thread, those of finished episodes from any; readers may collect from any. Give
+    :meth:`complete` to the emitter, or no span has attributes, and there are no log events and no ``rl.*``.
 
     Args:
         meter_provider: creates the instruments; the default is the application's global one, a no-op without an SDK.
@@ -138,51 +139,43 @@ class Instrumentation:
 
     @hookimpl
     def esper_event(self, event: TelemetryEvent[Any]) -> None:
-        """Set attributes and span events on the event's span, and record an update's metrics."""
+        """Store what the metrics read: an update's and an evaluation's values, the limits."""
         payload = event.payload
         if isinstance(payload, PPOUpdatePayload):
-            self._updated(event, payload)
-            return
-        span = self._complete_span(event, otel_trace.get_current_span())
-        self._add_events(event, span)
-        if isinstance(payload, PolicyEvaluated):
+            self._observed.update = payload
+            self._observed.level = self._window.add(payload).level
+            self._observed.pending.add(payload, otel_trace.get_current_span().get_span_context())
+        elif isinstance(payload, PolicyEvaluated):
             self._observed.evaluation = payload
-        if isinstance(payload, RunStarted):
-            self._started(payload)
-            if self._rl is not None:
-                self._rl.run_started(event, span)
+        elif isinstance(payload, RunStarted):
+            self._window.limits = payload.limits
+            self._observed.limits = payload.limits
 
-    def _started(self, payload: RunStarted) -> None:
-        self._window.limits = payload.limits
-        self._observed.limits = payload.limits
+    # --- when the event's span ends -----------------------------------------------------------
 
-    def _updated(self, event: TelemetryEvent[PPOUpdatePayload], update: PPOUpdatePayload) -> None:
-        self._observed.update = update
-        self._observed.level = self._window.add(update).level
-        current = otel_trace.get_current_span()
-        self._observed.pending.add(update, current.get_span_context())
-        span = self._complete_span(event, current)
-        self._add_events(event, span)
-        if self._rl is not None:
-            self._rl.record(event, span)
+    def complete(self, ended: EndedEvent) -> None:
+        """Set attributes and span events on the event's span, emit its log events, record it under ``rl.*``.
 
-    # --- inside -------------------------------------------------------------------------------
-
-    def _add_events(self, event: TelemetryEvent[Any], span: Span | None) -> None:
-        """Add the events: to the span, to the log or to both."""
-        if span is not None and self._on_span:
-            for item in span_events(event):
-                span.add_event(item.name, item.attributes, item.time_ns)
+        The emitter calls it inside the span, just before that ends, in the thread that ends it.
+        """
+        event, span = ended.event, ended.span
+        recorded = span if span.is_recording() else None
+        if recorded is not None:
+            self._complete_span(ended)
         if self._log is not None:
             self._log.emit(event)
+        if self._rl is not None and isinstance(event.payload, PPOUpdatePayload):
+            self._rl.record(event, recorded)
+        if self._rl is not None and isinstance(event.payload, RunStarted):
+            self._rl.run_started(event, recorded)
+        self._observed.pending.relieve()
 
-    @staticmethod
-    def _complete_span(event: TelemetryEvent[Any], span: Span) -> Span | None:
-        """Set the event's attributes on the current span, when that is its own span and is being recorded."""
-        if not span.is_recording() or f"{span.get_span_context().span_id:016x}" != event.trace.own.span_id:
-            return None
-        set_plain_attributes(span, shared_attributes(event))
-        failed = failure(event.payload)
+    def _complete_span(self, ended: EndedEvent) -> None:
+        span = ended.span
+        span.set_attributes(ended.attributes)
+        failed = failure(ended.event.payload)
         if failed is not None:
             span.set_status(otel_trace.Status(otel_trace.StatusCode.ERROR, failed.message))
-        return span
+        if self._on_span:
+            for item in ended.events:
+                span.add_event(item.name, item.attributes, item.time_ns)

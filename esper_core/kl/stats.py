@@ -42,10 +42,14 @@ class KLStats:
     @classmethod
     def pooled(cls, parts: Iterable[KLStats]) -> KLStats | None:
         """All parts added up; None for none."""
-        total: KLStats | None = None
-        for part in parts:
-            total = part if total is None else total + part
-        return total
+        every = list(parts)
+        if not every:
+            return None
+        return cls(
+            tuple(map(sum, zip(*(part.numerators for part in every), strict=True))),
+            tuple(map(sum, zip(*(part.decisions for part in every), strict=True))),
+            sum(part.steps for part in every),
+        )
 
     @property
     def weighted(self) -> float | None:

@@ -37,12 +37,20 @@ class Agreement(Protocol):
         """Tell the others, who wait for this rank's rollout, that there is none."""
         ...
 
-    def on_update(self, should_stop: Callable[[], bool], agent: PPOAgent) -> bool:
-        """Agree, after an update, whether to stop."""
+    def on_update(self, should_stop: Callable[[], bool], agent: PPOAgent, *, due: bool) -> tuple[bool, bool]:
+        """Agree, after an update, whether to stop, and whether a checkpoint is due on the rank that writes it."""
         ...
 
     def parts(self, content: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """What each rank alone goes on from, by rank, of the content that each would write; none with one rank."""
+        """What each rank alone goes on from, by rank, of the content that each would write; none with one rank.
+
+        Raises:
+            RanksError: others are gone.
+        """
+        ...
+
+    def last_parts(self, content: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """As :meth:`parts` at the end of a run: none when others are gone, which is logged."""
         ...
 
 
@@ -63,10 +71,20 @@ class Alone:
     def on_failure(self, error: BaseException) -> None:
         """Nobody waits."""
 
-    def on_update(self, should_stop: Callable[[], bool], agent: PPOAgent) -> bool:  # noqa: ARG002  # the protocol's
+    def on_update(
+        self,
+        should_stop: Callable[[], bool],
+        agent: PPOAgent,  # noqa: ARG002  # the protocol's
+        *,
+        due: bool,
+    ) -> tuple[bool, bool]:
         """As asked."""
-        return should_stop()
+        return should_stop(), due
 
     def parts(self, content: Mapping[str, Any]) -> list[dict[str, Any]]:  # noqa: ARG002  # the protocol's
         """None: the checkpoint itself has it."""
+        return []
+
+    def last_parts(self, content: Mapping[str, Any]) -> list[dict[str, Any]]:  # noqa: ARG002  # the protocol's
+        """None, likewise."""
         return []

@@ -48,7 +48,7 @@ class Checkpoint:
         evaluated: mean return of the evaluation that made this the best policy; None in any other file.
         places: where each environment was, see :class:`~esper_core.ppo.boundary.ResumableTask`; empty when they begin
             fresh episodes.
-        ranks: of several that ended in order, each one's own part, see
+        ranks: of several, each one's own part, see
             :func:`~esper_core.ppo.distributed.part_of_rank`; empty in other files.
         running: return and length so far of each environment's episode; None with empty ``places``.
         action_form: how the heads' columns make the environment's action; None as above.

@@ -44,11 +44,20 @@ class Checkpointer:
     _pending: bool = field(default=False, repr=False)
     _failing: bool = field(default=False, repr=False)
 
-    def completed(self, save: Callable[[Path], None], *, final: bool = False, more: bool = False) -> None:
-        """An update was completed (or, ``final``, the run ends): write if it is time, or there is ``more`` to keep."""
-        self._pending = self._pending or not final or more
-        due = self._written_at is None or time.monotonic() - self._written_at >= self.interval_s
-        if not (self._pending and (final or due)):
+    def completed(self) -> bool:
+        """An update was completed. Returns whether it is time to write."""
+        self._pending = True
+        return self._written_at is None or time.monotonic() - self._written_at >= self.interval_s
+
+    def write(self, save: Callable[[Path], None], *, final: bool = False, more: bool = False) -> None:
+        """Write an update that was completed since the last time, or where there is none, that which is ``more``.
+
+        Args:
+            save: writes the file that it is given.
+            final: the run ends: that it cannot be written is raised.
+            more: there is something to keep beside completed updates.
+        """
+        if not (self._pending or more):
             return
         self._written_at = time.monotonic()
         try:

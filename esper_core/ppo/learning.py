@@ -139,11 +139,11 @@ def learn(
             for minibatch in minibatches(shuffled, parts, clip_range=clip_range, reducer=reducer):
                 asked = should_stop is not None and should_stop()
                 seen, interrupted = step.see(minibatch, asked=asked)
-                recorder.saw(seen)
+                non_finite = recorder.saw(seen)
                 if interrupted:
                     recorder.interrupt("asked to stop")
                     return
-                if seen.non_finite:
+                if non_finite:
                     recorder.interrupt("non-finite loss or gradient")
                     return
                 if recorder.stop_before_step():

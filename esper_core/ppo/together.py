@@ -75,16 +75,25 @@ class Together:
         with contextlib.suppress(RanksError):  # they are gone: this rank's own error is the one to raise
             self._group.gather(_Report(error=error_text(error)))
 
-    def on_update(self, should_stop: Callable[[], bool], agent: PPOAgent) -> bool:
-        """A rank that was asked stops all, and hands its signal on: every rank ends for the same reason."""
+    def on_update(self, should_stop: Callable[[], bool], agent: PPOAgent, *, due: bool) -> tuple[bool, bool]:
+        """A rank that was asked stops all, and hands its signal on: every rank ends for the same reason.
+
+        Returns:
+            Whether to stop, and whether a checkpoint is due on any rank.
+        """
         if self._check_updates and agent.updates % self._check_updates == 0:
             refuse_different_weights(agent, self._group)
-        return _hand_on(self._group.gather(_asked(should_stop) if should_stop() else 0), should_stop)
+        told = self._group.gather((_asked(should_stop) if should_stop() else 0, due))
+        return _hand_on([asked for asked, _ in told], should_stop), any(waits for _, waits in told)
 
     def parts(self, content: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Generators, places and running episodes of each rank; none when the others are gone, which is logged."""
+        """Generators, places and running episodes of each rank."""
+        return self._group.gather(part_of_rank(content))
+
+    def last_parts(self, content: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The same; none when the others are gone, which is logged."""
         try:
-            return self._group.gather(part_of_rank(content))
+            return self.parts(content)
         except RanksError as error:
             _log.warning("the checkpoint holds rank 0's part alone: %s", error.message)
             return []

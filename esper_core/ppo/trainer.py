@@ -112,7 +112,7 @@ class Trainer:
         self._agreement: Agreement = agreement if agreement is not None else Alone()
         self._digest = config_digest(self.config)
         self._parts: list[dict[str, Any]] = []
-        """What the other ranks go on from; known at the end of the run."""
+        """What each of several ranks goes on from, told anew for each checkpoint."""
         self._env_steps = 0
         self._early_stops = self._joint_stops = 0
         self._good_update = agent.updates
@@ -146,10 +146,10 @@ class Trainer:
             result = self._limit_reached() or self._iterate()
         if not self._clean(result):
             return result
-        self._parts = self._agreement.parts(self._boundary.content())
+        self._parts = self._agreement.last_parts(self._boundary.content())
         if self._checkpointer is not None:
             try:
-                self._checkpointer.completed(self._save, final=True, more=bool(self._parts and self._good_update))
+                self._checkpointer.write(self._save, final=True, more=bool(self._parts and self._good_update))
             except EsperError as error:
                 # The training is done and is told as it was; what failed is keeping it.
                 result = replace(result, unsaved=error.message)
@@ -224,10 +224,19 @@ class Trainer:
         stopped_before_its_first_step = payload.outcome == "skipped" and not payload.non_finite
         if payload.outcome != "interrupted" and not stopped_before_its_first_step and not left:
             self._boundary.reached()
-        if not payload.non_finite and self._checkpointer is not None:
-            self._checkpointer.completed(self._save)
-        asked = self._agreement.on_update(self._should_stop, self.agent)
-        return self._stopped() if left or asked else None
+        due = not payload.non_finite and self._checkpointer is not None and self._checkpointer.completed()
+        asked, due = self._agreement.on_update(self._should_stop, self.agent, due=due)
+        if left or asked:
+            return self._stopped()
+        if due:
+            self._keep()
+        return None
+
+    def _keep(self) -> None:
+        """Write a checkpoint, of rank 0 with what every other rank goes on from: each tells it at the same moment."""
+        self._parts = self._agreement.parts(self._boundary.content())
+        if self._checkpointer is not None:
+            self._checkpointer.write(self._save)
 
     def _evaluate(self) -> bool:
         """Evaluate the policy when it is time, and keep it when it is the best; False when the run is to stop."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from operator import add
 from typing import TYPE_CHECKING, Any, Final
 
 from esper_core.events import Divergence, EarlyStop, KLMeasured, Outcome, PPOUpdatePayload
@@ -82,7 +81,7 @@ class UpdateRecorder:
         self._non_finite = 0
         self._measured: dict[str, Measured] = {}
         self._divergences: tuple[Divergence, ...] = ()
-        self._by_epoch: list[KLStats] = []
+        self._by_epoch: list[list[KLStats]] = []
         self._epoch_open = False
         self._minibatch = 0
         self._in_loop: list[float] = []
@@ -90,8 +89,8 @@ class UpdateRecorder:
         self._seen: MinibatchSeen | None = None
         self._steps_taken = 0
         self._shown: defaultdict[str, list[float]] = defaultdict(list)
-        self._pooled: dict[str, Measured] = {}
-        self._by_head: dict[str, tuple[Mean, ...]] = {}
+        self._pooled: defaultdict[str, list[Mean]] = defaultdict(list)
+        self._by_head: defaultdict[str, list[Sequence[Mean]]] = defaultdict(list)
 
     @classmethod
     def begin(
@@ -121,8 +120,8 @@ class UpdateRecorder:
         """Another pass over the rollout begins."""
         self._epoch_open = False
 
-    def saw(self, seen: MinibatchSeen) -> None:
-        """One minibatch was measured, before its step."""
+    def saw(self, seen: MinibatchSeen) -> int:
+        """One minibatch was measured, before its step. Returns how many NaN and Inf it showed."""
         self._seen = seen
         value = seen.kl.weighted
         if not self._by_epoch:
@@ -130,24 +129,20 @@ class UpdateRecorder:
         if value is not None:
             self._in_loop.append(value)
         if self._epoch_open:
-            self._by_epoch[-1] += seen.kl
+            self._by_epoch[-1].append(seen.kl)
             self._minibatch += 1
         else:
-            self._by_epoch.append(seen.kl)
+            self._by_epoch.append([seen.kl])
             self._minibatch = 1
             self._epoch_open = True
-        self._non_finite += seen.non_finite
-        self._pool(seen)
-        self._monitor.add(seen.kl)
-
-    def _pool(self, seen: MinibatchSeen) -> None:
-        """Add a minibatch's means to those of the update."""
+        non_finite = seen.non_finite
+        self._non_finite += non_finite
         for name, mean in seen.pooled.items():
-            so_far = self._pooled.get(name)
-            self._pooled[name] = so_far + mean if isinstance(so_far, Mean) else mean
+            self._pooled[name].append(mean)
         for name, means in seen.by_head.items():
-            before = self._by_head.get(name)
-            self._by_head[name] = tuple(means) if before is None else tuple(map(add, before, means))
+            self._by_head[name].append(means)
+        self._monitor.add(seen.kl)
+        return non_finite
 
     def stepped(self) -> None:
         """The optimizer step of the minibatch seen last was taken."""
@@ -233,7 +228,10 @@ class UpdateRecorder:
         non_finite = self._non_finite + (final.non_finite if final is not None else 0)
         when = self._kl_measured(final)
         shown: dict[str, Measured] = {name: _mean(values) for name, values in self._shown.items()}
-        given = self._measured | shown | self._pooled | fields_of_final(final)
+        pooled = {name: Mean.pooled(means) for name, means in self._pooled.items()}
+        by_head = {name: tuple(map(Mean.pooled, zip(*means, strict=True))) for name, means in self._by_head.items()}
+        by_epoch = [stats for epoch in self._by_epoch if (stats := KLStats.pooled(epoch)) is not None]
+        given = self._measured | shown | pooled | fields_of_final(final)
         worked_out: dict[str, Any] = dict(  # noqa: C408  # reads as the call that it becomes
             update_id=self._update_id,
             env_steps=env_steps,
@@ -243,10 +241,10 @@ class UpdateRecorder:
             kl_divergence=kl_divergence,
             kl_joint=kl_joint,
             kl_first_minibatch=self._first,
-            kl_mean=None if (seen := KLStats.pooled(self._by_epoch)) is None else seen.weighted,
+            kl_mean=None if (seen := KLStats.pooled(by_epoch)) is None else seen.weighted,
             kl_max=_max(self._in_loop),
             kl_last=self._in_loop[-1] if self._in_loop else None,
-            kl_by_epoch=tuple(value for item in self._by_epoch if (value := item.weighted) is not None),
+            kl_by_epoch=tuple(value for item in by_epoch if (value := item.weighted) is not None),
             kl_estimator=settings.kl_estimator,
             kl_measured=when,
             granularity=settings.granularity,
@@ -268,7 +266,7 @@ class UpdateRecorder:
                 kl_measured=when,
                 limits=self._emitter.limits,
             ),
-            heads=head_stats(settings, self._by_head, final),
+            heads=head_stats(settings, by_head, final),
             epochs=len(self._by_epoch),
             epochs_planned=self._epochs_planned,
             minibatches=self._steps_taken,

@@ -197,7 +197,9 @@ def main() -> int:
         event = TelemetryEmitter(run_id="bench").emit_ppo_update(payload)
         line = encode(event, RESOURCE)
         whole = Hooks(instrumentation.esper_event, writer.append)
-        sampled = TelemetryEmitter(whole, tracer=tracer, window=window)
+        sampled = TelemetryEmitter(
+            whole, tracer=tracer, window=window, complete=instrumentation.complete, ends_later=True
+        )
         silent = Instrumentation(config=OtelConfig())
         unsampled = Hooks(silent.esper_event, writer.append)
         rows = [
@@ -221,6 +223,7 @@ def main() -> int:
         told = append_us(Path(folder) / "packed", event, count, packs=True)
         alone = append_us(Path(folder) / "plain", event, count, packs=False)
         writer.close()
+        sampled.close()
     print(f"journal append of {count} updates, with and without compression behind it: {told:.1f} and {alone:.1f}")
     print(f"10,000 finished episodes that no sink receives: {episodes_ms():.1f} ms")
     print(f"not the caller's: {behind:.1f} in the reader's thread for counts and histograms")

@@ -232,8 +232,11 @@ hub = Hub([], SinkContext(run_id="r"))
 own, seen = Own(), RecordingSink()
 hub.add_first("own", own)
 hub.add_first("seen", seen)
-hub.add_first("instrumentation", Instrumentation(MeterProvider(), config=OtelConfig()))
-emitter = TelemetryEmitter(hub.hooks, run_id="r", tracer=tracers.get_tracer("t"), heard=hub.heard)
+instrumentation = Instrumentation(MeterProvider(), config=OtelConfig())
+hub.add_first("instrumentation", instrumentation)
+emitter = TelemetryEmitter(
+    hub.hooks, run_id="r", tracer=tracers.get_tracer("t"), heard=hub.heard, complete=instrumentation.complete
+)
 event = emitter.emit(saved)
 assert own.heard == (saved,) and seen.events == [event]
 assert decode(encode(event, {})) == [event]

@@ -115,6 +115,7 @@ class Pipeline:
             attempt=2,
             rank=1,
             tracer=self.tracers.get_tracer("esper_core"),
+            complete=self.instrumentation.complete,
             episode_spans=config.episodes,
         )
 

@@ -133,10 +133,11 @@ def test_one_at_the_first_update_then_by_time_and_at_the_end(tmp_path: Path, mon
     checkpointer = Checkpointer(tmp_path / "checkpoint.pt", interval_s=10)
     for second in range(26):
         now[0] = float(second)
-        checkpointer.completed(lambda _: written.append(now[0]))
-    checkpointer.completed(lambda _: written.append(now[0]), final=True)
+        if checkpointer.completed():
+            checkpointer.write(lambda _: written.append(now[0]))
+    checkpointer.write(lambda _: written.append(now[0]), final=True)
     assert written == [0, 10, 20, 25]
-    checkpointer.completed(lambda _: written.append(now[0]), final=True)
+    checkpointer.write(lambda _: written.append(now[0]), final=True)
     assert written == [0, 10, 20, 25], "nothing new, nothing written"
 
 
@@ -243,12 +244,13 @@ def test_full_disk_while_training_is_logged_and_tried_again(tmp_path: Path, capl
             raise EsperError(f"cannot write checkpoint {target}: No space left on device")
         target.write_text("whole", encoding="utf-8")
 
-    checkpointer.completed(save)
+    assert checkpointer.completed()
+    checkpointer.write(save)
     assert "training goes on without a new checkpoint: cannot write checkpoint" in caplog.text
     with pytest.raises(EsperError, match="No space left"):
-        checkpointer.completed(save, final=True)
+        checkpointer.write(save, final=True)
     broken = False
-    checkpointer.completed(save, final=True)
+    checkpointer.write(save, final=True)
     assert path.read_text(encoding="utf-8") == "whole"
 
 

@@ -141,10 +141,11 @@ class Flag:
 def test_one_rank_that_is_asked_stops_all_for_the_same_reason(bandit: Any, ranks: Any) -> None:
     flags = [Flag(), Flag(15)]
 
-    def work(rank: Any) -> bool:
-        return Together(rank, check_updates=0).on_update(flags[rank.rank], bandit.agent())
+    def work(rank: Any) -> tuple[bool, bool]:
+        together = Together(rank, check_updates=0)
+        return together.on_update(flags[rank.rank], bandit.agent(), due=rank.rank == 0)
 
-    assert ranks.ThreadRanks(2).run(work) == [True, True]
+    assert ranks.ThreadRanks(2).run(work) == 2 * [(True, True)]
     assert [flag.signal for flag in flags] == [15, 15]
 
 

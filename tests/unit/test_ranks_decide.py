@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -212,10 +213,17 @@ def test_an_update_takes_as_many_exchanges_as_the_page_plans_with(toys: Any, ran
     assert ranks.ThreadRanks(2).run(work) == [expected, expected]
 
 
-def test_ranks_that_stop_in_order_go_on_where_they_stopped(ranks: Any, tmp_path: Path) -> None:
-    """With seeded episodes, to the last bit: stopped in the middle of a rollout, kept, and resumed by as many ranks."""
+class KilledError(Exception):
+    """Stands for what ends a rank at once."""
 
-    def learned(folder: str, updates: int, *, stop_at: int = 0, resume: Checkpoint | None = None) -> list[torch.Tensor]:
+
+@pytest.mark.parametrize("end", ["in order", "killed"])
+def test_ranks_go_on_where_they_stopped_or_where_the_last_checkpoint_was_written(
+    end: str, ranks: Any, tmp_path: Path
+) -> None:
+    """With seeded episodes, to the last bit: ended in the middle of a rollout, and resumed by as many ranks."""
+
+    def learned(folder: str, updates: int, *, end_at: int = 0, resume: Checkpoint | None = None) -> list[torch.Tensor]:
         settings = config(run={"updates": updates}, normalise_rewards=True, normalise_observations=True)
 
         def work(rank: Any) -> torch.Tensor:
@@ -224,14 +232,21 @@ def test_ranks_that_stop_in_order_go_on_where_they_stopped(ranks: Any, tmp_path:
             own = None if resume is None else checkpoint_of_rank(resume, rank.rank, 2)
             agent = PPOAgent(task.heads, task.obs_shape, settings.ppo, seed=3, form=task.observation_form, reducer=rank)
             asked: list[int] = []
-            kept = Checkpointer(tmp_path / folder / "checkpoint.pt") if rank.rank == 0 else None
+
+            def should_stop() -> bool:
+                asked.append(1)
+                if rank.rank == 1 and end == "killed" and len(asked) == end_at:
+                    raise KilledError
+                return bool(end_at) and rank.rank == 1 and end == "in order" and len(asked) >= end_at
+
+            path = tmp_path / folder / "checkpoint.pt"
             trainer = Trainer(
                 agent,
                 task,
                 settings,
                 agreement=Together(rank, check_updates=1),
-                should_stop=lambda: bool(stop_at) and rank.rank == 1 and (asked.append(1) or len(asked) >= stop_at),
-                checkpointer=kept,
+                should_stop=should_stop,
+                checkpointer=Checkpointer(path, interval_s=0.0) if rank.rank == 0 else None,
                 resume=own,
             )
             trainer.run()
@@ -242,7 +257,8 @@ def test_ranks_that_stop_in_order_go_on_where_they_stopped(ranks: Any, tmp_path:
         return found
 
     whole = learned("whole", 6)
-    learned("half", 6, stop_at=60)
+    with pytest.raises(KilledError) if end == "killed" else contextlib.nullcontext():
+        learned("half", 6, end_at=60)
     half = load_checkpoint(tmp_path / "half" / "checkpoint.pt")
     assert 0 < half.update_id < 6
     for mine, other in zip(learned("again", 6, resume=half), whole, strict=True):

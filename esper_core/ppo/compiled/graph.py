@@ -29,7 +29,7 @@ STATE: Final = 3
 
 
 def samples_of(minibatch: Minibatch) -> list[Tensor]:
-    """What of a minibatch goes into the step, in the order of its inputs: rows without gaps, as the code reads them."""
+    """What of a minibatch goes into the step, in the order of its inputs. The code reads rows without gaps."""
     found = [
         minibatch.observations,
         minibatch.actions,
@@ -43,7 +43,7 @@ def samples_of(minibatch: Minibatch) -> list[Tensor]:
     ]
     if minibatch.legal is not None:
         found.append(minibatch.legal)
-    return [part.contiguous() for part in found]
+    return found
 
 
 def step_of(policy: MultiHeadPolicy, config: PPOConfig) -> Callable[..., tuple[Tensor, ...]]:

@@ -91,7 +91,8 @@ class CompiledSteps:
             code = self._codes.get(plan)
             if code is None:
                 code = self._obtain(plan, should_stop or _never, tell)
-                self._refuse_wrong(code, self._step(code, clip_range, entropy_coef).inputs(minibatch))
+                inputs = self._step(code, clip_range, entropy_coef).inputs(minibatch)
+                self._refuse_wrong(code, [part.contiguous() for part in inputs])
                 self._codes[plan] = code
             return self._step(code, clip_range, entropy_coef)
         except BuildInterruptedError:

@@ -1,0 +1,95 @@
+"""Spans are completed and ended behind the loop: none is lost, none is bare, and what an SDK raises stays there."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+
+from esper_core.emitter import EndedEvent, TelemetryEmitter
+from esper_core.emitter._ends import LateSpanEnds
+from esper_core.events import PPOUpdatePayload, RunFinished
+from esper_core.health import RunState
+
+if TYPE_CHECKING:
+    import pytest
+
+BURST = 3 * LateSpanEnds.MOST
+
+
+class Ended(SpanProcessor):
+    """Keeps the name, the mark and the thread of every span that ends; raises when it is told to."""
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[str, object]] = []
+        self.threads: set[str] = set()
+        self.broken = False
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.spans.append((span.name, span.attributes.get("mark")))
+        if self.broken:
+            raise RuntimeError("out of order")
+
+
+def mark(ended: EndedEvent) -> None:
+    ended.span.set_attribute("mark", ended.attributes.get("esper.ppo.update_id", "end"))
+
+
+def pair(complete: object = mark) -> tuple[Ended, TelemetryEmitter]:
+    ended = Ended()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(ended)
+    return ended, TelemetryEmitter(tracer=provider.get_tracer("t"), complete=complete, ends_later=True)
+
+
+def update(emitter: TelemetryEmitter, number: int) -> None:
+    emitter.begin_rollout(number)
+    emitter.begin_update(number)
+    emitter.emit_ppo_update(PPOUpdatePayload(update_id=number))
+
+
+def test_every_span_of_a_burst_is_completed_and_ended_in_the_order_of_events() -> None:
+    ended, emitter = pair()
+    for number in range(1, BURST + 1):
+        update(emitter, number)
+    emitter.emit_run_finished(RunFinished(state=RunState.DONE))
+    emitter.close()
+    own = [(name, told) for name, told in ended.spans if name in {"esper.ppo.update", "esper.run.finished"}]
+    assert own == [*(("esper.ppo.update", number) for number in range(1, BURST + 1)), ("esper.run.finished", "end")]
+    assert len(ended.spans) == 3 * BURST + 1
+    assert "esper-spans" in ended.threads
+    assert "esper-spans" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_after_the_end_spans_end_at_once() -> None:
+    ended, emitter = pair()
+    update(emitter, 1)
+    emitter.close()
+    update(emitter, 2)
+    assert [told for name, told in ended.spans if name == "esper.ppo.update"] == [1, 2]
+    assert threading.current_thread().name in ended.threads
+
+
+def test_what_an_sdk_raises_costs_no_other_span_and_no_update(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(_: EndedEvent) -> None:
+        raise ValueError("no room")
+
+    ended, emitter = pair(broken)
+    ended.broken = True
+    for number in (1, 2):
+        update(emitter, number)
+    emitter.close()
+    assert [name for name, _ in ended.spans] == 2 * ["esper.ppo.update", "esper.rollout", "esper.iteration"]
+    assert {record.exc_info[0] for record in caplog.records} == {ValueError, RuntimeError}
+
+
+def test_a_forked_child_ends_no_span_of_its_parent() -> None:
+    ended, emitter = pair()
+    emitter.begin_rollout(1)
+    emitter.begin_update(1)
+    emitter.mute()
+    emitter.emit_ppo_update(PPOUpdatePayload(update_id=1))
+    emitter.close()
+    assert ended.spans == []
