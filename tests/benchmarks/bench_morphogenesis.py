@@ -4,7 +4,7 @@
 * ``... --learn [--seeds 0 1 2 3 4] [--json FILE]``: trains ``--preset morphogenesis-full`` with each seed and plays the
   policy, the baselines and the best fixed schedules on the same worlds. FILE gets one line a seed. ``--set KEY=VALUE``
   tries another value of a key (as ``ppo.entropy_coef=0.1``), ``--checkpoints FOLDER`` keeps each policy.
-* ``... --table FILE ...``: the table of such lines, and how much more each seed earns than both tuned rules.
+* ``... --table FILE ...``: the table of such lines, and how much more each seed earns than the rules.
 * ``... --beside CHECKPOINT ...``: what a trained policy, greedy, does about the second death, beside the tuned rule.
 
 The schedules come from ``python -m esper_env_morphogenesis.baselines``, which searches them.
@@ -36,7 +36,7 @@ from esper_core.ppo.checkpoint_file import write_checkpoint
 from esper_env_morphogenesis.baselines import AlwaysWait, FixedSchedules, Graft, Policy, Random, Schedule, play
 from esper_env_morphogenesis.env import MorphogenesisEnv
 from esper_env_morphogenesis.lifecycle import Operation
-from esper_env_morphogenesis.reactive import REPAIR, TUNED, TUNED_BY_BLOCK
+from esper_env_morphogenesis.reactive import PATIENT, PATIENT_BY_BLOCK, REPAIR, TUNED, TUNED_BY_BLOCK
 from esper_env_morphogenesis.story import trained
 
 if TYPE_CHECKING:
@@ -54,7 +54,12 @@ SCHEDULES: Final[dict[str, Schedule]] = {
     "fixed: linear, linear": (Graft(0, 3, 0, tempo=1, fossil=12), Graft(1, 3, 2, tempo=1, fossil=12)),
 }
 
-RULES: Final = ("reactive: tuned", "reactive: tuned by block")
+RULES: Final = {
+    "reactive: tuned": TUNED,
+    "reactive: tuned by block": TUNED_BY_BLOCK,
+    "reactive: patient": PATIENT,
+    "reactive: patient by block": PATIENT_BY_BLOCK,
+}
 """The rules that PPO is compared with in the same worlds."""
 
 
@@ -122,7 +127,7 @@ def baselines() -> dict[str, dict[str, Any]]:
     policies: dict[str, Policy] = {"always WAIT": AlwaysWait(), "random": Random(0)}
     for name, schedule in SCHEDULES.items():
         policies[name] = FixedSchedules([schedule] * HOSTS)
-    policies |= {"reactive: repair": REPAIR, **dict(zip(RULES, (TUNED, TUNED_BY_BLOCK), strict=True))}
+    policies |= {"reactive: repair": REPAIR, **RULES}
     return {name: measure(policy) for name, policy in policies.items()}
 
 
