@@ -2,8 +2,9 @@
 
 * ``python tests/benchmarks/bench_morphogenesis.py`` (half a minute): steps a second, where the time goes, memory.
 * ``... --learn [--seeds 0 1 2 3 4] [--json FILE]``: trains ``--preset morphogenesis-full`` with each seed and plays the
-  policy, the baselines and the best fixed schedules on the same worlds. FILE gets one line a seed.
-* ``... --table FILE``: the table of such lines.
+  policy, the baselines and the best fixed schedules on the same worlds. FILE gets one line a seed. ``--set KEY=VALUE``
+  tries another value of a key (as ``ppo.entropy_coef=0.1``), ``--checkpoints FOLDER`` keeps each policy.
+* ``... --table FILE ...``: the table of such lines, and how much more each seed earns than the rules.
 * ``... --beside CHECKPOINT ...``: what a trained policy, greedy, does about the second death, beside the tuned rule.
 
 The schedules come from ``python -m esper_env_morphogenesis.baselines``, which searches them.
@@ -30,10 +31,12 @@ from esper_core.emitter import TelemetryEmitter
 from esper_core.envs.adapter import make_task
 from esper_core.hooks import SinkHooks
 from esper_core.ppo import PPOAgent, Trainer
+from esper_core.ppo.checkpoint import checkpoint_content
+from esper_core.ppo.checkpoint_file import write_checkpoint
 from esper_env_morphogenesis.baselines import AlwaysWait, FixedSchedules, Graft, Policy, Random, Schedule, play
 from esper_env_morphogenesis.env import MorphogenesisEnv
 from esper_env_morphogenesis.lifecycle import Operation
-from esper_env_morphogenesis.reactive import REPAIR, TUNED, TUNED_BY_BLOCK
+from esper_env_morphogenesis.reactive import PATIENT, PATIENT_BY_BLOCK, REPAIR, TUNED, TUNED_BY_BLOCK
 from esper_env_morphogenesis.story import trained
 
 if TYPE_CHECKING:
@@ -50,6 +53,14 @@ SCHEDULES: Final[dict[str, Schedule]] = {
     "fixed: linear, linear, kept": (Graft(0, 3, 0, tempo=1), Graft(2, 3, 0, tempo=1)),
     "fixed: linear, linear": (Graft(0, 3, 0, tempo=1, fossil=12), Graft(1, 3, 2, tempo=1, fossil=12)),
 }
+
+RULES: Final = {
+    "reactive: tuned": TUNED,
+    "reactive: tuned by block": TUNED_BY_BLOCK,
+    "reactive: patient": PATIENT,
+    "reactive: patient by block": PATIENT_BY_BLOCK,
+}
+"""The rules that PPO is compared with in the same worlds."""
 
 
 class Curve(SinkHooks):
@@ -75,7 +86,7 @@ class Curve(SinkHooks):
         )
 
 
-def measure(policy: Policy) -> dict[str, float]:
+def measure(policy: Policy) -> dict[str, Any]:
     """Play 256 whole episodes on the worlds that every policy meets."""
     result = play(MorphogenesisEnv(HOSTS), policy, seed=EVALUATION_SEED, episodes=EPISODES)
     return {
@@ -83,29 +94,40 @@ def measure(policy: Policy) -> dict[str, float]:
         "return_error": float(result.returns.std() / result.returns.size**0.5),
         "accuracy": float(result.accuracies.mean()),
         "accuracy_error": float(result.accuracies.std() / result.accuracies.size**0.5),
+        "returns": result.returns.ravel().tolist(),
     }
 
 
-def learn(seed: int) -> dict[str, Any]:
-    """Train the preset with one seed, measure the policy."""
-    config = load_config(no_file=True, flags={"preset": "morphogenesis-full", "run.seed": seed}).config
+def learn(seed: int, changes: dict[str, Any], checkpoints: Path | None) -> dict[str, Any]:
+    """Train the preset with one seed, measure the policy.
+
+    Args:
+        seed: of the run.
+        changes: other values of keys than the preset's.
+        checkpoints: where the policy is kept, as ``seed-N.pt``; None for nowhere.
+    """
+    flags = {"preset": "morphogenesis-full", "run.seed": seed, **changes}
+    config = load_config(no_file=True, flags=flags).config
     task = make_task(config.env, seed=seed)
     curve = Curve()
     agent = PPOAgent(task.heads, task.obs_shape, config.ppo, seed=seed, conditioning_head=task.conditioning_head)
     wall, cpu = time.perf_counter(), time.process_time()
     Trainer(agent, task, config, emitter=TelemetryEmitter(curve)).run()
     spent = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+    if checkpoints is not None:
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        write_checkpoint(checkpoints / f"seed-{seed}.pt", checkpoint_content(agent))
     agent.sampling_generator.manual_seed(seed)
     greedy = {f"greedy_{name}": value for name, value in measure(trained(agent, deterministic=True)).items()}
-    return {"seed": seed, **spent, **measure(trained(agent)), **greedy, "curve": curve.rows}
+    return {"seed": seed, "changes": changes, **spent, **measure(trained(agent)), **greedy, "curve": curve.rows}
 
 
-def baselines() -> dict[str, dict[str, float]]:
+def baselines() -> dict[str, dict[str, Any]]:
     """Measure everything that does not learn."""
     policies: dict[str, Policy] = {"always WAIT": AlwaysWait(), "random": Random(0)}
     for name, schedule in SCHEDULES.items():
         policies[name] = FixedSchedules([schedule] * HOSTS)
-    policies |= {"reactive: repair": REPAIR, "reactive: tuned": TUNED, "reactive: tuned by block": TUNED_BY_BLOCK}
+    policies |= {"reactive: repair": REPAIR, **RULES}
     return {name: measure(policy) for name, policy in policies.items()}
 
 
@@ -156,9 +178,22 @@ def beside(paths: list[Path]) -> None:
                 print(f"  second block repaired {when}: {np.mean(which):.0%} of episodes, {more[which].mean():+.2f}")
 
 
+def margins(fixed: dict[str, dict[str, Any]], seeds: list[dict[str, Any]]) -> None:
+    """Print how much more each seed earns than the tuned rules in the same worlds, and the mean over seeds."""
+    for name in RULES:
+        if not seeds or "returns" not in fixed.get(name, {}):
+            continue
+        for kind in ("", "greedy_"):
+            more = [np.array(line[f"{kind}returns"]) - np.array(fixed[name]["returns"]) for line in seeds]
+            each = [float(difference.mean()) for difference in more]
+            error = statistics.stdev(each) / len(each) ** 0.5 if len(each) > 1 else float("nan")
+            said = ", ".join(f"{mean:+.3f} ± {d.std() / d.size**0.5:.3f}" for mean, d in zip(each, more, strict=True))
+            print(f"{kind or 'sampled'} above {name}: {statistics.mean(each):+.3f} ± {error:.3f} over seeds ({said})")
+
+
 def table(lines: list[dict[str, Any]]) -> None:
     """Print the comparison and the learning curves."""
-    fixed: dict[str, dict[str, float]] = next((line["baselines"] for line in lines if "baselines" in line), {})
+    fixed: dict[str, dict[str, Any]] = next((line["baselines"] for line in lines if "baselines" in line), {})
     seeds = sorted((line for line in lines if "seed" in line), key=lambda line: line["seed"])
     for name, row in fixed.items():
         print(f"{name:<24} return {row['return']:6.2f} ± {row['return_error']:.2f}  accuracy {row['accuracy']:6.1%}")
@@ -178,6 +213,7 @@ def table(lines: list[dict[str, Any]]) -> None:
                 f" accuracy {statistics.mean(accuracies):.1%} ±"
                 f" {statistics.stdev(accuracies):.1%} (worst {min(accuracies):.1%})"
             )
+    margins(fixed, seeds)
     print("\nlearning curves: mean return of the episodes of five updates")
     ends = range(5, len(seeds[0]["curve"]) + 1, 10) if seeds else ()
     print("env steps " + "".join(f"{seeds[0]['curve'][end - 1]['steps']:>8}" for end in ends) if seeds else "")
@@ -231,12 +267,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
     parser.add_argument("--baselines", action="store_true", help="with --learn: measure only the baselines")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--table", type=Path)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="with --learn: try a value")
+    parser.add_argument("--checkpoints", type=Path, metavar="FOLDER", help="with --learn: keep each policy")
+    parser.add_argument("--table", type=Path, nargs="+")
     parser.add_argument("--beside", type=Path, nargs="+")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.table is not None:
-        table([json.loads(line) for line in options.table.read_text(encoding="utf-8").splitlines()])
+        table([json.loads(line) for path in options.table for line in path.read_text(encoding="utf-8").splitlines()])
         return
     if options.beside is not None:
         beside(options.beside)
@@ -245,9 +283,10 @@ def main() -> None:
         speed()
         return
     lines: list[dict[str, Any]] = []
+    changes = {key: json.loads(value) for key, _, value in (change.partition("=") for change in options.set)}
     work: list[int | None] = [None] if options.baselines else [*options.seeds, None]
     for seed in work:
-        lines.append({"baselines": baselines()} if seed is None else learn(seed))
+        lines.append({"baselines": baselines()} if seed is None else learn(seed, changes, options.checkpoints))
         if options.json is not None:
             with options.json.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(lines[-1]) + "\n")

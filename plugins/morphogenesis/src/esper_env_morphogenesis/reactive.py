@@ -1,7 +1,8 @@
 """Rules that read the observation and do not learn: the strongest baselines of the task.
 
-A rule germinates beside a block whose response is 0 as soon as that is legal, may fossilise late in the episode, and
-else waits. It needs no memory and no more of the environment than the agent gets: the observation and the masks.
+A rule germinates beside a block whose response is 0, as soon as that is legal and enough blocks are dead, may fossilise
+late in the episode, and else waits. It needs no memory and no more of the environment than the agent gets: the
+observation and the masks.
 
 ``python -m esper_env_morphogenesis.reactive`` plays the rules and their variants on worlds that no evaluation uses.
 """
@@ -28,7 +29,17 @@ from esper_env_morphogenesis.observation import LIVING, PROGRESS, RENT, RESPONSE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["REPAIR", "TUNED", "TUNED_BY_BLOCK", "Beside", "Choice", "Reactive", "variants"]
+__all__ = [
+    "PATIENT",
+    "PATIENT_BY_BLOCK",
+    "REPAIR",
+    "TUNED",
+    "TUNED_BY_BLOCK",
+    "Beside",
+    "Choice",
+    "Reactive",
+    "variants",
+]
 
 _NAMES: Final = tuple(blueprint.name for blueprint in BLUEPRINTS)
 _OPERATIONS: Final = sum(HEAD_SIZES[:-1])
@@ -84,6 +95,7 @@ class Reactive:
         tempo: choice of the tempo head.
         offset: choice of the tempo_offset head.
         beside: exceptions by block; the first that applies counts.
+        deaths: dead blocks that it waits for before its first repair.
     """
 
     ordered: tuple[Choice, ...]
@@ -91,6 +103,7 @@ class Reactive:
     tempo: int = 0
     offset: int = 0
     beside: tuple[Beside, ...] = ()
+    deaths: int = 1
 
     def __call__(
         self, env: MorphogenesisEnv, observations: npt.NDArray[Any], info: dict[str, Any], /
@@ -100,9 +113,11 @@ class Reactive:
         for row, (observation, legal) in enumerate(zip(observations, info["conditional_action_mask"], strict=True)):
             possible = legal[Operation.WAIT, _OPERATIONS:]
             choice = self._choice(observation)
-            dead = legal[Operation.GERMINATE, :SLOTS] & (observation[list(RESPONSES)] == 0.0)
-            if possible[Operation.GERMINATE] and dead.any():
-                block, first = int(dead.argmax()), bool(observation[LIVING] == 0.0)
+            silent = observation[list(RESPONSES)] == 0.0
+            dead, first = legal[Operation.GERMINATE, :SLOTS] & silent, bool(observation[LIVING] == 0.0)
+            begun = not first or silent.sum() >= self.deaths
+            if possible[Operation.GERMINATE] and dead.any() and begun:
+                block = int(dead.argmax())
                 kind = self._beside(choice.first if first else choice.second, block=block, first=first)
                 actions[row] = (block, _NAMES.index(kind), self.tempo, self.offset, Operation.GERMINATE)
             elif possible[Operation.FOSSILIZE] and observation[PROGRESS] >= choice.fossil:
@@ -148,6 +163,24 @@ TUNED_BY_BLOCK: Final = replace(
     ),
 )
 """The tuned rule with the best exceptions by block of the six that were tried, on worlds that no evaluation uses."""
+
+PATIENT: Final = Reactive(
+    ordered=(Choice(below=1.0, first="conv", second="linear"),),
+    shuffled=(Choice(below=1.0, first="linear", second="gated"),),
+    tempo=1,
+    deaths=2,
+)
+"""Waits for the second death before it repairs anything, as the learned policies do, from which it was read."""
+
+PATIENT_BY_BLOCK: Final = replace(
+    PATIENT,
+    beside=(
+        Beside(block=0, first=True, blueprint="gated", instead_of="linear"),
+        Beside(block=1, first=False, blueprint="linear", instead_of="gated"),
+        Beside(block=2, first=False, blueprint="conv", instead_of="gated"),
+    ),
+)
+"""That rule with the best exceptions by block of the six sets that were tried, on worlds that no evaluation uses."""
 
 
 def variants(rule: Reactive) -> Iterator[Reactive]:
