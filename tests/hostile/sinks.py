@@ -366,6 +366,19 @@ class ExitHandlerTakenBack(_Hearing):
         time.sleep(FOR_EVER_S)
 
 
+def _written_by_a_child() -> None:
+    print("the child has run", file=sys.stderr, flush=True)
+
+
+@row("starts a child by spawn, which looks for its function by name", 0, "the child has run", process=True)
+class Spawns(_Hearing):
+    @hookimpl
+    def esper_sink_opened(self, context: Any) -> None:
+        child = multiprocessing.get_context("spawn").Process(target=_written_by_a_child)
+        child.start()
+        child.join()
+
+
 @row(
     "forks, and the child goes on",
     0,

@@ -6,8 +6,7 @@ distribution ends it before the others are loaded.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from esper_core import forks
 from esper_core.errors import SinkError, UsageError, error_text, nearest
 from esper_core.host.process.started import owned_by
 from esper_core.host.remedies import leave_out
+from esper_core.host.sink_files import module_name, module_spec
 from esper_core.installed import COMMAND_GROUP, CORE, SINK_GROUP, Installed, command_extras, duplicates, installed
 
 if TYPE_CHECKING:
@@ -160,25 +160,17 @@ def _load_file(spec: str) -> LoadedSink:
 
 
 def _import_file(path: Path, spec: str) -> ModuleType:
-    resolved = path.resolve()
-    module_name = f"esper_file_sink_{resolved.stem}_{abs(hash(str(resolved))):x}"
-    if module_name in sys.modules:
-        return sys.modules[module_name]
-    description = importlib.util.spec_from_file_location(module_name, resolved)
-    if description is None or description.loader is None:
+    name = module_name(path.resolve())
+    if module_spec(name) is None:
         raise SinkError(f"{path} is no Python file (sink {spec})")
-    module = importlib.util.module_from_spec(description)
-    sys.modules[module_name] = module
     try:
-        description.loader.exec_module(module)
+        return importlib.import_module(name)
     except BaseException as error:
-        del sys.modules[module_name]
         if isinstance(error, KeyboardInterrupt):
             raise
         raise SinkError(
             f"{path} cannot be imported: {error_text(error)}", hint=f"run `python {path}` to see where"
         ) from error
-    return module
 
 
 def _checked(factory: Any, *, name: str, spec: str, distribution: str, version: str, named: bool) -> LoadedSink:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from esper_core import forks
+from esper_core.host.sink_files import shown_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,7 +86,7 @@ class ExitHandler:
         function = self.function.func if isinstance(self.function, functools.partial) else self.function
         name = getattr(function, "__qualname__", type(function).__name__)
         module = getattr(function, "__module__", None) or ""
-        return f"{module}.{name}" if module not in {"", "builtins", "__main__"} else name
+        return f"{shown_module(module)}.{name}" if module not in {"", "builtins", "__main__"} else name
 
 
 def handler_now() -> ExitHandler | None:
