@@ -193,6 +193,8 @@ def test_a_run_with_divergences_has_their_panel_and_others_have_none(kit: Kit) -
     assert shown.verdict.kind is VerdictKind.HEALTHY  # they never set a level, not even NaN
     zoomed = cell_lines(shown, Cell("health", 0, 0, 80, 40))
     assert any("KL(teacher || policy), k1, of update 13" in plain_text(item) for item in zoomed)
+    widths = {cell.name: cell.width for cell in layout(200, 60, divergences=True)}
+    assert widths["events"] > 2 * widths["divergences"], "lines of events are long, those of divergences are not"
     names = [cell.name for cell in layout(120, 35, divergences=True)]
     assert sorted(set(names)) == sorted(names) == sorted([*PANELS])
 
