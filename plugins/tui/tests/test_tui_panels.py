@@ -311,6 +311,10 @@ def test_a_zoomed_health_panel_shows_every_number_of_the_update(kit: Kit) -> Non
     assert "every number of update 5, attempt 1" in text
     for name in ("kl_joint", "ratio_max", "minibatches_planned", "advantage_mean", "episode_length_mean"):
         assert name in text
+    reason = "KL (weighted) 0.0376735 > 0.03 at epoch 9, minibatch 1"
+    model = kit.model([kit.event(kit.update(1, reason=reason, outcome="early_stopped"), at=1)])
+    rows = [plain_text(item) for item in cell_lines(model, Cell("health", 0, 4, 120, 31))]
+    assert any(reason in item for item in rows), "long values were cut"
 
 
 def test_lost_and_corrupt_are_shown(kit: Kit) -> None:
