@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from esper_core.health.limits import DEFAULT_KL_LIMITS, KLLimits
 
 __all__ = ["format_kl"]
 
 
+_LARGE: Final = 1e6
+"""From here on three figures: decimals would fill the line, and a number that is cut reads as another one."""
+
+
 def format_kl(kl: float | None, *, digits: int = 4, limits: KLLimits = DEFAULT_KL_LIMITS) -> str:
     """A KL as people read it.
 
     ``digits`` decimals; ``<0.0001`` for a positive value below half of that; more digits when rounding would show the
-    other side of a limit (0.014996 reads ``0.014996``), or 0 for what is not; ``—`` for None; the word ``non-finite``.
+    other side of a limit (0.014996 reads ``0.014996``), or 0 for what is not; ``1.00e+06`` from a million on; ``—`` for
+    None; the word ``non-finite``.
 
     Args:
         kl: nats.
@@ -24,6 +30,8 @@ def format_kl(kl: float | None, *, digits: int = 4, limits: KLLimits = DEFAULT_K
         return "—"
     if not math.isfinite(kl):
         return "non-finite"
+    if abs(kl) >= _LARGE and abs(kl) > 2 * limits.critical:
+        return f"{kl:.2e}"
     smallest = 10.0**-digits
     sides = (limits.warning, limits.critical)
     if 0 < kl < smallest / 2 and all(kl < limit for limit in sides) and smallest <= min(sides):

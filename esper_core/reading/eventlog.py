@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from esper_core.health import HealthLevel, RunState
+from esper_core.health import HealthLevel, RunState, level_under
 from esper_core.reading import sentences
 from esper_core.reading.snapshot import EventEntry, EventTone
 
@@ -40,7 +40,7 @@ _TONES: Final[dict[HealthLevel, EventTone]] = {
 
 def ppo_update(payload: PPOUpdatePayload, time_ns: int, limits: KLLimits) -> EventEntry:
     """An update: as loud as its level, and never silent about an early end."""
-    tone = _TONES[payload.health]
+    tone = _TONES[level_under(payload, limits)]
     if tone == "info" and payload.early_stop is not None:
         tone = "stop"
     elif tone == "info" and payload.outcome != "completed":

@@ -45,12 +45,13 @@ class Section:
     columns: int = 2
 
 
-def run_overview(run: RunDir, *, now_ns: int) -> tuple[Section, ...]:
+def run_overview(run: RunDir, *, now_ns: int, seen: tuple[int, int] = (0, 0)) -> tuple[Section, ...]:
     """A run on disk: itself, its start, files, process and versions, and every value of its configuration.
 
     Args:
         run: its directory; what of it cannot be read is left out, and a configuration says why.
         now_ns: unix nanoseconds.
+        seen: updates and environment steps that its journal has: ``run.json`` of a run that crashed lies behind these.
     """
     record, state = read_state(run, now_ns=now_ns)
     begun = started_ns(run.path, record.started_ns if record is not None else 0)
@@ -67,8 +68,8 @@ def run_overview(run: RunDir, *, now_ns: int) -> tuple[Section, ...]:
                     ("how it ended", record.message if record is not None else ""),
                     ("attempt", str(record.attempt) if record is not None else ""),
                     ("began", f"{moment(begun)}, {age(max(now_ns - begun, 0) / 1e9)} ago" if begun else ""),
-                    ("updates", count(record.updates) if record is not None else ""),
-                    ("environment steps", count(record.env_steps) if record is not None else ""),
+                    ("updates", count(max(record.updates, seen[0])) if record is not None else ""),
+                    ("environment steps", count(max(record.env_steps, seen[1])) if record is not None else ""),
                     ("seed", str(told.seed) if told is not None else ""),
                     ("configuration", told.config_digest if told is not None else ""),
                 )

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from esper_core.events import PolicyEvaluated, PolicyHealthChanged, RunFinished, RunStarted, SinkStatusChanged
-from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel, KLLimits, format_kl
+from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel, KLLimits, format_kl, level_under
 from esper_core.reading.numbers import count, percent, plain
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def update_text(update: PPOUpdatePayload, limits: KLLimits = DEFAULT_KL_LIMITS) 
     """An update: its KL and who carries it first, then why it ended early, else the other numbers."""
     parts = [kl_text(update, limits)]
     leading = update.leading_head
-    if update.health.severity >= HealthLevel.WARNING.severity and leading is not None:
+    if level_under(update, limits).severity >= HealthLevel.WARNING.severity and leading is not None:
         parts.append(f"{leading.name} {percent(leading.share, 0)}")
     if update.non_finite:
         parts.append(f"{update.non_finite} non-finite values")
@@ -121,9 +121,12 @@ def update_text(update: PPOUpdatePayload, limits: KLLimits = DEFAULT_KL_LIMITS) 
     elif update.outcome != "completed":
         parts.append(f"{update.outcome}: {update.reason}" if update.reason else update.outcome)
     else:
-        parts.append(f"clip {percent(update.clip_fraction)}")
-        parts.append(_entropy_text(update))
-        parts.append(f"ev {plain(update.explained_variance, 2)}")
+        if update.clip_fraction is not None:
+            parts.append(f"clip {percent(update.clip_fraction)}")
+        if update.entropy is not None or update.entropy_normalised is not None:
+            parts.append(_entropy_text(update))
+        if update.explained_variance is not None:
+            parts.append(f"ev {plain(update.explained_variance, 2)}")
         if update.return_mean is not None:
             parts.append(f"return {plain(update.return_mean, 1)}")
     return "  ".join(parts)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel, KLLimits, classify_relative
+from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel, KLLimits, classify_relative, level_under
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -152,8 +152,8 @@ def advance(state: TamiyoState, attempt: int, payload: PPOUpdatePayload) -> None
     state.attempt = attempt
     state.update_id = payload.update_id
     state.ppo_data_received = True
-    state.level = payload.health
-    state.levels.append(payload.health)
+    state.level = level_under(payload, state.limits)
+    state.levels.append(state.level)
     for name in TRACKED:
         value: float | None = getattr(payload, name)
         setattr(state, name, value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from esper_core.health import DEFAULT_KL_LIMITS, KLLimits, format_kl
+from esper_core.health import DEFAULT_KL_LIMITS, KLLimits, format_kl, level_under
 from esper_core.reading.glyphs import ARROWS, LEVELS, Role
 from esper_core.reading.numbers import plain, rate
 from esper_core.reading.sentences import level_word, outcome
@@ -40,8 +40,8 @@ def update_line(
         draw: turns the signs into others of the same width: ``to_ascii``.
     """
     gap = "  " if compact else "   "
-    sign = LEVELS[update.health]
-    state = f"{draw(sign.glyph)} {level_word(update.health)}"
+    level = level_under(update, limits)
+    state, role = f"{draw(LEVELS[level].glyph)} {level_word(level)}", LEVELS[level].role
     kl = format_kl(update.judged_kl(limits.on), limits=limits)
     number = f"{limits.name} {draw(kl):>6} {draw(ARROWS[direction])} "
     # A KL close to a limit has more digits: it takes them from the blanks behind the word.
@@ -51,7 +51,7 @@ def update_line(
     return (
         (f"update {update.update_id:>4}{gap}", "dim"),
         (f"return {draw(_return(update)):>7}{gap}{number}", ""),
-        (state, sign.role if sign.role in {"warn", "crit", "bad"} else ""),
+        (state, role if role in {"warn", "crit", "bad"} else ""),
         (f"{blanks}{gap}{ended:<{10 if compact else 16}}", "warn" if ended else ""),
         (f"{gap}{speed:>{7 if compact else 13}}", "dim"),
     )

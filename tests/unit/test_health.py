@@ -173,6 +173,7 @@ def test_only_the_last_three_updates_count(levels: list[HealthLevel]) -> None:
         (0.03, "0.0300"),
         (0.030001, "0.0300"),
         (2.5, "2.5000"),
+        (1e300, "1.00e+300"),
     ],
 )
 def test_a_kl_reads_on_its_own_side_of_every_limit(kl: float | None, text: str) -> None:

@@ -24,7 +24,7 @@ from esper_core.events import (
     TelemetryEvent,
     TraceRef,
 )
-from esper_core.health import HealthLevel, KLLimits, RunState, VerdictKind
+from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel, KLLimits, RunState, VerdictKind
 from esper_core.reading.account import (
     SinkAccount,
     from_record,
@@ -36,9 +36,11 @@ from esper_core.reading.account import (
     with_status,
 )
 from esper_core.reading.attempts import Attempts, Once
+from esper_core.reading.eventlog import ppo_update
 from esper_core.reading.glyphs import LEVELS, STATES, VERDICTS, encodable, to_ascii
 from esper_core.reading.returns import return_to_show
 from esper_core.reading.sentences import early_stop_text, outcome, sentence, sink_status, update_text
+from esper_core.reading.tamiyo import TamiyoState, advance
 from esper_core.reading.updateline import update_line
 from esper_core.runs import RunRecord, SinkRecord
 from esper_core.testing import make_update
@@ -213,7 +215,7 @@ def test_the_log_says_the_same_without_what_its_columns_show() -> None:
 @pytest.mark.parametrize(
     ("values", "line", "narrow", "log"),
     [
-        ({}, "", "", "KL 0.0040  clip —  entropy —  ev —"),
+        ({}, "", "", "KL 0.0040"),
         (
             {"early_stop": EarlyStop(epoch=3, minibatch=2, value=0.05, threshold=0.03), "epochs_planned": 4},
             "early stop 3/4",
@@ -291,6 +293,18 @@ def test_the_head_that_carries_a_high_kl_is_in_the_log() -> None:
     heads = (HeadStats(name="slot", share=0.38), HeadStats(name="blueprint", share=0.62))
     update = PPOUpdatePayload(update_id=1, kl_divergence=0.02, health=HealthLevel.WARNING, heads=heads)
     assert update_text(update).startswith("KL 0.0200  blueprint 62%")
+
+
+def test_an_update_whose_sender_told_no_level_is_as_loud_as_its_kl() -> None:
+    """Over OTLP a KL of 0.042 without the attribute stood as information beside a critical verdict."""
+    update = PPOUpdatePayload(update_id=1, kl_divergence=0.042, heads=(HeadStats(name="slot", share=1.0),))
+    assert update.health is HealthLevel.UNKNOWN
+    assert ppo_update(update, 0, DEFAULT_KL_LIMITS).tone == "critical"
+    assert update_text(update) == "KL 0.0420  slot 100%"
+    assert update_line(update, "")[2] == ("✖ critical", "crit")
+    state = TamiyoState()
+    advance(state, 1, update)
+    assert state.level is HealthLevel.CRITICAL
 
 
 # --- the return ---------------------------------------------------------------------------------

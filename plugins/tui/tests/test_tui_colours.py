@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from esper_sink_tui.screens.drawing import COLOURS, COLOURS_ON_LIGHT
 from esper_sink_tui.theme import DARK, LIGHT
 
 if TYPE_CHECKING:
@@ -63,3 +64,11 @@ def test_states_are_told_apart_and_read_by_everyone(theme: Theme) -> None:
         assert min(math.dist(seen[one], seen[other]) for one, other in itertools.combinations(seen, 2)) > 12
     assert theme.background is not None
     assert all(contrast(colour, theme.background) > 4.5 for colour in roles.values())
+
+
+@pytest.mark.parametrize(("theme", "colours"), [(DARK, COLOURS), (LIGHT, COLOURS_ON_LIGHT)], ids=["dark", "light"])
+def test_every_run_of_a_comparison_is_seen_on_its_ground(theme: Theme, colours: tuple[str, ...]) -> None:
+    """The fourth run was yellow on white."""
+    assert theme.background is not None
+    assert len(set(colours)) == len(COLOURS)
+    assert min(contrast(colour, theme.background) for colour in colours) > 4.5

@@ -193,6 +193,8 @@ def test_a_run_with_divergences_has_their_panel_and_others_have_none(kit: Kit) -
     assert shown.verdict.kind is VerdictKind.HEALTHY  # they never set a level, not even NaN
     zoomed = cell_lines(shown, Cell("health", 0, 0, 80, 40))
     assert any("KL(teacher || policy), k1, of update 13" in plain_text(item) for item in zoomed)
+    widths = {cell.name: cell.width for cell in layout(200, 60, divergences=True)}
+    assert widths["events"] > 2 * widths["divergences"], "lines of events are long, those of divergences are not"
     names = [cell.name for cell in layout(120, 35, divergences=True)]
     assert sorted(set(names)) == sorted(names) == sorted([*PANELS])
 
@@ -309,6 +311,10 @@ def test_a_zoomed_health_panel_shows_every_number_of_the_update(kit: Kit) -> Non
     assert "every number of update 5, attempt 1" in text
     for name in ("kl_joint", "ratio_max", "minibatches_planned", "advantage_mean", "episode_length_mean"):
         assert name in text
+    reason = "KL (weighted) 0.0376735 > 0.03 at epoch 9, minibatch 1"
+    model = kit.model([kit.event(kit.update(1, reason=reason, outcome="early_stopped"), at=1)])
+    rows = [plain_text(item) for item in cell_lines(model, Cell("health", 0, 4, 120, 31))]
+    assert any(reason in item for item in rows), "long values were cut"
 
 
 def test_lost_and_corrupt_are_shown(kit: Kit) -> None:

@@ -355,6 +355,11 @@ def test_what_a_run_came_to_before_it_was_read_is_no_news(kit: Kit, tmp_path: Pa
     (row,) = watch.rows()
     assert row.judged
     assert row.updates == 200
+    watched = watch.watched()
+    assert watched is not None
+    told = dict(watched.overview()[0].rows)
+    # run.json of a run that crashed lies behind its journal.
+    assert (told["updates"], told["environment steps"]) == ("200", "204,800")
 
 
 async def test_one_toast_a_worsening_and_none_on_a_small_screen(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:

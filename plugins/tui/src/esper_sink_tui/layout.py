@@ -27,6 +27,8 @@ _LEFT: Final = 67
 """Columns of the health panel with all that it has."""
 _SHORT: Final = 51
 """Columns of the health panel without the limits."""
+_DIVERGENCES: Final = 60
+"""Columns that the panel of divergences has at most."""
 _LEAST_PLOT: Final = 32
 _WIDE_ROWS: Final = 33
 """Rows of the smallest wide layout, without the footer."""
@@ -124,9 +126,11 @@ def _wide(width: int, rows: int, *, divergences: bool) -> list[Cell]:
 
 
 def _last_row(y: int, width: int, height: int, *, divergences: bool) -> list[Cell]:
+    """Events, whose lines are long, have what the divergences do not need."""
     if not divergences:
         return [Cell("events", 0, y, width, height)]
-    return [Cell("events", 0, y, _LEFT, height), Cell("divergences", _LEFT, y, width - _LEFT, height)]
+    events = max(width - _DIVERGENCES, _LEFT)
+    return [Cell("events", 0, y, events, height), Cell("divergences", events, y, width - events, height)]
 
 
 def strip_lines(model: ScreenModel, width: int, height: int) -> list[Line]:

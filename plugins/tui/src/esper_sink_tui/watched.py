@@ -60,8 +60,11 @@ class Watched:
 
     def overview(self) -> tuple[Section, ...]:
         """What describes the run beside its numbers."""
-        here = self.directory
-        return heard_overview(self.snapshot) if here is None else run_overview(here, now_ns=time.time_ns())
+        here, last = self.directory, self.snapshot.last
+        if here is None:
+            return heard_overview(self.snapshot)
+        seen = (self.snapshot.updates, last.env_steps if last is not None else 0)
+        return run_overview(here, now_ns=time.time_ns(), seen=seen)
 
     def updates(self) -> Iterator[TelemetryEvent[PPOUpdatePayload]]:
         """Every effective update of the run that can still be read, ascending."""

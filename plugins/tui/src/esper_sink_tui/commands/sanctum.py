@@ -167,9 +167,10 @@ def _listen(args: argparse.Namespace) -> int:
         tls=tls,
     ) as receiver:
         guarded = "" if is_loopback(host) else f" ({'token' if token else 'TLS'} required)" if token or tls else ""
-        watch.waiting_for = f"listening on {receiver.url}/v1/traces{guarded}: no run yet"
-        print(f"listening on {receiver.url}/v1/traces{guarded}", file=sys.stderr, flush=True)
-        return _show(watch, args, greeting=watch.waiting_for, back="")
+        listening = f"listening on {receiver.url}/v1/traces{guarded}"
+        watch.waiting_for = f"{listening}: no run yet"
+        print(listening, file=sys.stderr, flush=True)
+        return _show(watch, args, greeting="", back="")
 
 
 def _token(given: str | None) -> str:

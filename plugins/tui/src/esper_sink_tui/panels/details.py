@@ -24,13 +24,18 @@ _COLUMN: Final = _NAME + _VALUE + 3
 
 
 def detail_lines(payload: PPOUpdatePayload, state: TamiyoState, width: int) -> list[Line]:
-    """Field names and unrounded values, in as many columns as fit, read downwards; the rows' own are left out."""
+    """Field names and unrounded values, in as many columns as fit, read downwards; the rows' own are left out.
+
+    A value that is longer than its column has a line of its own below.
+    """
     elsewhere = _ELSEWHERE | {item.field(state) for item in METRICS}
     cells = [
         (item.name, _text(getattr(payload, item.name)))
         for item in fields(PPOUpdatePayload)
         if item.name not in elsewhere
     ]
+    long = [cell for cell in cells if len(cell[1]) > _VALUE]
+    cells = [cell for cell in cells if len(cell[1]) <= _VALUE]
     columns = max(width // _COLUMN, 1)
     rows = -(-len(cells) // columns)
     found = []
@@ -40,6 +45,7 @@ def detail_lines(payload: PPOUpdatePayload, state: TamiyoState, width: int) -> l
             ((pad(name, _NAME), "dim"), (pad(text, _VALUE, "right") + "   ", "")) for name, text in parts
         ]
         found.append(line(*(span for pair in spans for span in pair)))
+    found.extend(line((pad(name, _NAME), "dim"), text) for name, text in long)
     return found
 
 

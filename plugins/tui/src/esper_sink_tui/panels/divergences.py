@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from esper_core.health import format_kl
 from esper_core.reading.divergences import compared, newest_divergences
 from esper_core.reading.glyphs import FOLLOW
-from esper_core.reading.numbers import plain
 from esper_core.terminal import one_line
 from esper_sink_tui.lines import frame, line
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from esper_sink_tui.lines import Line
 
 __all__ = ["divergence_lines", "divergences_panel"]
-
-_DIGITS = 4
 
 
 def divergences_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
@@ -40,7 +38,7 @@ def divergence_lines(snapshot: SanctumSnapshot) -> list[Line]:
 def _pair(seen: SeenDivergence, snapshot: SanctumSnapshot) -> tuple[Line, Line]:
     found, last = seen.divergence, snapshot.last
     decision, step = ("token", "sequence") if last is not None and last.granularity == "token" else ("decision", "step")
-    values = f"{plain(found.per_decision, _DIGITS)} per {decision}  {plain(found.per_step, _DIGITS)} per {step}"
+    values = f"{format_kl(found.per_decision)} per {decision}  {format_kl(found.per_step)} per {step}"
     late = f", of update {seen.update_id}" if seen.update_id != snapshot.updates else ""
     return (
         line((one_line(found.name), ""), f"  {values}"),

@@ -21,9 +21,21 @@ if TYPE_CHECKING:
     from esper_sink_tui.widgets.axes import Scale
     from esper_sink_tui.widgets.history_plot import HistoryPlot
 
-__all__ = ["Drawing", "View"]
+__all__ = ["COLOURS", "COLOURS_ON_LIGHT", "Drawing", "View"]
 
-_COLOURS: Final = ("#56b4e9", "#e69f00", "#cc79a7", "#f0e442", "#8fc7ec", "#d55e00", "#b8c4d0", "#9e7bb5")
+COLOURS: Final = ("#56b4e9", "#e69f00", "#cc79a7", "#f0e442", "#8fc7ec", "#d55e00", "#b8c4d0", "#9e7bb5")
+"""Of runs, on a dark ground."""
+COLOURS_ON_LIGHT: Final = (
+    "#0072b2",
+    "#a65a00",
+    "#a03d7c",
+    "#6b5b00",
+    "#00664f",
+    "#b3410f",
+    "#4a5563",
+    "#5b3f99",
+)
+"""Likewise on a light one, where the others are too pale to be read."""
 Points = list[tuple[float, float]]
 
 
@@ -53,16 +65,16 @@ class Drawing:
         series: the runs.
         view: how.
         style: of a role, in Rich's notation.
-        coloured: whether runs have colours of their own.
+        colours: of the runs, in turn; none where there are no colours.
     """
 
     def __init__(
-        self, series: Sequence[Series], view: View, *, style: Callable[[str], str], coloured: bool = True
+        self, series: Sequence[Series], view: View, *, style: Callable[[str], str], colours: Sequence[str] = COLOURS
     ) -> None:
         self._series = series
         self._view = view
         self._style = style
-        self._coloured = coloured
+        self._colours = colours
         self._places = [Abscissa(item, view.unit) for item in series]
 
     def x_of(self, update_id: int) -> float:
@@ -210,4 +222,4 @@ class Drawing:
     def _colour(self, number: int) -> str:
         if len(self._series) == 1:
             return self._style("role-info")
-        return _COLOURS[number % len(_COLOURS)] if self._coloured else "default"
+        return self._colours[number % len(self._colours)] if self._colours else "default"

@@ -18,7 +18,7 @@ from esper_core.reading.glyphs import to_ascii
 from esper_core.reading.seriesreader import SeriesReader
 from esper_core.terminal import one_line
 from esper_sink_tui.keys import PLOT_KEYS, shown
-from esper_sink_tui.screens.drawing import Drawing, View
+from esper_sink_tui.screens.drawing import COLOURS, COLOURS_ON_LIGHT, Drawing, View
 from esper_sink_tui.screens.legend import cursor_lines, legend_lines, rows_of
 from esper_sink_tui.screens.pick import PickScreen
 from esper_sink_tui.theme import MONO, rich_colour
@@ -139,10 +139,15 @@ class PlotsScreen(Screen[None]):
         if not self.is_mounted:
             return
         self.series = series
-        self._drawing = Drawing(series, self.view, style=self._style, coloured=self.app.theme != MONO.name)
+        self._drawing = Drawing(series, self.view, style=self._style, colours=self._colours())
         self._draw_kl(self._drawing)
         self._draw_below(self._drawing)
         self._point()
+
+    def _colours(self) -> Sequence[str]:
+        if self.app.theme == MONO.name:
+            return ()
+        return COLOURS if self.app.current_theme.dark else COLOURS_ON_LIGHT
 
     def _draw_kl(self, drawing: Drawing) -> None:
         series, kl = self.series, self.query_one("#history-kl", HistoryPlot)
