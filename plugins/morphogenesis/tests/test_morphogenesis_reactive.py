@@ -10,7 +10,7 @@ from esper_env_morphogenesis.blueprints import BLUEPRINTS
 from esper_env_morphogenesis.data import Dataset
 from esper_env_morphogenesis.env import MorphogenesisEnv
 from esper_env_morphogenesis.lifecycle import Operation
-from esper_env_morphogenesis.reactive import REPAIR, TUNED, TUNED_BY_BLOCK, Choice, Reactive, variants
+from esper_env_morphogenesis.reactive import PATIENT, REPAIR, TUNED, TUNED_BY_BLOCK, Choice, Reactive, variants
 from esper_env_morphogenesis.world import RENT_RANGE, World
 
 
@@ -58,6 +58,13 @@ def test_the_tuned_rule_reads_the_order_of_the_signals_too() -> None:
         assert done == [("GERMINATE", block, kind) for (_, block), kind in zip(world.lesions, kinds, strict=True)]
         seen.add((world.shuffled, choice.below))
     assert len(seen) == len(TUNED.shuffled) + len(TUNED.ordered)
+
+
+def test_the_patient_rule_repairs_nothing_before_the_second_death_and_then_the_lower_block_first() -> None:
+    for world, done in deeds(PATIENT):
+        kinds = ("linear", "gated") if world.shuffled else ("conv", "linear")
+        blocks = sorted(block for _, block in world.lesions)
+        assert done == [("GERMINATE", block, kind) for block, kind in zip(blocks, kinds, strict=True)]
 
 
 def test_a_rule_can_have_exceptions_by_block() -> None:
