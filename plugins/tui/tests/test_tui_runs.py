@@ -399,6 +399,12 @@ def test_what_a_run_came_to_before_it_was_read_is_no_news(kit: Kit, tmp_path: Pa
     told = dict(watched.overview()[0].rows)
     # run.json of a run that crashed lies behind its journal.
     assert (told["updates"], told["environment steps"]) == ("200", "204,800")
+    for listed in (1, 0):  # followed, or read for the list alone
+        folder = Watch(tmp_path, listed=listed)
+        while folder.tick():
+            pass
+        ((_, changes),) = folder.changes(AlertBook())
+        assert [(item.now, item.update_id) for item in changes] == [(VerdictKind.CRASHED, 200)]
 
 
 async def test_one_toast_a_worsening_and_none_on_a_small_screen(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
