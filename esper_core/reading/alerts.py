@@ -114,8 +114,14 @@ class AlertBook:
     def __init__(self) -> None:
         self._known: dict[RunDir, tuple[tuple[tuple[str, int], ...], list[Alert]]] = {}
 
-    def of(self, run: RunDir, label: str) -> list[Alert]:
-        """Every change that the run's journal tells, oldest first, and how the run ended when it failed or crashed."""
+    def of(self, run: RunDir, label: str, *, updates: int = 0) -> list[Alert]:
+        """Every change that the run's journal tells, oldest first, and how the run ended when it failed or crashed.
+
+        Args:
+            run: its directory.
+            label: what people call it.
+            updates: that its journal has: ``run.json`` of a run that crashed lies behind them.
+        """
         try:
             mark = tuple((item.key, item.path.stat().st_size) for item in journal_files(run))
         except (OSError, JournalError):
@@ -123,7 +129,7 @@ class AlertBook:
         known = self._known.get(run)
         if known is None or known[0] != mark:
             known = self._known[run] = (mark, alerts_of(_told(run), label, run_limits(run)))
-        return [*known[1], *_crash(run, label)]
+        return [*known[1], *_crash(run, label, updates, max((item.time_ns for item in known[1]), default=0))]
 
 
 def alerts_of(events: Iterable[TelemetryEvent[Payload]], label: str, limits: KLLimits) -> list[Alert]:
@@ -177,10 +183,11 @@ def _line(file: BinaryIO) -> bytes:
         return b""
 
 
-def _crash(run: RunDir, label: str) -> list[Alert]:
-    """That the trainer vanished, at its last sign of life: its journal cannot tell."""
+def _crash(run: RunDir, label: str, updates: int, told_ns: int) -> list[Alert]:
+    """That the trainer vanished, at its last sign of life, a heartbeat or what it told: its journal cannot tell."""
     record, state = read_state(run)
     if record is None or state is not RunState.CRASHED:
         return []
     reason = how_it_ended(record.message, state, record.processes) or "the trainer's process is gone"
-    return [Alert(record.heartbeat_ns, label, record.updates, None, VerdictKind.CRASHED, reason)]
+    when = max(record.heartbeat_ns, told_ns)
+    return [Alert(when, label, max(record.updates, updates), None, VerdictKind.CRASHED, reason)]

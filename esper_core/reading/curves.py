@@ -12,7 +12,7 @@ from esper_core.reading.returns import return_to_show
 from esper_core.reading.table import cell_type, heading, row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from esper_core.events import HeadStats, PPOUpdatePayload
     from esper_core.reading.series import Series, Update
@@ -182,20 +182,41 @@ def moment_at(run: Series, update_id: int) -> Moment:
     )
 
 
-def head_columns(run: Series, columns: int) -> list[HeadColumn]:
-    """At most ``columns`` stretches of the run, for a map of its heads."""
-    width = max(math.ceil(len(run.read) / max(columns, 1)), 1)
+def head_columns(run: Series, columns: int, column_of: Callable[[int], int]) -> list[HeadColumn]:
+    """The run in the columns of a map of its heads.
+
+    An update that was read stands for those up to the next one; columns before the first one and behind the last one
+    have no heads.
+
+    Args:
+        run: the run.
+        columns: of the map.
+        column_of: the column of an update, from 0, ascending with the updates; outside of the map for one that is not
+            in it.
+    """
+    if not run.read:
+        return []
+    ids = [item.payload.update_id for item in run.read]
+    ats = [column_of(item) for item in ids]
     found = []
-    for start in range(0, len(run.read), width):
-        part = run.read[start : start + width]
-        worst: dict[str, HeadStats] = {}
-        for head in (head for item in part for head in item.payload.heads):
-            known = worst.get(head.name)
-            if known is None or _badness(head) > _badness(known):
-                worst[head.name] = head
-        broken = any(item.payload.health is HealthLevel.NON_FINITE for item in part)
-        found.append(HeadColumn(part[0].payload.update_id, tuple(worst.values()), broken=broken))
+    for column in range(columns):
+        first, end = bisect_left(ats, column), bisect_left(ats, column + 1)
+        part = run.read[first:end] or run.read[max(first - 1, 0) : first] if column <= ats[-1] else ()
+        if part:
+            found.append(_worst(part))
+        else:
+            found.append(HeadColumn(0 if column < ats[0] else ids[-1] + 1))
     return found
+
+
+def _worst(part: Sequence[Update]) -> HeadColumn:
+    worst: dict[str, HeadStats] = {}
+    for head in (head for item in part for head in item.payload.heads):
+        known = worst.get(head.name)
+        if known is None or _badness(head) > _badness(known):
+            worst[head.name] = head
+    broken = any(item.payload.health is HealthLevel.NON_FINITE for item in part)
+    return HeadColumn(part[0].payload.update_id, tuple(worst.values()), broken=broken)
 
 
 def _badness(head: HeadStats) -> float:

@@ -14,7 +14,7 @@ from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel, KLLimits, format_k
 from esper_core.reading.numbers import count, percent, plain
 
 if TYPE_CHECKING:
-    from esper_core.events import Payload, PPOUpdatePayload, TelemetryEvent
+    from esper_core.events import EarlyStop, Payload, PPOUpdatePayload, TelemetryEvent
 
 __all__ = [
     "Room",
@@ -112,12 +112,13 @@ def update_text(update: PPOUpdatePayload, limits: KLLimits = DEFAULT_KL_LIMITS) 
     """An update: its KL and who carries it first, then why it ended early, else the other numbers."""
     parts = [kl_text(update, limits)]
     leading = update.leading_head
-    if level_under(update, limits).severity >= HealthLevel.WARNING.severity and leading is not None:
+    named = level_under(update, limits).severity >= HealthLevel.WARNING.severity and leading is not None
+    if leading is not None and named:
         parts.append(f"{leading.name} {percent(leading.share, 0)}")
     if update.non_finite:
         parts.append(f"{update.non_finite} non-finite values")
     if update.early_stop is not None:
-        parts.append(f"stopped early: {early_stop_text(update, limits=limits)}")
+        parts.append(_stop_text(update, update.early_stop, limits, named=named))
     elif update.outcome != "completed":
         parts.append(f"{update.outcome}: {update.reason}" if update.reason else update.outcome)
     else:
@@ -130,6 +131,20 @@ def update_text(update: PPOUpdatePayload, limits: KLLimits = DEFAULT_KL_LIMITS) 
         if update.return_mean is not None:
             parts.append(f"return {plain(update.return_mean, 1)}")
     return "  ".join(parts)
+
+
+def _stop_text(update: PPOUpdatePayload, stop: EarlyStop, limits: KLLimits, *, named: bool) -> str:
+    """The stop in a line that begins with the update's KL, and with the leading head when that is ``named``."""
+    on_joint = update.stop_on == "joint"
+    compared = _COMPARED.get(update.stop_rule, "{}").format("joint KL" if on_joint else "KL")
+    text = f"{outcome(update)}: {compared} {_beyond(stop.value, stop.threshold)}"
+    leading = update.leading_head
+    if stop.head and not (named and leading is not None and leading.name == stop.head):
+        text += f", head {stop.head}"
+    if on_joint != (limits.on == "joint"):  # the line's own KL is another one
+        after = format_kl(update.judged_kl("joint" if on_joint else "weighted"), limits=limits)
+        text += f", {'joint KL' if on_joint else 'KL'} after it {after}"
+    return text
 
 
 def _entropy_text(update: PPOUpdatePayload) -> str:

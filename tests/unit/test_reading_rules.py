@@ -220,7 +220,18 @@ def test_the_log_says_the_same_without_what_its_columns_show() -> None:
             {"early_stop": EarlyStop(epoch=3, minibatch=2, value=0.05, threshold=0.03), "epochs_planned": 4},
             "early stop 3/4",
             "stop 3/4",
-            "KL 0.0040  stopped early: epoch 3 minibatch 2, pooled KL 0.0500 > 0.0300, KL after it 0.0040",
+            "KL 0.0040  early stop 3/4: pooled KL 0.0500 > 0.0300",
+        ),
+        (  # the stop is on another KL than the level
+            {
+                "early_stop": EarlyStop(epoch=3, minibatch=2, value=0.05, threshold=0.03, head="slot"),
+                "epochs_planned": 4,
+                "stop_on": "joint",
+                "kl_joint": 0.02,
+            },
+            "early stop 3/4",
+            "stop 3/4",
+            "KL 0.0040  early stop 3/4: pooled joint KL 0.0500 > 0.0300, head slot, joint KL after it 0.0200",
         ),
         (
             {"outcome": "interrupted", "reason": "SIGTERM"},

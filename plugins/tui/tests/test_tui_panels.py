@@ -23,11 +23,13 @@ from esper_sink_tui.layout import Cell, cell_lines, layout, mode_of, screen_line
 from esper_sink_tui.lines import plain_text, width_of
 from esper_sink_tui.panels import PANELS
 from esper_sink_tui.panels.plot import plot_panel
+from esper_sink_tui.panels.sinks import sinks_line, sinks_panel
 from esper_sink_tui.widgets.axes import KLAxis
 
 if TYPE_CHECKING:
     from conftest import Kit
     from esper_core.reading.model import ScreenModel
+    from esper_sink_tui.lines import Line
 
 GOLDENS = Path(__file__).parent / "goldens"
 SINKS = (
@@ -388,3 +390,26 @@ def test_the_axis_of_the_plot_shows_small_limits() -> None:
     axis = KLAxis(KLLimits(warning=5e-10, critical=1e-9))
     assert axis.get_labels_for_ticks([0.0, 5e-10, 1e-9]) == [".0000", "warn 5e-10", "crit 1e-09"]
     assert KLAxis(KLLimits()).get_labels_for_ticks([0.015, 0.045]) == ["warn .0150", ".0450"]
+
+
+def joined_text(lines: list[Line]) -> str:
+    return "\n".join(plain_text(item) for item in lines)
+
+
+def test_sinks_of_a_trainer_that_is_gone_are_not_ok(kit: Kit) -> None:
+    """Nobody tells of them any more; what failed before still failed."""
+    for state, calm in ((RunState.CRASHED, "… was ok"), (RunState.STALE, "… was ok"), (RunState.LIVE, "● ok")):
+        text = joined_text(sinks_panel(kit.model(kit.drift(3), state=state, sinks=SINKS), 60, 8))
+        assert calm in text
+        assert "▲ failing" in text
+        model = kit.model(kit.drift(3), state=state)
+        assert plain_text(sinks_line(model)) == f" sinks 1 {calm.replace('was', 'were')}"
+
+
+def test_a_zoomed_panel_does_not_offer_to_zoom(kit: Kit) -> None:
+    heads = tuple(HeadStats(name=f"head-{n}", kl=0.001, decisions=1, weight=1.0, share=0.01) for n in range(90))
+    model = kit.model([kit.event(kit.started()), kit.event(kit.update(1, heads=heads), at=1)])
+    for name in ("health", "heads", "divergences"):
+        small, zoomed = (joined_text(cell_lines(model, Cell(name, 0, 0, 100, 12, zoomed=on))) for on in (False, True))
+        assert "z zoom" not in zoomed
+        assert (name == "divergences") or "z zoom" in small

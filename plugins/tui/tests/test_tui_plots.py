@@ -371,7 +371,15 @@ async def test_the_heads_are_a_map_over_the_updates(kit: Kit) -> None:
         tempo = next(item for item in lines if item.startswith("tempo "))
         assert all(sign in tempo for sign in SHADES)
         assert SHADES[3] not in next(item for item in lines if item.startswith("tempo_offset"))
-        await pilot.press("left")
+        for key in ("left", "home", *["right"] * 20, "plus", "x"):
+            await pilot.press(key)
+            await pilot.pause()
+            canvas = screen.query_one("#history-kl").query_one("#plot", Canvas)
+            drawn = canvas.render_line(1).text.index("│")  # each column of the map lies below that of the plot
+            axis = next(item for item in heat.text().splitlines() if "└" in item)
+            assert heat.content_region.x + axis.index("┴") == canvas.region.x + drawn
+            assert len(axis.strip()) == canvas.region.width - 1
+        await pilot.press("end")
         assert legend(app).startswith("update 60")
         assert "  tempo 0.0" in legend(app)
         await pilot.resize_terminal(50, 12)
@@ -383,7 +391,7 @@ async def test_the_heads_are_a_map_over_the_updates(kit: Kit) -> None:
 @given(st.integers(1, 90), st.integers(1, 12), st.sampled_from([0.0, 0.01, 0.02, 5.0, NAN, math.inf, None]))
 def test_a_map_of_heads_fills_its_place(width: int, height: int, kl: float | None) -> None:
     columns = [HeadColumn(n, (HeadStats(name="头\x1b[31m", kl=kl, decisions=1, weight=1.0),)) for n in range(1, 9)]
-    lines = heat_lines(columns[: heat_room(width)], DEFAULT_KL_LIMITS, (width, height), cursor=3)
+    lines = heat_lines(columns[: heat_room(width)], DEFAULT_KL_LIMITS, (width, height), marked=3)
     assert {width_of(item) for item in lines} == {width}
     assert len(lines) == height
     assert "\x1b" not in "".join(plain_text(item) for item in lines)
@@ -431,10 +439,11 @@ def test_evaluations_come_from_journal_and_memory_alike(kit: Kit, tmp_path: Path
     assert "value_loss" in plottable([one])
     assert "head.tempo.kl" in plottable([one])
     assert not {"attempt", "device", "update_id"} & set(plottable([one]))
-    columns = head_columns(one, 40)
-    assert [item.first for item in columns if item.broken] == [7]
-    lost = heat_lines([HeadColumn(1, columns[0].heads), HeadColumn(2, broken=True)], one.limits, (18, 8))
-    assert plain_text(lost[0]) == f"slot           │{SHADES[0]}{NON_FINITE}"
+    columns = head_columns(one, 48, lambda update_id: 4 * (update_id - 1))
+    assert [item.first for item in columns] == [n for n in range(1, 13) for _ in range(4)][:45] + [13] * 3
+    assert {item.first for item in columns if item.broken} == {7}
+    lost = heat_lines([HeadColumn(1, columns[0].heads), HeadColumn(2, broken=True)], one.limits, (16, 8))
+    assert plain_text(lost[0]) == f"slot         │{SHADES[0]}{NON_FINITE}"
 
 
 def test_a_live_plot_reads_what_was_added_and_nothing_twice(

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from rich.cells import cell_len
 from textual.containers import VerticalScroll
 from textual.widgets import DataTable, Static
@@ -22,7 +23,7 @@ from esper_core.runs.state import StartRecord, SystemRecord
 from esper_sink_tui.app import SanctumApp
 from esper_sink_tui.lines import plain_text
 from esper_sink_tui.names import shown_names
-from esper_sink_tui.panels.runs import COLUMNS, run_cells, runs_panel
+from esper_sink_tui.panels.runs import COLUMNS, columns_for, run_cells, runs_panel
 from esper_sink_tui.screens.log import LogScreen
 from esper_sink_tui.screens.page import Page
 from esper_sink_tui.screens.runs import RunsScreen
@@ -31,8 +32,6 @@ from esper_sink_tui.widgets import RunsPanel
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from conftest import Kit
 
@@ -137,7 +136,7 @@ def test_ranks_of_a_run_received_over_the_network_are_one_line(kit: Kit) -> None
     watch = kit.watch(events, now=10.0)
     (row,) = watch.rows()
     assert (row.ranks, row.state, row.updates) == (2, RunState.FAILED, 3)
-    assert dict(zip(COLUMNS, run_cells(row, 0, name="x"), strict=True))["ranks"] == "2"
+    assert dict(zip(COLUMNS, run_cells(row, 0, name="x"), strict=True))["ranks"] == ("2", "")
     watched = watch.watched()
     assert watched is not None
     named = dict(watched.overview()[0].rows)
@@ -299,6 +298,46 @@ async def test_the_list_is_sorted_by_keys_and_heads_and_opened_by_one_click(kit:
         assert watch.selected == "20260103T000000Z-sweep-000003"
 
 
+def test_columns_of_the_list_are_whole_or_left_out(kit: Kit) -> None:
+    """The last ones were cut at 120 columns; ranks are told where a run has several."""
+    rows = [kit.row("ppo-aaaaaa", group="CartPole-v1#2eac", kl=0.02, started_ns=1), kit.row("ppo-bbbbbb")]
+    for several in (False, True):
+        cells = [run_cells(row, 0, name=row.label) for row in rows]
+        for width in range(24, 160):
+            columns, room = columns_for(cells, width)
+            texts = [dict(zip(COLUMNS, found, strict=True)) for found in cells]
+            widths = [max(len(name), *(len(found[name][0]) for found in texts)) for name in columns if name != "run"]
+            assert sum(widths) + room + 2 * len(columns) <= width or room == 1
+        assert set(columns) == set(COLUMNS) - (set() if several else {"ranks"})
+        rows[1] = replace(rows[1], ranks=4)
+    assert run_cells(rows[0], 0, name="x", here=True)[0] == ("▶ ", "cursor")
+
+
+@pytest.mark.parametrize("size", [(120, 36), (80, 24)])
+async def test_the_list_fits_and_shows_verdicts_by_colour_and_the_run_on_screen(
+    kit: Kit, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    for number in (1, 2):
+        run = described(kit, tmp_path, f"2026010{number}T000000Z-sweep-{number:06}", rate=0.1, seed=number)
+        kit.record(run, state=RunState.FAILED, message="NaN")
+    watch = Watch(tmp_path)
+    while watch.tick():
+        pass
+    app = SanctumApp(watch, feed=False)
+    async with app.run_test(size=size) as pilot:
+        await pilot.press("r")
+        await pilot.pause()
+        table = app.screen.query_one(DataTable)
+        assert table.virtual_size.width <= table.scrollable_content_region.width
+        names = [column.label.plain for column in table.ordered_columns]
+        first = dict(zip(names, table.get_row_at(0), strict=True))
+        assert (first[" "].plain, first["updates"].plain, first["updates"].justify) == ("▶ ", "3", "right")
+        assert first["verdict"].style == app.theme_variables["role-crit"]
+        await pilot.press("t")  # colours follow the theme
+        app.screen.fill()  # type: ignore[attr-defined]  # the list's own method
+        assert table.get_row_at(0)[names.index("verdict")].style == app.theme_variables["role-crit"]
+
+
 async def test_the_log_is_followed_until_one_scrolls_up(kit: Kit, tmp_path: Path) -> None:
     run = described(kit, tmp_path, "run-a", rate=0.5)
     run.log_path.write_bytes(b"".join(b"line %d\n" % number for number in range(200)))
@@ -360,6 +399,12 @@ def test_what_a_run_came_to_before_it_was_read_is_no_news(kit: Kit, tmp_path: Pa
     told = dict(watched.overview()[0].rows)
     # run.json of a run that crashed lies behind its journal.
     assert (told["updates"], told["environment steps"]) == ("200", "204,800")
+    for listed in (1, 0):  # followed, or read for the list alone
+        folder = Watch(tmp_path, listed=listed)
+        while folder.tick():
+            pass
+        ((_, changes),) = folder.changes(AlertBook())
+        assert [(item.now, item.update_id) for item in changes] == [(VerdictKind.CRASHED, 200)]
 
 
 async def test_one_toast_a_worsening_and_none_on_a_small_screen(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,7 +189,7 @@ class SanctumApp(Opening):
             return
         cells = layout(width, height, divergences=self._diverges)
         if self._zoomed and not small:
-            cells = [cells[0], Cell(self._zoomed, 0, 4, width, max(height - 5, 1))]
+            cells = [cells[0], Cell(self._zoomed, 0, 4, width, max(height - 5, 1), zoomed=True)]
         self._cells = {cell.name: cell for cell in cells}
         for panel in main.query(TextPanel):
             cell = self._cells.get(panel.panel)

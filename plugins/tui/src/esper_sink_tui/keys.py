@@ -95,6 +95,7 @@ GLOSSARY: Final = (
     ("◆ in a curve", "an evaluation: mean return without learning"),
     ("● most", "the head with the largest share of a KL that is calm"),
     ("· idle", "the head decided nothing in this update"),
+    ("… was ok", "of a sink: so the trainer told before it was gone"),
     ("— lost", "not known: the update was not finite"),
     ("↑ → ↓", "the direction of the number, not a judgement; blank while it jumps without one"),
     ("· in a sparkline", "not measured in that update"),

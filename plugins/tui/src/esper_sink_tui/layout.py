@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from esper_core.reading.divergences import newest_divergences
 from esper_sink_tui.lines import Line, ascii_line, fit, fit_all
-from esper_sink_tui.panels import PANELS, banner_line
+from esper_sink_tui.panels import PANELS, ZOOMED, banner_line
 from esper_sink_tui.panels.runs import runs_line
 from esper_sink_tui.panels.sinks import sinks_line
 from esper_sink_tui.panels.throughput import throughput_line
@@ -38,13 +38,14 @@ _PAIR_FROM: Final = 96
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A panel's place, in terminal cells."""
+    """A panel's place, in terminal cells, and whether it has the screen for itself."""
 
     name: str
     x: int
     y: int
     width: int
     height: int
+    zoomed: bool = False
 
 
 def mode_of(width: int, height: int) -> Mode:
@@ -162,4 +163,5 @@ def cell_lines(model: ScreenModel, cell: Cell) -> list[Line]:
         return [banner_line(model, cell.width)]
     if cell.name == "strip":
         return strip_lines(model, cell.width, cell.height)
-    return PANELS[cell.name](model, cell.width, cell.height)
+    panel = ZOOMED.get(cell.name, PANELS[cell.name]) if cell.zoomed else PANELS[cell.name]
+    return panel(model, cell.width, cell.height)

@@ -63,10 +63,10 @@ class Unfollowed:
         with self._lock:
             return [item.row for item in self._runs.values()]
 
-    def directories(self) -> list[tuple[RunDir, str]]:
-        """Each run's directory and label."""
+    def directories(self) -> list[tuple[RunDir, RunRow]]:
+        """Each run's directory and row."""
         with self._lock:
-            return [(item.run, item.row.label) for item in self._runs.values()]
+            return [(item.run, item.row) for item in self._runs.values()]
 
     def take(self, run_id: str) -> RunDir | None:
         """A run that is followed from now on; None when it is none of these."""

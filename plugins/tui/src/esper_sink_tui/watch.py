@@ -213,13 +213,14 @@ class Watch:
         """
         with self._lock:
             known = [(item.directory, item.source.label, item) for item in self._runs.values()]
-        others = [(run, label, None) for run, label in self._others.directories()]
-        found: list[tuple[RunDir | None, str, Watched | None]] = [*known, *others]
-        found.sort(key=lambda item: item[2] is None or item[2].source.run_id != self._selected)
+        others = [(run, row.label, row) for run, row in self._others.directories()]
+        found: list[tuple[RunDir | None, str, Watched | RunRow]] = [*known, *others]
+        found.sort(key=lambda item: isinstance(item[2], RunRow) or item[2].source.run_id != self._selected)
         for directory, label, watched in found:
             if directory is not None:
-                yield label, book.of(directory, label)
-            elif watched is not None:
+                updates = watched.updates if isinstance(watched, RunRow) else watched.snapshot.updates
+                yield label, book.of(directory, label, updates=updates)
+            elif isinstance(watched, Watched):
                 with self._lock:
                     events = watched.timeline.events()
                 yield label, alerts_of(events, label, watched.snapshot.tamiyo.limits)

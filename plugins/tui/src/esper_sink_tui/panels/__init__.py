@@ -5,6 +5,7 @@ The app draws them in widgets, ``--once`` prints them, copying a panel copies th
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from esper_sink_tui.panels.banner import banner, banner_line
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from esper_core.reading.model import ScreenModel
     from esper_sink_tui.lines import Line
 
-__all__ = ["PANELS", "banner", "banner_line"]
+__all__ = ["PANELS", "ZOOMED", "banner", "banner_line"]
 
 PANELS: Final[dict[str, Callable[[ScreenModel, int, int], list[Line]]]] = {
     "banner": banner,
@@ -37,3 +38,9 @@ PANELS: Final[dict[str, Callable[[ScreenModel, int, int], list[Line]]]] = {
     "events": events_panel,
 }
 """The panels by the name that keys, zoom and copy use."""
+ZOOMED: Final[dict[str, Callable[[ScreenModel, int, int], list[Line]]]] = {
+    "health": partial(health_panel, zoomed=True),
+    "heads": partial(heads_panel, zoomed=True),
+    "divergences": partial(divergences_panel, zoomed=True),
+}
+"""Those that say something else while they are zoomed: what ``z`` does then."""

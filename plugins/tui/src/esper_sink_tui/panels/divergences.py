@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["divergence_lines", "divergences_panel"]
 
 
-def divergences_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
+def divergences_panel(model: ScreenModel, width: int, height: int, *, zoomed: bool = False) -> list[Line]:
     """The newest of each divergence; those that do not fit are counted in the title."""
     body = divergence_lines(model.snapshot)
     room = max(height - 2, 0) // 2 * 2
     hidden = max(len(body) - room, 0) // 2
-    hint = f"{hidden} more: z zooms" if hidden else "never a level"
+    hint = f"{hidden} more{'' if zoomed else ': z zooms'}" if hidden else "never a level"
     if not body:
         body = [line(("the run has told of none", "dim"))]
     return frame("OTHER DIVERGENCES", hint, body, width, height)

@@ -30,7 +30,7 @@ _PAIRS_FROM: Final = 76
 _TRAIL: Final = (("LAST 10", 11), ("STATE", 5))
 
 
-def heads_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
+def heads_panel(model: ScreenModel, width: int, height: int, *, zoomed: bool = False) -> list[Line]:
     """One row a head; two heads a row where the panel is wide and low. Heads that do not fit are counted."""
     heads, entropy = model.snapshot.heads, model.head_view == "entropy"
     leading, limits = _leading(heads), model.snapshot.tamiyo.limits
@@ -47,10 +47,10 @@ def heads_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
         body = [_entropy_header() if entropy else _kl_header(), *rows]
         if len(body) > room:
             hidden = len(body) - room + 1
-            body = [*body[: room - 1], line((f"and {hidden} more: z zooms", "dim"))]
+            body = [*body[: room - 1], line((_hidden(hidden, zoomed=zoomed), "dim"))]
     else:
         cells = [_entropy_cell(head, lost=lost) if entropy else _kl_cell(head, limits, lost=lost) for head in heads]
-        body = _pairs(cells, room, (width - 4) // 2)
+        body = _pairs(cells, room, (width - 4) // 2, zoomed=zoomed)
     return frame(title, _drift(model, leading), body, width, height)
 
 
@@ -196,11 +196,15 @@ def _entropy_cell(head: HeadState, *, lost: bool) -> Line:
     )
 
 
-def _pairs(cells: list[Line], room: int, half: int) -> list[Line]:
+def _hidden(count: int, *, zoomed: bool) -> str:
+    return f"and {count} more" if zoomed else f"and {count} more: z zooms"
+
+
+def _pairs(cells: list[Line], room: int, half: int, *, zoomed: bool) -> list[Line]:
     """Two heads a line."""
     if len(cells) > room * 2:
         hidden = len(cells) - room * 2 + 1
-        cells = [*cells[: room * 2 - 1], line((f"and {hidden} more: z zooms", "dim"))]
+        cells = [*cells[: room * 2 - 1], line((_hidden(hidden, zoomed=zoomed), "dim"))]
     starts = range(0, len(cells), 2)
     return [tuple(span for cell in cells[start : start + 2] for span in fit(cell, half)) for start in starts]
 

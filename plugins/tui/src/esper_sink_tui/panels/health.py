@@ -37,7 +37,7 @@ _EARLY: Final = Sign(VERDICTS[VerdictKind.WARM_UP].glyph, "warm-up", "dim")
 _NO_LIMITS: Final = _FULL - _LIMITS - 1
 
 
-def health_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
+def health_panel(model: ScreenModel, width: int, height: int, *, zoomed: bool = False) -> list[Line]:
     """The metrics that fit, KL first, with the early stops marked beneath the KL's sparkline.
 
     Too narrow for every column, the limits go first and then the sparklines; value and state stay.
@@ -52,7 +52,7 @@ def health_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
         if others := divergence_lines(model.snapshot):
             rows.extend([(), line(("other divergences, never a level", "title")), *others])
         rows.extend([(), line((title, "title")), *detail_lines(model.snapshot.last, state, room)])
-    return frame("POLICY HEALTH", "z zoom", rows, width, height)
+    return frame("POLICY HEALTH", "z back" if zoomed else "z zoom", rows, width, height)
 
 
 def _columns(room: int, label: Span, value: Span, trail: tuple[Span, ...], limits: Span, state: Span) -> Line:

@@ -21,62 +21,62 @@ if TYPE_CHECKING:
 
 __all__ = ["heat_lines", "heat_room"]
 
-_NAME: Final = 14
-"""Columns of a head's name."""
+_NAME: Final = 12
+"""Columns of a head's name: with those beside it the map begins below the first column of the plot above."""
 _TALLEST: Final = 3
 """The largest number of rows of a head."""
 
 
 def heat_room(width: int) -> int:
     """The columns of a map that is ``width`` wide."""
-    return max(width - _NAME - 2, 1)
+    return max(width - _NAME - 3, 1)
 
 
 def heat_lines(
-    columns: Sequence[HeadColumn], limits: KLLimits, size: tuple[int, int], *, cursor: int | None = None
+    columns: Sequence[HeadColumn], limits: KLLimits, size: tuple[int, int], *, marked: int | None = None
 ) -> list[Line]:
-    """Rows of each head, one column or several a stretch of updates, ids and a key below.
+    """Rows of each head, one column a stretch of updates, ids and a key below.
 
     Args:
         columns: at most :func:`heat_room` of them.
         limits: of the run.
         size: columns and rows.
-        cursor: an update to mark.
+        marked: a column to mark.
     """
     width, height = size
     names = list(dict.fromkeys(head.name for item in columns for head in item.heads))
     if not names:
         return fit_all([line(("no head was measured in the updates that were read", "dim"))], width, height)
-    repeat = max(heat_room(width) // len(columns), 1)
     rows = max(height - 3, 1)
     shown = names if len(names) <= rows else names[: max(rows - 1, 1)]
     tall = min(max(rows // len(names), 1), _TALLEST)
-    lines = [_row(name, columns, limits, repeat, named=not again) for name in shown for again in range(tall)]
+    lines = [_row(name, columns, limits, named=not again) for name in shown for again in range(tall)]
     if len(names) > len(shown) and height > 4:
         lines.append(line((f"{'':{_NAME}} and {len(names) - len(shown)} more heads", "dim")))
-    marked = max((at for at, item in enumerate(columns) if cursor is not None and item.first <= cursor), default=-1)
-    axis = "".join(("┴" if at == marked else "─") + "─" * (repeat - 1) for at in range(len(columns)))
+    axis = "".join("┴" if at == marked else "─" for at in range(len(columns)))
     lines.append(line((f"{'':{_NAME}} └{axis}", "frame")))
-    lines.append(line((f"{'':{_NAME}}  {_ids(columns, repeat)}", "dim")))
+    lines.append(line((f"{'':{_NAME}}  {_ids(columns)}", "dim")))
     lines.append(_key(limits))
     return fit_all(lines, width, height)
 
 
-def _ids(columns: Sequence[HeadColumn], repeat: int) -> str:
+def _ids(columns: Sequence[HeadColumn]) -> str:
     """Ids below the cells that they begin at, as many as have room."""
-    text = ""
+    text, last = "", 0
     for at, item in enumerate(columns):
-        if not text or at * repeat >= len(text) + 6:
-            text = text.ljust(at * repeat) + str(item.first)
+        begins = item.heads and item.first != last
+        last = item.first
+        shown = str(item.first)
+        if begins and (not text or len(text) + 6 <= at <= len(columns) - len(shown)):
+            text = text.ljust(at) + shown
     return text
 
 
-def _row(name: str, columns: Sequence[HeadColumn], limits: KLLimits, repeat: int, *, named: bool) -> Line:
+def _row(name: str, columns: Sequence[HeadColumn], limits: KLLimits, *, named: bool) -> Line:
     cells = []
     for item in columns:
         found = next((head.kl for head in item.heads if head.name == name), None)
-        sign, role = _cell(math.nan if found is None and item.broken else found, limits)
-        cells.append((sign * repeat, role))
+        cells.append(_cell(math.nan if found is None and item.broken else found, limits))
     return line((f"{pad(one_line(name) if named else '', _NAME)} ", ""), ("│", "frame"), *cells)
 
 

@@ -14,11 +14,13 @@ from esper_sink_tui.lines import frame, joined, line, pad, row
 from esper_sink_tui.names import shown_names
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from esper_core.reading.glyphs import Role
     from esper_core.reading.model import RunRow, ScreenModel
-    from esper_sink_tui.lines import Line
+    from esper_sink_tui.lines import Line, Span
 
-__all__ = ["COLUMNS", "WIDEST_NAME", "run_at", "run_cells", "runs_line", "runs_panel"]
+__all__ = ["COLUMNS", "NUMBERS", "WIDEST_NAME", "columns_for", "run_at", "run_cells", "runs_line", "runs_panel"]
 
 COLUMNS: Final = (
     " ",
@@ -34,8 +36,17 @@ COLUMNS: Final = (
     "ranks",
     "experiment",
 )
+NUMBERS: Final = frozenset({"KL", "return", "updates", "age", "steps/s", "ranks"})
+"""Columns that are aligned to the right, so that figures stand below figures of their size."""
 WIDEST_NAME: Final = 40
-"""Cells of a name in the table."""
+"""Cells of a name in the table at most."""
+_NAMED: Final = "run"
+_FAIR_NAME: Final = 18
+"""Cells of a name that no other column takes from it."""
+_AGE: Final = 6
+"""Cells of an age: columns do not come and go with the seconds."""
+_IF_ROOM: Final = ("return", "state", "updates", "age", "ranks", "experiment", "steps/s", "started")
+"""Columns that a narrow table goes without, the most needed first."""
 
 
 def runs_panel(model: ScreenModel, width: int, height: int) -> list[Line]:
@@ -73,7 +84,7 @@ def _row(item: RunRow, model: ScreenModel, name: str) -> Line:
     here = item.run_id == model.selected
     kl = pad(_kl(item), min(cell_len(_kl(item)), 11))
     return line(
-        (f"{'▶' if here else ' '}{'■' if item.marked else ' '}", "cursor" if here else "info"),
+        _marks(item, here=here),
         (name, "cursor" if here else ""),
         (pad(f"{state.glyph} {state.word}", 10), state.role),
         pad(count(item.updates), 6, "right"),
@@ -95,24 +106,60 @@ def _kl(item: RunRow) -> str:
     return f"{'j ' if item.limits.on == 'joint' else ''}{format_kl(item.kl, limits=item.limits)}"
 
 
-def run_cells(item: RunRow, now_ns: int, *, name: str) -> tuple[str, ...]:
-    """A run as the cells of a table, in the order of :data:`COLUMNS`."""
+def run_cells(item: RunRow, now_ns: int, *, name: str, here: bool = False) -> tuple[Span, ...]:
+    """A run as the cells of a table, in the order of :data:`COLUMNS`.
+
+    Args:
+        item: the run.
+        now_ns: unix time, nanoseconds.
+        name: its name, cut to what has room.
+        here: whether it is the run on the screen behind the table.
+    """
     state, sign = STATES[item.state], VERDICTS[item.kind]
     begun = item.started_ns
     return (
-        "■" if item.marked else " ",
-        name,
-        f"{state.glyph} {state.word}",
-        f"{sign.glyph} {item.kind.value}",
-        _kl(item),
-        plain(item.return_mean, 1),
-        count(item.updates),
-        age(max(now_ns - begun, 0) / 1e9) if begun is not None else MISSING,
-        moment(begun, "%d %b %H:%M"),
-        rate(item.steps_per_s),
-        str(item.ranks),
-        one_line(item.group),
+        _marks(item, here=here),
+        (name, "cursor" if here else ""),
+        (f"{state.glyph} {state.word}", state.role),
+        (f"{sign.glyph} {item.kind.value}", sign.role),
+        (_kl(item), _own_role(item)),
+        (plain(item.return_mean, 1), ""),
+        (count(item.updates), ""),
+        (age(max(now_ns - begun, 0) / 1e9) if begun is not None else MISSING, ""),
+        (moment(begun, "%d %b %H:%M"), ""),
+        (rate(item.steps_per_s), ""),
+        (str(item.ranks), ""),
+        (one_line(item.group), "dim"),
     )
+
+
+def _marks(item: RunRow, *, here: bool) -> Span:
+    return f"{'▶' if here else ' '}{'■' if item.marked else ' '}", "cursor" if here else "info"
+
+
+def columns_for(rows: Iterable[Sequence[Span]], width: int) -> tuple[tuple[str, ...], int]:
+    """The columns of a table that have room, in their order, and the cells that are left for a run's name.
+
+    A column that is cut misleads, so it is left out.
+
+    Args:
+        rows: of :func:`run_cells`.
+        width: of the table, in cells; each of its columns takes two more than its texts.
+    """
+    widths = {name: cell_len(name) for name in COLUMNS} | {"age": _AGE}
+    several = False
+    for cells in rows:
+        found = dict(zip(COLUMNS, cells, strict=True))
+        several = several or found["ranks"][0] != "1"
+        widths = {name: max(widths[name], cell_len(found[name][0])) for name in COLUMNS}
+    shown = set(COLUMNS) - set(_IF_ROOM)
+    left = width - sum(widths[name] + 2 for name in shown) + widths[_NAMED]
+    for name in _IF_ROOM:
+        taken = widths[name] + 2
+        if left - taken >= min(widths[_NAMED], _FAIR_NAME) and (name != "ranks" or several):
+            shown.add(name)
+            left -= taken
+    return tuple(name for name in COLUMNS if name in shown), min(max(left, 1), WIDEST_NAME)
 
 
 def runs_line(model: ScreenModel) -> Line:

@@ -190,8 +190,7 @@ class PlotsScreen(Screen[None]):
             if plot.display:
                 plot.point(x, self._style("role-cursor"))
                 plot.settle()
-        if self._heads:
-            self.query_one(HeatMap).draw(self.series[0] if self.series else None, cursor=self.cursor)
+        self._map()
         if self.cursor is None:
             text = legend_lines(self.series, grouped=self.view.grouped, name=self.view.metric) or "no update yet"
         else:
@@ -203,12 +202,19 @@ class PlotsScreen(Screen[None]):
         legend.update(text, layout=rows is None or rows != self._legend_rows)
         self._legend_rows = rows
 
+    def _map(self) -> None:
+        """Draw the heads below the stretch that the KL's plot shows."""
+        if self._heads and self._drawing is not None and self.series:
+            above = self.query_one("#history-kl", HistoryPlot)
+            self.query_one(HeatMap).draw(self.series[0], above=above, place=self._drawing.x_of, cursor=self.cursor)
+
     def on_plot_widget_scale_changed(self, event: PlotWidget.ScaleChanged) -> None:
         """Keep a zoom while the run goes on; both plots show the same stretch."""
         self._zoomed = True
         for plot in self.query(HistoryPlot):
             if plot is not event.plot:
                 plot.set_xlimits(event.x_min, event.x_max)
+        self._map()
 
     def on_resize(self) -> None:
         """Draw the map anew; plots do so themselves."""

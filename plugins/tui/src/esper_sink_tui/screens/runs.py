@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from rich.text import Text
 from textual import on
 from textual.containers import Vertical
 from textual.screen import ModalScreen
@@ -13,15 +14,21 @@ from textual.widgets import DataTable, Input, Static
 from esper_core.errors import EsperError
 from esper_core.reading.glyphs import to_ascii
 from esper_core.reading.listing import SORTS
+from esper_core.terminal import one_line
 from esper_sink_tui.names import shown_names
-from esper_sink_tui.panels.runs import COLUMNS, WIDEST_NAME, run_cells
+from esper_sink_tui.panels.runs import COLUMNS, NUMBERS, WIDEST_NAME, columns_for, run_cells
+from esper_sink_tui.theme import MONO, rich_colour
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from textual.app import ComposeResult
     from textual.binding import BindingType
     from textual.events import Click
 
     from esper_core.reading.listing import Sort
+    from esper_core.reading.model import RunRow
+    from esper_sink_tui.lines import Span
     from esper_sink_tui.watch import Watch
 
 __all__ = ["RunsScreen"]
@@ -31,7 +38,7 @@ _SORTED_BY: Final[dict[str, Sort]] = {"age": "time", "started": "time", "return"
 """Column -> the order that a click on its head gives."""
 
 
-class _Table(DataTable[str]):
+class _Table(DataTable[Text]):
     """One click selects a row: Textual's table alone wants two, on the same cell."""
 
     def on_click(self, event: Click) -> None:
@@ -71,7 +78,8 @@ class RunsScreen(ModalScreen[str]):
         super().__init__()
         self._watch = watch
         self._ascii = ascii_only
-        self._shown: dict[str, tuple[str, ...]] = {}
+        self._shown: dict[str, tuple[Text, ...]] = {}
+        self._columns: tuple[str, ...] = ()
 
     def compose(self) -> ComposeResult:
         """Search, table and a line of help."""
@@ -85,41 +93,65 @@ class RunsScreen(ModalScreen[str]):
     def on_mount(self) -> None:
         """Fill the table, and keep it up to date."""
         table = self.query_one(DataTable)
-        for name in COLUMNS:
-            table.add_column(name, key=name)
         self.fill()
         if self._watch.selected in self._shown:
             table.move_cursor(row=list(self._shown).index(self._watch.selected))
         table.focus()
         self.set_interval(_LOOK_S, self.fill)
+        # The table has its width after the first layout.
+        self.call_after_refresh(self.fill)
+
+    def on_resize(self) -> None:
+        """Show the columns that have room now."""
+        self.call_after_refresh(self.fill)
 
     def fill(self) -> None:
         """Write what has changed; the cursor stays on its run."""
         rows = self._watch.rows()
-        now = time.time_ns()
-        names = shown_names(rows, WIDEST_NAME)
-        cells = {row.run_id: run_cells(row, now, name=names[row.run_id]) for row in rows}
-        if self._ascii:
-            cells = {key: tuple(to_ascii(cell) for cell in found) for key, found in cells.items()}
+        columns, cells = self._cells(rows)
         table = self.query_one(DataTable)
-        if list(cells) == list(self._shown):
+        if columns == self._columns and list(cells) == list(self._shown):
             for key, found in cells.items():
-                before = self._shown[key]
-                for name, old, new in zip(COLUMNS, before, found, strict=True):
+                for name, old, new in zip(columns, self._shown[key], found, strict=True):
                     if old != new:
                         table.update_cell(key, name, new, update_width=True)
         else:
             here, keep = self._current(), table.cursor_row
-            table.clear()
+            table.clear(columns=True)
+            for name in columns:
+                table.add_column(Text(name, justify="right" if name in NUMBERS else "left"), key=name)
             for key, found in cells.items():
                 table.add_row(*found, key=key)
             if cells:
                 table.move_cursor(row=list(cells).index(here) if here in cells else min(keep, len(cells) - 1))
-        self._shown = cells
+        self._columns, self._shown = columns, cells
         order = {"time": "newest first", "return": "highest return first", "verdict": "worst verdict first"}
         self.query_one(
             Vertical
         ).border_title = f"{len(cells)} {'run' if len(cells) == 1 else 'runs'}, {order[self._watch.run_sort]}"
+
+    def _cells(self, rows: Sequence[RunRow]) -> tuple[tuple[str, ...], dict[str, tuple[Text, ...]]]:
+        """The columns that have room, and the cells of each run in them."""
+        now = time.time_ns()
+        whole = {
+            row.run_id: run_cells(row, now, name=one_line(row.label), here=row.run_id == self._watch.selected)
+            for row in rows
+        }
+        width = self.query_one(DataTable).scrollable_content_region.width
+        columns, room = columns_for(whole.values(), width) if width else (COLUMNS, WIDEST_NAME)
+        names = shown_names(rows, room)
+        found = {}
+        for run_id, cells in whole.items():
+            spans = dict(zip(COLUMNS, cells, strict=True))
+            spans["run"] = (names[run_id], spans["run"][1])
+            found[run_id] = tuple(self._text(name, spans[name]) for name in columns)
+        return columns, found
+
+    def _text(self, column: str, span: Span) -> Text:
+        text, role = span
+        colour = rich_colour(self.app.theme_variables[f"role-{role}"]) if role and self.app.theme != MONO.name else ""
+        drawn = to_ascii(text) if self._ascii else text
+        return Text(drawn, style=colour, justify="right" if column in NUMBERS else "left")
 
     @on(Input.Changed)
     def _filtered(self, event: Input.Changed) -> None:

@@ -117,7 +117,7 @@ class HistoryPlot(PlotWidget, can_focus=True, inherit_bindings=False):
     ]
     margin_top = reactive(0)
     margin_bottom = reactive(1)
-    margin_left = reactive(12)
+    margin_left = reactive(13)
 
     def __init__(self, name: str, *, ascii_only: bool = False) -> None:
         super().__init__(id=name)
@@ -235,6 +235,10 @@ class HistoryPlot(PlotWidget, can_focus=True, inherit_bindings=False):
     def place_of(self, column: int) -> float:
         """The place on the x axis of a column of the canvas."""
         return self.get_coordinate_from_pixel(column, 1)[0]
+
+    def column_of(self, x: float) -> int:
+        """The column of a place on the x axis, from 0 inside the frame; outside of it for one that is not shown."""
+        return self.get_pixel_from_coordinate(x, 0)[0] - 1
 
     def stops(self, xs: Sequence[float], low: float, style: str) -> None:
         """Mark the updates that stopped early, on the axis."""
