@@ -127,16 +127,9 @@ def test_a_processor_that_emits_stops_nobody() -> None:
 
 
 def test_without_a_thread_spans_end_in_the_loop(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    no_thread: Callable[[str], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    start = threading.Thread.start
-
-    def refused(thread: threading.Thread) -> None:
-        if thread.name == "esper-spans":
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", refused)
+    no_thread("esper-spans")
     ended, emitter = pair()
     for number in (1, 2):
         update(emitter, number)
