@@ -33,15 +33,20 @@ class Behind:
         self._ended = False
 
     def put(self, episodes: Iterable[EpisodeFinished], parent: OpenSpan | None, now: int) -> None:
-        """Hand episodes over; they are looked at in the thread."""
+        """Hand episodes over; they are looked at in the thread, or here where the system gives none."""
 
         def tell() -> None:
             for episode in episodes:
                 self._tell(episode, parent, now)
 
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="esper-episodes", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="esper-episodes", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system gives none, or the interpreter ends
+                tell()
+                return
+            self._thread = thread
         self._behind = True
         self._waiting.put(tell)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EndedEvent", "SpanEnds"]
 
+_logger: Final = logging.getLogger("esper.emitter")
 _LINGER_S: Final = 0.05
 """Seconds after which the thread ends what waits: each time that it wakes, it takes Python's lock from the loop."""
 
@@ -73,19 +74,20 @@ class SpanEnds:
                 spans[0].describe()
                 with inside(ended.span):
                     self._complete(ended)
-        except Exception as error:  # noqa: BLE001  # an application's own SDK may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # an application's own SDK may raise anything
             _failed(error)
         for span in spans:
             try:
                 span.end(end_ns)
-            except Exception as error:  # noqa: BLE001  # so may its processors
+            except (Exception, SystemExit) as error:  # noqa: BLE001  # so may its processors
                 _failed(error)
 
 
 class LateSpanEnds(SpanEnds):
-    """Does it in a thread, up to 50 ms later. Any thread may put.
+    """Does it in a thread, up to 50 ms later. Any thread may put, also a span's processor that emits.
 
-    When ``MOST`` events wait, who puts one more ends the oldest: none is dropped.
+    When ``MOST`` events wait, who puts one more ends the oldest: none is dropped. Where the system gives no thread,
+    spans end at once.
 
     Args:
         complete: as above.
@@ -96,7 +98,7 @@ class LateSpanEnds(SpanEnds):
     def __init__(self, complete: Callable[[EndedEvent], object] | None) -> None:
         super().__init__(complete)
         self._waiting: deque[tuple[EndedEvent | None, Sequence[OpenSpan], int]] = deque()
-        self._one = threading.Lock()
+        self._one = threading.RLock()
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -119,13 +121,25 @@ class LateSpanEnds(SpanEnds):
         self._wake.set()
         if self._thread is not None:
             self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                _logger.warning("a span processor takes too long: %d events' spans wait for it", len(self._waiting) + 1)
+                return
             self._thread = None
+        self._end_all()
 
     def _start(self) -> None:
         with self._one:
-            if self._thread is None and not self._closing.is_set():
-                self._thread = threading.Thread(target=self._run, name="esper-spans", daemon=True)
-                self._thread.start()
+            if self._thread is not None or self._closing.is_set():
+                return
+            thread = threading.Thread(target=self._run, name="esper-spans", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system's limit of threads, or the interpreter ends
+                _logger.warning("spans are ended in the training loop: %s", error)
+                self._closing.set()
+                self._end_all()
+            else:
+                self._thread = thread
 
     def _run(self) -> None:
         while not self._closing.is_set():
@@ -145,5 +159,5 @@ class LateSpanEnds(SpanEnds):
                 self._end(*self._waiting.popleft())
 
 
-def _failed(error: Exception) -> None:
-    logging.getLogger("esper.emitter").warning("a span was not recorded whole: %s", error, exc_info=error)
+def _failed(error: BaseException) -> None:
+    _logger.warning("a span was not recorded whole: %s", error, exc_info=error)

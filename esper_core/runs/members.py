@@ -120,6 +120,8 @@ class MemberFile(io.RawIOBase):
 
     def _find(self) -> Iterator[_Member]:
         at = plain_at = 0
+        if not self._size:  # what was compressed had lines
+            yield _Member(0, 0, 0, len(_DAMAGED_LINE))
         while at < self._size:
             told = self._told(at)
             member = _Member(at, plain_at, *told) if told else self._measured(at, plain_at)

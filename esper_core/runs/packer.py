@@ -45,7 +45,7 @@ class SegmentPacker:
     cannot be compressed, on a full disk for instance, stays plain. Each piece opens and closes its files:
     a descriptor that is kept could be closed by others, and its number be another file's by then.
 
-    The writer calls; the work is done in a daemon thread that begins with the first order.
+    The writer calls; the work is done in a daemon thread that begins with the first order. Without one all stays plain.
 
     Args:
         folder: the run's directory; stays open until :meth:`close` has returned.
@@ -76,10 +76,14 @@ class SegmentPacker:
 
     def _order(self, order: _Order) -> None:
         self._ordered[order.name] = order.size
-        self._orders.put(order)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="esper-journal-packer", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="esper-journal-packer", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system gives none, or the interpreter ends
+                return
+            self._thread = thread
+        self._orders.put(order)
 
     def _work(self) -> None:
         while (order := self._orders.get()) is not None:

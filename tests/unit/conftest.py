@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,22 @@ def toys() -> Any:
 def ranks() -> Any:
     """Several ranks in threads: see ``_ranks.py`` beside this file."""
     return _load("ranks")
+
+
+@pytest.fixture
+def no_thread(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Called with a name: the system gives no thread of that name, as at its limit of threads."""
+
+    def forbid(name: str) -> None:
+        def refused(thread: threading.Thread) -> None:
+            if thread.name == name:
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        start = threading.Thread.start
+        monkeypatch.setattr(threading.Thread, "start", refused)
+
+    return forbid
 
 
 @pytest.fixture

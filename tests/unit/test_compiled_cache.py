@@ -175,6 +175,10 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Pa
     [
         ("echo warm-up; echo 'step.cpp:3:1: error: no such thing' >&2; echo later; exit 1", "step.cpp:3:1: error: no"),
         ("echo 'No space left on device' >&2; exit 1", "No space left on device"),
+        (
+            'echo "$PWD/a/b.cpp:3:1: fatal error: error writing to $PWD/c.s: full"; exit 1',
+            "^a/b.cpp:.* writing to c.s: full",
+        ),
         ("exit 3", "exit code 3"),
         ("kill -9 $$", "exit code -9"),
         ("exit 0", "exit code 0"),
@@ -251,6 +255,21 @@ def test_where_nothing_can_be_kept_it_is_built_for_this_run(
     assert len(lines) == 3, "not kept; compiles; failed"
     assert "not kept for the next run" in lines[0]
     assert str(tmp_path / "file") in lines[0]
+
+
+def test_without_any_folder_to_build_in_the_update_is_eager(
+    bandit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container with a read-only file system."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
+    monkeypatch.setenv("CXX", "true")
+    eager, _ = learned(bandit, bandit.agent(minibatch_size=32))
+    weights, lines = learned(bandit, bandit.agent(minibatch_size=32, compile=True))
+    assert torch.equal(weights, eager)
+    assert len(lines) == 2, "not kept; no folder"
+    assert "runs as without it: there is no temporary folder either: " in lines[1]
 
 
 def test_a_run_that_is_to_stop_while_its_step_is_built_stops_in_order(

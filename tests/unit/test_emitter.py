@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from typing import TYPE_CHECKING
 
 import pytest
 from opentelemetry import trace as otel_trace
@@ -27,6 +28,9 @@ from esper_core.events import (
 )
 from esper_core.health import HealthLevel, KLLimits, RunState, classify_kl
 from esper_core.hooks import SinkHooks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 H = HealthLevel
 
@@ -303,6 +307,16 @@ def test_many_episodes_are_told_as_one_is_and_before_whatever_is_emitted_next(*,
     assert witness.events[-1].payload.episode == 4
     emitter.emit_episodes((EpisodeFinished(episode=5, episode_return=2.0, length=3),))  # after the end, in this thread
     assert witness.events[-1].payload.episode == 5
+
+
+def test_without_a_thread_episodes_are_told_in_the_loop(no_thread: Callable[[str], None]) -> None:
+    no_thread("esper-episodes")
+    witness = Witness()
+    emitter = TelemetryEmitter(witness, behind=True)
+    emitter.emit_episodes(EpisodeFinished(episode=number, episode_return=2.0, length=3) for number in (1, 2))
+    emit(emitter)
+    emitter.close()
+    assert [event.payload.kind for event in witness.events] == [*2 * [EpisodeFinished.kind], PPOUpdatePayload.kind]
 
 
 def test_a_hook_that_raises_in_the_episodes_thread_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

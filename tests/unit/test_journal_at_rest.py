@@ -30,6 +30,7 @@ from esper_core.runs.files import open_file
 from esper_core.runs.members import MemberFile, pack_member
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -69,7 +70,7 @@ def test_a_compressed_file_reads_as_the_plain_one_from_every_position(
     assert gzip.decompress(path.read_bytes()) == b"".join(parts)
 
 
-@pytest.mark.parametrize("hurt", ["body", "magic", "end", "cut", "not gzip"])
+@pytest.mark.parametrize("hurt", ["body", "magic", "end", "cut", "not gzip", "empty"])
 def test_damage_costs_its_own_member_and_one_bad_line(folder: Path, hurt: str) -> None:
     """Every line of the other members is read, and what is lost shows as at least one line that is none."""
     parts = [b"".join(lines(30, seed)) for seed in range(4)]
@@ -84,6 +85,8 @@ def test_damage_costs_its_own_member_and_one_bad_line(folder: Path, hurt: str) -
         content[at + len(packed[2]) - 8] ^= 1  # the checksum
     elif hurt == "cut":
         del content[at + len(packed[2]) // 2 :]
+    elif hurt == "empty":
+        content.clear()
     else:
         content[:] = b"neither gzip nor anything" * 20
     path = folder / "x.gz"
@@ -92,7 +95,7 @@ def test_damage_costs_its_own_member_and_one_bad_line(folder: Path, hurt: str) -
         read = file.readlines()
     good = [line for part in parts for line in part.splitlines(keepends=True)]
     sound = [line for line in read if line in set(good)]
-    kept = {"cut": parts[:2], "not gzip": []}.get(hurt, [parts[0], parts[1], parts[3]])
+    kept = {"cut": parts[:2], "not gzip": [], "empty": []}.get(hurt, [parts[0], parts[1], parts[3]])
     assert set(b"".join(kept).splitlines(keepends=True)) <= set(sound)
     assert [line for line in read if line not in set(good)]
 
@@ -198,6 +201,16 @@ def test_what_cannot_be_compressed_stays_plain(run: RunDir) -> None:
         writer.append(update(number))
     writer.close()
     assert (run.telemetry / "1-0-0001.otlp.jsonl").exists()
+    assert ids(read_events(run)) == list(range(1, 11))
+
+
+def test_without_a_thread_segments_stay_plain(run: RunDir, no_thread: Callable[[str], None]) -> None:
+    no_thread("esper-journal-packer")
+    writer = opened(run, segment_bytes=10_000)
+    for number in range(1, 11):
+        writer.append(update(number))
+    writer.close()
+    assert not [name for name in names(run) if name.endswith(".gz")]
     assert ids(read_events(run)) == list(range(1, 11))
 
 

@@ -13,6 +13,8 @@ from esper_core.events import PPOUpdatePayload, RunFinished
 from esper_core.health import RunState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pytest
 
 BURST = 3 * LateSpanEnds.MOST
@@ -25,12 +27,27 @@ class Ended(SpanProcessor):
         self.spans: list[tuple[str, object]] = []
         self.threads: set[str] = set()
         self.broken = False
+        self.then: Callable[[], object] = int
 
     def on_end(self, span: ReadableSpan) -> None:
         self.threads.add(threading.current_thread().name)
         self.spans.append((span.name, span.attributes.get("mark")))
         if self.broken:
             raise RuntimeError("out of order")
+        self.then()
+
+
+class Emits:
+    """Emits an event of its own, a number of times."""
+
+    def __init__(self, emitter: TelemetryEmitter, times: int) -> None:
+        self._emitter = emitter
+        self.times = times
+
+    def __call__(self) -> None:
+        if self.times:
+            self.times -= 1
+            self._emitter.emit(RunFinished(state=RunState.DONE))
 
 
 def mark(ended: EndedEvent) -> None:
@@ -83,6 +100,56 @@ def test_what_an_sdk_raises_costs_no_other_span_and_no_update(caplog: pytest.Log
     emitter.close()
     assert [name for name, _ in ended.spans] == 2 * ["esper.ppo.update", "esper.rollout", "esper.iteration"]
     assert {record.exc_info[0] for record in caplog.records} == {ValueError, RuntimeError}
+
+
+def test_an_sdk_that_exits_ends_neither_the_thread_nor_the_other_spans(caplog: pytest.LogCaptureFixture) -> None:
+    def leaves(ended: EndedEvent) -> None:
+        if ended.attributes["esper.ppo.update_id"] == 1:
+            raise SystemExit(3)
+
+    ended, emitter = pair(leaves)
+    for number in (1, 2, 3):
+        update(emitter, number)
+    emitter.close()
+    assert len(ended.spans) == 9
+    assert [record.exc_info[0] for record in caplog.records] == [SystemExit]
+
+
+def test_a_processor_that_emits_stops_nobody() -> None:
+    ended, emitter = pair()
+    emits = Emits(emitter, times=2)
+    ended.then = emits
+    for number in range(1, BURST + 1):
+        update(emitter, number)
+    emitter.close()
+    names = [name for name, _ in ended.spans]
+    assert (len(names), names.count("esper.run.finished"), emits.times) == (3 * BURST + 2, 2, 0)
+
+
+def test_without_a_thread_spans_end_in_the_loop(
+    no_thread: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    no_thread("esper-spans")
+    ended, emitter = pair()
+    for number in (1, 2):
+        update(emitter, number)
+    emitter.close()
+    assert [told for name, told in ended.spans if name == "esper.ppo.update"] == [1, 2]
+    assert caplog.messages == ["spans are ended in the training loop: can't start new thread"]
+
+
+def test_the_end_waits_no_longer_for_a_processor_than_it_is_told_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    go_on = threading.Event()
+    ended, emitter = pair(lambda _: go_on.wait(250))
+    update(emitter, 1)
+    update(emitter, 2)
+    emitter.close(timeout_s=0.1)
+    told = caplog.messages
+    go_on.set()
+    emitter.close(250)
+    assert len(ended.spans) == 6
+    assert len(told) == 1
+    assert told[0].startswith("a span processor takes too long: ")
 
 
 def test_a_forked_child_ends_no_span_of_its_parent() -> None:

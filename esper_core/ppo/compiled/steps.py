@@ -141,9 +141,7 @@ class CompiledSteps:
                 cache = CodeCache(cache_folder(os.environ, _FOLDER), _SUFFIX)
             except (UnusableFolderError, RuntimeError) as error:  # RuntimeError: there is no home directory
                 tell(f"ppo.compile: the compiled step is not kept for the next run: {error}")
-                cache = CodeCache(
-                    Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="esper-"))) / _FOLDER, _SUFFIX
-                )
+                cache = CodeCache(_temporary(stack) / _FOLDER, _SUFFIX)
             return _loaded(cache.find(key) or _built(cache, key, plan, should_stop, tell))
 
 
@@ -166,6 +164,14 @@ def _built(
         raise _NotCompiledError(f"{cache.folder}: {error.strerror or error}") from error
     tell(f"ppo.compile: compiled in {time.monotonic() - begun:.0f} s: {cache.folder}")
     return file
+
+
+def _temporary(stack: contextlib.ExitStack) -> Path:
+    """A folder that the stack removes."""
+    try:
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="esper-")))
+    except OSError as error:
+        raise _NotCompiledError(f"there is no temporary folder either: {error.strerror or error}") from error
 
 
 def _never() -> bool:

@@ -87,7 +87,8 @@ def build_apart(plan: Plan, folder: Path, should_stop: Callable[[], bool]) -> Pa
     finally:
         _end(process)
     if process.returncode or not file.is_file():
-        raise BuildFailedError(_reason(told.read_text(encoding="utf-8", errors="replace"), process.returncode))
+        said = told.read_text(encoding="utf-8", errors="replace").replace(f"{folder}{os.sep}", "")
+        raise BuildFailedError(_reason(said, process.returncode))
     return file
 
 
