@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from esper_core.errors import RanksError
+from esper_core.installed import CORE, versions_of
 from esper_core.masking import redact
 from esper_core.reading.settings import setting_text, settings_of
 
@@ -18,16 +19,18 @@ if TYPE_CHECKING:
 __all__ = ["agree_on_settings", "agree_on_start"]
 
 _NAMED: Final = 3
-_HINT: Final = "start every rank with the same command, file and ESPER_ variables"
+_HINT: Final = "start every rank with the same command, file, ESPER_ variables and packages"
 
 
 def agree_on_settings(group: GroupReducer, config: EsperConfig) -> None:
-    """Refuse ranks with other settings, before anything is written. Every rank calls.
+    """Refuse ranks with other settings, or another version of what they train with, before anything is written.
+
+    Every rank calls.
 
     Raises:
         RanksError: on every rank; it names the keys and both values.
     """
-    told: list[dict[str, str]] = group.gather(_settings(config))
+    told: list[dict[str, str]] = group.gather(_settings(config) | _versions())
     for rank, theirs in enumerate(told):
         apart = sorted(key for key in theirs.keys() | told[0].keys() if theirs.get(key) != told[0].get(key))
         if apart:
@@ -47,6 +50,12 @@ def _settings(config: EsperConfig) -> dict[str, str]:
     plain: dict[str, Any] = msgspec.to_builtins(config)
     plain["sink"] = {name: sorted(table) for name, table in plain.get("sink", {}).items()}
     return {key: setting_text(value) for key, value in settings_of(plain)}
+
+
+def _versions() -> dict[str, str]:
+    """Of what computes: other arithmetic is another policy, other exchanges are a rank that waits for ever."""
+    pairs = (item.partition("==") for item in versions_of((CORE, "torch", "gymnasium")))
+    return {f"the version of {name}": version for name, _, version in pairs}
 
 
 def agree_on_start(agent: PPOAgent, group: GroupReducer) -> None:

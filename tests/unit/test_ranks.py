@@ -227,3 +227,24 @@ def test_ranks_of_other_settings_are_refused_by_the_keys_that_differ(ranks: Any)
         "rank 1 of 3 has another configuration than rank 0: ppo.epochs is 3 and on rank 0 4; "
         "ppo.gamma is 0.5 and on rank 0 0.9; ppo.learning_rate is 0.01 and on rank 0 0.001; and 2 keys more"
     )
+
+
+def test_ranks_of_other_versions_are_refused(ranks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here every rank that asks has a newer torch than the one before."""
+    asked: list[int] = []
+
+    def versions(names: tuple[str, ...]) -> tuple[str, ...]:
+        asked.append(len(asked))
+        return tuple(f"{name}==1.{asked[-1] if name == 'torch' else 0}" for name in names)
+
+    monkeypatch.setattr("esper_core.training.agreement.versions_of", versions)
+
+    def work(rank: Any) -> str:
+        with pytest.raises(RanksError) as caught:
+            agree_on_settings(rank, load_config(keywords={}).config)
+        assert "packages" in caught.value.hint
+        return str(caught.value.message)
+
+    first, second = ranks.ThreadRanks(2).run(work)
+    assert first == second
+    assert first.startswith("rank 1 of 2 has another configuration than rank 0: the version of torch is 1.")
