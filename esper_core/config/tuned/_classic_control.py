@@ -56,9 +56,9 @@ CLASSIC_CONTROL: Final = (
             "run": {"steps": 300_000},
             "env": {"n_envs": 16},
             "ppo": {
-                "rollout_steps": 16,
-                "epochs": 4,
-                "minibatch_size": 64,
+                "rollout_steps": 64,
+                "epochs": 10,
+                "minibatch_size": 256,
                 "learning_rate": 3e-3,
                 "learning_rate_schedule": "linear",
                 "gamma": 0.99,
