@@ -104,7 +104,7 @@ class EventsPanel(TextPanel, can_focus=True):
         self._newest = entries[0] if entries else None
         self._shown = (model, cell)
         self._skipped = max(min(self._skipped, len(entries) - max(cell.height - 2, 1)), 0)
-        return self.show_lines(events_panel(model, cell.width, cell.height, skipped=self._skipped))
+        return self.show_lines(events_panel(model, cell.width, cell.height, skipped=self._skipped, zoomed=cell.zoomed))
 
     def action_scroll_events(self, by: int) -> None:
         """Scroll by so many events, to older ones when positive."""
