@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from esper_core.health import WARM_UP_UPDATES, HealthLevel, RunState, Suggestion, VerdictKind, state_suggestion
+from esper_core.reading.account import losses, merged
 from esper_core.reading.judged import judged_policy, update_advice, worst_update
 from esper_core.reading.rows import critical_rows
 
@@ -46,8 +47,9 @@ def next_step(snapshot: SanctumSnapshot, life: Life, judged: Verdict, *, run: st
     if life.state in {RunState.CRASHED, RunState.FAILED}:
         rate = worst.learning_rate if worst is not None and policy.level is HealthLevel.NON_FINITE else None
         return _after_failure(life, shlex.quote(run), broken=policy.level is HealthLevel.NON_FINITE, learning_rate=rate)
-    ended = _after_end(life, shlex.quote(run), learned) if judged.kind is not VerdictKind.LOSSY else None
-    return ended or state_suggestion(judged.kind) or learned
+    lost = _after_loss(snapshot, life, shlex.quote(run)) if judged.kind is VerdictKind.LOSSY else None
+    ended = _after_end(life, shlex.quote(run), learned)
+    return lost or ended or state_suggestion(judged.kind) or learned
 
 
 def _after_failure(life: Life, run: str, *, broken: bool, learning_rate: float | None) -> Suggestion:
@@ -69,6 +71,22 @@ def _after_nan(life: Life, again: str, learning_rate: float | None) -> Suggestio
         return Suggestion(cause=cause, action=_then("mend the environment", life, again))
     lower = f" --set ppo.learning_rate={learning_rate / 3:.2g}" if learning_rate else ""
     return Suggestion(cause=cause, action=_then("check rewards and observations", life, f"{again}{lower}"))
+
+
+def _after_loss(snapshot: SanctumSnapshot, life: Life, run: str) -> Suggestion | None:
+    """How what a sink lost is sent again, by names; None where the journal itself lost: nothing can be sent again."""
+    found = losses(merged(snapshot.sinks, life.sinks))
+    if not found.others or found.record:
+        if life.state.ended:
+            return None
+        return Suggestion(cause="events were lost", action=f"see trainer.log of {run} and its disk")
+    sink = shlex.quote(found.others[0][0].partition("/")[0])
+    if not life.kept:
+        return Suggestion(cause="events were lost", action=f"look at sink {sink} where {run} is trained")
+    again = (
+        f"esper replay {run} --to {sink}" if life.state.ended else f"esper replay {run} --to {sink} once it has ended"
+    )
+    return Suggestion(cause="events were lost", action=f"{again} sends what the journal holds")
 
 
 def _then(look: str, life: Life, again: str) -> str:

@@ -19,6 +19,7 @@ from esper_core.reading.source import MemorySource
 from esper_core.reading.table import heading
 from esper_core.reading.written import write_csv
 from esper_sink_tui.app import SanctumApp
+from esper_sink_tui.panels import PANELS
 from esper_sink_tui.screens.alerts import AlertsScreen
 from esper_sink_tui.screens.legend import legend_lines
 from esper_sink_tui.watch import Watch
@@ -272,3 +273,21 @@ async def test_no_run_yet_is_a_screen_too() -> None:
         await settled(pilot, app)
         await pilot.press("f", "left", "z", "escape", "d", "l", "h", "v", "m", "left_square_bracket", "c")
         assert "UNKNOWN" in on_screen(app)
+
+
+async def test_a_panel_that_cannot_be_drawn_says_so_and_the_others_stand(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log, which draws itself, ended the viewer."""
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise OverflowError("a number")
+
+    monkeypatch.setitem(PANELS, "sinks", broken)
+    monkeypatch.setattr("esper_sink_tui.widgets.panels.events_panel", broken)
+    app = SanctumApp(kit.watch(kit.drift(5), now=30), feed=False)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press("enter", "enter")
+        for name in ("sinks", "events"):
+            assert "cannot be drawn: OverflowError: a number" in app._panel(name).text()
+        assert "entropy" in app._panel("health").text()

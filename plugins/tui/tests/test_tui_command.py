@@ -18,9 +18,10 @@ import pytest
 from esper_core.errors import RunNotFoundError, UsageError
 from esper_core.health import RunState
 from esper_core.hooks import HOOK_NAMES
+from esper_core.reading.life import Life
 from esper_core.runs import RunDir
 from esper_sink_tui import TuiConfig, TuiSink, foreground
-from esper_sink_tui.commands.sanctum import command
+from esper_sink_tui.commands.sanctum import command, parting
 from esper_sink_tui.foreground import show_child, stop_run
 from esper_sink_tui.plain import follow_lines, print_once
 from esper_sink_tui.terminal import has_terminal, wants_ascii
@@ -279,3 +280,11 @@ def test_a_screen_that_broke_down_says_so_and_the_training_goes_on(
     assert show_child(child, TuiConfig()) is True
     assert "the screen broke down" in capsys.readouterr().err
     assert not child.stopped
+
+
+def test_the_last_words_name_no_run_that_is_gone() -> None:
+    """Of a deleted run it said how to come back to it."""
+    back = "esper sanctum runs/x"
+    assert parting(Life(state=RunState.LIVE, pid=7), back) == f"training goes on (pid 7); come back with: {back}"
+    assert parting(Life(state=RunState.DONE, pid=7), back) == f"come back with: {back}"
+    assert parting(Life(state=RunState.DONE, gone=True), back) == "the folder of the run on show is gone"

@@ -13,6 +13,7 @@ from esper_core.reading.glyphs import NON_FINITE
 from esper_core.reading.life import Life, after_exit
 from esper_core.reading.model import Frozen, build
 from esper_core.reading.source import JournalSource
+from esper_core.runs import SinkRecord
 from esper_sink_tui.layout import Cell, cell_lines, layout, screen_lines
 from esper_sink_tui.lines import plain_text
 from esper_sink_tui.panels.plot import plot_panel
@@ -183,3 +184,28 @@ def test_a_very_low_screen_has_the_kl_s_row_first(kit: Kit) -> None:
     cell = next(item for item in layout(40, 6) if item.name == "health")
     (row,) = (plain_text(item) for item in cell_lines(kit.model(kit.drift(30)), cell))
     assert row.startswith("KL nats")
+
+
+def test_lost_events_name_the_run_and_the_sink(kit: Kit, tmp_path: Path) -> None:
+    """It said ``esper replay RUN --to SINK``, even where the journal itself had lost them."""
+    run = kit.run(tmp_path, "20261125T161800Z-calm", [kit.event(kit.update(n), at=n) for n in range(1, 9)])
+    run.checkpoint.write_bytes(b"weights")
+    live, done = RunState.LIVE, RunState.DONE
+    said = {
+        (
+            "otlp/Batch",
+            live,
+        ): "events were lost: esper replay calm --to otlp once it has ended sends what the journal holds",
+        ("otlp/Batch", done): "events were lost: esper replay calm --to otlp sends what the journal holds",
+        ("journal", live): "events were lost: see trainer.log of calm and its disk",
+        ("journal", done): "done: esper eval calm plays its policy",
+    }
+    for (sink, state), action in said.items():
+        kit.record(run, state=state, sinks=[SinkRecord(name=sink, lost=3)])
+        watch = Watch()
+        watch.add(JournalSource(run), select=True)
+        while watch.tick():
+            pass
+        model = watch.model()
+        assert model.verdict.kind is VerdictKind.LOSSY
+        assert str(model.advice) == action

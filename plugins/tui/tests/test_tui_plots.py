@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -341,6 +342,24 @@ async def test_any_metric_on_any_axis_with_the_value_at_the_cursor(kit: Kit) -> 
         assert screen.cursor == 12
         await pilot.press("r")
         assert screen.cursor is None
+
+
+async def test_a_number_below_a_plot_is_whole(kit: Kit) -> None:
+    """100000 at the right edge read 10000."""
+    events = [kit.event(kit.update(number), at=number) for number in (1, 50_000, 100_000)]
+    app = SanctumApp(kit.watch(events, now=100_001), feed=False)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press("h")
+        screen = await read(pilot, app)
+        for width in (120, 96, 80, 61, 40):
+            await pilot.resize_terminal(width, 30)
+            await pilot.pause()
+            below = screen.query_one("#history-kl").query_one("#margin-bottom", Canvas)
+            numbers = [int(text) for text in below.render_line(0).text.split()]
+            assert set(numbers) <= set(range(0, 100_001, 10_000))
+            assert all(low < high for low, high in pairwise(numbers))
+            assert len(numbers) > 1
+            assert width < 96 or numbers[-1] == 100_000
 
 
 async def test_a_click_in_a_plot_reads_the_value_there(kit: Kit) -> None:

@@ -13,10 +13,11 @@ from esper_core.terminal import one_line
 if TYPE_CHECKING:
     import argparse
 
+    from esper_core.reading.life import Life
     from esper_core.runs import RunDir
     from esper_sink_tui.watch import Watch
 
-__all__ = ["SanctumCommand", "command"]
+__all__ = ["SanctumCommand", "command", "parting"]
 
 _TOKEN_VARIABLE: Final = "ESPER_SANCTUM_TOKEN"  # noqa: S105  # the variable's name, not a token
 _MOST_CELLS: Final = 10_000
@@ -220,10 +221,16 @@ def _show(watch: Watch, args: argparse.Namespace, *, greeting: str, back: str) -
         greeting=greeting,
     )
     if back and not served:
-        state = watch.model().life
-        going = f"training goes on (pid {state.pid}); " if state.pid and not state.state.ended else ""
-        print(one_line(f"{going}come back with: {back}"), file=sys.stderr)
+        print(one_line(parting(watch.model().life, back)), file=sys.stderr)
     return EXIT_OK if left else EXIT_FAILED
+
+
+def parting(life: Life, back: str) -> str:
+    """What is said when the screen has closed: whether the training goes on, and the command to come back."""
+    if life.gone:
+        return "the folder of the run on show is gone"
+    going = f"training goes on (pid {life.pid}); " if life.pid and not life.state.ended else ""
+    return f"{going}come back with: {back}"
 
 
 command = SanctumCommand()

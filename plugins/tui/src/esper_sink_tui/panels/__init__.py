@@ -42,5 +42,6 @@ ZOOMED: Final[dict[str, Callable[[ScreenModel, int, int], list[Line]]]] = {
     "health": partial(health_panel, zoomed=True),
     "heads": partial(heads_panel, zoomed=True),
     "divergences": partial(divergences_panel, zoomed=True),
+    "events": partial(events_panel, zoomed=True),
 }
 """Those that say something else while they are zoomed: what ``z`` does then."""

@@ -48,7 +48,7 @@ def event_line(entry: EventEntry) -> Line:
     )
 
 
-def events_panel(model: ScreenModel, width: int, height: int, *, skipped: int = 0) -> list[Line]:
+def events_panel(model: ScreenModel, width: int, height: int, *, skipped: int = 0, zoomed: bool = False) -> list[Line]:
     """The newest events that fit, or older ones.
 
     Args:
@@ -56,6 +56,7 @@ def events_panel(model: ScreenModel, width: int, height: int, *, skipped: int = 
         width: cells.
         height: cells.
         skipped: newest events that are scrolled out of sight.
+        zoomed: whether the panel has the screen for itself.
     """
     entries = shown_events(model.snapshot.events, model.event_filter)[skipped:]
     if height < _FRAMED:
@@ -67,5 +68,7 @@ def events_panel(model: ScreenModel, width: int, height: int, *, skipped: int = 
     if skipped:
         title += f", {skipped} NEWER"
     below = len(entries) - (height - 2)
-    hint = f"l level  enter all, {below} older" if below > 0 else "l level  enter all"
+    hint = "l level  enter back" if zoomed else "l level  enter all"
+    if below > 0:
+        hint += f", {below} older"
     return frame(title, hint, body, width, height)

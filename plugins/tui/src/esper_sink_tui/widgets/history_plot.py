@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import numpy as np
 from rich.segment import Segment
 from rich.style import Style
+from rich.text import Text
 from textual.binding import Binding
 from textual.containers import Grid
 from textual.geometry import Region
 from textual.reactive import reactive
 from textual.strip import Strip
-from textual_hires_canvas import Canvas, HiResMode
+from textual_hires_canvas import Canvas, HiResMode, TextAlign
 from textual_plot import NumericAxisFormatter, PlotWidget
 from textual_plot.plot_widget import Legend
 
@@ -79,6 +80,32 @@ class _Canvas(Canvas):
         if self.cursor != cursor:
             self.cursor = cursor
             self.refresh(*(Region(column, 0, 1, self.size.height) for column in moved))
+
+    def __init__(self, *words: Any, **named: Any) -> None:
+        super().__init__(*words, **named)
+        self._ends: dict[int, int] = {}
+        """By line, where the text ends that was written last."""
+
+    def write_text(self, x: int, y: int, text: str, align: TextAlign = TextAlign.LEFT) -> None:
+        """As its parent, moved inside, and left out where it would touch what stands before it in its line.
+
+        A number that is cut at an edge, or grown together with another one, is another number.
+        """
+        length = Text.from_markup(text).cell_len
+        start = {TextAlign.LEFT: x, TextAlign.CENTER: x - (length - 1) // 2, TextAlign.RIGHT: x - length + 1}[align]
+        room = self.size.width - length
+        if room < 0:
+            super().write_text(x, y, text, align)
+            return
+        start = min(max(start, 0), room)
+        if start > self._ends.get(y, -2) + 1:
+            self._ends[y] = start + length - 1
+            super().write_text(start, y, text)
+
+    def reset(self, *words: Any, **named: Any) -> None:
+        """As its parent."""
+        self._ends = {}
+        super().reset(*words, **named)
 
     def render_line(self, y: int) -> Strip:
         """One line; a sign of the curve stays where the cursor is, in the cursor's colour."""

@@ -10,11 +10,14 @@ from esper_sink_tui.panels.events import events_panel, shown_events
 from esper_sink_tui.widgets.text_panel import TextPanel
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from textual.binding import BindingType
 
     from esper_core.reading.model import ScreenModel
     from esper_core.reading.snapshot import EventEntry
     from esper_sink_tui.layout import Cell
+    from esper_sink_tui.lines import Line
 
 __all__ = [
     "DivergencesPanel",
@@ -96,15 +99,15 @@ class EventsPanel(TextPanel, can_focus=True):
         self._newest: EventEntry | None = None
         self._shown: tuple[ScreenModel, Cell] | None = None
 
-    def show(self, model: ScreenModel, cell: Cell) -> bool:
-        """Draw the events; a scrolled log stays at its events while new ones come."""
+    def lines(self, model: ScreenModel, cell: Cell) -> Sequence[Line]:
+        """The events; a scrolled log stays at its events while new ones come."""
         entries = shown_events(model.snapshot.events, model.event_filter)
         if self._skipped and self._newest in entries:
             self._skipped += entries.index(self._newest)
         self._newest = entries[0] if entries else None
         self._shown = (model, cell)
         self._skipped = max(min(self._skipped, len(entries) - max(cell.height - 2, 1)), 0)
-        return self.show_lines(events_panel(model, cell.width, cell.height, skipped=self._skipped))
+        return events_panel(model, cell.width, cell.height, skipped=self._skipped, zoomed=cell.zoomed)
 
     def action_scroll_events(self, by: int) -> None:
         """Scroll by so many events, to older ones when positive."""

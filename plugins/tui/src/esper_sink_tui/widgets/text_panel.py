@@ -57,11 +57,15 @@ class TextPanel(Widget):
     def show(self, model: ScreenModel, cell: Cell) -> bool:
         """Draw the model; True when anything changed. A panel that cannot be drawn says so, and the others stand."""
         try:
-            lines = cell_lines(model, cell)
+            lines = self.lines(model, cell)
         except Exception as error:  # noqa: BLE001  # numbers from elsewhere; an error here would end the whole viewer
             what = line((f"cannot be drawn: {type(error).__name__}: {one_line(str(error))}", "warn"))
             lines = frame(cell.name.upper(), "", [what], cell.width, cell.height)
         return self.show_lines(lines)
+
+    def lines(self, model: ScreenModel, cell: Cell) -> Sequence[Line]:
+        """The text of the panel at its place."""
+        return cell_lines(model, cell)
 
     def show_lines(self, lines: Sequence[Line]) -> bool:
         """Draw lines; only those that differ are repainted."""
