@@ -53,7 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "ppo": {"updates", "kl", "emitter", "runs", "semconv", "hooks", "events", "health", "config", "installed"},
     "envs": {"ppo", "config", "runs", "events", "health"},
     "config": {"hooks", "installed", "health"},
-    "training": {"host", "envs", "ppo", "reading", "runs", "config", "events", "health", "hooks"},
+    "training": {"host", "envs", "ppo", "reading", "runs", "config", "events", "health", "hooks", "installed"},
     "monitoring": {
         "training",
         "host",
