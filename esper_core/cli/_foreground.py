@@ -12,6 +12,7 @@ from esper_core.errors import EXIT_OK
 from esper_core.host.load.options import create_sink
 from esper_core.host.load.selection import foreground_sink
 from esper_core.host.process.child import ChildFailedError, start_child
+from esper_core.reading.life import exit_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,14 +49,12 @@ def train_behind(resolved: Resolved, selection: Selection, argv: Sequence[str]) 
         if not child.begun:  # a training that has begun goes on
             child.request_stop()
         raise
-    if not left:
-        code = child.wait()
-        return EXIT_OK if code is None else code
-    code = child.poll()
+    code = child.poll() if left else child.wait()
+    run = shlex.quote(shown_path(run_dir))
+    look = next((f"{program()} {name} {run}" for name in commands_after_run()), run)
     if code is not None:
+        note(f"{exit_sentence(code) if code else 'the training has ended'}: {look}")
         return code
     child.detach()
-    run = shlex.quote(shown_path(run_dir))
-    look = [f"{program()} {name} {run}" for name in commands_after_run()]
-    note(f"training goes on (pid {child.pid}): {look[0] if look else run}")
+    note(f"training goes on (pid {child.pid}): {look}")
     return EXIT_OK

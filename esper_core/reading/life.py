@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from esper_core.reading.snapshot import SanctumSnapshot
     from esper_core.runs.state import RunRecord, SystemRecord
 
-__all__ = ["STALE_FACTOR", "STALE_LEAST_S", "Life", "after_exit", "life_from_events", "life_from_record"]
+__all__ = [
+    "STALE_FACTOR",
+    "STALE_LEAST_S",
+    "Life",
+    "after_exit",
+    "exit_sentence",
+    "life_from_events",
+    "life_from_record",
+]
 
 STALE_LEAST_S: Final = 10.0
 STALE_FACTOR: Final = 3.0
@@ -66,10 +74,14 @@ def after_exit(life: Life, code: int | None) -> Life:
     """
     if code is None or (life.state.ended and life.state is not RunState.CRASHED):
         return life
-    how = f"ended with exit code {code}"
+    return replace(life, state=RunState.CRASHED, message=exit_sentence(code))
+
+
+def exit_sentence(code: int) -> str:
+    """How a trainer ended by its exit code, 128 + number when a signal ended it."""
     if code - 128 in {item.value for item in signal.Signals}:
-        how = f"was killed by {signal.Signals(code - 128).name}"
-    return replace(life, state=RunState.CRASHED, message=f"the trainer {how}")
+        return f"the trainer was killed by {signal.Signals(code - 128).name}"
+    return f"the trainer ended with exit code {code}"
 
 
 def life_from_events(snapshot: SanctumSnapshot, now_ns: int) -> Life:
