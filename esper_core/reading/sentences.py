@@ -100,7 +100,9 @@ def outcome(update: PPOUpdatePayload, room: Room = "line") -> str:
     """How an update ended, for a column; empty when it did all that was planned."""
     narrow = room == "narrow"
     if update.early_stop is not None:
-        where = f"{update.early_stop.epoch}/{update.epochs_planned}"
+        where = str(update.early_stop.epoch)
+        if update.epochs_planned:  # a loop of others may not say
+            where += f"/{update.epochs_planned}"
         return f"stop {where}" if narrow else f"early stop {where}"
     if update.outcome == "completed":
         return ""

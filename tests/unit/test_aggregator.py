@@ -132,7 +132,7 @@ def test_early_stops_of_the_last_ten_are_counted_whatever_the_level() -> None:
     assert snapshot.stopped_recently == 4
     assert snapshot.tamiyo.early_stop == stop
     assert snapshot.tamiyo.level is HealthLevel.HEALTHY
-    assert "epoch 1 minibatch 2, pooled KL 0.0031 > 0.0015, head tempo" in snapshot.events[-1].text
+    assert "early stop 1: pooled KL 0.0031 > 0.0015, head tempo" in snapshot.events[-1].text
     assert snapshot.events[-1].tone == "stop"
 
 
