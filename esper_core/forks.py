@@ -60,13 +60,7 @@ def in_child(callback: Callable[[], None]) -> Callable[[], None]:
     Returns:
         A function that takes it back; a second call does nothing.
     """
-    _callbacks.append(callback)
-
-    def take_back() -> None:
-        with contextlib.suppress(ValueError):
-            _callbacks.remove(callback)
-
-    return take_back
+    return _kept(_callbacks, callback)
 
 
 def in_parent(callback: Callable[[], None]) -> Callable[[], None]:
@@ -75,11 +69,15 @@ def in_parent(callback: Callable[[], None]) -> Callable[[], None]:
     Returns:
         A function that takes it back; a second call does nothing.
     """
-    _parents.append(callback)
+    return _kept(_parents, callback)
+
+
+def _kept(callbacks: list[Callable[[], None]], callback: Callable[[], None]) -> Callable[[], None]:
+    callbacks.append(callback)
 
     def take_back() -> None:
         with contextlib.suppress(ValueError):
-            _parents.remove(callback)
+            callbacks.remove(callback)
 
     return take_back
 

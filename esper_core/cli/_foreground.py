@@ -9,13 +9,16 @@ from esper_core.cli._command import commands_after_run
 from esper_core.cli._output import note, note_text
 from esper_core.cli._words import program, shown_path
 from esper_core.errors import EXIT_OK
+from esper_core.health import RunState
 from esper_core.host.load.options import create_sink
 from esper_core.host.load.selection import foreground_sink
 from esper_core.host.process.child import ChildFailedError, start_child
 from esper_core.reading.life import exit_sentence
+from esper_core.runs import RunDir, read_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from esper_core.config.layers import Resolved
     from esper_core.host.load.selection import Selection
@@ -53,8 +56,16 @@ def train_behind(resolved: Resolved, selection: Selection, argv: Sequence[str]) 
     run = shlex.quote(shown_path(run_dir))
     look = next((f"{program()} {name} {run}" for name in commands_after_run()), run)
     if code is not None:
-        note(f"{exit_sentence(code) if code else 'the training has ended'}: {look}")
+        note(f"{_how_it_ended(run_dir, code)}: {look}")
         return code
     child.detach()
     note(f"training goes on (pid {child.pid}): {look}")
     return EXIT_OK
+
+
+def _how_it_ended(run_dir: Path, code: int) -> str:
+    """As the run told it, if it did: one that a signal stopped in order has the exit code of one that it killed."""
+    state = read_state(RunDir(run_dir))[1]
+    if state.ended and state is not RunState.CRASHED:
+        return f"the training has ended, {state.value}"
+    return exit_sentence(code)

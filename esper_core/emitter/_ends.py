@@ -86,8 +86,9 @@ class SpanEnds:
 class LateSpanEnds(SpanEnds):
     """Does it in a thread, up to 50 ms later. Any thread may put, also a span's processor that emits.
 
-    When ``MOST`` events wait, who puts one more ends the oldest: none is dropped. Where the system gives no thread,
-    spans end at once.
+    When ``MOST`` events wait, who puts one more ends the oldest: none is dropped. So an application's processor that
+    never returns holds the loop then, as it would at once without the thread. Where the system gives no thread, spans
+    end at once.
 
     Args:
         complete: as above.

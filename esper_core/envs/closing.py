@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["CLOSE_S", "close_in_time"]
 
 CLOSE_S: Final = 10.0
-"""Seconds that environments get at least."""
+"""Seconds that environments get at least: simulators end processes of their own."""
 
 
 class _Closing(Protocol):

@@ -49,7 +49,6 @@ __all__ = ["train_attempt"]
 
 _SLOW_S: Final = 8.0
 """Seconds of making the environments after which a line says so."""
-"""Seconds that environments have to close at least: simulators end processes of their own."""
 _TRAINING_NEEDS = frozenset({"torch", "gymnasium", "numpy"})
 
 
@@ -305,7 +304,7 @@ def _assemble(
 @contextlib.contextmanager
 def _said_when_slow(env: EnvConfig, on_notice: Callable[[str], None]) -> Iterator[None]:
     """Say once what a long start waits for: a million environments, or one that begins with a simulator."""
-    line = f"making the {env.n_envs:,} environments of {env.id} takes a while (env.n_envs says how many there are)"
+    line = f"making the environments of {env.id} takes a while (env.n_envs is {env.n_envs:,})"
     timer = threading.Timer(_SLOW_S, on_notice, (line,))
     timer.daemon = True
     timer.start()

@@ -65,7 +65,7 @@ def test_a_foreground_sink_gets_a_child_without_secrets_on_its_command_line(here
     # The child's output is in its log; the sink owned the terminal.
     assert "training CartPole-v1" in (run / "trainer.log").read_text()
     assert "training CartPole-v1" not in done.stderr
-    assert "the training has ended: " in done.stderr
+    assert "the training has ended, done: " in done.stderr
 
 
 def test_a_child_that_was_killed_is_told_when_its_screen_has_closed(here: Path) -> None:
@@ -76,6 +76,15 @@ def test_a_child_that_was_killed_is_told_when_its_screen_has_closed(here: Path) 
     last = done.stderr.splitlines()[-1]
     assert last.startswith("the trainer was killed by SIGKILL: ")
     assert last.endswith(f"runs/{only_run(here).name}"), "and how to look at what it left"
+
+
+def test_a_child_that_was_asked_to_stop_is_not_told_as_killed(here: Path) -> None:
+    """It ends with the exit code of one that SIGTERM killed."""
+    (here / "screen.py").write_text(SCREEN.replace("time.sleep(0.05)", "child.request_stop(); time.sleep(0.05)"))
+    words = ["-m", "esper_core", "ppo", *CARTPOLE, *TINY, "--updates", "1000000", "--sink", "./screen.py:Screen"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 128 + 15
+    assert "the training has ended, stopped: " in done.stderr
 
 
 def test_a_child_that_fails_to_start_says_so_with_its_own_exit_code(here: Path) -> None:
