@@ -198,10 +198,12 @@ def _exit_code(outcome: Outcome, here: Path) -> int:
     """
     failure = outcome.failure()
     if isinstance(failure, NonFiniteError):
+        from esper_core.reading.next_step import from_environment
+
         run, again = outcome.run, ""
         if run.checkpoint.is_file():
-            shown = shown_path(run.path, here)
-            again = f"; the last good weights: {program(here)} ppo --resume {shown} --set ppo.learning_rate=..."
+            lower = "" if from_environment(failure.message) else " --set ppo.learning_rate=..."
+            again = f"; the last good weights: {program(here)} ppo --resume {shown_path(run.path, here)}{lower}"
         raise NonFiniteError(failure.message, hint=f"--keep-going goes on in spite of it{again}")
     if failure is not None:
         raise failure

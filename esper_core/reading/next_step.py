@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from esper_core.reading.life import Life
     from esper_core.reading.snapshot import SanctumSnapshot
 
-__all__ = ["next_step", "why"]
+__all__ = ["from_environment", "next_step", "why"]
 
 _POLICY: frozenset[VerdictKind] = frozenset({VerdictKind.CRITICAL, VerdictKind.WARNING, VerdictKind.HEALTHY})
 """Verdicts on the policy, beside which other critical rows are named."""
@@ -64,10 +64,15 @@ def _after_failure(life: Life, run: str, *, broken: bool, learning_rate: float |
     return Suggestion(cause=cause, action=f"there is no checkpoint of {run} to go on from{f'; {log}' if log else ''}")
 
 
+def from_environment(message: str) -> bool:
+    """Whether a run's end tells of numbers that its environment returned: no learning rate mends these."""
+    return any(word in message for word in _OF_ENVIRONMENTS)
+
+
 def _after_nan(life: Life, again: str, learning_rate: float | None) -> Suggestion:
     """A lower rate cures the policy's own numbers; what an environment returns no rate changes."""
     cause = "NaN or Inf"
-    if any(word in life.message for word in _OF_ENVIRONMENTS):
+    if from_environment(life.message):
         return Suggestion(cause=cause, action=_then("mend the environment", life, again))
     lower = f" --set ppo.learning_rate={learning_rate / 3:.2g}" if learning_rate else ""
     return Suggestion(cause=cause, action=_then("check rewards and observations", life, f"{again}{lower}"))

@@ -46,6 +46,12 @@ class Poisoned(Base):
     def reward(self):
         return float("nan")
 
+class PoisonedLater(Base):
+    rewards = 0
+    def reward(self):
+        PoisonedLater.rewards += 1
+        return 1.0 if PoisonedLater.rewards < 1000 else float("nan")
+
 class Broken(Base):
     def reward(self):
         if self.steps == 3:
@@ -56,9 +62,9 @@ class Leaving(Base):
     def reward(self):
         raise SystemExit(3)
 
-for name, kind in (("Poisoned-v0", Poisoned), ("Broken-v0", Broken), ("Leaving-v0", Leaving)):
-    if name not in gym.registry:
-        gym.register(name, kind)
+for kind in (Poisoned, PoisonedLater, Broken, Leaving):
+    if f"{kind.__name__}-v0" not in gym.registry:
+        gym.register(f"{kind.__name__}-v0", kind)
 """
 )
 
@@ -87,6 +93,17 @@ def test_nan_stops_the_run_with_one_clear_error(here: Path, capsys: pytest.Captu
     assert run.state is RunState.FAILED
     assert run.summary is not None
     assert (run.summary["state"], run.summary["verdict"]) == ("failed", "failed")
+
+
+@pytest.mark.filterwarnings("ignore:.*NaN value")  # Gymnasium says it too
+def test_nan_of_an_environment_is_not_answered_with_a_learning_rate(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["ppo", "--env", "fragile_envs:PoisonedLater-v0", "--updates", "1000", *TINY]
+    assert main(words) == EXIT_FAILED
+    hint = capsys.readouterr().err.splitlines()[-1]
+    assert hint.endswith(f"ppo --resume runs/{only_run(here).name}")
+    assert "learning_rate" not in hint
 
 
 @pytest.mark.filterwarnings("ignore:.*NaN value")  # Gymnasium says it too
