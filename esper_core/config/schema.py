@@ -161,8 +161,9 @@ class PPOConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     compile: Annotated[
         bool,
         _doc(
-            "compile the update's step for this network and machine, once, with the C++ compiler that is there; where"
-            " that is not possible, a notice says why and the update runs as without it"
+            "compile the update's step for this network and machine, once, with the C++ compiler that is there, or on a"
+            " GPU capture it in a CUDA graph; where that is not possible, a notice says why and the update runs as"
+            " without it"
         ),
     ] = False
 

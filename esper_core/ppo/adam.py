@@ -118,11 +118,14 @@ class FlatAdam:
                 vector.gradient.mul_(scale)
 
     def state(self) -> State | None:
-        """What a step changes, in the optimizer's own memory; None where it is not one vector of float32 on the CPU."""
+        """What a step changes, in the optimizer's own memory; None where it is not one vector of float32.
+
+        On a GPU this waits for the number of steps.
+        """
         if len(self._vectors) != 1:
             return None
         (vector,) = self._vectors
-        if vector.values.dtype != torch.float32 or vector.values.device.type != "cpu":
+        if vector.values.dtype != torch.float32:
             return None
         return State(vector.values, vector.mean, vector.square, int(vector.steps))
 

@@ -111,6 +111,7 @@ class HeadDistributions(nn.Module):
     _dense: Tensor
     _logits: Tensor
     _nodes: Tensor
+    _order: Tensor
     _weights: Tensor
 
     def __init__(self, layout: HeadLayout, *, log_std_init: float = 0.0, squash: bool = False) -> None:
@@ -122,6 +123,7 @@ class HeadDistributions(nn.Module):
         # Buffers follow the policy to its device; none is part of a checkpoint.
         self.register_buffer("_choosing", layout.choosing.clone(), persistent=False)
         self.register_buffer("_dense", layout.dense.clone(), persistent=False)
+        self.register_buffer("_order", layout.order.clone(), persistent=False)
         logits = layout.valid.clone()
         logits[[kind == "bernoulli" for kind in layout.kinds], 0] = False
         self.register_buffer("_logits", logits, persistent=False)
@@ -162,7 +164,7 @@ class HeadDistributions(nn.Module):
             density = -0.5 * ((drawn - mean) * (-log_std).exp()).square() - log_std - _HALF_LOG_2PI
             if self.squash:
                 density = density - _log_slope(drawn)
-        return self.layout.merged(chosen, density)
+        return self._merged(chosen, density)
 
     def entropy(self, distribution: Distribution) -> Tensor:
         """Of each head, nats, (B, heads): differential for Gaussian heads, and then it may be negative."""
@@ -177,7 +179,7 @@ class HeadDistributions(nn.Module):
                 # A change of variables adds the mean logarithm of its slope, which has no closed form.
                 at = mean.unsqueeze(-1) + log_std.exp().unsqueeze(-1) * self._nodes
                 density = density + _log_slope(at) @ self._weights
-        return self.layout.merged(choices, density)
+        return self._merged(choices, density)
 
     def exact_kl_sums(self, old: Distribution, new: Distribution, active: Tensor) -> Tensor:
         """Sums of KL(old || new) over the active decisions (B, heads) of each head: float64 (heads).
@@ -192,7 +194,18 @@ class HeadDistributions(nn.Module):
             on = active if old.log_probs is None else active[:, self._dense]
             std_old, std_new = old.log_std.double().exp(), new.log_std.double().exp()
             gaussian = exact_gaussian_sums(old.mean, std_old, new.mean, std_new, on)
-        return self.layout.merged(choices, gaussian)
+        return self._merged(choices, gaussian)
+
+    def _merged(self, choosing: Tensor | None, dense: Tensor | None) -> Tensor:
+        """Values of the heads that choose (..., c) and of the dense ones (..., d), in the heads' order (..., heads).
+
+        None for a kind of which there is no head.
+        """
+        if choosing is None or dense is None:
+            only = choosing if dense is None else dense
+            assert only is not None  # a layout has heads  # noqa: S101
+            return only
+        return torch.cat([choosing, dense], dim=-1)[..., self._order]
 
     def _free(self, outputs: Tensor) -> Tensor:
         """Logits, with 0 for the first choice of a Bernoulli."""

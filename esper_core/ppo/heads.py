@@ -109,7 +109,8 @@ class HeadLayout:
         """int64: the columns that draw from a density, in order."""
         self.choosing = (~dense).nonzero().squeeze(1)
         """int64: the columns that draw from choices, in order."""
-        self._order = torch.cat([self.choosing, self.dense]).argsort()
+        self.order = torch.cat([self.choosing, self.dense]).argsort()
+        """int64 (heads): where a column is when those that choose come first and the dense ones after them."""
         self._undecided = torch.tensor([head.dense and not head.decides for head in heads])
         self._dense_columns = self.dense.numpy()
         self._bounds = np.array([(head.low, head.high) for head in heads if head.dense]).T
@@ -148,17 +149,6 @@ class HeadLayout:
     def flat(self, padded: Tensor) -> Tensor:
         """Padded ``(..., heads, width)`` to flat ``(..., total)``."""
         return padded.flatten(-2)[..., self._columns]
-
-    def merged(self, choosing: Tensor | None, dense: Tensor | None) -> Tensor:
-        """Values of the heads that choose (..., c) and of the dense ones (..., d), in the heads' order (..., heads).
-
-        None for a kind of which there is no head.
-        """
-        if choosing is None or dense is None:
-            only = choosing if dense is None else dense
-            assert only is not None  # a layout has heads  # noqa: S101
-            return only
-        return torch.cat([choosing, dense], dim=-1)[..., self._order]
 
     def open(self, legal: Tensor | None, device: torch.device) -> Tensor:
         """Where there is something to decide: bool (N or 1, heads).

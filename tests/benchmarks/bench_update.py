@@ -68,7 +68,7 @@ class Noise(gym.Env[Any, Any]):
         return self.observation_space.sample(), float(self.np_random.normal()), False, False, {}
 
 
-def sb3_update(row: Row, algorithm: Any = PPO) -> Callable[[], object]:
+def sb3_update(row: Row, algorithm: Any = PPO, *, device: str = "cpu") -> Callable[[], object]:
     """``train()`` of a model that has collected one rollout; sbx's PPO takes the same arguments."""
     env = DummyVecEnv([lambda: Noise(row.sizes)])
     model = algorithm(
@@ -78,7 +78,7 @@ def sb3_update(row: Row, algorithm: Any = PPO) -> Callable[[], object]:
         batch_size=row.minibatch,
         n_epochs=EPOCHS,
         policy_kwargs={"net_arch": list(row.hidden)},
-        device="cpu",
+        device=device,
         seed=0,
     )
     model.set_logger(Logger(folder=None, output_formats=[]))
@@ -90,7 +90,7 @@ def sb3_update(row: Row, algorithm: Any = PPO) -> Callable[[], object]:
     return train
 
 
-def esper_update(row: Row) -> Callable[[], object]:
+def esper_update(row: Row, *, device: str = "cpu") -> Callable[[], object]:
     """``update()`` of an agent with SB3's hyperparameters, and a stop check that finds nothing."""
     config = PPOConfig(
         epochs=EPOCHS,
@@ -101,6 +101,7 @@ def esper_update(row: Row) -> Callable[[], object]:
         entropy_coef=0.0,
         target_kl=1e3,
         compile=row.compile,
+        device=device,
     )
     heads = [HeadSpec(f"head_{index}", size) for index, size in enumerate(row.sizes)]
     agent = PPOAgent(heads, (OBSERVATIONS,), config)
@@ -112,7 +113,8 @@ def esper_update(row: Row) -> Callable[[], object]:
     batch = Batch(
         observations, decision.actions, decision.log_prob, None, active, active[:, 0], reward, reward, decision.values
     )
-    return lambda: agent.update(Rollout(batch))
+    rollout = Rollout(batch.to(agent.device))
+    return lambda: agent.update(rollout)
 
 
 def main() -> None:

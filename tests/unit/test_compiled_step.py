@@ -5,17 +5,14 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from samples import random_rollout
 from torch import Tensor
+from update_cases import CASES, MIXED, NOTICES, Case, agent_of, assert_same, rollout_of, told, vector
 
-from esper_core.config.schema import PPOConfig
-from esper_core.events import PPOUpdatePayload
-from esper_core.ppo import HeadSpec, PPOAgent, Rollout, load_checkpoint, save_checkpoint
+from esper_core.ppo import HeadSpec, load_checkpoint, save_checkpoint
 from esper_core.ppo.checkpoint_fit import restore
 from esper_core.ppo.compiled.graph import step_of
 from esper_core.ppo.compiled.key import compiler
@@ -30,98 +27,12 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.numeric, pytest.mark.timeout(900)]  # a build takes 15 s of CPU, and a busy machine has little
 
-SAMPLES = 250
-FIVE = tuple(HeadSpec(f"head_{index}", size) for index, size in enumerate((3, 5, 3, 2, 4)))
-ARMS = tuple(HeadSpec(f"arm_{index}", 0, "gaussian", -1, 1) for index in range(3))
-MIXED = (HeadSpec("gear", 3), HeadSpec("arm", 0, "gaussian", -1, 1), HeadSpec("lamp", 2, "bernoulli"))
-
-
-@dataclass(frozen=True)
-class Case:
-    """Heads, masks, and settings beside the usual ones."""
-
-    heads: tuple[HeadSpec, ...]
-    causal: bool = False
-    legal: bool = False
-    ppo: dict[str, Any] | None = None
-    stops: bool = False
-
-
-CASES = {
-    "one head": Case((HeadSpec("action", 2),)),
-    "one head without entropy": Case((HeadSpec("action", 3),), ppo={"entropy_coef": 0.0}),
-    "three heads, masked choices": Case(FIVE[:3], legal=True),
-    "five heads, causal masks": Case(FIVE, causal=True),
-    "five heads, both, clipped hard": Case(
-        FIVE, causal=True, legal=True, ppo={"clip_range": 0.05, "max_grad_norm": 0.05}
-    ),
-    "Gaussian heads": Case(ARMS, causal=True),
-    "squashed Gaussian heads": Case(ARMS, ppo={"squash": True}),
-    "heads of every kind": Case(MIXED, causal=True, legal=True),
-    "values clipped, the larger error": Case(FIVE[:1], ppo={"value_clip_range": 0.05}),
-    "values clipped, the clipped error": Case(FIVE[:1], ppo={"value_clip_range": 0.05, "value_clip_rule": "clipped"}),
-    "one trunk for both": Case(FIVE[:3], ppo={"shared_trunk": True, "activation": "silu"}),
-    "no hidden layer": Case(FIVE[:3], ppo={"hidden": ()}),
-    "trunks side by side": Case(FIVE[:1], ppo={"hidden": (3000, 8), "epochs": 1}),
-    "exact KL": Case(MIXED, ppo={"kl_estimator": "exact"}),
-    "stops in the second epoch": Case(
-        FIVE, causal=True, ppo={"target_kl": 0.00177, "stop_rule": "minibatch"}, stops=True
-    ),
-    "stops after the epoch": Case(FIVE, causal=True, ppo={"target_kl": 1e-4, "stop_rule": "epoch"}, stops=True),
-}
-
-
-def agent_of(case: Case, *, compile: bool = False, **more: Any) -> PPOAgent:  # noqa: A002  # the setting's name
-    given = {"epochs": 3, "minibatch_size": 48, "hidden": (16, 16), "learning_rate": 5e-3, "target_kl": 0.0}
-    given |= {"entropy_coef": 0.05, "entropy_coef_schedule": "linear"}
-    agent = PPOAgent(case.heads, (4,), PPOConfig(**given | (case.ppo or {}) | more, compile=compile), seed=4)
-    agent.on_notice = NOTICES.append
-    return agent
-
-
-NOTICES: list[str] = []
-
 
 @pytest.fixture(autouse=True)
 def _heard() -> Iterator[None]:
     NOTICES.clear()
     with torch_threads(1):
         yield
-
-
-def rollout_of(agent: PPOAgent, case: Case, seed: int = 1) -> Rollout:
-    return random_rollout(agent, SAMPLES, causal=case.causal, legal=case.legal, seed=seed)
-
-
-def vector(agent: PPOAgent) -> Tensor:
-    return torch.nn.utils.parameters_to_vector(agent.policy.learned()).detach().clone()
-
-
-def told(agent: PPOAgent) -> PPOUpdatePayload:
-    assert agent.last is not None
-    return agent.last
-
-
-def assert_same(mine: PPOAgent, theirs: PPOAgent) -> None:
-    """Weights, optimizer and every number of the report, within what float32 sums in another order differ by."""
-    assert (vector(mine) - vector(theirs)).abs().max() < 2e-5, "a step is 5e-3"
-    ours, other = mine.optimizer.state(), theirs.optimizer.state()
-    assert ours is not None
-    assert other is not None
-    assert ours.steps == other.steps
-    torch.testing.assert_close(ours.mean, other.mean, rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(ours.square, other.square, rtol=1e-3, atol=1e-7)
-    for item in fields(PPOUpdatePayload):
-        found, expected = getattr(told(mine), item.name), getattr(told(theirs), item.name)
-        if isinstance(expected, float) and item.name not in {"update_s", "rollout_s", "steps_per_s"}:
-            assert found == pytest.approx(expected, rel=2e-3, abs=1e-5), item.name
-        elif item.name in {"outcome", "epochs", "minibatches", "minibatches_planned", "early_stop", "non_finite"}:
-            assert (found is None) == (expected is None), item.name
-            if item.name != "early_stop":
-                assert found == expected, item.name
-    for mine_head, their_head in zip(told(mine).heads, told(theirs).heads, strict=True):
-        assert mine_head.kl == pytest.approx(their_head.kl, rel=2e-3, abs=1e-6)
-        assert mine_head.clip_fraction == pytest.approx(their_head.clip_fraction, abs=5e-3)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -247,7 +158,7 @@ def test_damaged_code_is_not_loaded_and_built_again(
     (folder / good.name).write_bytes(content)
     (folder / f"{'0' * 64}-{good.name[65:]}").write_bytes(good.read_bytes())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("esper_core.ppo.compiled.steps.build_apart", lambda _, folder, __: built_in(folder, good))
+    monkeypatch.setattr("esper_core.ppo.compiled.packaged.build_apart", lambda _, folder, __: built_in(folder, good))
     agent = agent_of(EVERY, compile=True)
     agent.update(rollout_of(agent, EVERY))
     assert "compiled in" in NOTICES[-1]
@@ -263,7 +174,7 @@ def test_wrong_code_under_the_right_name_is_found_out_on_the_first_minibatch(
     other = Case(EVERY.heads, causal=True, legal=True, ppo={"value_clip_range": 1e-3})
     good = next(cache.glob("*.pt2"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("esper_core.ppo.compiled.steps.build_apart", lambda _, folder, __: built_in(folder, good))
+    monkeypatch.setattr("esper_core.ppo.compiled.packaged.build_apart", lambda _, folder, __: built_in(folder, good))
     eager, compiled = agent_of(other), agent_of(other, compile=True)
     for agent in (eager, compiled):
         agent.update(rollout_of(agent, other))

@@ -1,4 +1,4 @@
-"""The update's step compiled by AOTInductor (``ppo.compile``): built once and kept on the disk."""
+"""The update's step as one call (``ppo.compile``): AOTInductor's code, built once and kept, or a CUDA graph."""
 
 from __future__ import annotations
 

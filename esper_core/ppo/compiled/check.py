@@ -25,9 +25,10 @@ _SHARE: Final = 1e-3
 
 def agrees(run: Run, policy: MultiHeadPolicy, config: PPOConfig, inputs: list[Tensor]) -> bool:
     """Whether a step moves weights and moments as it does uncompiled, some way from where the inputs are."""
-    values, *others = inputs
+    values, *others = (part.to(inputs[0].device) for part in inputs)
     draw = torch.Generator().manual_seed(0)
-    inputs = [values + _MOVE * torch.randn(len(values), generator=draw), *others]
+    noise = torch.randn(len(values), generator=draw).to(values.device)
+    inputs = [values + _MOVE * noise, *others]
     before = inputs[:STATE]
     expected = step_of(policy, config)(*inputs)[:STATE]
     found = run(inputs)[:STATE]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,8 +57,9 @@ class CompiledStep:
         self._now: list[Tensor] = list(state[:STATE])
         self._next = self._now
         self._steps = self._before = state.steps
-        self._numbers = np.empty(7, dtype=np.float32)
-        self._numbers_shown = torch.from_numpy(self._numbers)  # one tensor, written anew for each minibatch
+        # One tensor, written anew for each minibatch; pinned, it goes to a GPU without a wait.
+        self._numbers_shown = torch.empty(7, dtype=torch.float32, pin_memory=state.values.is_cuda)
+        self._numbers = self._numbers_shown.numpy()
 
     def inputs(self, minibatch: Minibatch) -> list[Tensor]:
         """What the code takes for a minibatch."""
