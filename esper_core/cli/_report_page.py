@@ -12,6 +12,7 @@ from esper_core.cli._report_style import STYLE
 from esper_core.reading.divergences import compared, newest_divergences
 from esper_core.reading.glyphs import STOP, VERDICTS
 from esper_core.reading.numbers import MISSING, count, duration, mean_kl, plain
+from esper_core.reading.sentences import policy_evaluated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -108,6 +109,7 @@ def _run(place: int, item: ReportedRun, points: int) -> Markup:
             ),
             element("h3", "Return"),
             curve("Return over updates", curves.update_ids, curves.returns, limits={}, points=points, digits=1),
+            *_evaluations(item, points),
             element("h3", "Heads"),
             heat_map(curves.update_ids, curves.heads, curves.kinds, limits),
         ]
@@ -151,6 +153,17 @@ def _facts(item: ReportedRun) -> Markup:
     if curves.env_steps:
         facts.append(f"{count(curves.env_steps[-1])} steps before the last update")
     return element("p", ", ".join(facts), class_="quiet")
+
+
+def _evaluations(item: ReportedRun, points: int) -> list[Markup]:
+    """How good the policy was when it played without learning; nothing in a run that did not evaluate."""
+    found = item.curves.evaluations
+    if not found:
+        return []
+    ids, returns = [one.update_id for one in found], [one.return_mean for one in found]
+    drawn = curve("Return of evaluations over updates", ids, returns, limits={}, points=points, digits=1)
+    last = element("p", policy_evaluated(found[-1], alone=True))
+    return [element("h3", "Evaluations"), last, drawn]
 
 
 def _divergences(item: ReportedRun) -> list[Markup]:

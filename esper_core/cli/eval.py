@@ -130,8 +130,9 @@ class EvalCommand:
             say(json.dumps(found | {"returns": played.returns}))
             return EXIT_OK
         say(f"{directory.run_id}: {env.id} after update {agent.updates}")
+        how = "greedy" if args.deterministic else "sampled"
         say(
-            f"return {played.return_mean:.2f} ± {played.return_std:.2f} over {len(played.returns)} episodes"
+            f"return {played.return_mean:.2f} ± {played.return_std:.2f} over {len(played.returns)} {how} episodes"
             f" (min {found['return_min']:.2f}, max {found['return_max']:.2f},"
             f" mean length {found['episode_length_mean']:.1f})"
         )

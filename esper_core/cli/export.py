@@ -94,11 +94,10 @@ def _write_text(source: _Source, path: Path | None, write: Callable[[_Source, Te
 
 def _write_new(source: _Source, path: Path, args: argparse.Namespace) -> int:
     from esper_core.cli._export_files import new_file, write_parquet, write_sqlite
-    from esper_core.reading.table import heading
 
     write = write_sqlite if args.sqlite else write_parquet
     with new_file(path) as made:
-        return write(source.blocks(), heading(source.shapes()), made)
+        return write(source.blocks(), source.heading(), made)
 
 
 def _opened(path: Path | None) -> contextlib.AbstractContextManager[TextIO]:
@@ -137,7 +136,18 @@ class _Source:
             self._indexes[run] = scan_index(run.directory)
         return self._indexes[run]
 
-    def shapes(self) -> Iterator[PPOUpdatePayload]:
+    def heading(self) -> list[str]:
+        """The columns of all runs; those of evaluations where a run has one."""
+        from esper_core.reading.evaluated import EVALUATION_COLUMNS
+        from esper_core.reading.table import heading
+
+        evaluated = False
+        for run in self._runs:
+            with contextlib.suppress(JournalError):  # said when the run's updates are read
+                evaluated = evaluated or bool(self._index(run).evaluations)
+        return [*heading(self._shapes()), *(EVALUATION_COLUMNS if evaluated else ())]
+
+    def _shapes(self) -> Iterator[PPOUpdatePayload]:
         """Updates that between them have every head and divergence."""
         from esper_core.reading.stream import shape_updates
 
@@ -154,6 +164,7 @@ class _Source:
         return counted(self._read(), "updates written", total, weight=lambda block: block.rows)
 
     def _read(self) -> Iterator[Block]:
+        from esper_core.reading.evaluated import beside
         from esper_core.reading.stream import stream_blocks
         from esper_core.runs import JournalReader
 
@@ -162,17 +173,18 @@ class _Source:
             self.readers.append(reader)
             try:
                 refuse_without_journal(run)
-                yield from stream_blocks(self._index(run), reader)
+                played = {one.update_id: one for one in self._index(run).evaluations}
+                for block in stream_blocks(self._index(run), reader):
+                    yield beside(block, played) if played else block
                 reader.check()
             except JournalError as error:
                 self.errors.append(error)
 
 
 def _write_csv(source: _Source, out: TextIO) -> int:
-    from esper_core.reading.table import heading
     from esper_core.reading.written import write_csv
 
-    return write_csv(source.blocks(), heading(source.shapes()), out)
+    return write_csv(source.blocks(), source.heading(), out)
 
 
 def _write_jsonl(source: _Source, out: TextIO) -> int:

@@ -172,7 +172,9 @@ def check_value(hint: Any, value: Any, place: str) -> Any:
         choices = choices_of(hint)
         if value == "":
             raise ConfigError(f"{place}: is empty", hint=choices) from None
-        raise ConfigError(f"{place}: {expected} (is {shown_value(value)})", hint=choices or _bounds(hint)) from None
+        raise ConfigError(
+            f"{place}: {expected} (is {shown_value(value)})", hint=choices or _bounds(hint) or _form(hint)
+        ) from None
     return value
 
 
@@ -207,6 +209,14 @@ def _bounds(hint: Any) -> str | None:
         if (bound := getattr(meta, name)) is not None
     ]
     return f"give {number} {' '.join(found)}" if found else None
+
+
+def _form(hint: Any) -> str | None:
+    """How the value of a key without bounds is written, for the hint; None where that goes without saying."""
+    inner = strip_annotation(hint)
+    if inner is bool:
+        return "give true or false"
+    return 'give a list of texts, such as ["one", "two"]' if inner == tuple[str, ...] else None
 
 
 def flatten(

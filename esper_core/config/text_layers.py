@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["env_settings", "flag_settings", "set_settings"]
 
-_FLAG_NAMES: Final = {"env.id": "--env", "run.name": "--run-name", "sinks": "--sinks"}
+_FLAG_NAMES: Final = {"env.id": "--env", "run.name": "--run-name", "run.video_every": "--video", "sinks": "--sinks"}
 
 
 def env_settings(env: Mapping[str, str]) -> Iterator[Setting]:

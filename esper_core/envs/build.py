@@ -17,7 +17,7 @@ from esper_core.config.environments import installed_environments, load_environm
 from esper_core.envs.episodes import SeededEpisodes
 from esper_core.envs.faults import given_text, place_in_environment
 from esper_core.envs.gate import gated
-from esper_core.envs.hints import hint_for_id, hint_for_module
+from esper_core.envs.hints import hint_for_id, hint_for_module, hint_of_versions
 from esper_core.envs.in_turn import InTurn
 from esper_core.envs.info import keep_batching
 from esper_core.envs.workers import in_workers
@@ -225,7 +225,8 @@ def _built(config: EnvConfig, build: Callable[[], VectorEnv]) -> VectorEnv:
             said, hint = str(error), hint_for_module(missing)
         else:
             said = f"exit({error.code!r}) was called" if isinstance(error, SystemExit) else error_text(first)
-            hint = "; ".join(filter(None, (_place(first), given_text(config.kwargs)))) or _EXAMINE
+            told = (_place(first), given_text(config.kwargs), hint_of_versions(name))
+            hint = "; ".join(filter(None, told)) or _EXAMINE
         raise EnvironmentUnsupportedError(f"{name} cannot be built: {said}", hint=hint) from error
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from typing import Final
 
-__all__ = ["hint_for_id", "hint_for_module"]
+import gymnasium as gym
+from gymnasium.envs.registration import parse_env_id
+
+__all__ = ["hint_for_id", "hint_for_module", "hint_of_versions"]
 
 _PACKAGES: Final = {
     "ale_py": ("ALE/", "ale-py", True),
@@ -20,6 +24,8 @@ _PACKAGES: Final = {
     "pygame": ("", "gymnasium[classic-control]", False),
 }
 """Module -> how its ids begin, what pip installs it by, and whether the id needs the module before a colon."""
+_OLD_ATARI: Final = re.compile(r"(\w+?)(?:NoFrameskip|Deterministic)-v\d+")
+"""``PongNoFrameskip-v4``, as Gym named what is ``ALE/Pong-v5`` now."""
 _ANY: Final = "an installed environment plugin, a registered Gymnasium id, or package.module:EnvId"
 
 
@@ -37,6 +43,9 @@ def hint_for_module(missing: str) -> str:
 
 def hint_for_id(env_id: str) -> str:
     """What to do when nobody registered an id."""
+    old = _OLD_ATARI.fullmatch(env_id)
+    if old is not None:
+        env_id = f"ALE/{old[1]}-v5"
     for module, (begins, package, named) in _PACKAGES.items():
         if begins and env_id.startswith(begins):
             here = _installed(module)
@@ -46,6 +55,20 @@ def hint_for_id(env_id: str) -> str:
             if named:
                 return f"name its module too: {write}"
     return _ANY
+
+
+def hint_of_versions(env_id: str) -> str | None:
+    """The newest version of an environment that cannot be built; None where it is that one."""
+    before, colon, registered = env_id.rpartition(":")
+    try:
+        namespace, name, version = parse_env_id(registered)
+    except gym.error.Error:
+        return None
+    versions = [spec.version or 0 for spec in gym.registry.values() if (spec.namespace, spec.name) == (namespace, name)]
+    newest = max(versions, default=0)
+    if version is None or newest <= version:
+        return None
+    return f"its newest version is {before}{colon}{registered.removesuffix(f'-v{version}')}-v{newest}"
 
 
 def _installed(module: str) -> bool:

@@ -12,6 +12,7 @@ import torch
 from esper_core.errors import EnvironmentUnsupportedError
 from esper_core.ppo.acting import Actor
 from esper_core.ppo.devices import resolve_device
+from esper_core.ppo.given_masks import conditional_choices, legal_choices
 from esper_core.ppo.heads import HeadLayout, HeadSpec
 from esper_core.ppo.normalisation import ObservationNormaliser
 from esper_core.ppo.policy import MultiHeadPolicy
@@ -139,9 +140,14 @@ class ActingAgent:
             heads' columns: shape () for one head, (heads,) for more, choices counted from 0.
 
         Raises:
-            UsageError: the observation is not what the policy was trained on.
+            UsageError: the observation is not what the policy was trained on, or a mask is none, has another shape or
+                leaves a head no legal choice.
         """
         rows, single = self._preprocessing.read(obs)
+        if mask is not None:
+            mask = legal_choices(self.layout, mask, len(rows))
+        if conditional_mask is not None:
+            conditional_mask = conditional_choices(self.layout, conditional_mask, len(rows), self._conditioning)
         columns = self.columns(rows, mask, conditional_mask=conditional_mask, deterministic=deterministic)
         if self.action_form is not None:
             actions = self.action_form.batch(columns)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor, nn
 
-from esper_core.errors import ConfigError, EsperError, error_text
+from esper_core.errors import ConfigError, EsperError, error_text, nearest
 from esper_core.ppo.networks import Trunk
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _ROWS: Final = 3
 _TOLERANCE: Final = 1e-4
 _LIBRARIES: Final = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 _PAGE: Final = "see docs/how-to/normalise-pixels-own-network.md"
+_NO_STATE: Final = "no dropout, no batch normalisation (nn.LayerNorm works), no state between calls"
 _NO_MEMORY: Final = (
     "recurrent policies are not there: the KL of an update compares the policy before and after at the very same "
     "inputs, which needs the memory that each step was taken with"
@@ -112,6 +113,8 @@ class CustomTrunk(Trunk):
                     f"where ({len(rows)}, features) is expected",
                     hint=f"forward(rows) returns one tensor (B, features) for policy and value, or two; {_PAGE}",
                 )
+            if not features.shape[1]:
+                raise ConfigError(f"{name} returns no features: shape {tuple(features.shape)}", hint=_PAGE)
             if features.dtype != torch.float32 or not features.isfinite().all():
                 what = "values that are not finite" if features.dtype == torch.float32 else f"dtype {features.dtype}"
                 raise ConfigError(f"{name} returns {what}, not finite float32", hint=_PAGE)
@@ -125,6 +128,7 @@ class CustomTrunk(Trunk):
     @torch.no_grad()
     def _refuse_memory(self, rows: Tensor, before: tuple[Tensor, ...], name: str) -> None:
         """Raise when features depend on more than their own row: on chance, on earlier calls, or on other rows."""
+        kept = {key: value.clone() for key, value in self.module.named_buffers()}
         again = self.forward(rows)
         alone = [self.forward(row[None]) for row in rows]
         for side in range(2):
@@ -136,9 +140,15 @@ class CustomTrunk(Trunk):
                     raise ConfigError(
                         f"{name} returns other features for the same rows {why}: the KL would measure that as a change "
                         "of the policy",
-                        hint="no dropout, no batch normalisation (nn.LayerNorm works), no state between calls; "
-                        f"{_PAGE}",
+                        hint=f"{_NO_STATE}; {_PAGE}",
                     )
+        # A change too small to see at the start, as spectral_norm's once it has settled, grows when weights move.
+        for key, value in self.module.named_buffers():
+            if not torch.equal(value, kept.get(key, value)):
+                raise ConfigError(
+                    f"{name} changes its buffer {key} in forward(): what it returns would depend on earlier calls",
+                    hint=f"{_NO_STATE}; {_PAGE}",
+                )
 
 
 def _factory(spec: str) -> Callable[[NetworkInput], Any]:
@@ -155,14 +165,17 @@ def _factory(spec: str) -> Callable[[NetworkInput], Any]:
     except ModuleNotFoundError as error:
         raise ConfigError(f'ppo.policy "{spec}": {error}', hint="is the module on PYTHONPATH or installed?") from error
     except Exception as error:
-        raise ConfigError(f'ppo.policy "{spec}" cannot be imported{_place(error)}: {error_text(error)}') from error
+        raise ConfigError(
+            f'ppo.policy "{spec}" cannot be imported{_place(error)}: {error_text(error)}', hint=_PAGE
+        ) from error
     found = module
     for step in attribute.split("."):
         if not hasattr(found, step):
-            raise ConfigError(f'ppo.policy "{spec}": {module_name} has no {attribute}')
+            close = nearest(step, vars(found) if hasattr(found, "__dict__") else ())
+            raise ConfigError(f'ppo.policy "{spec}": {module_name} has no {attribute}{close}', hint=_PAGE)
         found = getattr(found, step)
     if not callable(found):
-        raise ConfigError(f'ppo.policy "{spec}" cannot be called')
+        raise ConfigError(f'ppo.policy "{spec}" cannot be called', hint=_PAGE)
     return found
 
 

@@ -93,7 +93,10 @@ class HeadLayout:
         self.heads = tuple(heads)
         self.names = tuple(head.name for head in heads)
         if len(set(self.names)) != len(self.names):
-            raise EnvironmentUnsupportedError(f"head names repeat: {', '.join(self.names)}")
+            raise EnvironmentUnsupportedError(
+                f"head names repeat: {', '.join(self.names)}",
+                hint="head_names, an attribute of the environment, names them; keys of a Dict are joined by dots",
+            )
         self.sizes = tuple(head.size for head in heads)
         self.kinds = tuple(head.kind for head in heads)
         self.count = len(self.heads)

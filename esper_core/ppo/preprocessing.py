@@ -177,9 +177,11 @@ def _array_of(observation: Any, part: Part) -> NDArray[Any]:
         raise UsageError(f"{name} has shape {array.shape}, not {part.shape} or (n, ...)", hint=hint)
     if array.ndim > len(part.shape) + 1:
         raise UsageError(f"{name} has shape {array.shape}, not {part.shape} or (n, ...)", hint=hint)
+    if not array.size:
+        raise UsageError(f"{name} has shape {array.shape}: there is none to act on", hint=hint)
     if array.dtype != dtype and dtype.kind in "iu":
         limits = np.iinfo(dtype)
-        if array.size and (array.min() < limits.min or array.max() > limits.max):
+        if array.min() < limits.min or array.max() > limits.max:
             raise UsageError(f"{name} has values from {array.min()} to {array.max()}, beyond {dtype}", hint=hint)
     return array.astype(dtype, copy=False)
 

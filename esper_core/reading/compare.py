@@ -17,7 +17,7 @@ from esper_core.runs.reader import JournalReader
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from esper_core.events import HeadKind
+    from esper_core.events import HeadKind, PolicyEvaluated
     from esper_core.health import KLLimits, KLOn
     from esper_core.reading.cells import Block
     from esper_core.reading.run import Run
@@ -76,6 +76,7 @@ class ComparedRun:
         non_finite: ids of the updates whose level is non-finite.
         heads: name -> KL of each update, nats; NaN where it was not measured.
         kinds: name -> what the head draws from, as the last update that has it says.
+        evaluations: while training, ascending by update.
     """
 
     run_id: str
@@ -96,6 +97,7 @@ class ComparedRun:
     non_finite: tuple[int, ...]
     heads: Mapping[str, tuple[float, ...]]
     kinds: Mapping[str, HeadKind]
+    evaluations: tuple[PolicyEvaluated, ...]
 
     @property
     def last_return(self) -> float | None:
@@ -179,7 +181,8 @@ def compare(runs: Sequence[Run], *, follow: Follow = _as_they_come) -> Compariso
 def _read(run: Run, follow: Follow) -> ComparedRun:
     limits = run.limits
     found = _Curves(limits.on)
-    for block in follow(run, stream_blocks(scan_index(run.directory), JournalReader(run.directory))):
+    index = scan_index(run.directory)
+    for block in follow(run, stream_blocks(index, JournalReader(run.directory))):
         found.add(block)
     record = run.record
     return ComparedRun(
@@ -201,6 +204,7 @@ def _read(run: Run, follow: Follow) -> ComparedRun:
         non_finite=tuple(found.non_finite),
         heads={name: tuple(found.padded(values)) for name, values in found.heads.items()},
         kinds=found.kinds,
+        evaluations=index.evaluations,
     )
 
 

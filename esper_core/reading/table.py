@@ -13,7 +13,7 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
-from esper_core.events import Divergence, EarlyStop, HeadStats, PPOUpdatePayload
+from esper_core.events import Divergence, EarlyStop, HeadStats, PolicyEvaluated, PPOUpdatePayload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -67,7 +67,7 @@ _TYPES: typing.Final[dict[str, CellType]] = {
 }
 _PART_TYPES: typing.Final = {
     kind: {name: found for name, found in _cell_types(of).items() if name in {item.name for item in fields(of)}}
-    for kind, of in _PARTS.items()
+    for kind, of in {**_PARTS, "evaluation": PolicyEvaluated}.items()
 }
 
 

@@ -1,18 +1,18 @@
-"""An update as named points: what a tracker that draws curves (TensorBoard, W&B, MLflow) is given."""
+"""An update or an evaluation as named points: what a tracker that draws curves (TensorBoard, W&B, MLflow) is given."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from esper_core.health import HealthLevel
-from esper_core.semconv.names import GAUGES
+from esper_core.semconv.names import EVALUATION_GAUGES, GAUGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from esper_core.events import PPOUpdatePayload
+    from esper_core.events import PolicyEvaluated, PPOUpdatePayload
 
-__all__ = ["points"]
+__all__ = ["evaluation_points", "points"]
 
 
 def points(payload: PPOUpdatePayload, *, clean: Callable[[str], str] = str) -> Iterator[tuple[str, float]]:
@@ -38,6 +38,12 @@ def points(payload: PPOUpdatePayload, *, clean: Callable[[str], str] = str) -> I
     for name, item in zip(names, payload.divergences, strict=True):
         yield from _point(f"divergence/{name}/per_decision", item.per_decision)
         yield from _point(f"divergence/{name}/per_step", item.per_step)
+
+
+def evaluation_points(payload: PolicyEvaluated) -> Iterator[tuple[str, float]]:
+    """Name and value of every number of an evaluation that is a gauge, as ``evaluation/FIELD``: see :func:`points`."""
+    for gauge in EVALUATION_GAUGES:
+        yield from _point(f"evaluation/{gauge.field}", getattr(payload, gauge.field))
 
 
 def _distinct(names: Sequence[str], clean: Callable[[str], str]) -> list[str]:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from esper_core import monitor, open_run
+from esper_core import monitor, open_run, train
 from esper_core.cli._report_charts import curve
 from esper_core.cli._report_markup import element
 from esper_core.cli.main import main
+from esper_core.events import PolicyEvaluated
 from esper_core.reading.series import extremes
 
 if TYPE_CHECKING:
@@ -96,6 +97,25 @@ def test_any_numbers_make_a_page(tmp_path: Path, kls: tuple[float, ...]) -> None
     assert Page(text).open == []
     heights = [value for data in re.findall(r' d="([^"]*)"', text) for value in re.findall(r"[a-z]+", data)]
     assert not {"nan", "inf"} & set(heights)
+
+
+def test_a_run_that_evaluated_has_a_curve_of_it_and_says_the_newest_and_the_best(tmp_path: Path) -> None:
+    run = train(
+        env="CartPole-v1",
+        preset="none",
+        updates=2,
+        sinks=["journal"],
+        ppo={"rollout_steps": 8, "epochs": 1},
+        run={"dir": str(tmp_path), "eval_every": 1, "eval_episodes": 2},
+        no_config=True,
+    )
+    played = [event.payload for event in run.events() if isinstance(event.payload, PolicyEvaluated)]
+    text = written(tmp_path, str(run.path))
+    assert Page(text).open == []
+    assert f"evaluation after update 2: return {played[-1].return_mean:.1f}" in html.unescape(text)
+    table = text.partition("Return of evaluations over updates as a table")[2].partition("</table>")[0]
+    assert [f"{one.return_mean:.1f}" in table for one in played] == [True, True]
+    assert "Evaluations" not in written(tmp_path / "runs2", recorded(tmp_path / "runs2"))
 
 
 def test_a_run_without_a_journal_has_its_verdict_and_says_why(tmp_path: Path) -> None:

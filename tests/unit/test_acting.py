@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from esper_core.errors import UsageError
 from esper_core.ppo import HeadSpec, PPOAgent
 
 pytestmark = pytest.mark.numeric
@@ -67,6 +69,42 @@ def test_shapes_of_act() -> None:
     many = PPOAgent([HeadSpec("a", 3), HeadSpec("b", 2)], (4,))
     assert many.act(np.zeros(4)).shape == (2,)
     assert many.act(np.zeros((5, 4))).shape == (5, 2)
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (np.ones(4, bool), "mask has shape (4,), expected (5,)"),
+        (np.ones((2, 5), bool), "mask has shape (2, 5), expected (5,)"),
+        (np.ones(5), "mask has dtype float64, not bool"),
+        ([1, 0, 2, 1, 1], "mask has dtype int64 and values from 0 to 2, not bool"),
+        ("all", "mask has dtype <U3, not bool"),
+        ([[1], [1, 0]], "mask is no array"),
+        ([1, 1, 1, 0, 0], "mask leaves head b no legal choice"),
+    ],
+)
+def test_act_refuses_masks_that_training_would(mask: Any, said: str) -> None:
+    agent = PPOAgent([HeadSpec("a", 3), HeadSpec("b", 2)], (4,))
+    with pytest.raises(UsageError, match=re.escape(said)) as caught:
+        agent.act(np.zeros(4), mask)
+    assert caught.value.hint
+    assert agent.act(np.zeros(4), [0, 0, 1, 1, 0]).tolist() == [2, 0]
+    assert agent.act(np.zeros((2, 4)), np.tile([0, 1, 0, 0, 1], (2, 1))).tolist() == [[1, 1], [1, 1]]
+
+
+def test_act_refuses_a_conditional_mask_that_no_head_selects_a_row_of_and_one_of_another_shape() -> None:
+    heads = [HeadSpec("slot", 3), HeadSpec("operation", 2)]
+    with pytest.raises(UsageError, match="no head of this policy conditions the others"):
+        PPOAgent(heads, (1,)).act(np.ones(1), conditional_mask=np.ones((2, 5), bool))
+    agent = PPOAgent(heads, (1,), conditioning_head="operation")
+    with pytest.raises(UsageError, match=re.escape("conditional_mask has shape (5,), expected (2, 5)")):
+        agent.act(np.ones(1), conditional_mask=np.ones(5, bool))
+
+
+def test_act_refuses_no_observation_at_all() -> None:
+    agent = PPOAgent([HeadSpec("a", 3)], (4,))
+    with pytest.raises(UsageError, match=re.escape("has shape (0, 4): there is none to act on")):
+        agent.act(np.zeros((0, 4)))
 
 
 @pytest.mark.parametrize("hidden", [(), (8,), (8, 16, 4)])

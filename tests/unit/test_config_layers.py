@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from esper_core.cli.main import main
 from esper_core.config.file_layer import find_config_file
 from esper_core.config.layers import load_config
 from esper_core.config.lower_layers import DEFAULT_STEPS
@@ -34,14 +35,21 @@ def write(folder: Path, text: str, name: str = "esper.toml") -> Path:
         ("ppo.gamma", "2", "give a number from 0 up to 1"),
         ("ppo.learning_rate", "x", "give a number above 0"),
         ("health.kl_on", "x", "choices: weighted, joint"),
+        ("run.eval_deterministic", "maybe", "give true or false"),
     ],
 )
-def test_a_value_out_of_bounds_is_told_with_those_that_may_stand_there(
+def test_a_value_that_cannot_be_is_told_with_those_that_may_stand_there(
     tmp_path: Path, key: str, value: str, hint: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(no_file=True, sets=[f"{key}={value}"], cwd=tmp_path)
     assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize("flag", ["--seed", "--episodes", "--steps", "--updates", "--eval-every", "--video"])
+def test_a_wrong_number_is_told_with_the_flag_that_was_typed(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ppo", "--no-config", flag, "-1"]) == 64
+    assert capsys.readouterr().err.startswith(f"esper: {flag}: expected int >= 0 (is -1)")
 
 
 def test_each_layer_beats_the_one_below_and_is_named_as_the_origin(tmp_path: Path) -> None:

@@ -279,3 +279,17 @@ def test_an_environment_that_cannot_travel_is_refused() -> None:
             make_task(EnvConfig(id="Locked-v0", n_envs=1, vector="async"), seed=0)
     finally:
         del gym.registry["Locked-v0"]
+
+
+def test_an_id_of_an_older_version_is_told_the_newer_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def moved() -> None:
+        raise ImportError("moved to another project")
+
+    for version, make in ((3, moved), (4, moved), (5, Masked)):
+        monkeypatch.setitem(gym.registry, f"Old-v{version}", gym.envs.registration.EnvSpec(f"Old-v{version}", make))
+    with pytest.raises(EnvironmentUnsupportedError, match="Old-v3 cannot be built: ImportError") as caught:
+        make_task(EnvConfig(id="Old-v3", n_envs=1), seed=0)
+    assert str(caught.value.hint).endswith("its newest version is Old-v5")
+    with pytest.raises(EnvironmentUnsupportedError, match='no environment "PongNoFrameskip-v4"') as caught:
+        make_task(EnvConfig(id="PongNoFrameskip-v4", n_envs=1), seed=0)
+    assert str(caught.value.hint).endswith("--env ale_py:ALE/Pong-v5")

@@ -50,7 +50,9 @@ def test_reports_returns(run: RunDir, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["eval", str(run.path), "--episodes", "5", "--seed", "1"]) == 0
     text = capsys.readouterr().out
     assert f"return {found['return_mean']:.2f} ± " in text
-    assert "over 5 episodes" in text
+    assert "over 5 sampled episodes" in text
+    assert main(["eval", str(run.path), "--episodes", "1", "--deterministic"]) == 0
+    assert "over 1 greedy episodes" in capsys.readouterr().out
 
 
 def test_same_seed_same_returns(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,7 +90,7 @@ def test_an_error_in_closing_the_environment_is_only_told(
     monkeypatch.setattr(GymTask, "close", stuck)
     assert main(["eval", str(run.path), "--episodes", "1"]) == 0
     said = capsys.readouterr()
-    assert "over 1 episodes" in said.out
+    assert "over 1 sampled episodes" in said.out
     assert "environment CartPole-v1: closing it failed: ValueError: stuck" in said.err
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import math
 import random
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +22,7 @@ from esper_core.events import (
     EpisodeFinished,
     HeadStats,
     Payload,
+    PolicyEvaluated,
     PPOUpdatePayload,
     RunStarted,
     SpanRef,
@@ -230,6 +233,32 @@ def test_the_examples_are_written_the_same(path: Path, tmp_path: Path) -> None:
     out = tmp_path / "updates.csv"
     assert main(["export", str(path), "-o", str(out)]) == 0
     assert out.read_text(encoding="utf-8") == reference_csv(events, names)
+
+
+@pytest.mark.parametrize("disordered", [False, True])
+def test_an_evaluation_stands_in_the_row_of_the_update_whose_policy_played(disordered: bool, tmp_path: Path) -> None:
+    run = create_run(tmp_path / "runs")
+    made: list[Event] = [event_of(RunStarted(environment="Toy"), 0), *updates(100)]
+    for number, value in ((70, 9.5), (2, 0.25)):
+        played = PolicyEvaluated(update_id=number, return_mean=value, episodes=3, best_update_id=2)
+        made.insert(number + 1, event_of(played, 200 + number))
+    if disordered:
+        made[10:12] = reversed(made[10:12])
+    journal(run, made)
+    assert main(["export", str(run.path), "-o", str(tmp_path / "a.csv")]) == 0
+    with (tmp_path / "a.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    found = {row["update_id"]: row["evaluation.return_mean"] for row in rows if row["evaluation.return_mean"]}
+    assert (len(rows), found) == (100, {"2": "0.25", "70": "9.5"})
+    assert main(["export", str(run.path), "-o", str(tmp_path / "a.jsonl")]) == 0
+    lines = list(map(json.loads, (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()))
+    assert [line["update_id"] for line in lines if "evaluation.episodes" in line] == [2, 70]
+    assert main(["export", str(run.path), "--sqlite", str(tmp_path / "a.sqlite")]) == 0
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.sqlite")) as base:
+        best = base.execute(
+            'SELECT update_id, "evaluation.best_update_id" FROM updates WHERE "evaluation.episodes" = 3'
+        )
+        assert sorted(best) == [(2, 2), (70, 2)]
 
 
 def test_floats_are_written_as_repr_writes_them() -> None:

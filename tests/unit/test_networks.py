@@ -145,6 +145,16 @@ class make(nn.Linear):
     def __init__(self, given): super().__init__(4, 2)
     def forward(self, rows): return super().forward(rows).detach()
 """
+RUNNING = """
+def make(given):
+    rows = nn.Unflatten(1, (1, 4)), nn.InstanceNorm1d(1, track_running_stats=True), nn.Flatten()
+    return nn.Sequential(*rows, nn.Linear(4, 2))
+"""
+EMPTY = """
+class make(nn.Linear):
+    def __init__(self, given): super().__init__(4, 2)
+    def forward(self, rows): return super().forward(rows)[:, :0]
+"""
 FEW = """
 class make(nn.Linear):
     def __init__(self, given): super().__init__(4, 2)
@@ -196,15 +206,19 @@ def test_a_network_of_ones_own_is_seeded_by_the_run_learned_and_kept(network: An
         ("def make(given): return nn.Linear(4, 2, dtype=torch.float64)", "failed"),
         ("def make(given): return nn.Sequential(nn.Linear(4, 2), nn.Threshold(9e9, float('nan')))", "not finite"),
         (DETACHED, "without a gradient"),
+        (RUNNING, "changes its buffer 1.running_mean in forward"),
+        (EMPTY, "returns no features"),
         ("def make(given): raise SystemExit(3)", r"called exit\(3\) in .*\.py, line 3"),
         ("make = 3", "cannot be called"),
         ("other = 3", "has no make"),
+        ("def maker(given): return nn.Linear(4, 2)", 'has no make, did you mean "maker"'),
         ("1 / 0", r"cannot be imported in .*\.py, line 3"),
     ],
 )
 def test_the_contract_of_a_network_is_checked_at_the_start(network: Any, code: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as caught:
         network(code)
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from esper_core.errors import SinkError
-from esper_core.events import PolicyHealthChanged, RunFinished, RunStarted
+from esper_core.events import PolicyEvaluated, PolicyHealthChanged, RunFinished, RunStarted
 from esper_core.health import HealthLevel, RunState
 from esper_core.hooks import CloseReason, SinkContext
 from esper_core.semconv.points import points
@@ -73,11 +73,13 @@ def test_a_run_is_read_back_with_every_number_its_configuration_its_level_and_it
     change = PolicyHealthChanged(previous=HealthLevel.UNKNOWN, current=HealthLevel.WARNING, update_id=2)
     with SinkHarness(MlflowSink, {"tracking_uri": store, "experiment": "mine"}, run_dir=tmp_path) as harness:
         harness.send(RunStarted(environment="toy", heads=("slot", "tempo"), run_name="a name"), *updates, change)
+        harness.send(PolicyEvaluated(update_id=2, return_mean=9.5, env_steps=200))
         harness.send(RunFinished(state=RunState.DONE, reason="2 updates"))
         harness.drain(250)
     assert harness.report.lost == harness.report.failures == 0
     (run,) = runs(store, "mine")
-    assert run.data.metrics == pytest.approx(dict(points(updates[1])))
+    assert run.data.metrics == pytest.approx(dict(points(updates[1])) | {"evaluation/return_mean": 9.5})
+    assert curve(store, run, "evaluation/return_mean") == [(2, 9.5)]
     assert curve(store, run, "ppo/kl_divergence") == [(1, 0.001), (2, 0.002)]
     (point, _) = client(store).get_metric_history(run.info.run_id, "head/slot/kl")
     assert point.timestamp == make_event(updates[0]).time_ns // 1_000_000

@@ -17,7 +17,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from esper_core.errors import SinkError
-from esper_core.events import Divergence, RunFinished, RunStarted
+from esper_core.events import Divergence, PolicyEvaluated, RunFinished, RunStarted
 from esper_core.health import RunState
 from esper_core.hooks import SinkContext
 from esper_core.semconv.names import GAUGES
@@ -110,6 +110,16 @@ def test_the_axis_may_be_environment_steps_and_times_are_the_events(tmp_path: Pa
     (path,) = files(tmp_path / "tensorboard")
     assert points(path.parent)["ppo/update_id"] == [(2048, 7.0)]
     assert records(path)[-1].wall_time == pytest.approx(event.time_ns / 1e9)
+
+
+@pytest.mark.parametrize(("axis", "step"), [("update_id", 3), ("env_steps", 300)])
+def test_an_evaluation_has_its_own_points_at_the_step_of_its_update(tmp_path: Path, axis: str, step: int) -> None:
+    played = PolicyEvaluated(update_id=3, return_mean=9.5, return_std=0.5, env_steps=300)
+    with SinkHarness(TensorboardSink, {"step": axis}, run_dir=tmp_path) as harness:
+        harness.send(make_update(3, env_steps=300), played)
+    found = points(tmp_path / "tensorboard")
+    own = {tag: items for tag, items in found.items() if tag.startswith("evaluation/")}
+    assert own == {"evaluation/return_mean": [(step, 9.5)], "evaluation/return_std": [(step, 0.5)]}
 
 
 def test_what_was_not_measured_has_no_point_and_nan_has_one() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from esper_core.errors import SinkError
-from esper_core.events import PolicyHealthChanged, RunFinished, RunStarted
+from esper_core.events import PolicyEvaluated, PolicyHealthChanged, RunFinished, RunStarted
 from esper_core.health import HealthLevel, RunState
 from esper_core.hooks import CloseReason, SinkContext
 from esper_core.semconv.points import points
@@ -75,10 +75,12 @@ def test_a_run_is_read_back_with_every_number_its_configuration_its_level_and_it
     back = PolicyHealthChanged(previous=HealthLevel.WARNING, current=HealthLevel.HEALTHY, update_id=2)
     with SinkHarness(WandbSink, {"tags": ("mine",), "step": "env_steps"}, run_dir=run_dir) as harness:
         harness.send(RunStarted(environment="toy", heads=("slot",), seed=7, run_name="a name"), *updates, change, back)
+        harness.send(PolicyEvaluated(update_id=2, return_mean=9.5, env_steps=200))
         harness.send(RunFinished(state=RunState.DONE, reason="2 updates"))
         harness.drain(250)
     assert harness.report.lost == harness.report.failures == 0
-    first, second = rows(tmp_path)
+    first, second, played = rows(tmp_path)
+    assert (played["evaluation/return_mean"], played["ppo/update_id"], played["ppo/env_steps"]) == (9.5, 2, 200)
     assert {name: second[name] for name, _ in points(updates[1])} == pytest.approx(dict(points(updates[1])))
     assert [first["ppo/env_steps"], second["ppo/env_steps"]] == [100, 200]
     assert second["_timestamp"] == pytest.approx(make_event(updates[1]).time_ns / 1e9)

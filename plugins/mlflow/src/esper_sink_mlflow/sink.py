@@ -13,16 +13,23 @@ from esper_core.hooks import CloseReason, SinkContext, hookimpl
 from esper_core.reading.run import Run
 from esper_core.runs import RunDir
 from esper_core.semconv.attributes import event_attributes
-from esper_core.semconv.points import points
+from esper_core.semconv.points import evaluation_points, points
 from esper_sink_mlflow.config import MlflowConfig
 from esper_sink_mlflow.library import in_words, load, passing, quiet, require_server, shown
 from esper_sink_mlflow.names import flat, part_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from types import ModuleType
 
-    from esper_core.events import PolicyHealthChanged, PPOUpdatePayload, RunFinished, RunStarted, TelemetryEvent
+    from esper_core.events import (
+        PolicyEvaluated,
+        PolicyHealthChanged,
+        PPOUpdatePayload,
+        RunFinished,
+        RunStarted,
+        TelemetryEvent,
+    )
 
 __all__ = ["MlflowSink"]
 
@@ -36,7 +43,7 @@ _STATUS: Final = {RunState.DONE: "FINISHED", RunState.STOPPED: "KILLED"}
 
 
 class MlflowSink:
-    """Logs every number of every update, per head too, to a run of MLflow.
+    """Logs every number of every update, per head too, and of evaluations, to a run of MLflow.
 
     Through a client of its own: the program's tracking URI, experiment and active run are not touched.
 
@@ -97,15 +104,17 @@ class MlflowSink:
         Raises:
             OSError: the store does not answer now; the host tries again.
         """
-        update = event.payload
-        step = update.update_id if self._config.step == "update_id" else update.env_steps
-        made = self._mlflow.entities.Metric
-        at_ms = event.time_ns // 1_000_000
-        metrics = [made(name, value, at_ms, step) for name, value in points(update, clean=part_name)]
-        with self._ready():
-            for first in range(0, len(metrics), _METRICS):
-                self._client.log_batch(self._id, metrics=metrics[first : first + _METRICS])
+        self._log(event, points(event.payload, clean=part_name))
         self._updates += 1
+
+    @hookimpl
+    def esper_policy_evaluated(self, event: TelemetryEvent[PolicyEvaluated]) -> None:
+        """Log the evaluation's numbers at the step of the update whose policy played.
+
+        Raises:
+            OSError: the store does not answer now; the host tries again.
+        """
+        self._log(event, evaluation_points(event.payload))
 
     @hookimpl
     def esper_policy_health_changed(self, event: TelemetryEvent[PolicyHealthChanged]) -> None:
@@ -146,6 +155,19 @@ class MlflowSink:
         return f"logged the marked update to {self._place()}"
 
     # --- inside -------------------------------------------------------------------------------
+
+    def _log(
+        self,
+        event: TelemetryEvent[PPOUpdatePayload] | TelemetryEvent[PolicyEvaluated],
+        found: Iterable[tuple[str, float]],
+    ) -> None:
+        step = event.payload.update_id if self._config.step == "update_id" else event.payload.env_steps
+        made = self._mlflow.entities.Metric
+        at_ms = event.time_ns // 1_000_000
+        metrics = [made(name, value, at_ms, step) for name, value in found]
+        with self._ready():
+            for first in range(0, len(metrics), _METRICS):
+                self._client.log_batch(self._id, metrics=metrics[first : first + _METRICS])
 
     def _begin(self) -> None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta, Struct
 
@@ -12,10 +12,12 @@ from esper_core.errors import SinkError
 from esper_core.hooks import SinkContext, hookimpl
 from esper_core.runs import RunDir
 from esper_sink_tensorboard.files import EventFile
-from esper_sink_tensorboard.summaries import described, text_summary, update_summary
+from esper_sink_tensorboard.summaries import described, evaluation_summary, text_summary, update_summary
 
 if TYPE_CHECKING:
-    from esper_core.events import PPOUpdatePayload, RunFinished, RunStarted, TelemetryEvent
+    from tensorboardX.proto.summary_pb2 import Summary
+
+    from esper_core.events import PolicyEvaluated, PPOUpdatePayload, RunFinished, RunStarted, TelemetryEvent
 
 __all__ = ["TensorboardConfig", "TensorboardSink"]
 
@@ -46,7 +48,7 @@ class TensorboardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class TensorboardSink:
-    """Writes TensorBoard event files: every number of every update, per head too, and the configuration as text.
+    """Writes TensorBoard event files: numbers of updates, per head too, and of evaluations; the configuration as text.
 
     Args:
         config: the options.
@@ -103,13 +105,12 @@ class TensorboardSink:
     @hookimpl
     def esper_ppo_updated(self, event: TelemetryEvent[PPOUpdatePayload]) -> None:
         """Append the update's numbers as one record."""
-        self._step = event.payload.update_id if self._config.step == "update_id" else event.payload.env_steps
-        try:
-            file = self._opened(event)
-            file.add(update_summary(event.payload), step=self._step, time_ns=event.time_ns)
-        except OSError:
-            self._give_up()
-            raise  # the host tries this event again
+        self._append(event, update_summary(event.payload))
+
+    @hookimpl
+    def esper_policy_evaluated(self, event: TelemetryEvent[PolicyEvaluated]) -> None:
+        """Append the evaluation's numbers as one record, at the step of the update whose policy played."""
+        self._append(event, evaluation_summary(event.payload))
 
     @hookimpl
     def esper_run_finished(self, event: TelemetryEvent[RunFinished]) -> None:
@@ -145,8 +146,18 @@ class TensorboardSink:
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _opened(self, event: TelemetryEvent[PPOUpdatePayload]) -> EventFile:
-        """The file, begun with what describes the run when this is its first update."""
+    def _append(
+        self, event: TelemetryEvent[PPOUpdatePayload] | TelemetryEvent[PolicyEvaluated], found: Summary
+    ) -> None:
+        self._step = event.payload.update_id if self._config.step == "update_id" else event.payload.env_steps
+        try:
+            self._opened(event).add(found, step=self._step, time_ns=event.time_ns)
+        except OSError:
+            self._give_up()
+            raise  # the host tries this event again
+
+    def _opened(self, event: TelemetryEvent[Any]) -> EventFile:
+        """The file, begun with what describes the run when this is its first record."""
         if self._file is not None:
             return self._file
         self._file = EventFile(self.folder, self._context.attempt, self._step, flush_s=self._config.flush_s)

@@ -9,21 +9,32 @@ from typing import TYPE_CHECKING, Final
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import scalar, text
 
-from esper_core.semconv.points import points
+from esper_core.semconv.points import evaluation_points, points
 
 if TYPE_CHECKING:
-    from esper_core.events import PPOUpdatePayload, RunStarted
+    from collections.abc import Iterable
+
+    from esper_core.events import PolicyEvaluated, PPOUpdatePayload, RunStarted
 
 _REFUSED: Final = re.compile(r"[^-\w.]")
 """In a part of a tag: tensorboardX makes ``_`` of what a tag may not have, and a slash begins another part."""
 
-__all__ = ["described", "text_summary", "update_summary"]
+__all__ = ["described", "evaluation_summary", "text_summary", "update_summary"]
 
 
 def update_summary(payload: PPOUpdatePayload) -> Summary:
     """All scalars of an update in one record."""
+    return _together(points(payload, clean=_part))
+
+
+def evaluation_summary(payload: PolicyEvaluated) -> Summary:
+    """All scalars of an evaluation in one record."""
+    return _together(evaluation_points(payload))
+
+
+def _together(found: Iterable[tuple[str, float]]) -> Summary:
     together = Summary()
-    for tag, value in points(payload, clean=_part):
+    for tag, value in found:
         point = scalar(tag, 0.0)  # given a NaN it warns, once a tag and update, on the program's terminal
         point.value[0].simple_value = value
         together.MergeFrom(point)

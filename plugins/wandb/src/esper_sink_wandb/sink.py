@@ -14,14 +14,21 @@ from esper_core.hooks import CloseReason, SinkContext, hookimpl, redact
 from esper_core.reading.run import Run
 from esper_core.runs import RunDir
 from esper_core.semconv.attributes import event_attributes
-from esper_core.semconv.points import points
+from esper_core.semconv.points import evaluation_points, points
 from esper_sink_wandb.config import WandbConfig
 from esper_sink_wandb.library import finish_within, load, require_login
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from esper_core.events import PolicyHealthChanged, PPOUpdatePayload, RunFinished, RunStarted, TelemetryEvent
+    from esper_core.events import (
+        PolicyEvaluated,
+        PolicyHealthChanged,
+        PPOUpdatePayload,
+        RunFinished,
+        RunStarted,
+        TelemetryEvent,
+    )
 
 __all__ = ["WandbSink"]
 
@@ -33,7 +40,7 @@ _FOR_IDS: Final = re.compile(r"[^\w.\-]", re.ASCII)
 
 
 class WandbSink:
-    """Logs every number of every update, per head too, to a run of Weights & Biases.
+    """Logs every number of every update, per head too, and of evaluations, to a run of Weights & Biases.
 
     The run is this sink's own (``reinit="create_new"``): a run that the program itself began is not touched.
 
@@ -74,7 +81,7 @@ class WandbSink:
             where = self._place()
             self._run.finish()
             raise SinkError(f"{where} has this run already, and a replay would double it: delete it there first")
-        for names in ("ppo", "head", "divergence"):
+        for names in ("ppo", "head", "divergence", "evaluation"):
             self._run.define_metric(f"{names}/*", step_metric=f"ppo/{self._config.step}")
         context.logger.info("wandb: %s", self._place())
 
@@ -92,6 +99,13 @@ class WandbSink:
         """Log the update's numbers as one row, at the update's own time."""
         self._run.log(dict(points(event.payload)) | {"_timestamp": event.time_ns / 1e9})
         self._updates += 1
+
+    @hookimpl
+    def esper_policy_evaluated(self, event: TelemetryEvent[PolicyEvaluated]) -> None:
+        """Log the evaluation's numbers as one row, at the axis of the update whose policy played."""
+        played = event.payload
+        axis = {"ppo/update_id": played.update_id, "ppo/env_steps": played.env_steps}
+        self._run.log(dict(evaluation_points(played)) | axis | {"_timestamp": event.time_ns / 1e9})
 
     @hookimpl
     def esper_policy_health_changed(self, event: TelemetryEvent[PolicyHealthChanged]) -> None:
