@@ -22,7 +22,7 @@ from esper_core.events import PolicyEvaluated
 from esper_core.health import RunState
 from esper_core.hooks import SinkHooks
 from esper_core.ppo import Checkpointer, PPOAgent, Trainer, load_checkpoint
-from esper_core.ppo.evaluation import evaluate
+from esper_core.ppo.evaluation import Evaluated, evaluate
 from esper_core.ppo.evaluator import Evaluator
 from esper_core.reading.aggregator import SanctumAggregator
 from esper_core.reading.sentences import policy_evaluated
@@ -260,6 +260,11 @@ def test_an_evaluation_that_is_no_number_has_failed_and_the_training_goes_on(
         del gym.registry["Odd-v0"]
     assert (run.state, run.summary["evaluations_failed"]) == (RunState.DONE, 1)
     assert not (run.path / "best.pt").exists()
+
+
+def test_the_mean_and_spread_of_returns_are_beyond_no_float() -> None:
+    played = Evaluated((1.6e308, 1.6e308, 1.6e308), (2, 2, 2))
+    assert (played.return_mean, played.return_std) == (1.6e308, 0.0)
 
 
 def test_its_seeds_are_apart_from_those_of_training() -> None:
