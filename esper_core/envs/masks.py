@@ -207,8 +207,9 @@ class MaskReader:
             return
         env, column = (int(index) for index in np.argwhere(~some)[0])
         head = self._heads[columns[column]].name
+        source = f'info["{what}"]{" or action_masks()" if what == "action_mask" else ""}'
         raise EnvironmentContractError(
-            f'{self._name}, environment {env}: info["{what}"] leaves head {head} no legal choice',
+            f"{self._name}, environment {env}: {source} leaves head {head} no legal choice",
             hint="a head without effect needs one legal choice too, for example its first; an environment that allows"
             " every choice need not give a mask",
         )

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["NamedWrapper", "load_wrappers"]
 
+_TUPLE: Final = re.compile(r"\b[Tt]uple\b")
+_FUNCTION: Final = re.compile(r"(?:(?:typing|collections\.abc)\.)?Callable(?:\[[^|]*\])?")
+"""Annotations of parameters, as text."""
 _SHOWN: Final = 60
 _GYMNASIUM: Final = "gymnasium.wrappers"
 _FORM: Final = 'write "package.module:Wrapper?key=value&other=[1, 2]", or a name of gymnasium.wrappers alone'
@@ -108,7 +111,7 @@ def _loaded(entry: str, place: str) -> NamedWrapper:
     _refuse_other(target, attribute, place)
     arguments = _arguments(query, place)
     _check_arguments(target, arguments, place)
-    return NamedWrapper(place, target, arguments)
+    return NamedWrapper(place, target, _as_declared(target, arguments, place))
 
 
 def _module(name: str, place: str) -> ModuleType:
@@ -220,6 +223,28 @@ def _check_arguments(target: Callable[..., Any], arguments: dict[str, Any], plac
         raise EnvironmentUnsupportedError(
             f"{place} needs {' and '.join(needed)}", hint=f'write "...?{"&".join(f"{name}=..." for name in needed)}"'
         )
+
+
+def _as_declared(target: Callable[..., Any], arguments: dict[str, Any], place: str) -> dict[str, Any]:
+    """The arguments with tuples in place of TOML's lists where the target declares tuples; functions are refused."""
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return arguments
+    found = {}
+    for name, value in arguments.items():
+        declared = str(parameters[name].annotation) if name in parameters else ""
+        if _FUNCTION.fullmatch(declared):
+            raise EnvironmentUnsupportedError(
+                f"{place}: {name} takes a function, which no text can be",
+                hint="write a wrapper of your own: a function that takes an environment and returns one",
+            )
+        found[name] = _as_tuple(value) if _TUPLE.search(declared) else value
+    return found
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
 
 
 def _one_line(error: BaseException) -> str:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import statistics
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from esper_core.averages import deviation, mean
+from esper_core.errors import NonFiniteError
 from esper_core.ppo.episodes import EpisodeTracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
+    from numpy.typing import NDArray
 
     from esper_core.events import EpisodeFinished
     from esper_core.ppo.agent import PPOAgent
@@ -27,7 +30,7 @@ class Evaluated:
     """Episodes played without learning.
 
     Attributes:
-        returns: undiscounted, one an episode.
+        returns: undiscounted, one an episode, all finite.
         lengths: environment steps, one an episode.
     """
 
@@ -37,12 +40,12 @@ class Evaluated:
     @property
     def return_mean(self) -> float:
         """Mean return."""
-        return statistics.fmean(self.returns)
+        return mean(self.returns)
 
     @property
     def return_std(self) -> float:
         """Standard deviation of the returns (population)."""
-        return statistics.pstdev(self.returns)
+        return deviation(self.returns)
 
 
 def evaluate(
@@ -65,6 +68,9 @@ def evaluate(
         deterministic: the likeliest choice, or the mean, instead of a sample.
         generator: samples are drawn from it; None draws from the agent's own.
         on_step: called after each step of all environments; what it raises ends the evaluation.
+
+    Raises:
+        NonFiniteError: an observation, a reward or a return is NaN or infinite: what the policy earns is no number.
     """
     share, more = divmod(episodes, task.n_envs)
     wanted = np.array([share + (index < more) for index in range(task.n_envs)])
@@ -73,6 +79,7 @@ def evaluate(
     kept: list[EpisodeFinished] = []
     observation, actor = task.reset(seed), agent.actor(task.n_envs)
     while (played < wanted).any():
+        _refuse_non_finite("observation", observation.values)
         actions = agent.columns(
             observation.values,
             observation.action_mask,
@@ -82,8 +89,12 @@ def evaluate(
             actor=actor,
         )
         result = task.step(actions)
-        ended = tracker.step(result.reward, result.terminated, result.truncated, env_steps=0, resets=result.resets)
+        _refuse_non_finite("reward", result.reward)
+        with np.errstate(over="ignore"):  # a sum beyond float64 is told below
+            ended = tracker.step(result.reward, result.terminated, result.truncated, env_steps=0, resets=result.resets)
         for episode in ended:
+            if not math.isfinite(episode.episode_return):
+                raise NonFiniteError(f"the return of an episode is {episode.episode_return}")
             if played[episode.env_index] < wanted[episode.env_index]:
                 kept.append(episode)
             played[episode.env_index] += 1
@@ -91,3 +102,14 @@ def evaluate(
         if on_step is not None:
             on_step()
     return Evaluated(tuple(item.episode_return for item in kept), tuple(item.length for item in kept))
+
+
+def _refuse_non_finite(what: str, values: NDArray[Any]) -> None:
+    bad = ~np.isfinite(values.reshape(len(values), -1))
+    if bad.any():
+        env = int(np.flatnonzero(bad.any(axis=1))[0])
+        first = values.reshape(len(values), -1)[env][bad[env]][0]
+        raise NonFiniteError(
+            f"NaN or Inf in an evaluation: {what} of environment {env} is {first}",
+            hint="a policy is evaluated on finite observations and rewards alone",
+        )

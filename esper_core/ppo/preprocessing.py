@@ -147,6 +147,13 @@ class Preprocessing:
             found.append(encode(array, "act()"))
         if len(ranks) > 1 or len({len(rows) for rows in found}) > 1:
             raise UsageError("act(): the parts of this observation are not of equally many environments")
+        for part, own in zip(self.form.parts, found, strict=True):
+            if not np.isfinite(own).all():
+                first = own[~np.isfinite(own)][0]
+                raise UsageError(
+                    f"act(): {_name(part)} holds {first}",
+                    hint=f"NaN, Inf and numbers beyond float32 end a training too; the policy was trained on {part}",
+                )
         rows = found[0] if len(found) == 1 else np.concatenate(found, axis=1)
         return rows, ranks == {0}
 
@@ -158,9 +165,13 @@ def leaf_of(value: Any, path: Sequence[str | int]) -> Any:
     return value
 
 
+def _name(part: Part) -> str:
+    return ".".join(map(str, part.path)) or "the observation"
+
+
 def _array_of(observation: Any, part: Part) -> NDArray[Any]:
     """One part of an observation that a caller gave, of the part's dtype, with its shape or one dimension before it."""
-    name = f"act(): {'.'.join(map(str, part.path)) or 'the observation'}"
+    name = f"act(): {_name(part)}"
     hint = f"the policy was trained on {part}"
     try:
         value = leaf_of(observation, part.path)
@@ -183,7 +194,8 @@ def _array_of(observation: Any, part: Part) -> NDArray[Any]:
         limits = np.iinfo(dtype)
         if array.min() < limits.min or array.max() > limits.max:
             raise UsageError(f"{name} has values from {array.min()} to {array.max()}, beyond {dtype}", hint=hint)
-    return array.astype(dtype, copy=False)
+    with np.errstate(over="ignore"):  # what that makes infinite is refused
+        return array.astype(dtype, copy=False)
 
 
 def _encoder(part: Part) -> _Numbers | _Scaled | _OneHot:

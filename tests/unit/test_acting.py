@@ -101,8 +101,11 @@ def test_act_refuses_a_conditional_mask_that_no_head_selects_a_row_of_and_one_of
         agent.act(np.ones(1), conditional_mask=np.ones(5, bool))
 
 
-def test_act_refuses_no_observation_at_all() -> None:
+def test_act_refuses_no_observation_at_all_and_what_is_no_number() -> None:
     agent = PPOAgent([HeadSpec("a", 3)], (4,))
+    for value, said in ((np.nan, "nan"), (np.inf, "inf"), (-1e300, "-inf")):
+        with pytest.raises(UsageError, match=re.escape(f"the observation holds {said}")):
+            agent.act(np.array([0.0, value, 0.0, 0.0]))
     with pytest.raises(UsageError, match=re.escape("has shape (0, 4): there is none to act on")):
         agent.act(np.zeros((0, 4)))
 

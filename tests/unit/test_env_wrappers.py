@@ -147,7 +147,7 @@ def test_a_wrapper_that_does_not_fit_is_refused_before_a_run(entry: str, message
 
 def test_values_are_those_of_toml() -> None:
     (wrapper,) = load_wrappers(["ResizeObservation?shape=[8, 4]"])
-    assert wrapper.arguments == {"shape": [8, 4]}
+    assert wrapper.arguments == {"shape": (8, 4)}  # what it declares; Gymnasium refuses a list
     (wrapper,) = load_wrappers([f'{__name__}:doubled?by="a&b"'])
     assert wrapper.arguments == {"by": "a&b"}
 
@@ -293,3 +293,16 @@ def test_an_id_of_an_older_version_is_told_the_newer_one(monkeypatch: pytest.Mon
     with pytest.raises(EnvironmentUnsupportedError, match='no environment "PongNoFrameskip-v4"') as caught:
         make_task(EnvConfig(id="PongNoFrameskip-v4", n_envs=1), seed=0)
     assert str(caught.value.hint).endswith("--env ale_py:ALE/Pong-v5")
+
+
+def sized(env: gym.Env[Any, Any], shape: tuple[int, int], names: Any = None) -> gym.Env[Any, Any]:
+    assert (shape, names) == ((2, 3), ["a"]), "a list where no tuple is declared"
+    return env
+
+
+def test_a_list_is_a_tuple_where_one_is_declared_and_a_function_is_refused() -> None:
+    (wrapper,) = load_wrappers([f'{__name__}:sized?shape=[2, 3]&names=["a"]'])
+    env = Masked()
+    assert wrapper(env) is env
+    with pytest.raises(EnvironmentUnsupportedError, match=r'TransformReward\?func=abs": func takes a function'):
+        load_wrappers(["TransformReward?func=abs"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,9 +19,10 @@ from esper_core.envs.adapter import make_task
 from esper_core.envs.evaluation import evaluation_task
 from esper_core.envs.seeds import environment_seeds, evaluation_seed
 from esper_core.events import PolicyEvaluated
+from esper_core.health import RunState
 from esper_core.hooks import SinkHooks
 from esper_core.ppo import Checkpointer, PPOAgent, Trainer, load_checkpoint
-from esper_core.ppo.evaluation import evaluate
+from esper_core.ppo.evaluation import Evaluated, evaluate
 from esper_core.ppo.evaluator import Evaluator
 from esper_core.reading.aggregator import SanctumAggregator
 from esper_core.reading.sentences import policy_evaluated
@@ -209,6 +211,60 @@ def test_an_evaluation_whose_environment_fails_is_told_once_and_the_next_plays_i
     assert found == [1, 4, 5]
     assert "OSError: no display" in (run.path / "trainer.log").read_text()
     assert [env.closed for env in Fragile.made] == [1, 1, 0, 1]
+
+
+class Odd(gym.Env[Any, Any]):
+    """The evaluation's, which is made after the training's, shows or pays what is no number."""
+
+    made = 0
+
+    def __init__(self, seen: float, paid: float) -> None:
+        self.observation_space, self.action_space = gym.spaces.Box(-9, 9, (1,)), gym.spaces.Discrete(2)
+        Odd.made += 1
+        self.seen, self.paid = (seen, paid) if Odd.made > 1 else (0.0, 1.0)
+        self.steps = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self.steps = 0
+        return np.full(1, self.seen, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        return np.full(1, self.seen, np.float32), self.paid, self.steps == 2, False, {}
+
+
+@pytest.mark.parametrize(
+    ("seen", "paid", "said"),
+    [
+        (math.nan, 1.0, "observation of environment 0 is nan"),
+        (0.0, -math.inf, "reward of environment 0 is -inf"),
+        (0.0, 1e308, "the return of an episode is inf"),
+    ],
+)
+def test_an_evaluation_that_is_no_number_has_failed_and_the_training_goes_on(
+    tmp_path: Path, seen: float, paid: float, said: str
+) -> None:
+    Odd.made = 0
+    gym.register("Odd-v0", Odd)
+    try:
+        with pytest.warns(UserWarning, match=f"evaluation after update 1 failed, training goes on.*{said}"):
+            run = esper_core.train(
+                env={"id": "Odd-v0", "n_envs": 1, "kwargs": {"seen": seen, "paid": paid}},
+                updates=1,
+                run={"dir": str(tmp_path), "eval_every": 1, "eval_episodes": 2},
+                ppo={"rollout_steps": 8, "epochs": 1},
+                sinks=["journal"],
+                no_config=True,
+            )
+    finally:
+        del gym.registry["Odd-v0"]
+    assert (run.state, run.summary["evaluations_failed"]) == (RunState.DONE, 1)
+    assert not (run.path / "best.pt").exists()
+
+
+def test_the_mean_and_spread_of_returns_are_beyond_no_float() -> None:
+    played = Evaluated((1.6e308, 1.6e308, 1.6e308), (2, 2, 2))
+    assert (played.return_mean, played.return_std) == (1.6e308, 0.0)
 
 
 def test_its_seeds_are_apart_from_those_of_training() -> None:
