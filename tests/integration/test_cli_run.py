@@ -14,10 +14,12 @@ import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
+from present import payloads_of, present
 from small_runs import CARTPOLE, TINY, only_run
 
 from esper_core.cli.main import main
 from esper_core.errors import EXIT_OK, EXIT_USAGE
+from esper_core.events import PolicyEvaluated, RunFinished, RunStarted
 from esper_core.health import RunState
 from esper_core.reading import open_run
 from esper_core.runs import RunRecord, create_run, write_record
@@ -111,8 +113,8 @@ def test_the_run_directory_holds_what_happened(finished: tuple[Path, subprocess.
     assert [event.payload.update_id for event in run.updates()] == [1, 2, 3]
     kinds = [event.kind for event in run.events()]
     assert (kinds[0], kinds[-1]) == ("run_started", "run_finished")
-    finished_event = list(run.events())[-1].payload
-    assert 0 < finished_event.duration_s < 100
+    (finished_event,) = payloads_of(RunFinished, list(run.events())[-1:])
+    assert 0 < present(finished_event.duration_s) < 100
     assert run.summary is not None
     assert (run.summary["state"], run.summary["updates"], run.summary["env_steps"]) == ("done", 3, 96)
     assert run.summary["kl_divergence"] == list(run.updates())[-1].payload.kl_divergence
@@ -159,7 +161,7 @@ def test_the_policy_is_evaluated_while_it_trains_and_the_best_one_is_kept(
     assert "evaluation after update 2: return" in capsys.readouterr().err
     assert main(["ppo", "--resume", "latest", "--updates", "4"]) == EXIT_OK
     run = open_run("latest", "runs")
-    told = [event.payload for event in run.events() if event.kind == "policy_evaluated"]
+    told = payloads_of(PolicyEvaluated, (event for event in run.events() if event.kind == "policy_evaluated"))
     assert [(item.update_id, item.episodes, item.deterministic) for item in told] == [(2, 2, False), (4, 2, False)]
     assert told[0].better
     capsys.readouterr()
@@ -209,7 +211,7 @@ def test_resuming_goes_on_in_the_same_run(
         (2, 4),
         (2, 5),
     ]
-    started = [event.payload for event in run.events() if event.kind == "run_started"]
+    started = payloads_of(RunStarted, (event for event in run.events() if event.kind == "run_started"))
     assert (started[-1].seed, started[-1].run_name, started[-1].first_update_id, started[-1].resumed_from) == (
         4,
         "first",

@@ -242,7 +242,12 @@ def test_a_replay_gives_the_runs_own_form_or_the_one_that_is_asked_for(
     live = [plain(record) for record in instance(session, "Both").records.records]
     played: list[Session] = []
     enter = Session.__enter__
-    monkeypatch.setattr(Session, "__enter__", lambda self: (played.append(self), enter(self))[1])
+
+    def noted(self: Session) -> Session:
+        played.append(self)
+        return enter(self)
+
+    monkeypatch.setattr(Session, "__enter__", noted)
     words = ["--set", f"otel.events={asked}"] if asked else []
     assert main(["replay", "latest", "--to", f"{__file__}:Both", *words]) == 0
     sink = instance(played[0], "Both")

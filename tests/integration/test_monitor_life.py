@@ -8,10 +8,12 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from present import payloads_of, present
 
 import esper_core
 from esper_core import monitor, open_run
 from esper_core.errors import ConfigError, SinkError
+from esper_core.events import RunStarted
 from esper_core.health import RunState
 from esper_core.monitoring import MisuseError
 
@@ -31,6 +33,11 @@ for _ in range(3):
 
 def opened(tmp_path: Path, **more: Any) -> Monitor:
     return monitor("mine", **{"sinks": ["journal"], "settings": {"run": {"dir": str(tmp_path)}}} | more)
+
+
+def plan_of(run: Monitor) -> RunStarted:
+    (started,) = payloads_of(RunStarted, [next(open_run(present(run.path)).events())])
+    return started
 
 
 def the_run(folder: Path) -> Any:
@@ -53,12 +60,12 @@ def test_a_run_in_a_with_block_has_every_file_and_a_verdict(tmp_path: Path) -> N
             payload = run.ppo_update([0.1, -0.1], env_steps=100 * step)
     assert payload is not None
     assert run.path is not None
-    found = open_run(run.path)
+    found = open_run(present(run.path))
     assert found.verdict().label == "healthy"
     assert [event.payload.kl_joint for event in found.updates()] == [pytest.approx(payload.kl_joint)] * 3
     assert json.loads((run.path / "summary.json").read_text())["env_steps"] == 300
     assert (run.path / "config.toml").is_file()
-    assert found.record.state is RunState.DONE
+    assert present(found.record).state is RunState.DONE
     run.close()
     run.close()
 
@@ -66,12 +73,12 @@ def test_a_run_in_a_with_block_has_every_file_and_a_verdict(tmp_path: Path) -> N
 def test_levels_are_on_the_joint_kl_from_the_target_and_one_and_a_half_times_it(tmp_path: Path) -> None:
     with opened(tmp_path, heads=("a", "b"), target_kl=0.02) as run:
         run.ppo_update(kl=[[0.012, 0.012]])
-    started = next(open_run(run.path).events()).payload
-    assert (started.kl_on, started.kl_warning, started.kl_critical) == ("joint", 0.02, pytest.approx(0.03))
-    assert run.counts.last.health.value == "warning"
+    started = plan_of(run)
+    assert [started.kl_on, started.kl_warning, started.kl_critical] == ["joint", 0.02, pytest.approx(0.03)]
+    assert present(run.counts.last).health.value == "warning"
     with opened(tmp_path, default_limits=(0.1, 0.2)) as run:
         run.ppo_update(kl=[0.15])
-    started = next(open_run(run.path).events()).payload
+    started = plan_of(run)
     assert (started.kl_warning, started.kl_critical, started.target_kl) == (0.1, 0.2, None)
 
 
@@ -81,13 +88,13 @@ def test_the_configuration_may_set_other_limits(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("ESPER_HEALTH__KL_CRITICAL", "0.6")
     with opened(tmp_path, target_kl=0.02) as run:
         run.ppo_update(kl=[0.4])
-    assert run.counts.last.health.value == "healthy"
+    assert present(run.counts.last).health.value == "healthy"
     with opened(tmp_path, target_kl=0.02, kl_warning=0.1, kl_critical=0.2, kl_on="joint") as run:
         run.ppo_update(kl=[0.4])
-    assert run.counts.last.health.value == "critical", "the call is nearer than a variable"
+    assert present(run.counts.last).health.value == "critical", "the call is nearer than a variable"
     with opened(tmp_path, default_limits=(0.1, 0.2), kl_on="joint") as run:
         run.ppo_update(kl=[0.4])
-    assert run.counts.last.health.value == "healthy", "an adapter's default is further away"
+    assert present(run.counts.last).health.value == "healthy", "an adapter's default is further away"
 
 
 def test_a_target_sets_the_levels_also_where_a_variable_says_which_kl(
@@ -96,12 +103,12 @@ def test_a_target_sets_the_levels_also_where_a_variable_says_which_kl(
     monkeypatch.setenv("ESPER_HEALTH__KL_ON", "joint")
     with opened(tmp_path, target_kl=0.1) as run:
         run.ppo_update(kl=[0.05])
-    started = next(open_run(run.path).events()).payload
-    assert (started.kl_warning, started.kl_critical) == (0.1, pytest.approx(0.15))
+    started = plan_of(run)
+    assert [started.kl_warning, started.kl_critical] == [0.1, pytest.approx(0.15)]
     monkeypatch.setenv("ESPER_HEALTH__KL_ON", "weighted")
     with opened(tmp_path, target_kl=0.1) as run:
         run.ppo_update(kl=[0.05])
-    started = next(open_run(run.path).events()).payload
+    started = plan_of(run)
     assert (started.kl_on, started.kl_warning) == ("weighted", 0.015), "the target is on the joint KL"
 
 
@@ -110,7 +117,7 @@ def test_what_is_planned_is_of_the_whole_update_however_it_is_told(tmp_path: Pat
     with opened(tmp_path) as run:
         for told in ({"epochs": 4, "minibatches": 8}, {"epochs": 4}, {}, {"epochs": 2}):
             run.begin_update(**told)
-            payload = run.ppo_update([0.1])
+            payload = present(run.ppo_update([0.1]))
             planned.append((payload.epochs_planned, payload.minibatches_planned))
     assert planned == [(4, 32), (4, 32), (1, 32), (2, 32)]
 
@@ -120,9 +127,9 @@ def test_an_exception_is_a_failed_run_with_its_words(tmp_path: Path) -> None:
     run.ppo_update([0.1])
     with pytest.raises(ZeroDivisionError), run:
         raise ZeroDivisionError("the learning rate")
-    found = open_run(run.path)
-    assert found.record.state is RunState.FAILED
-    assert found.record.message == "ZeroDivisionError: the learning rate"
+    found = open_run(present(run.path))
+    assert present(found.record).state is RunState.FAILED
+    assert present(found.record).message == "ZeroDivisionError: the learning rate"
 
 
 def test_what_cannot_work_is_refused_before_training_starts(tmp_path: Path) -> None:
@@ -137,7 +144,7 @@ def test_what_cannot_work_is_refused_before_training_starts(tmp_path: Path) -> N
     assert not list(tmp_path.iterdir()), "nothing was left behind"
     with opened(tmp_path, target_kl=None, seed=None) as run:  # as CleanRL and others write "off"
         assert run.too_far([5.0]) is False
-        assert run.ppo_update([0.1]).target_kl is None
+        assert present(run.ppo_update([0.1])).target_kl is None
 
 
 def test_a_second_one_is_refused_while_one_is_open(tmp_path: Path) -> None:
@@ -222,7 +229,7 @@ def test_a_second_ctrl_c_raises_in_the_users_program(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     run.close()
-    record = open_run(run.path).record
+    record = open_run(present(run.path)).record
     assert record is not None
     assert record.state is RunState.STOPPED
 

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from present import payloads_of
 from small_disk import small_disk_at
 from small_runs import TINY, only_run
 
 from esper_core.cli.main import main
 from esper_core.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from esper_core.events import RunStarted
 from esper_core.health import RunState
 from esper_core.ppo import load_checkpoint
 from esper_core.reading import open_run
@@ -139,7 +141,8 @@ def files(run: Path) -> set[str]:
 
 
 def journal_lost(run: Path) -> int:
-    return next(sink["lost"] for sink in json.loads((run / "summary.json").read_text())["sinks"])
+    lost: int = next(sink["lost"] for sink in json.loads((run / "summary.json").read_text())["sinks"])
+    return lost
 
 
 WHOLE = {"run.json", "config.toml", "checkpoint.pt", "summary.json", "telemetry"}
@@ -210,7 +213,7 @@ def test_of_two_resumes_at_once_one_trains_and_nothing_is_mixed(here: Path, even
     assert f"is being trained (pid {pair[won].pid} on " in said[lost]
     opened = open_run(run)
     assert {event.attempt for event in opened.events()} == {1, 2}
-    started = [event.payload for event in opened.events() if event.kind == "run_started"]
+    started = payloads_of(RunStarted, (event for event in opened.events() if event.kind == "run_started"))
     assert [item.seed for item in started] == [0, won]
     assert load_checkpoint(run / "checkpoint.pt").seed == won
     assert opened.config["run"]["seed"] == won

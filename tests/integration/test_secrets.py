@@ -176,7 +176,7 @@ class Echo(BaseHTTPRequestHandler):
 @pytest.fixture
 def echo() -> Iterator[tuple[str, list[bytes]]]:
     """Address of a receiver that quotes its requests, and the bodies that it got."""
-    handler = type("Handler", (Echo,), {"bodies": []})
+    handler: Any = type("Handler", (Echo,), {"bodies": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)

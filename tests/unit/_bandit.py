@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,15 +41,16 @@ class Bandit:
     # Rows WAIT, GERMINATE, PRUNE, FOSSILIZE; columns as the heads.
     causal = torch.tensor([[0, 0, 0, 0, 1], [1, 1, 1, 1, 1], [1, 0, 0, 0, 1], [1, 0, 0, 0, 1]], dtype=torch.bool)
 
-    def agent(self, *, seed: int = 0, spread: float = 0.0, **ppo: object) -> PPOAgent:
+    def agent(self, *, seed: int = 0, spread: float = 0.0, **ppo: Any) -> PPOAgent:
         """An agent for this bandit; ``spread`` scatters its logits, so that heads and contexts differ."""
-        config = PPOConfig(**({"hidden": (16,), "learning_rate": 1e-2} | ppo))
+        settings: dict[str, Any] = {"hidden": (16,), "learning_rate": 1e-2}
+        config = PPOConfig(**(settings | ppo))
         agent = PPOAgent(self.heads, (self.contexts,), config, seed=seed)
         if spread:
             generator = torch.Generator().manual_seed(seed + 1)
             with torch.no_grad():
                 weight = agent.policy.logit_weight
-                weight += spread * torch.randn(weight.shape, generator=generator)
+                weight.add_(spread * torch.randn(weight.shape, generator=generator))
         return agent
 
     def observations(self, count: int) -> Tensor:

@@ -65,7 +65,7 @@ def test_ppo_update_populates_kl_divergence_history() -> None:
 def test_every_tracked_number_has_a_value_and_a_history() -> None:
     names = {item.name for item in fields(PPOUpdatePayload)}
     assert set(TRACKED) <= names
-    values = dict.fromkeys(TRACKED, 0.25)
+    values: dict[str, Any] = dict.fromkeys(TRACKED, 0.25)
     state = fed(wrap(replace(update(1), **values))).snapshot().tamiyo
     for name in TRACKED:
         assert getattr(state, name) == 0.25

@@ -47,6 +47,7 @@ def test_numbers_are_coerced_to_the_fields_type() -> None:
     attributes = {"esper.ppo.update_id": 3.0, "esper.ppo.kl_divergence": 1, "esper.ppo.steps": "12"}
     payload = payload_from_attributes("ppo_updated", attributes)
     assert payload == PPOUpdatePayload(update_id=3, kl_divergence=1.0, steps=12)
+    assert isinstance(payload, PPOUpdatePayload)
     assert type(payload.update_id) is int
     assert type(payload.kl_divergence) is float
 

@@ -184,4 +184,6 @@ def test_wrong_code_under_the_right_name_is_found_out_on_the_first_minibatch(
 
 
 def built_in(folder: Path, code: Path) -> Path:
-    return shutil.copy(code, folder / "step.pt2")
+    copy = folder / "step.pt2"
+    shutil.copy(code, copy)
+    return copy

@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from present import creator
 from samples import random_rollout
 from update_cases import CASES, FIVE, MIXED, NOTICES, Case, agent_of, assert_same, rollout_of, told, vector
 
@@ -139,7 +140,7 @@ class Screen(gym.Env[Any, Any]):
 
 @pytest.fixture
 def screen() -> Iterator[str]:
-    gym.register("Screen-v0", Screen, max_episode_steps=10)
+    gym.register("Screen-v0", creator(Screen), max_episode_steps=10)
     yield "Screen-v0"
     del gym.registry["Screen-v0"]
 
@@ -157,7 +158,7 @@ def screen() -> Iterator[str]:
 @pytest.mark.usefixtures("screen")
 def test_a_whole_run_on_the_gpu(env: str, ppo: dict[str, Any], tmp_path: Path) -> None:
     """Trained, evaluated and kept without a notice; loaded on either device, resumed on the CPU."""
-    settings: dict[str, Any] = {"device": "cuda", "minibatch_size": 64, **ppo}
+    settings: Any = {"device": "cuda", "minibatch_size": 64, **ppo}  # a PPOTable
     run = esper_core.train(
         env={"id": env, "n_envs": 2},
         updates=3,

@@ -71,7 +71,7 @@ def test_workers_whose_close_never_ends_hold_neither_the_start_nor_the_end(monke
         import threading  # in the worker
 
         env: Env[Any, Any] = gym.make("CartPole-v1").unwrapped
-        env.close = threading.Event().wait  # type: ignore[method-assign]  # for ever
+        env.close = threading.Event().wait  # type: ignore[method-assign,assignment]  # for ever
         return env
 
     monkeypatch.setattr(workers, "_CLOSES_S", 0.05)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import itertools
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry import trace as otel_trace
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from opentelemetry.trace import Link, SpanContext, TraceFlags
+from present import attributes_of, payloads_of, present
 
 from esper_core.emitter import TelemetryEmitter
 from esper_core.events import (
     EVENTS,
     EpisodeFinished,
     HeadStats,
+    Payload,
     PolicyHealthChanged,
     PPOUpdatePayload,
     RunFinished,
@@ -39,11 +41,11 @@ class Witness(SinkHooks):
     """Notes every event and the span that was current when it came."""
 
     def __init__(self) -> None:
-        self.events: list[TelemetryEvent] = []
+        self.events: list[TelemetryEvent[Payload]] = []
         self.current: list[str] = []
 
 
-def _note(self: Witness, event: TelemetryEvent) -> None:
+def _note(self: Witness, event: TelemetryEvent[Payload]) -> None:
     self.events.append(event)
     self.current.append(f"{otel_trace.get_current_span().get_span_context().span_id:016x}")
 
@@ -53,25 +55,27 @@ for _spec in EVENTS.values():
 
 
 class Sdk:
-    def __init__(self, sampler: object = ALWAYS_ON) -> None:
+    def __init__(self, sampler: Sampler = ALWAYS_ON) -> None:
         self.exporter = InMemorySpanExporter()
         self.provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
         self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         self.tracer = self.provider.get_tracer("esper_core")
 
-    def finished(self) -> dict[str, object]:
+    def finished(self) -> dict[str, ReadableSpan]:
         return {span.name: span for span in self.exporter.get_finished_spans()}
 
 
-def ticking(step_ns: int = 1_000_000_000) -> object:
+def ticking(step_ns: int = 1_000_000_000) -> Callable[[], int]:
     moments = itertools.count(1_000_000_000, step_ns)
     return lambda: next(moments)
 
 
-def emit(emitter: TelemetryEmitter, number: int = 1, kl: float | None = 0.001, **more: object) -> TelemetryEvent:
+def emit(
+    emitter: TelemetryEmitter, number: int = 1, kl: float | None = 0.001, **more: Any
+) -> TelemetryEvent[PPOUpdatePayload]:
     emitter.begin_rollout(number)
     emitter.begin_update(number)
-    fields = {"kl_divergence": kl, "health": classify_kl(kl)} | more
+    fields: dict[str, Any] = {"kl_divergence": kl, "health": classify_kl(kl)} | more
     return emitter.emit_ppo_update(PPOUpdatePayload(update_id=number, **fields))
 
 
@@ -132,11 +136,11 @@ def test_a_payload_is_emitted_as_it_is() -> None:
         ({}, H.UNKNOWN),
     ],
 )
-def test_an_update_without_a_level_gets_that_of_its_kl(fields: dict[str, object], level: HealthLevel) -> None:
+def test_an_update_without_a_level_gets_that_of_its_kl(fields: dict[str, Any], level: HealthLevel) -> None:
     emitter = TelemetryEmitter(Witness())
     event = emitter.emit_ppo_update(PPOUpdatePayload(update_id=1, **fields))
     assert event.payload.health is level
-    assert emitter.emit_run_finished(RunFinished(state=RunState.DONE)).payload.health is level
+    assert present(emitter.emit_run_finished(RunFinished(state=RunState.DONE))).payload.health is level
 
 
 def test_that_level_is_by_the_limits_of_the_run() -> None:
@@ -156,9 +160,9 @@ def test_an_update_in_a_loop_of_ones_own_needs_no_rollout() -> None:
 
 def test_without_hooks_nothing_happens_and_the_event_is_returned() -> None:
     emitter = TelemetryEmitter()
-    assert emitter.emit_run_started(RunStarted(environment="E")).payload.environment == "E"
+    assert present(emitter.emit_run_started(RunStarted(environment="E"))).payload.environment == "E"
     assert emit(emitter).payload.health is H.HEALTHY
-    assert emitter.emit_run_finished(RunFinished(state=RunState.DONE)).payload.health is H.HEALTHY
+    assert present(emitter.emit_run_finished(RunFinished(state=RunState.DONE))).payload.health is H.HEALTHY
 
 
 def test_under_an_applications_span_without_our_sdk_the_ids_are_our_own() -> None:
@@ -180,11 +184,11 @@ def test_the_sdks_spans_carry_the_events_ids_and_times_and_end_after_the_hooks()
     finished = sdk.finished()
     for span in event.trace.spans:
         exported = finished[span.name]
-        context = exported.get_span_context()
+        context = present(exported.get_span_context())
         assert f"{context.trace_id:032x}" == event.trace.trace_id
         assert f"{context.span_id:016x}" == span.span_id
         assert (exported.start_time, exported.end_time) == (span.start_ns, span.end_ns)
-        assert exported.attributes["esper.ppo.update_id"] == 1
+        assert attributes_of(exported)["esper.ppo.update_id"] == 1
     assert witness.current == [event.trace.own.span_id]  # hooks ran inside the update's own span
 
 
@@ -222,9 +226,9 @@ def test_a_rank_that_withholds_updates_still_spans_its_start_end_and_episodes() 
     }
     for event in witness.events:
         exported = finished[event.trace.own.name]
-        assert f"{exported.get_span_context().span_id:016x}" == event.trace.own.span_id
+        assert f"{present(exported.get_span_context()).span_id:016x}" == event.trace.own.span_id
         assert event.trace.own.parent_span_id is None
-        assert exported.attributes["esper.rank"] == 1
+        assert attributes_of(exported)["esper.rank"] == 1
 
 
 def test_a_run_inside_an_applications_span_names_it_as_parent() -> None:
@@ -236,7 +240,7 @@ def test_a_run_inside_an_applications_span_names_it_as_parent() -> None:
 
 
 @pytest.mark.parametrize("sampler", [ALWAYS_ON, ALWAYS_OFF])
-def test_events_are_whole_whatever_the_sampler_says(sampler: object) -> None:
+def test_events_are_whole_whatever_the_sampler_says(sampler: Sampler) -> None:
     witness = Witness()
     sdk = Sdk(sampler)
     emitter = TelemetryEmitter(witness, tracer=sdk.tracer)
@@ -259,7 +263,7 @@ def test_a_hook_that_raises_still_leaves_the_next_update_whole() -> None:
     """The host guards hooks; should one raise all the same, the spans of the next iteration are fresh."""
 
     class Broken(SinkHooks):
-        def esper_ppo_updated(self, event: TelemetryEvent) -> None:
+        def esper_ppo_updated(self, event: TelemetryEvent[PPOUpdatePayload]) -> None:
             raise RuntimeError("broken")
 
     emitter = TelemetryEmitter(Broken())
@@ -279,7 +283,7 @@ def test_an_episode_has_an_sdk_span_only_on_request_and_an_event_always(*, wante
     sdk, witness = Sdk(), Witness()
     emitter = TelemetryEmitter(witness, tracer=sdk.tracer, episode_spans=wanted)
     emitter.begin_rollout(1)
-    event = emitter.emit_episode_finished(EpisodeFinished(episode=1, episode_return=2.0, length=3))
+    event = present(emitter.emit_episode_finished(EpisodeFinished(episode=1, episode_return=2.0, length=3)))
     emitter.begin_update(1)
     update = emitter.emit_ppo_update(PPOUpdatePayload(update_id=1))
     assert event.trace.own.parent_span_id == update.trace.spans[1].span_id  # the rollout's
@@ -298,15 +302,15 @@ def test_many_episodes_are_told_as_one_is_and_before_whatever_is_emitted_next(*,
     update = emitter.emit_ppo_update(PPOUpdatePayload(update_id=1))
     *episodes, last = witness.events
     assert last == update
-    assert [event.payload.episode for event in episodes] == [1, 2, 3]
+    assert [item.episode for item in payloads_of(EpisodeFinished, episodes)] == [1, 2, 3]
     assert {event.trace.own.parent_span_id for event in episodes} == {update.trace.spans[1].span_id}
     assert witness.current == [event.trace.own.span_id for event in witness.events]
     assert sdk.finished()["esper.episode"]
     emitter.emit_episodes((EpisodeFinished(episode=4, episode_return=2.0, length=3),))
     emitter.close()
-    assert witness.events[-1].payload.episode == 4
+    assert payloads_of(EpisodeFinished, witness.events[-1:])[0].episode == 4
     emitter.emit_episodes((EpisodeFinished(episode=5, episode_return=2.0, length=3),))  # after the end, in this thread
-    assert witness.events[-1].payload.episode == 5
+    assert payloads_of(EpisodeFinished, witness.events[-1:])[0].episode == 5
 
 
 def test_without_a_thread_episodes_are_told_in_the_loop(no_thread: Callable[[str], None]) -> None:
@@ -344,16 +348,17 @@ def test_a_change_of_the_policys_level_follows_the_update_that_made_it() -> None
     for number, kl in enumerate((0.001, 0.02, 0.05, 0.001, 0.001, 0.001), start=1):
         emit(emitter, number, kl, heads=heads)
     changes = [event for event in witness.events if isinstance(event.payload, PolicyHealthChanged)]
-    assert [(event.payload.previous, event.payload.current, event.payload.update_id) for event in changes] == [
+    told = payloads_of(PolicyHealthChanged, changes)
+    assert [(payload.previous, payload.current, payload.update_id) for payload in told] == [
         (H.HEALTHY, H.WARNING, 2),
         (H.WARNING, H.CRITICAL, 3),
         (H.CRITICAL, H.HEALTHY, 6),
     ]
-    assert changes[0].payload.kl_divergence == 0.02
-    assert changes[0].payload.head == "slot"
+    assert told[0].kl_divergence == 0.02
+    assert told[0].head == "slot"
     by_id = {event.payload.update_id: event for event in witness.events if isinstance(event.payload, PPOUpdatePayload)}
-    for change in changes:
-        update = by_id[change.payload.update_id]
+    for change, payload in zip(changes, told, strict=True):
+        update = by_id[payload.update_id]
         assert change.trace.own.parent_span_id == update.trace.own.span_id
         assert change.trace.trace_id == update.trace.trace_id
         assert change.time_ns == update.time_ns
@@ -363,9 +368,9 @@ def test_a_change_of_the_policys_level_follows_the_update_that_made_it() -> None
 def test_the_end_of_the_run_tells_the_policys_level_unless_it_was_given() -> None:
     emitter = TelemetryEmitter(Witness())
     emit(emitter, 1, 0.02)
-    assert emitter.emit_run_finished(RunFinished(state=RunState.DONE)).payload.health is H.WARNING
+    assert present(emitter.emit_run_finished(RunFinished(state=RunState.DONE))).payload.health is H.WARNING
     given = RunFinished(state=RunState.DONE, health=H.CRITICAL)
-    assert emitter.emit_run_finished(given).payload.health is H.CRITICAL
+    assert present(emitter.emit_run_finished(given)).payload.health is H.CRITICAL
 
 
 # --- status of sinks ----------------------------------------------------------------------------

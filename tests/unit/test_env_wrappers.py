@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from present import creator
 
 from esper_core.config.schema import EnvConfig
 from esper_core.envs.adapter import make_task
@@ -84,13 +85,14 @@ def nothing(env: gym.Env[Any, Any]) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _registered() -> Iterator[None]:
-    gym.register("Masked-v0", Masked)
+    gym.register("Masked-v0", creator(Masked))
     yield
     del gym.registry["Masked-v0"]
 
 
 def settings(**env: Any) -> EnvConfig:
-    return EnvConfig(**({"id": "Masked-v0", "n_envs": 2} | env))
+    usual: dict[str, Any] = {"id": "Masked-v0", "n_envs": 2}
+    return EnvConfig(**(usual | env))
 
 
 # --- wrappers -------------------------------------------------------------------------------------
@@ -156,7 +158,7 @@ def test_values_are_those_of_toml() -> None:
     "env", [{"wrappers": ("ClipReward",)}, {"vector": "async"}, {"masks": "method"}, {"seed_episodes": True}]
 )
 def test_a_vector_environment_without_single_ones_refuses_what_is_for_those(env: dict[str, Any]) -> None:
-    gym.register("Whole-v0", vector_entry_point=lambda num_envs: None)
+    gym.register("Whole-v0", vector_entry_point=creator(lambda num_envs: None))
     try:
         with pytest.raises(EnvironmentUnsupportedError, match=f"env.{next(iter(env))}.* is for single environments"):
             make_task(EnvConfig(id="Whole-v0", **env), seed=0)
@@ -273,7 +275,7 @@ def played(env: EnvConfig) -> tuple[Any, Any]:
 
 def test_an_environment_that_cannot_travel_is_refused() -> None:
     lock = threading.Lock()
-    gym.register("Locked-v0", lambda: [Masked(), lock][0])
+    gym.register("Locked-v0", creator(lambda: [Masked(), lock][0]))
     try:
         with pytest.raises(EnvironmentUnsupportedError, match="Locked-v0 cannot be sent to a worker process"):
             make_task(EnvConfig(id="Locked-v0", n_envs=1, vector="async"), seed=0)
@@ -286,7 +288,8 @@ def test_an_id_of_an_older_version_is_told_the_newer_one(monkeypatch: pytest.Mon
         raise ImportError("moved to another project")
 
     for version, make in ((3, moved), (4, moved), (5, Masked)):
-        monkeypatch.setitem(gym.registry, f"Old-v{version}", gym.envs.registration.EnvSpec(f"Old-v{version}", make))
+        spec = gym.envs.registration.EnvSpec(f"Old-v{version}", creator(make))
+        monkeypatch.setitem(gym.registry, f"Old-v{version}", spec)
     with pytest.raises(EnvironmentUnsupportedError, match="Old-v3 cannot be built: ImportError") as caught:
         make_task(EnvConfig(id="Old-v3", n_envs=1), seed=0)
     assert str(caught.value.hint).endswith("its newest version is Old-v5")

@@ -11,6 +11,7 @@ import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorWrapper
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from present import creator
 
 from esper_core.config.schema import EnvConfig, EsperConfig, PPOConfig, RunConfig
 from esper_core.envs.adapter import GymTask, make_task
@@ -224,8 +225,8 @@ class Alternating(gym.Env[Any, Any]):
 
 @pytest.fixture
 def registered() -> Iterator[None]:
-    gym.register("Alternating-v0", Alternating)
-    gym.register("AlternatingVector-v0", vector_entry_point=_asynchronous)
+    gym.register("Alternating-v0", creator(Alternating))
+    gym.register("AlternatingVector-v0", vector_entry_point=creator(_asynchronous))
     yield
     for name in ("Alternating-v0", "AlternatingVector-v0"):
         del gym.registry[name]

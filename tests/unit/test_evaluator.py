@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from present import creator, present
 
 import esper_core
 from esper_core.config.schema import EnvConfig, EsperConfig, PPOConfig, RunConfig
@@ -189,7 +190,7 @@ class Fragile(gym.Env[Any, Any]):
 def test_an_evaluation_whose_environment_fails_is_told_once_and_the_next_plays_in_a_new_one(tmp_path: Path) -> None:
     error = "OSError: the display is gone"
     Fragile.made.clear()
-    gym.register("Fragile-v0", Fragile)
+    gym.register("Fragile-v0", creator(Fragile))
     try:
         with pytest.warns(UserWarning, match="evaluation") as told:
             run = esper_core.train(
@@ -206,7 +207,8 @@ def test_an_evaluation_whose_environment_fails_is_told_once_and_the_next_plays_i
         f"the evaluation after update 2 failed, training goes on, and the next one plays in new environments: {error}",
         "2 evaluations failed; trainer.log has what each raised",
     ]
-    assert (run.summary["updates"], run.summary["evaluations_failed"]) == (5, 2)
+    summary = present(run.summary)
+    assert (summary["updates"], summary["evaluations_failed"]) == (5, 2)
     found = [event.payload.update_id for event in run.events() if isinstance(event.payload, PolicyEvaluated)]
     assert found == [1, 4, 5]
     assert "OSError: no display" in (run.path / "trainer.log").read_text()

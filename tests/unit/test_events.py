@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ from esper_core.events import (
 from esper_core.hooks import HOOK_NAMES
 
 
-def event(payload: object) -> TelemetryEvent:
+def event(payload: Any) -> TelemetryEvent[Any]:
     own = SpanRef(name="esper.ppo.update", span_id="1" * 16, start_ns=1, end_ns=2)
     return TelemetryEvent(time_ns=2, run_id="r", trace=TraceRef(trace_id="2" * 32, spans=(own,)), payload=payload)
 
@@ -33,7 +34,7 @@ def test_every_kind_has_a_hook_of_its_name() -> None:
 
 
 @pytest.mark.parametrize("owner", [*PAYLOADS.values(), HeadStats, EarlyStop, SpanRef, TraceRef, TelemetryEvent])
-def test_records_are_frozen_keyword_only_and_documented(owner: type) -> None:
+def test_records_are_frozen_keyword_only_and_documented(owner: Any) -> None:
     assert owner.__dataclass_params__.frozen
     assert all(item.kw_only for item in dataclasses.fields(owner))
     for item in dataclasses.fields(owner):
@@ -69,7 +70,7 @@ def test_payloads_of_different_kinds_are_never_equal() -> None:
 
 def test_a_payload_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        PPOUpdatePayload(update_id=1).update_id = 2
+        PPOUpdatePayload(update_id=1).update_id = 2  # type: ignore[misc]  # what is refused
 
 
 def test_the_leading_head_is_the_one_with_the_largest_measured_share() -> None:

@@ -51,7 +51,13 @@ CASES = {
 
 
 def agent_of(case: Case) -> PPOAgent:
-    given = {"epochs": 3, "minibatch_size": 48, "hidden": (16, 16), "learning_rate": 5e-3, "target_kl": 0.0}
+    given: dict[str, Any] = {
+        "epochs": 3,
+        "minibatch_size": 48,
+        "hidden": (16, 16),
+        "learning_rate": 5e-3,
+        "target_kl": 0.0,
+    }
     return PPOAgent(case.heads, (4,), PPOConfig(**given | (case.ppo or {})), seed=4)
 
 
@@ -104,7 +110,7 @@ def learn_as_in_the_paper(
             entropy = torch.where(part.active, entropies, 0.0).sum() / steps
             for parameter in parameters:
                 parameter.grad = None
-            (policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy).backward()
+            (policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy).backward()  # type: ignore[no-untyped-call]  # torch ships it without annotations
             torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
             moved = (log_ratio.exp() - 1 - log_ratio).sum().item()
             compared.append(moved / float(steps if config.stop_on == "joint" else part.active.sum()))

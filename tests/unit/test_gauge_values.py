@@ -28,7 +28,8 @@ def numbered(record: Any, first: int) -> Any:
 def update() -> PPOUpdatePayload:
     """Every number another one, with two heads."""
     heads = (numbered(HeadStats(name="slot"), 1000), numbered(HeadStats(name="operations"), 2000))
-    return replace(numbered(make_update(1), 1), heads=heads, health=HealthLevel.CRITICAL)
+    payload: PPOUpdatePayload = numbered(make_update(1), 1)
+    return replace(payload, heads=heads, health=HealthLevel.CRITICAL)
 
 
 @pytest.mark.parametrize("gauge", GAUGES, ids=lambda gauge: gauge.name)

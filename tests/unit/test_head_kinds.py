@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from present import present
 from torch.distributions import (
     Bernoulli,
     Categorical,
@@ -78,7 +79,8 @@ def shown(count: int = 64) -> torch.Tensor:
 
 
 def agent_for(task: Any, **ppo: Any) -> PPOAgent:
-    config = PPOConfig(**({"rollout_steps": 16, "hidden": (8,), "minibatch_size": 16, "epochs": 2} | ppo))
+    usual: dict[str, Any] = {"rollout_steps": 16, "hidden": (8,), "minibatch_size": 16, "epochs": 2}
+    config = PPOConfig(**(usual | ppo))
     return PPOAgent(
         task.heads,
         task.obs_shape,
@@ -96,10 +98,10 @@ def test_gaussian_heads_are_those_of_torch() -> None:
     agent, observations = agent_of(), shown()
     decision = agent.decide(observations, None, None, agent.noise(1, 64)[0])
     found = agent.policy.evaluate(observations, decision.actions, None)
-    theirs = Normal(found.distribution.mean, agent.policy.heads.log_std.exp())
-    torch.testing.assert_close(found.log_prob, theirs.log_prob(decision.actions))
+    theirs = Normal(present(found.distribution.mean), present(agent.policy.heads.log_std).exp())
+    torch.testing.assert_close(found.log_prob, theirs.log_prob(decision.actions))  # type: ignore[no-untyped-call]  # torch ships it without annotations
     torch.testing.assert_close(decision.log_prob, found.log_prob)
-    torch.testing.assert_close(found.entropy, theirs.entropy().expand(64, -1))
+    torch.testing.assert_close(found.entropy, theirs.entropy().expand(64, -1))  # type: ignore[no-untyped-call]  # torch ships it without annotations
     assert decision.actions.dtype == torch.float32
 
 
@@ -107,18 +109,17 @@ def test_gaussian_heads_are_those_of_torch() -> None:
 def test_a_squash_has_the_density_and_the_entropy_of_the_squashed_value(shift: float) -> None:
     agent, observations = agent_of(squash=True), shown()
     with torch.no_grad():
-        agent.policy.logit_bias += shift
+        agent.policy.logit_bias.add_(shift)
     decision = agent.decide(observations, None, None, agent.noise(1, 64)[0])
     found = agent.policy.evaluate(observations, decision.actions, None)
-    theirs = TransformedDistribution(
-        Normal(found.distribution.mean.double(), agent.policy.heads.log_std.double().exp()), TanhTransform()
-    )
+    mean = present(found.distribution.mean).double()
+    theirs = TransformedDistribution(Normal(mean, present(agent.policy.heads.log_std).double().exp()), TanhTransform())
     inside = decision.actions.double().abs() < 6  # beyond, their own inverse loses the digits
-    expected = theirs.log_prob(decision.actions.double().tanh())
+    expected = theirs.log_prob(decision.actions.double().tanh())  # type: ignore[no-untyped-call]  # torch ships it without annotations
     torch.testing.assert_close(found.log_prob[inside].double(), expected[inside], rtol=1e-4, atol=1e-4)
     # The entropy by the trapezoid rule over the sample before the squash.
     z = torch.linspace(-9, 9, 4001, dtype=torch.float64)
-    at = found.distribution.mean.double().unsqueeze(-1) + z * theirs.base_dist.stddev.unsqueeze(-1)
+    at = mean.unsqueeze(-1) + z * theirs.base_dist.stddev.unsqueeze(-1)
     slope = 2 * (math.log(2) - at - torch.nn.functional.softplus(-2 * at))
     mean = torch.trapezoid(slope * torch.exp(-z * z / 2) / math.sqrt(2 * math.pi), z)
     torch.testing.assert_close(found.entropy.double(), theirs.base_dist.entropy() + mean, atol=2e-3, rtol=0)
@@ -142,7 +143,7 @@ def test_mixed_heads_keep_their_order_and_their_kinds() -> None:
     decision = agent.decide(observations, None, None, agent.noise(1, 2000)[0])
     found = agent.policy.evaluate(observations, decision.actions, None)
     outputs = agent.policy(observations)[0]
-    std = agent.policy.heads.log_std.exp()
+    std = present(agent.policy.heads.log_std).exp()
     theirs = (
         Normal(outputs[:, 0, 0], std[0]),
         Categorical(logits=outputs[:, 1]),
@@ -161,7 +162,7 @@ def test_mixed_heads_keep_their_order_and_their_kinds() -> None:
 def test_nan_weights_reach_the_update_and_not_the_environment() -> None:
     agent = agent_of(MIXED)
     with torch.no_grad():
-        agent.policy.heads.log_std[0] = math.nan
+        present(agent.policy.heads.log_std)[0] = math.nan
         agent.policy.logit_bias[0] = math.nan
     decision = agent.decide(shown(), None, None, agent.noise(1, 64)[0])
     assert decision.actions.isfinite().all()
@@ -271,7 +272,7 @@ def test_the_ratio_of_the_loss_is_the_joint_one_over_active_heads(toys: Any) -> 
         },
     )
     outputs = agent.policy(batch.observations)[0]
-    std = agent.policy.heads.log_std.exp()
+    std = present(agent.policy.heads.log_std).exp()
     logits = torch.where(batch.legal[:, 0], outputs[:, 0], -torch.inf)
     heads = [
         Categorical(logits=logits),
@@ -303,7 +304,7 @@ def test_a_dimension_whose_bounds_are_one_number_decides_nothing(toys: Any) -> N
 
 # --- spaces -----------------------------------------------------------------------------------
 
-SPACES = {
+SPACES: dict[str, tuple[gym.Space[Any], list[str] | None]] = {
     "one": (gym.spaces.Box(-2, 2, (1,)), ["action"]),
     "number": (gym.spaces.Box(-2, 2, ()), ["action"]),
     "unbounded": (gym.spaces.Box(-np.inf, np.inf, (2,), np.float64), ["action.0", "action.1"]),
@@ -311,7 +312,10 @@ SPACES = {
     "narrow": (gym.spaces.Box(-0.1, 0.1, (2,), np.float64), ["action.0", "action.1"]),
     "matrix": (gym.spaces.Box(-1, 1, (2, 3)), [f"action.{row}.{column}" for row in range(2) for column in range(3)]),
     "switches": (gym.spaces.MultiBinary((2, 2)), ["action.0.0", "action.0.1", "action.1.0", "action.1.1"]),
-    "table": (gym.spaces.MultiDiscrete([[2, 3], [4, 1]]), ["action.0.0", "action.0.1", "action.1.0", "action.1.1"]),
+    "table": (
+        gym.spaces.MultiDiscrete(np.array([[2, 3], [4, 1]])),
+        ["action.0.0", "action.0.1", "action.1.0", "action.1.1"],
+    ),
     "start": (gym.spaces.Discrete(3, start=-7), ["action"]),
     "columns": (gym.spaces.MultiDiscrete([2, 3], start=[5, -2]), ["head_0", "head_1"]),
     "tuple": (

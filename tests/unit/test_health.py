@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -30,6 +31,9 @@ from esper_core.health import (
     verdict_level,
     worst,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 H = HealthLevel
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -97,7 +101,9 @@ def test_only_a_kl_measured_after_the_last_step_sets_a_level(
         (classify_explained_variance, None, H.UNKNOWN),
     ],
 )
-def test_the_other_rows_have_absolute_limits(classify: object, value: float | None, level: HealthLevel) -> None:
+def test_the_other_rows_have_absolute_limits(
+    classify: Callable[[float | None], HealthLevel], value: float | None, level: HealthLevel
+) -> None:
     assert classify(value) is level
 
 
@@ -242,7 +248,7 @@ def test_any_float_can_be_shown(kl: float) -> None:
         ({"level": H.WARNING}, "the policy drifts: lower learning_rate or use larger minibatches"),
     ],
 )
-def test_one_suggestion_for_what_was_seen(given_values: dict[str, object], text: str | None) -> None:
+def test_one_suggestion_for_what_was_seen(given_values: dict[str, Any], text: str | None) -> None:
     found = suggestion(**given_values)
     assert (str(found) if found is not None else None) == text
 
@@ -273,7 +279,7 @@ def test_a_warning_or_worse_always_has_a_suggestion(
 
 # --- the verdict --------------------------------------------------------------------------------
 
-CALM = {"state": RunState.LIVE, "levels": (H.HEALTHY,) * 5, "updates": 10, "kl": 0.01}
+CALM: dict[str, Any] = {"state": RunState.LIVE, "levels": (H.HEALTHY,) * 5, "updates": 10, "kl": 0.01}
 V = VerdictKind
 
 
@@ -305,14 +311,14 @@ V = VerdictKind
         ({"state": RunState.FAILED}, V.FAILED, 2, "ended with an error"),
     ],
 )
-def test_a_verdict_for_each_situation(changes: dict[str, object], kind: VerdictKind, code: int, reason: str) -> None:
+def test_a_verdict_for_each_situation(changes: dict[str, Any], kind: VerdictKind, code: int, reason: str) -> None:
     found = verdict(VerdictInput(**(CALM | changes)))
     assert (found.kind, found.exit_code) == (kind, code)
     assert reason in found.reason
 
 
 def test_the_worse_of_two_troubles_is_the_verdict() -> None:
-    troubles = [
+    troubles: list[dict[str, Any]] = [
         {"state": RunState.CRASHED},
         {"levels": (H.NON_FINITE,)},
         {"state": RunState.STALE},

@@ -66,11 +66,11 @@ def held() -> dict[str, Held]:
 def test_a_burst_of_any_kind_is_delivered_or_counted(kind: str) -> None:
     sinks = held()
     hub = opened(sinks)
-    emitter = TelemetryEmitter(hub.hooks, heard=hub.heard)  # type: ignore[arg-type]  # kinds
+    emitter = TelemetryEmitter(hub.hooks, heard=hub.heard)
     payload = next(item for name, item in FIRST.items() if name == kind)
     for _ in range(BURST):
         if kind == "ppo_updated":
-            emitter.emit_ppo_update(payload)  # type: ignore[arg-type]  # the update's
+            emitter.emit_ppo_update(payload)
         else:
             emitter.emit(payload)
     for sink in sinks.values():
@@ -90,12 +90,12 @@ def test_a_burst_of_any_kind_is_delivered_or_counted(kind: str) -> None:
 def test_a_burst_of_episodes_told_from_a_thread_comes_before_the_update_and_is_delivered_or_counted() -> None:
     sinks, steps = held(), 250
     hub = opened(sinks)
-    emitter = TelemetryEmitter(hub.hooks, heard=hub.heard, behind=True)  # type: ignore[arg-type]  # kinds
+    emitter = TelemetryEmitter(hub.hooks, heard=hub.heard, behind=True)
     tracker, ended, cut = EpisodeTracker(80), np.ones(80, dtype=bool), np.zeros(80, dtype=bool)
     emitter.begin_rollout(1)
     for step in range(steps):
         emitter.emit_episodes(tracker.step(np.ones(80), ended, cut, env_steps=step))
-    emitter.emit_ppo_update(FIRST["ppo_updated"])  # type: ignore[arg-type]  # the update's
+    emitter.emit_ppo_update(FIRST["ppo_updated"])
     emitter.close()
     for sink in sinks.values():
         sink.go_on.set()

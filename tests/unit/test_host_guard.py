@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from esper_core.events import SinkStatusChanged
 
 
-def _guard(clock: Clock | None = None, **options: object) -> tuple[Guard, list[SinkStatusChanged]]:
+def _guard(clock: Clock | None = None, **options: Any) -> tuple[Guard, list[SinkStatusChanged]]:
     changes: list[SinkStatusChanged] = []
     guard = Guard(
         "loud",
@@ -24,7 +24,7 @@ def _guard(clock: Clock | None = None, **options: object) -> tuple[Guard, list[S
         on_change=changes.append,
         clock=clock or Clock(),
         **options,
-    )  # type: ignore[arg-type]  # options of the guard
+    )
     return guard, changes
 
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import (
+    MetricExporter,
+    MetricExportResult,
+    MetricsData,
+    PeriodicExportingMetricReader,
+)
+from present import attributes_of, present
 from telemetry_pipeline import IDENTITY, Counts, Pipeline, hearing, update_payload
 
 from esper_core.config.schema import OtelConfig
@@ -121,10 +127,10 @@ def test_an_estimate_just_below_zero_is_recorded_as_zero(pipeline: Pipeline, cap
 
 def test_the_schema_and_scope_of_the_metrics_are_named(pipeline: Pipeline) -> None:
     pipeline.update(update_payload())
-    (resource,) = pipeline.reader.get_metrics_data().resource_metrics
+    (resource,) = present(pipeline.reader.get_metrics_data()).resource_metrics
     (scope,) = resource.scope_metrics
     assert scope.scope.name == "esper_core"
-    assert scope.scope.schema_url.startswith("https://")
+    assert present(scope.scope.schema_url).startswith("https://")
 
 
 def test_what_waits_for_a_collection_is_in_it_however_many_updates_came_before(pipeline: Pipeline) -> None:
@@ -139,11 +145,11 @@ def test_what_waits_for_a_collection_is_in_it_however_many_updates_came_before(p
 
 
 def test_the_last_updates_are_in_the_export_at_shutdown() -> None:
-    exported: list[object] = []
+    exported: list[MetricsData] = []
 
     class Keep(MetricExporter):
-        def export(self, data: object, timeout_millis: float = 0, **_: object) -> MetricExportResult:
-            exported.append(data)
+        def export(self, metrics_data: MetricsData, timeout_millis: float = 0, **_: object) -> MetricExportResult:
+            exported.append(metrics_data)
             return MetricExportResult.SUCCESS
 
         def shutdown(self, timeout_millis: float = 0, **_: object) -> None: ...
@@ -156,8 +162,9 @@ def test_the_last_updates_are_in_the_export_at_shutdown() -> None:
     meters.shutdown()
     (data,) = exported
     found = {metric.name: metric for scope in data.resource_metrics[0].scope_metrics for metric in scope.metrics}
-    assert found["esper.ppo.head.kl_divergence"].data.data_points[0].count == 1
-    assert found["esper.ppo.early_stops"].data.data_points[0].value == 1
+    points: dict[str, Any] = {name: found[name].data.data_points[0] for name in found}
+    assert points["esper.ppo.head.kl_divergence"].count == 1
+    assert points["esper.ppo.early_stops"].value == 1
 
 
 def test_readers_that_collect_while_the_trainer_emits_lose_and_double_nothing() -> None:
@@ -295,7 +302,7 @@ def test_every_emitted_metric_is_in_the_registry_with_its_unit_and_attributes_an
     other = Divergence(name="objective/kl", per_decision=0.1, per_step=2.0)
     pipeline.update(update_payload(2, stop_window=2, heads=(head,), divergences=(other,), **full))
     pipeline.emitter.emit(EVALUATED)
-    (resource,) = pipeline.reader.get_metrics_data().resource_metrics
+    (resource,) = present(pipeline.reader.get_metrics_data()).resource_metrics
     emitted = {metric.name: metric for scope in resource.scope_metrics for metric in scope.metrics}
     known = {spec.name: (spec.unit, {*IDENTITY, *spec.attributes}) for spec in METRICS.values()}
     known |= {gauge.name: (gauge.unit, {*IDENTITY}) for gauge in EVALUATION_GAUGES}
@@ -303,7 +310,7 @@ def test_every_emitted_metric_is_in_the_registry_with_its_unit_and_attributes_an
         gauge.name: (gauge.unit, {*IDENTITY, "esper.ppo.head.name"} if gauge.head else {*IDENTITY}) for gauge in GAUGES
     }
     found = {
-        name: (metric.unit, {key for point in metric.data.data_points for key in point.attributes})
+        name: (metric.unit, {key for point in metric.data.data_points for key in attributes_of(point)})
         for name, metric in emitted.items()
     }
     assert found == known

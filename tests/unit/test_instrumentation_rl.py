@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.metrics import MeterProvider
@@ -11,6 +12,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
+from present import attributes_of, present
 
 from esper_core.config.schema import OtelConfig
 from esper_core.emitter import TelemetryEmitter
@@ -27,7 +29,7 @@ PROTOBUF = "application/x-protobuf"
 TIMES = {"rl.loop": "esper.iteration", "rl.sample": "esper.rollout", "rl.train": "esper.ppo.update"}
 
 
-def recorded(config: OtelConfig, *, rollout: bool = True, **fields: object) -> list[ReadableSpan]:
+def recorded(config: OtelConfig, *, rollout: bool = True, **fields: Any) -> list[ReadableSpan]:
     """The spans of one run's start and one update."""
     spans = InMemorySpanExporter()
     tracers = TracerProvider(shutdown_on_exit=False)
@@ -46,7 +48,7 @@ def recorded(config: OtelConfig, *, rollout: bool = True, **fields: object) -> l
     return list(spans.get_finished_spans())
 
 
-def run(config: OtelConfig) -> tuple[dict[str, list], dict[str, dict], MeterProvider]:
+def run(config: OtelConfig) -> tuple[dict[str, list[Any]], dict[str, dict[str, Any]], MeterProvider]:
     """One update through the SDK: points by metric name, attributes by span name."""
     spans, reader = InMemorySpanExporter(), InMemoryMetricReader()
     tracers = TracerProvider(shutdown_on_exit=False)
@@ -77,7 +79,7 @@ def run(config: OtelConfig) -> tuple[dict[str, list], dict[str, dict], MeterProv
             episode_length_mean=21.0,
         )
     )
-    data = reader.get_metrics_data()
+    data = present(reader.get_metrics_data())
     points = {
         metric.name: list(metric.data.data_points)
         for resource in data.resource_metrics
@@ -85,7 +87,7 @@ def run(config: OtelConfig) -> tuple[dict[str, list], dict[str, dict], MeterProv
         for metric in scope.metrics
     }
     instrumentation.close()
-    return points, {span.name: dict(span.attributes) for span in spans.get_finished_spans()}, meters
+    return points, {span.name: dict(attributes_of(span)) for span in spans.get_finished_spans()}, meters
 
 
 def test_without_the_option_no_rl_name_is_emitted() -> None:
@@ -128,7 +130,7 @@ def test_spans_of_the_proposals_names_have_the_times_of_espers_and_stand_in_thei
     spans = {span.name: span for span in recorded(OtelConfig(semconv=("esper", "rl")))}
     assert not {span.name for span in recorded(OtelConfig())} & {span.name for span in RL_SPANS}
     loop = spans["rl.loop"]
-    assert loop.parent.span_id == spans["esper.iteration"].context.span_id
+    assert present(loop.parent).span_id == spans["esper.iteration"].context.span_id
     for name, times_of in (
         ("rl.loop", "esper.iteration"),
         ("rl.sample", "esper.rollout"),
@@ -137,12 +139,13 @@ def test_spans_of_the_proposals_names_have_the_times_of_espers_and_stand_in_thei
         made, own = spans[name], spans[times_of]
         assert (made.start_time, made.end_time) == (own.start_time, own.end_time)
         assert made.context.trace_id == own.context.trace_id
-        assert name == "rl.loop" or made.parent.span_id == loop.context.span_id
-        assert (made.instrumentation_scope.name, made.instrumentation_scope.schema_url) == ("esper_core.rl", SCHEMA_URL)
+        assert name == "rl.loop" or present(made.parent).span_id == loop.context.span_id
+        scope = present(made.instrumentation_scope)
+        assert (scope.name, scope.schema_url) == ("esper_core.rl", SCHEMA_URL)
         listed = next(span.attributes for span in RL_SPANS if span.name == name)
-        assert set(made.attributes) == {*listed, "esper.run.id", "esper.run.attempt", "esper.rank"}
-        assert made.attributes["rl.loop.iteration"] == 1
-    assert spans["rl.sample"].attributes["rl.sample.batch_size"] == 64
+        assert set(attributes_of(made)) == {*listed, "esper.run.id", "esper.run.attempt", "esper.rank"}
+        assert attributes_of(made)["rl.loop.iteration"] == 1
+    assert attributes_of(spans["rl.sample"])["rl.sample.batch_size"] == 64
     assert all(span.status.status_code is StatusCode.UNSET for span in spans.values())
 
 
@@ -150,7 +153,7 @@ def test_a_failed_update_fails_the_proposals_spans_too() -> None:
     spans = {span.name: span for span in recorded(OtelConfig(semconv=("esper", "rl")), non_finite=2)}
     for name, code in (("rl.loop", StatusCode.ERROR), ("rl.train", StatusCode.ERROR), ("rl.sample", StatusCode.UNSET)):
         assert spans[name].status.status_code is code
-        assert spans[name].attributes.get("error.type") == ("non_finite" if code is StatusCode.ERROR else None)
+        assert attributes_of(spans[name]).get("error.type") == ("non_finite" if code is StatusCode.ERROR else None)
 
 
 def test_an_update_without_a_rollout_has_a_loop_and_a_train_span() -> None:

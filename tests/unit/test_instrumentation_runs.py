@@ -7,6 +7,7 @@ import math
 import weakref
 
 from opentelemetry.sdk.metrics import MeterProvider
+from present import present
 from telemetry_pipeline import IDENTITY, Counts, Pipeline, hearing, update_payload
 
 from esper_core.config.schema import OtelConfig
@@ -72,7 +73,8 @@ def test_an_ended_run_is_reported_for_a_while_and_no_longer(pipeline: Pipeline) 
     pipeline.update(update_payload(1))
     pipeline.instrumentation.close()
     assert pipeline.value("esper.ppo.last.update_id") == 1
-    pipeline.instrumentation._observed.ended_s -= ObservedRuns.ENDED_KEPT_S  # as if so much time had passed
+    observed = pipeline.instrumentation._observed
+    observed.ended_s = present(observed.ended_s) - ObservedRuns.ENDED_KEPT_S  # as if so much time had passed
     assert "esper.ppo.last.update_id" not in pipeline.points()
 
 

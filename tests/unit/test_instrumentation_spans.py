@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import json
 import math
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from present import attributes_of, present
 from telemetry_pipeline import Pipeline, hearing, update_payload, whole
 
 from esper_core.config.schema import OtelConfig
 from esper_core.emitter import TelemetryEmitter
-from esper_core.events import EpisodeFinished, RunFinished, RunStarted, SinkLoss, SinkStatusChanged, TelemetryEvent
+from esper_core.events import (
+    EpisodeFinished,
+    Payload,
+    RunFinished,
+    RunStarted,
+    SinkLoss,
+    SinkStatusChanged,
+    TelemetryEvent,
+)
 from esper_core.health import HealthLevel, RunState
 from esper_core.host.otel.played import ended_spans
 from esper_core.semconv.codec import decode_request, encode
 from esper_core.semconv.identity import SCHEMA_URL
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 RESOURCE = {"service.name": "esper"}
 
@@ -33,9 +47,9 @@ def emit_everything(pipeline: Pipeline) -> None:
     emitter.emit_run_finished(RunFinished(state=RunState.FAILED, reason="ValueError: no", updates=1))
 
 
-def exported(span: object) -> dict[str, object]:
+def exported(span: ReadableSpan) -> dict[str, Any]:
     """A span of the SDK in the form of the journal's."""
-    context = span.get_span_context()
+    context = present(span.get_span_context())
     return {
         "traceId": f"{context.trace_id:032x}",
         "spanId": f"{context.span_id:016x}",
@@ -44,29 +58,31 @@ def exported(span: object) -> dict[str, object]:
         "kind": span.kind.value + 1,
         "start": span.start_time,
         "end": span.end_time,
-        "attributes": typed(span.attributes),
-        "events": [(event.name, event.timestamp, typed(event.attributes)) for event in span.events],
+        "attributes": typed(attributes_of(span)),
+        "events": [(event.name, event.timestamp, typed(attributes_of(event))) for event in span.events],
         "links": len(span.links),
         "status": (span.status.status_code.value, span.status.description or ""),
     }
 
 
-def typed(attributes: object) -> dict[str, tuple[str, str]]:
+def typed(attributes: Mapping[str, object]) -> dict[str, tuple[str, str]]:
     return {key: (type(value).__name__, repr(value)) for key, value in attributes.items()}
 
 
-def journaled(event: TelemetryEvent) -> list[dict[str, object]]:
+def journaled(event: TelemetryEvent[Payload]) -> list[dict[str, Any]]:
     """The spans of a journal line."""
 
-    def plain(value: dict[str, object]) -> object:
-        (kind, found) = next(iter(value.items()), ("none", None))
+    none: Any = None
+
+    def plain(value: dict[str, Any]) -> object:
+        (kind, found) = next(iter(value.items()), ("none", none))
         if kind == "intValue":
             return int(found)
         if kind == "doubleValue":
             return float(found)
         return tuple(plain(item) for item in found["values"]) if kind == "arrayValue" else found
 
-    def attributes(pairs: list[dict]) -> dict[str, tuple[str, str]]:
+    def attributes(pairs: list[dict[str, Any]]) -> dict[str, tuple[str, str]]:
         return typed({pair["key"]: plain(pair["value"]) for pair in pairs})
 
     (group,) = json.loads(encode(event, RESOURCE))["resourceSpans"]
@@ -103,7 +119,7 @@ def test_what_the_sdk_exports_equals_what_the_journal_writes_span_by_span() -> N
     assert from_sdk == from_journal
     replayed = [span for event in pipeline.events for span in ended_spans(event, RESOURCE)]
     assert {span["spanId"]: span for span in map(exported, replayed)} == from_journal
-    assert {span.instrumentation_scope.schema_url for span in replayed} == {SCHEMA_URL}
+    assert {present(span.instrumentation_scope).schema_url for span in replayed} == {SCHEMA_URL}
     assert sorted({span["name"] for span in from_sdk.values()}) == [
         "esper.episode",
         "esper.iteration",
@@ -137,7 +153,8 @@ def test_an_applications_own_span_is_never_written_to() -> None:
     silent = TelemetryEmitter(hearing(pipeline), run_id="r")  # no tracer: its spans are no-ops
     with pipeline.tracers.get_tracer("app").start_as_current_span("app") as span:
         event = silent.emit_ppo_update(update_payload())
-    assert dict(span.attributes) == {}
+    assert isinstance(span, ReadableSpan)
+    assert dict(attributes_of(span)) == {}
     assert event.trace.own.span_id != f"{span.get_span_context().span_id:016x}"
 
 
@@ -147,8 +164,8 @@ def test_span_events_stay_within_the_sdks_limit_and_keep_the_last_epochs_and_the
     assert len(span.events) == 128
     assert span.dropped_events == 0
     assert span.events[-1].name == "esper.ppo.early_stop"
-    assert span.events[-2].attributes["esper.ppo.kl.epoch"] == 500
-    assert len(span.attributes["esper.ppo.kl_by_epoch"]) == 500
+    assert attributes_of(span.events[-2])["esper.ppo.kl.epoch"] == 500
+    assert len(attributes_of(span)["esper.ppo.kl_by_epoch"]) == 500
 
 
 @pytest.mark.parametrize(
@@ -171,10 +188,10 @@ def test_a_failed_runs_span_has_status_error(payload: RunFinished, kind: str | N
     pipeline = Pipeline(OtelConfig())
     pipeline.emitter.emit_run_finished(payload)
     (span,) = pipeline.spans.get_finished_spans()
-    assert span.attributes.get("error.type") == kind
+    assert attributes_of(span).get("error.type") == kind
     assert span.status.is_ok is (kind is None)
     assert span.status.description == message
-    assert [(event.name, dict(event.attributes)) for event in span.events] == (
+    assert [(event.name, dict(attributes_of(event))) for event in span.events] == (
         [] if kind is None else [("exception", {"exception.type": kind, "exception.message": message})]
     )
 
@@ -187,9 +204,9 @@ def test_a_non_finite_updates_span_has_status_error_and_others_have_none(
     pipeline.update(update_payload(2, **changes))
     good, bad = [span for span in pipeline.spans.get_finished_spans() if span.name == "esper.ppo.update"]
     assert good.status.is_ok
-    assert "error.type" not in good.attributes
+    assert "error.type" not in attributes_of(good)
     assert not bad.status.is_ok
-    assert bad.attributes["error.type"] == "non_finite"
+    assert attributes_of(bad)["error.type"] == "non_finite"
     assert bad.events[-1].name == "exception"
 
 
@@ -197,7 +214,9 @@ def test_a_non_finite_updates_span_has_status_error_and_others_have_none(
 
 
 @pytest.mark.parametrize(("events", "on_span", "as_log"), [("span", 3, 0), ("log", 0, 3), ("both", 3, 3)])
-def test_events_go_to_the_span_the_log_or_both(events: str, on_span: int, as_log: int) -> None:
+def test_events_go_to_the_span_the_log_or_both(
+    events: Literal["span", "log", "both"], on_span: int, as_log: int
+) -> None:
     pipeline = Pipeline(OtelConfig(events=events))
     event = pipeline.update(update_payload())
     (span,) = [span for span in pipeline.spans.get_finished_spans() if span.name == "esper.ppo.update"]
@@ -206,8 +225,8 @@ def test_events_go_to_the_span_the_log_or_both(events: str, on_span: int, as_log
     assert len(records) == as_log
     if records:
         assert [record.event_name for record in records] == ["esper.ppo.kl", "esper.ppo.kl", "esper.ppo.early_stop"]
-        assert [record.severity_number.name for record in records] == ["INFO", "INFO", "WARN"]
+        assert [present(record.severity_number).name for record in records] == ["INFO", "INFO", "WARN"]
         assert {record.timestamp for record in records} == {event.time_ns}
-        assert {record.attributes["esper.ppo.update_id"] for record in records} == {1}  # it stands alone
-        assert {record.attributes["esper.run.id"] for record in records} == {"run-1"}
-        assert {record.span_id for record in records} == {span.get_span_context().span_id}
+        assert {attributes_of(record)["esper.ppo.update_id"] for record in records} == {1}  # it stands alone
+        assert {attributes_of(record)["esper.run.id"] for record in records} == {"run-1"}
+        assert {record.span_id for record in records} == {present(span.get_span_context()).span_id}

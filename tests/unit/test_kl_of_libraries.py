@@ -14,6 +14,7 @@ from kl_libraries import LIBRARIES
 from kl_of_libraries import formulas, measured
 from kl_record import Policy, record
 from kl_statements import own_value
+from present import present
 
 pytestmark = pytest.mark.numeric
 
@@ -59,7 +60,7 @@ def test_each_formula_is_the_own_code_of_the_installed_library() -> None:
         theirs = own_value(library, update)
         if theirs is not None:
             seen.add(library.distribution)
-            assert theirs == pytest.approx(library.own.ours(update), rel=1e-12), library.name
+            assert theirs == pytest.approx(present(library.own).ours(update), rel=1e-12), library.name
     assert {"stable-baselines3", "torchrl"} <= seen
 
 

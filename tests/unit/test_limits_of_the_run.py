@@ -7,12 +7,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from present import payloads_of
 
 from esper_core.config.layers import load_config
 from esper_core.config.schema import EsperConfig, HealthConfig
 from esper_core.emitter import TelemetryEmitter
 from esper_core.errors import EXIT_USAGE, ConfigError
-from esper_core.events import HeadStats, PPOUpdatePayload, RunStarted
+from esper_core.events import HeadStats, PolicyHealthChanged, PPOUpdatePayload, RunStarted
 from esper_core.health import DEFAULT_KL_LIMITS, HealthLevel, KLLimits, VerdictKind, format_kl, update_level
 from esper_core.host.session import Session
 from esper_core.reading import SanctumAggregator, open_run, run_limits
@@ -231,7 +232,7 @@ def test_one_head_at_critical_is_at_least_a_warning_on_every_surface_and_is_name
     )
     assert model.advice is not None
     assert "head slot" in str(model.advice)
-    changes = [event.payload for event in events if event.kind == "policy_health_changed"]
+    changes = payloads_of(PolicyHealthChanged, (event for event in events if event.kind == "policy_health_changed"))
     assert [(item.current, item.head) for item in changes] == [(HealthLevel.WARNING, "slot")]
     assert aggregator.policy.head is not None
     assert dataclasses.asdict(aggregator.policy.head) == {

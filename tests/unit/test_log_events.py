@@ -6,7 +6,7 @@ import json
 import math
 from base64 import b64encode
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.protobuf.json_format import ParseDict
@@ -18,7 +18,10 @@ from esper_core.semconv.codec import decode, encode, encode_log_events, resource
 from esper_core.semconv.log_events import log_events
 from esper_core.testing import make_event, one_of_each
 
-RESOURCE = {"service.name": "esper", "size": 1, "rate": 1.0, "on": True}
+if TYPE_CHECKING:
+    from esper_core.semconv.attributes import AttributeValue
+
+RESOURCE: dict[str, AttributeValue] = {"service.name": "esper", "size": 1, "rate": 1.0, "on": True}
 STOP = EarlyStop(epoch=1, minibatch=3, value=0.05, threshold=0.03)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from present import present
 
 import esper_core
 from esper_core.config.schema import EnvConfig, PPOConfig
@@ -22,6 +23,9 @@ from esper_core.ppo.evaluation import evaluate
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from esper_core.config.keywords import EnvTable
+    from esper_core.ppo.task import StepResult
 
 pytestmark = pytest.mark.numeric
 
@@ -87,9 +91,12 @@ def test_steps_that_only_reset_are_in_no_batch_and_advantages_are_those_of_the_e
     def value(shown: np.ndarray) -> float:
         return float(agent.values_of(agent.seen(torch.from_numpy(shown)[None]))[0])
 
+    def played_step(step: StepResult) -> None:
+        tracker.step(step.reward, step.terminated, step.truncated, env_steps=0, resets=step.resets)
+
     for _ in range(4):
         collected = collector.collect(
-            lambda step: tracker.step(step.reward, step.terminated, step.truncated, env_steps=0, resets=step.resets),
+            played_step,
             lambda: False,
         )
         batch, played = collected.batch, [env.log[start:] for env, start in zip(envs, begun, strict=True)]
@@ -138,16 +145,16 @@ def test_evaluation_counts_no_step_that_only_resets() -> None:
 
 
 def test_a_run_of_a_native_environment_is_trained_kept_resumed_and_played(tmp_path: Path) -> None:
-    env = {"id": "CartPole-v1", "vector": "native"}
+    env: EnvTable = {"id": "CartPole-v1", "vector": "native"}
     options: dict[str, Any] = {
         "run": {"dir": tmp_path, "eval_every": 1, "eval_episodes": 2},
         "ppo": {"rollout_steps": 32, "epochs": 1},
     }
     run = esper_core.train(env=env, updates=2, sinks=[], no_config=True, **options)
-    steps = run.summary["env_steps"]
+    steps = present(run.summary)["env_steps"]
     assert 0 < steps < 2 * 32 * 8, "resets are no steps"
     again = esper_core.train(resume=run, updates=3, sinks=[])
-    assert again.summary["env_steps"] > steps
+    assert present(again.summary)["env_steps"] > steps
     # The checkpoint is one of CartPole: any form of it can be played.
     agent = PPOAgent.load(again)
     single = gym.make("CartPole-v1")

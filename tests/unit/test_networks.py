@@ -234,7 +234,7 @@ def test_an_error_of_a_network_at_work_names_its_line(network: Any) -> None:
     agent = network(FEW)
     with pytest.raises(EsperError, match=r"line 7, forward\(\): AssertionError: too many"):
         agent.act(np.zeros((10, 4)))
-    agent.policy.trunk.module.forward = lambda rows: rows[:, :1]  # type: ignore[union-attr,method-assign]
+    agent.policy.trunk.module.forward = lambda rows: rows[:, :1]
     with pytest.raises(EsperError, match=r"returns shape \(2, 1\) for rows of shape \(2, 4\)"):
         agent.act(np.zeros((2, 4)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
@@ -16,15 +16,18 @@ from esper_core.ppo.distributions import masked_log_softmax
 from esper_core.ppo.normalisation import ObservationNormaliser, RewardNormaliser, RunningMoments
 from esper_core.ppo.reducer import Identity
 
+if TYPE_CHECKING:
+    from esper_core.events import PPOUpdatePayload, TelemetryEvent
+
 pytestmark = pytest.mark.numeric
 
-NORMALISED = {"normalise_observations": True, "normalise_rewards": True}
+NORMALISED: dict[str, Any] = {"normalise_observations": True, "normalise_rewards": True}
 
 
 def test_moments_of_pieces_are_those_of_the_whole() -> None:
     rows = 1e6 + torch.randn(1000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     moments = RunningMoments(3)
-    for piece in rows.split([1, 7, 500, 492]):
+    for piece in rows.split([1, 7, 500, 492]):  # type: ignore[no-untyped-call]  # torch ships it without annotations
         moments.see(piece, Identity())
     torch.testing.assert_close(moments.mean, rows.mean(0), rtol=1e-12, atol=0)
     torch.testing.assert_close(moments.variance, rows.var(0, unbiased=False), rtol=1e-6, atol=0)
@@ -117,9 +120,14 @@ def test_what_moving_statistics_do_to_the_policy_is_a_divergence_and_no_part_of_
     task = toys.task(Ramp())
     config = _config(updates=3)
     agent = Watched(task.heads, task.obs_shape, config.ppo, seed=3, form=task.observation_form)
-    payloads = []
+    payloads: list[PPOUpdatePayload] = []
     emit = agent.emitter.emit_ppo_update
-    agent.emitter.emit_ppo_update = lambda payload: (payloads.append(payload), emit(payload))[1]  # type: ignore[method-assign]
+
+    def noting(payload: PPOUpdatePayload) -> TelemetryEvent[PPOUpdatePayload]:
+        payloads.append(payload)
+        return emit(payload)
+
+    agent.emitter.emit_ppo_update = noting  # type: ignore[method-assign]  # to hear of each
     result = Trainer(agent, task, config).run()
     assert [payload.kl_first_minibatch for payload in payloads] == pytest.approx([0, 0, 0], abs=1e-9)
     first, *later = payloads

@@ -255,8 +255,8 @@ def test_clip_fractions_pool_every_minibatch_seen_the_one_that_crossed_among_the
     joint = [((torch.where(active, r, 0.0).sum(-1).exp() - 1).abs() > 0.1).float().mean() for r, active in minibatches]
     assert payload.clip_fraction == pytest.approx(float(torch.stack(joint).mean()), rel=1e-5)
     assert joint[-1] > 0
-    outside = sum((((r.exp() - 1).abs() > 0.1) & active).sum(0) for r, active in minibatches)
-    decisions = sum(active.sum(0) for _, active in minibatches)
+    outside = torch.stack([(((r.exp() - 1).abs() > 0.1) & active).sum(0) for r, active in minibatches]).sum(0)
+    decisions = torch.stack([active.sum(0) for _, active in minibatches]).sum(0)
     assert [head.clip_fraction for head in payload.heads] == pytest.approx((outside / decisions).tolist(), rel=1e-5)
 
 
@@ -347,11 +347,11 @@ def test_telemetry_on_or_off_is_bit_identical(bandit: Any) -> None:
         for _ in range(3):
             agent.emitter.begin_rollout(agent.updates + 1)
             agent.update(bandit.rollout(agent, 256))
-        legacy = np.random.get_state()  # noqa: NPY002  # as above
+        legacy: Any = np.random.get_state()  # noqa: NPY002  # as above
         return (
             weights(agent).numpy().tobytes(),
             random.getstate(),
-            legacy[1].tobytes(),  # type: ignore[union-attr]
+            legacy[1].tobytes(),
             torch.get_rng_state().numpy().tobytes(),
             agent.sampling_generator.get_state().numpy().tobytes(),
             agent.order_generator.get_state().numpy().tobytes(),

@@ -58,7 +58,8 @@ class Witness(PPOAgent):
 
     @property
     def rows(self) -> list[torch.Tensor]:
-        return self.__dict__.setdefault("seen_rows", [])
+        found: list[torch.Tensor] = self.__dict__.setdefault("seen_rows", [])
+        return found
 
 
 def _boxes() -> st.SearchStrategy[gym.Space[Any]]:
@@ -131,7 +132,8 @@ def test_training_evaluation_and_act_show_the_policy_the_same(
 
 
 def _row(space: gym.Space[Any], observation: Any) -> list[float]:
-    return Preprocessing(form_of(space, "Odd-v0")).read(observation)[0][0].tolist()
+    row: list[float] = Preprocessing(form_of(space, "Odd-v0")).read(observation)[0][0].tolist()
+    return row
 
 
 def test_bytes_are_scaled_by_the_bounds_of_their_space() -> None:
@@ -155,7 +157,7 @@ def test_parts_lie_one_after_another() -> None:
         (gym.spaces.Box(0, 255, (4, 84, 84), np.uint8), "image"),
         (gym.spaces.Box(0, 255, (4, 84, 84, 3), np.uint8), "image"),
         (gym.spaces.Box(0, 255, (84, 84), np.uint8), "image"),
-        (gym.spaces.Box(0, 1, (10, 10, 4), bool), "image"),
+        (gym.spaces.Box(0, 1, (10, 10, 4), bool), "image"),  # type: ignore[arg-type]  # Gymnasium takes it, MinAtar has it
         (gym.spaces.Box(0, 1, (64, 64, 3), np.float32), "image"),
         (gym.spaces.Box(0, 255, (128,), np.uint8), "numbers"),
         (gym.spaces.Box(0, 255, (10, 10), np.uint8), "numbers"),

@@ -242,7 +242,7 @@ def test_ranks_of_other_versions_are_refused(ranks: Any, monkeypatch: pytest.Mon
     def work(rank: Any) -> str:
         with pytest.raises(RanksError) as caught:
             agree_on_settings(rank, load_config(keywords={}).config)
-        assert "packages" in caught.value.hint
+        assert "packages" in str(caught.value.hint)
         return str(caught.value.message)
 
     first, second = ranks.ThreadRanks(2).run(work)

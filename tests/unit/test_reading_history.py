@@ -195,7 +195,8 @@ def test_open_run_gives_everything(tmp_path: Path) -> None:
     assert len(list(opened.events())) == len(ONE) + len(TWO)
     assert keys(list(opened.updates()))[-1] == (2, 6)
     assert opened.config == {"ppo": {"target_kl": 0.02}}
-    assert opened.summary is None
+    before = opened.summary
+    assert before is None
     run.summary_path.write_text('{"updates": 6}')
     assert opened.summary == {"updates": 6}
     assert opened.verdict().kind is VerdictKind.HEALTHY

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from present import creator
 
 from esper_core.config.schema import EnvConfig, EsperConfig, PPOConfig, RunConfig
 from esper_core.envs.adapter import make_task
@@ -47,7 +48,7 @@ class Drifting(gym.Env[Any, Any]):
 
 @pytest.fixture(autouse=True, scope="module")
 def _registered() -> Iterator[None]:
-    gym.register("Drifting-v0", Drifting, max_episode_steps=40)
+    gym.register("Drifting-v0", creator(Drifting), max_episode_steps=40)
     torch.set_num_threads(1)
     yield
     del gym.registry["Drifting-v0"]
@@ -95,6 +96,12 @@ def left(path: Path) -> dict[str, Any]:
     }
 
 
+def stop_at(cut: int) -> Callable[[], bool]:
+    """Asks to stop from that question on."""
+    calls = itertools.count()
+    return lambda: next(calls) >= cut
+
+
 def test_interrupted_and_uninterrupted_runs_agree_bit_for_bit(tmp_path: Path) -> None:
     """Stopped in the middle of rollouts and of updates, again and again: as the run in one go."""
     config = config_of()
@@ -102,8 +109,7 @@ def test_interrupted_and_uninterrupted_runs_agree_bit_for_bit(tmp_path: Path) ->
     path = tmp_path / "cut.pt"
     # Should_stop is read before each step and each minibatch: 16 + 6 an update.
     for cut in (30, 40, 30, 19):
-        calls = itertools.count()
-        attempt(config, path, resumes=path.exists(), should_stop=lambda calls=calls, cut=cut: next(calls) >= cut)
+        attempt(config, path, resumes=path.exists(), should_stop=stop_at(cut))
         assert load_checkpoint(path).update_id < UPDATES
     attempt(config, path, resumes=True)
     assert left(path) == left(tmp_path / "whole.pt")

@@ -152,7 +152,7 @@ def judged(sizes: list[int], causal: np.ndarray, legal: np.ndarray, ratios: np.n
     stats = KLStats(tuple(numerators), tuple(active.sum(0).double().tolist()), float(unforced.sum()))
     said: list[object] = []
     for on in ("weighted", "joint"):
-        monitor = StopMonitor(target_kl=0.02, on=on, rule="minibatch", planned=1)  # type: ignore[arg-type]
+        monitor = StopMonitor(target_kl=0.02, on=on, rule="minibatch", planned=1)
         monitor.add(stats)
         said += [monitor.before_step(), monitor.joint_would_stop]
     return stats, said

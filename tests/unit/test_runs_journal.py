@@ -88,7 +88,8 @@ def test_an_attempt_never_writes_into_another_file(run: RunDir) -> None:
     second.append(update(3, attempt=2))
     names = ["1-0-0001", "1-0-0002", "2-0-0001"]
     assert sorted(file.name for file in run.telemetry.iterdir()) == [f"{name}.otlp.jsonl" for name in names]
-    found = [(event.attempt, event.payload.update_id) for event in read_events(run)]
+    events = list(read_events(run))
+    found = list(zip([event.attempt for event in events], ids(events), strict=True))
     assert found == [(1, 1), (1, 3), (1, 2), (2, 3)]
 
 
@@ -240,7 +241,8 @@ def test_a_file_that_cannot_be_read_hides_no_other_and_is_named(kind: str, run: 
         ):
             reader.check()
     assert len(scan_index(run)) == 2
-    for script in (lambda: list(read_events(run)), lambda: tail_events(run, 3)):
+    scripts: tuple[Callable[[], object], ...] = (lambda: list(read_events(run)), lambda: tail_events(run, 3))
+    for script in scripts:
         with pytest.raises(JournalError):
             script()
     reader = JournalReader(run)

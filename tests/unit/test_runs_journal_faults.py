@@ -83,7 +83,7 @@ def test_every_finished_append_survives_kill_9(run: RunDir, form: str, segment_b
 def test_a_full_disk_costs_what_did_not_fit_and_no_more(small_disk: Path) -> None:
     run = create_run(small_disk)
     writer = opened(run)
-    kept = []
+    kept: list[int] = []
 
     def fill() -> None:
         while True:

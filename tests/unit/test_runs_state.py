@@ -109,7 +109,7 @@ def test_an_end_written_just_before_the_process_went_is_not_taken_for_a_crash(
         write_record(run, own(state=RunState.DONE))
         return GONE
 
-    monkeypatch.setattr(run_state, "__kwdefaults__", {**run_state.__kwdefaults__, "probe": ends_meanwhile})
+    monkeypatch.setattr(run_state, "__kwdefaults__", {**(run_state.__kwdefaults__ or {}), "probe": ends_meanwhile})
     found, state = read_state(run)
     assert state is RunState.DONE
     assert found is not None

@@ -51,7 +51,8 @@ class Rates(SinkHooks):
 
 def told(toys: Any, run: dict[str, Any], **ppo: Any) -> list[tuple[float, float, float]]:
     """What :class:`Rates` keeps of a run: episodes of 4 steps, 4 steps an update."""
-    config = EsperConfig(ppo=PPOConfig(**({"rollout_steps": 4, "hidden": (4,)} | ppo)), run=RunConfig(**run))
+    usual: dict[str, Any] = {"rollout_steps": 4, "hidden": (4,)}
+    config = EsperConfig(ppo=PPOConfig(**(usual | ppo)), run=RunConfig(**run))
     task = toys.task(toys.Counter(4))
     seen = Rates()
     agent = PPOAgent(task.heads, task.obs_shape, config.ppo)

@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from present import attributes_of, present
 
 from esper_core.emitter import EndedEvent, TelemetryEmitter
 from esper_core.emitter._ends import LateSpanEnds
@@ -31,7 +32,7 @@ class Ended(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         self.threads.add(threading.current_thread().name)
-        self.spans.append((span.name, span.attributes.get("mark")))
+        self.spans.append((span.name, attributes_of(span).get("mark")))
         if self.broken:
             raise RuntimeError("out of order")
         self.then()
@@ -54,7 +55,7 @@ def mark(ended: EndedEvent) -> None:
     ended.span.set_attribute("mark", ended.attributes.get("esper.ppo.update_id", "end"))
 
 
-def pair(complete: object = mark) -> tuple[Ended, TelemetryEmitter]:
+def pair(complete: Callable[[EndedEvent], object] = mark) -> tuple[Ended, TelemetryEmitter]:
     ended = Ended()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(ended)
@@ -99,7 +100,7 @@ def test_what_an_sdk_raises_costs_no_other_span_and_no_update(caplog: pytest.Log
         update(emitter, number)
     emitter.close()
     assert [name for name, _ in ended.spans] == 2 * ["esper.ppo.update", "esper.rollout", "esper.iteration"]
-    assert {record.exc_info[0] for record in caplog.records} == {ValueError, RuntimeError}
+    assert {present(record.exc_info)[0] for record in caplog.records} == {ValueError, RuntimeError}
 
 
 def test_an_sdk_that_exits_ends_neither_the_thread_nor_the_other_spans(caplog: pytest.LogCaptureFixture) -> None:
@@ -112,7 +113,7 @@ def test_an_sdk_that_exits_ends_neither_the_thread_nor_the_other_spans(caplog: p
         update(emitter, number)
     emitter.close()
     assert len(ended.spans) == 9
-    assert [record.exc_info[0] for record in caplog.records] == [SystemExit]
+    assert [present(record.exc_info)[0] for record in caplog.records] == [SystemExit]
 
 
 def test_a_processor_that_emits_stops_nobody() -> None:

@@ -75,9 +75,8 @@ def test_the_reported_kl_equals_a_written_out_float64_enumeration(sizes: tuple[i
     policies = []
     for step in range(2):
         with torch.no_grad():
-            agent.policy.logit_weight += 0.4 * torch.from_numpy(
-                rng.standard_normal(agent.policy.logit_weight.shape).astype(np.float32)
-            )
+            shape = agent.policy.logit_weight.shape
+            agent.policy.logit_weight.add_(0.4 * torch.from_numpy(rng.standard_normal(shape).astype(np.float32)))
             logits = agent.policy(shown)[0].double().numpy()
             if step == 0:
                 before = agent.policy.evaluate(shown, taken, allowed)

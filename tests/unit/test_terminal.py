@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import tomllib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -105,6 +105,7 @@ def test_a_stream_that_an_environment_replaced_is_put_back(monkeypatch: pytest.M
         monkeypatch.setattr(sys, "stderr", before)
         with own_streams():
             assert sys.stderr is not before
-            sys.stderr = object()  # type: ignore[assignment]  # what an environment does
+            stranger: Any = object()
+            sys.stderr = stranger  # what an environment does
             assert stream_error(sys.stderr) is None
         assert sys.stderr is before

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from esper_core.config.digest import config_digest
 from esper_core.config.layers import load_config
 from esper_core.config.schema import EsperConfig, PPOConfig, RunConfig
 from esper_core.emitter import TelemetryEmitter
@@ -17,7 +18,6 @@ from esper_core.health import HealthLevel, RunState
 from esper_core.hooks import SinkHooks
 from esper_core.ppo import PPOAgent, Trainer
 from esper_core.ppo.evaluation import evaluate
-from esper_core.ppo.trainer import config_digest
 
 if TYPE_CHECKING:
     from esper_core.ppo.task import Task

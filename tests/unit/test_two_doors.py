@@ -48,7 +48,7 @@ def learn_like_anyone(agent: PPOAgent, run: Monitor, rollout: Rollout) -> PPOUpd
             value_loss = 0.5 * (now.values - part.returns).square().mean()
             entropy = torch.where(part.active, now.entropy, 0.0).sum() / steps
             agent.optimizer.zero_grad()
-            (policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy).backward()
+            (policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy).backward()  # type: ignore[no-untyped-call]  # torch ships it without annotations
             norm = torch.nn.utils.clip_grad_norm_(agent.policy.parameters(), config.max_grad_norm)
             stopped = run.too_far(
                 log_ratio, mask=part.active, policy_loss=policy_loss, value_loss=value_loss, grad_norm=norm

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -184,7 +184,7 @@ def test_an_update_with_everything_measured_field_by_field() -> None:
         assert given == (pytest.approx(value, rel=1e-12) if isinstance(value, float) else value), item.name
     tempo = payload.heads[1]
     assert (tempo.name, tempo.decisions, tempo.entropy) == ("tempo", 70, 1.0)
-    assert (tempo.kl, tempo.share) == (pytest.approx(0.4 / 70), pytest.approx(0.1))
+    assert [tempo.kl, tempo.share] == [pytest.approx(0.4 / 70), pytest.approx(0.1)]
     (event,) = heard.updates
     assert event.payload is payload, "built once, emitted as it was built"
     own = event.trace.own
@@ -269,7 +269,7 @@ def test_means_are_over_the_steps_taken_and_a_minibatch_without_one_counts_in_th
     payload = recorder.finish(FinalPass(kl=kl(0.0)))
     assert (payload.outcome, payload.reason) == ("interrupted", "asked to stop at epoch 1, minibatch 2")
     assert (payload.policy_loss, payload.clip_fraction) == (1.0, None)
-    assert (payload.kl_mean, payload.kl_max) == (pytest.approx(0.02), pytest.approx(0.03))
+    assert [payload.kl_mean, payload.kl_max] == [pytest.approx(0.02), pytest.approx(0.03)]
 
 
 def test_an_interruption_before_the_first_step_is_a_skipped_update() -> None:
@@ -327,7 +327,7 @@ def test_only_the_final_pass_sets_a_level() -> None:
     recorder.saw(seen(0.5))
     recorder.stepped()
     payload = recorder.finish()
-    assert (payload.kl_last, payload.kl_divergence, payload.health) == (pytest.approx(0.5), None, H.UNKNOWN)
+    assert [payload.kl_last, payload.kl_divergence, payload.health] == [pytest.approx(0.5), None, H.UNKNOWN]
     assert payload.kl_measured == "in_loop"
     assert begin().finish().kl_measured == "none"
 
@@ -354,12 +354,13 @@ def test_a_library_that_does_not_tell_the_value_of_its_stop_leaves_it_out() -> N
 
 def test_the_joint_rule_is_followed_beside_the_weighted_one() -> None:
     """Two heads that move alike: the joint KL is twice the weighted one."""
-    for value, on, stopped, joint in (
+    cases: tuple[tuple[float, Literal["weighted", "joint"], bool, bool], ...] = (
         (0.01, "weighted", False, False),
         (0.02, "weighted", False, True),
         (0.04, "weighted", True, True),  # where the weighted one stops, the joint one would have
         (0.02, "joint", True, True),
-    ):
+    )
+    for value, on, stopped, joint in cases:
         recorder = begin(UpdateSettings(heads=("slot", "tempo"), target_kl=0.02, stop_on=on))
         recorder.saw(seen(value))
         assert recorder.stop_before_step() is stopped

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ RULES = ("larger", "clipped")
 
 def loss_of(rule: str, new: Any, old: Any, returns: Any, reach: float) -> float:
     """0.5 times the mean, one sample after another."""
-    found = []
+    found: list[float] = []
     for value, before, target in zip(new, old, returns, strict=True):
         held = before + min(max(value - before, -reach), reach)
         errors = ((value - target) ** 2, (held - target) ** 2)
@@ -53,9 +53,14 @@ def test_a_value_that_moved_too_far_towards_its_target_learns_no_further(bandit:
     batch = bandit.rollout(bandit.agent(), 3).batch
     batch = replace(batch, values=torch.zeros(3), returns=torch.tensor([2.0, 2.0, 2.0]))
     (minibatch,) = minibatches(batch, 1, clip_range=0.2, reducer=Identity())
-    for rule, expected in (("larger", [-3.8, 0.0, -6.0]), ("clipped", [-3.8, 0.0, 0.0])):
+    cases: tuple[tuple[Literal["larger", "clipped"], list[float]], ...] = (
+        ("larger", [-3.8, 0.0, -6.0]),
+        ("clipped", [-3.8, 0.0, 0.0]),
+    )
+    for rule, expected in cases:
         values = torch.tensor([0.1, 1.0, -1.0], requires_grad=True)
-        squared_errors(values, minibatch, PPOConfig(value_clip_range=0.2, value_clip_rule=rule)).backward()
+        errors = squared_errors(values, minibatch, PPOConfig(value_clip_range=0.2, value_clip_rule=rule))
+        errors.backward()  # type: ignore[no-untyped-call]  # torch ships it without annotations
         assert values.grad is not None
         assert values.grad.tolist() == pytest.approx(expected)
 

@@ -6,9 +6,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
-import imageio_ffmpeg
+import imageio_ffmpeg  # type: ignore[import-untyped]  # ships no types
 import numpy as np
 import pytest
+from present import creator, present
 
 import esper_core
 from esper_core.envs import video
@@ -18,6 +19,8 @@ from esper_core.ppo import load_checkpoint
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from esper_core.config.keywords import EnvTable
 
 LENGTH = 6
 
@@ -59,13 +62,13 @@ class Blind(Filmed):
 
 @pytest.fixture(autouse=True)
 def _registered() -> Iterator[None]:
-    gym.register("Filmed-v0", Filmed, max_episode_steps=100)
-    gym.register("Blind-v0", Blind)
+    gym.register("Filmed-v0", creator(Filmed), max_episode_steps=100)
+    gym.register("Blind-v0", creator(Blind))
     yield
     del gym.registry["Filmed-v0"], gym.registry["Blind-v0"]
 
 
-def train(path: Path, every: int, *, env: dict[str, Any] | None = None) -> esper_core.Run:
+def train(path: Path, every: int, *, env: EnvTable | None = None) -> esper_core.Run:
     return esper_core.train(
         env={"id": "Filmed-v0", "n_envs": 2, **(env or {})},
         updates=4,
@@ -90,7 +93,7 @@ def test_a_renderer_that_fails_is_told_and_training_goes_on(tmp_path: Path) -> N
     with pytest.warns(UserWarning, match="video after update 2 failed.*OSError: the renderer is gone") as told:
         run = train(tmp_path, 1, env={"kwargs": {"breaks": True}})
     assert len(told) == 1
-    assert run.summary["updates"] == 4
+    assert present(run.summary)["updates"] == 4
     names = sorted(path.name for path in (run.path / "videos").iterdir())
     assert names == ["update-000001.mp4", "update-000003.mp4", "update-000004.mp4"]
 

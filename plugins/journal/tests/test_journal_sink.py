@@ -10,11 +10,12 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 import pytest
+from present import payloads_of
 from small_disk import small_disk_at
 
 from esper_core.config.schema import EsperConfig, OtelConfig
 from esper_core.errors import ConfigError, SinkError
-from esper_core.events import EpisodeFinished, PPOUpdatePayload, RunStarted
+from esper_core.events import EpisodeFinished, PPOUpdatePayload, RunStarted, SinkStatusChanged
 from esper_core.health import HealthLevel, RunState, classify_kl
 from esper_core.hooks import CloseReason, SinkContext
 from esper_core.host.session import Session
@@ -196,7 +197,8 @@ def test_a_deleted_journal_is_said_once_counted_and_followed_by_another(tmp_path
         emit(session, 4)
         assert (journal(session).state, journal(session).lost) == ("recovered", 2)
     assert updates(session.run) == [3, 4]
-    said = [event.payload for event in open_run(session.run.path).events() if event.kind == "sink_status_changed"]
+    events = open_run(session.run.path).events()
+    said = payloads_of(SinkStatusChanged, (event for event in events if event.kind == "sink_status_changed"))
     assert [(item.state, item.message, item.lost) for item in said] == [
         ("failing", f"{first.name} was deleted with 2 events", 2),
         ("recovered", f"writes to 1-0-0002.otlp.jsonl; {first.name} was deleted with 2 events", 2),

@@ -169,7 +169,7 @@ def test_the_programs_own_mlflow_run_is_left_alone(tmp_path: Path) -> None:
             assert active.info.run_id == theirs.info.run_id
         assert mlflow.get_run(theirs.info.run_id).data.metrics == {"loss": 1.0}
     finally:
-        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # back to the variable
+        mlflow.set_tracking_uri(None)  # back to the variable
 
 
 def test_a_check_says_where_it_wrote_and_its_run_is_deleted(tmp_path: Path) -> None:

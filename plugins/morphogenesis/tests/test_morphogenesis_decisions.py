@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from present import present
 
 from esper_core.config.schema import EnvConfig, EsperConfig, PPOConfig, RunConfig
 from esper_core.envs.adapter import make_task
@@ -31,9 +32,9 @@ def test_the_reported_decisions_are_those_with_an_effect_and_a_choice() -> None:
     sizes = dict(zip(HEAD_NAMES, HEAD_SIZES, strict=True))
     reset, step = task.reset, task.step
 
-    def resetting(seed: int) -> Any:
+    def resetting(seed: int | None) -> Any:
         observation = reset(seed)
-        shown.append(observation.conditional_mask.copy())
+        shown.append(present(observation.conditional_mask).copy())
         return observation
 
     def stepping(actions: np.ndarray) -> Any:
@@ -48,10 +49,10 @@ def test_the_reported_decisions_are_those_with_an_effect_and_a_choice() -> None:
                 counts[name] += 1
             steps += bool(real)
         result = step(actions)
-        shown.append(result.observation.conditional_mask.copy())
+        shown.append(present(result.observation.conditional_mask).copy())
         return result
 
-    task.reset, task.step = resetting, stepping  # type: ignore[method-assign]  # a witness between the two
+    task.reset, task.step = resetting, stepping  # type: ignore[method-assign,assignment]  # a witness between the two
     Trainer(agent, task, EsperConfig(ppo=ppo, run=RunConfig(updates=1))).run()
     task.close()
     payload = agent.last

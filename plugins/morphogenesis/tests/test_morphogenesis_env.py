@@ -238,7 +238,7 @@ def test_a_dead_block_is_bridged_by_a_module_beside_it_and_by_no_other(signals: 
 
 def test_search_finds_the_schedule_that_germinates(signals: Dataset) -> None:
     schedules = [(), (Graft(0, 1, 0, 1, 0), Graft(1, 1, 2, 1, 0))]
-    options = {"data": signals, "epochs": EPOCHS, "batches": 4, "batch_size": 16, "validation_size": 50}
+    options: dict[str, Any] = {"data": signals, "epochs": EPOCHS, "batches": 4, "batch_size": 16, "validation_size": 50}
     ranked = search(schedules, rounds=[(8, 2), (16, 2)], n=8, **options)
     assert {schedule for _, _, schedule in ranked} == set(schedules)
     assert ranked[0][0] >= ranked[1][0]

@@ -159,7 +159,8 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             encoding = self.headers.get("content-encoding")
-            body = {"gzip": gzip.decompress, "deflate": zlib.decompress}.get(encoding or "", bytes)(body)
+            unpack: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "deflate": zlib.decompress}
+            body = unpack.get(encoding or "", bytes)(body)
             receiver.moments.append(time.monotonic())
             receiver.requests.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
             answer = receiver.script.pop(0) if receiver.script else receiver.answer

@@ -133,9 +133,15 @@ def log_id(span_id: str, epoch: int) -> int:
     return int(span_id, 16) * 100 + epoch
 
 
+def wire(message: Any) -> bytes:
+    body: bytes = message.SerializeToString()
+    return body
+
+
 def epoch_of(record: Any) -> int:
     assert record.event_name == "esper.ppo.kl"
-    return next(item.value.int_value for item in record.attributes if item.key == "esper.ppo.kl.epoch")
+    epoch: int = next(item.value.int_value for item in record.attributes if item.key == "esper.ppo.kl.epoch")
+    return epoch
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -177,14 +183,14 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.endswith("traces"):
             spans = ExportTraceServiceResponse()
             spans.partial_success.rejected_spans = rejected
-            return spans.SerializeToString()
+            return wire(spans)
         if self.path.endswith("logs"):
             logs = ExportLogsServiceResponse()
             logs.partial_success.rejected_log_records = rejected
-            return logs.SerializeToString()
+            return wire(logs)
         points = ExportMetricsServiceResponse()
         points.partial_success.rejected_data_points = rejected
-        return points.SerializeToString()
+        return wire(points)
 
     def answer(self, status: int, content: bytes = b"") -> None:
         with suppress(OSError):  # the sink has gone

@@ -117,9 +117,9 @@ def server() -> Iterator[GrpcReceiver]:
         Export = staticmethod(found.export)
 
     made = grpc.server(futures.ThreadPoolExecutor(4))
-    add_TraceServiceServicer_to_server(Traces(), made)
-    add_MetricsServiceServicer_to_server(Metrics(), made)
-    add_LogsServiceServicer_to_server(Logs(), made)
+    add_TraceServiceServicer_to_server(Traces(), made)  # type: ignore[no-untyped-call]  # gRPC's generated code
+    add_MetricsServiceServicer_to_server(Metrics(), made)  # type: ignore[no-untyped-call]  # gRPC's generated code
+    add_LogsServiceServicer_to_server(Logs(), made)  # type: ignore[no-untyped-call]  # gRPC's generated code
     found.url = f"http://127.0.0.1:{made.add_insecure_port('127.0.0.1:0')}"
     made.start()
     yield found

@@ -14,7 +14,7 @@ import pytest
 
 from esper_core.cli.main import main
 from esper_core.config.schema import EsperConfig, OtelConfig, RunConfig
-from esper_core.events import Divergence, PPOUpdatePayload, RunStarted
+from esper_core.events import Divergence, PPOUpdatePayload, RunStarted, SinkStatusChanged
 from esper_core.host.session import Session
 from esper_core.runs.creation import create_run
 from esper_core.testing import SinkContract
@@ -123,7 +123,7 @@ def test_failure_and_recovery_are_one_status_each(receiver: Any, tmp_path: Path,
     told = [
         (event.payload.state, event.payload.message)
         for event in open_run(str(session.run.path)).events()
-        if event.kind == "sink_status_changed" and event.payload.sink == "otlp"
+        if isinstance(event.payload, SinkStatusChanged) and event.payload.sink == "otlp"
     ]
     assert [state for state, _ in told] == ["failing", "recovered"]
     assert "503" in told[0][1]

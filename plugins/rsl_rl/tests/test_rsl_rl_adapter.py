@@ -42,7 +42,7 @@ def test_another_rsl_rl_is_refused_before_it_is_imported(
 
 def test_what_the_package_does_not_have_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Callback'"):
-        _ = esper_rsl_rl.Callback
+        _ = esper_rsl_rl.Callback  # type: ignore[attr-defined]  # what is refused
 
 
 def test_the_list_of_adapters_imports_neither_torch_nor_rsl_rl() -> None:

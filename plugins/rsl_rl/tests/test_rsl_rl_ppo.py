@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from present import payloads_of
 from torch.distributions import Beta, Normal, kl_divergence
 
 from esper_core import open_run
 from esper_core.errors import UsageError
+from esper_core.events import RunStarted
 from esper_core.health import RunState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = [pytest.mark.loops, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -49,7 +52,8 @@ def acted(runner: Any) -> tuple[Any, Any]:
 
 def test_every_update_reaches_the_journal_and_close_ends_the_run(tmp_path: Path) -> None:
     runner = runner_of(tmp_path, esper={"name": "reach", "heads": ("hip", "knee", "foot")})
-    assert runner.alg.run is None, "who only plays leaves no run"
+    before = runner.alg.run
+    assert before is None, "who only plays leaves no run"
     runner.learn(2)
     runner.learn(1)
     runner.alg.close()
@@ -59,7 +63,7 @@ def test_every_update_reaches_the_journal_and_close_ends_the_run(tmp_path: Path)
     assert [update.env_steps for update in updates] == [ROWS, 2 * ROWS, 3 * ROWS]
     assert run.record is not None
     assert run.record.state is RunState.DONE
-    started = next(run.events()).payload
+    (started,) = payloads_of(RunStarted, [next(run.events())])
     assert (started.run_name, started.kl_on, started.n_envs) == ("reach", "joint", 16)
     for update in updates:
         assert [(head.name, head.kind) for head in update.heads] == [
@@ -73,12 +77,17 @@ def test_every_update_reaches_the_journal_and_close_ends_the_run(tmp_path: Path)
         assert update.divergences == ()
 
 
+def beta_of(out: torch.Tensor) -> Beta:
+    one, other = out.unbind(-2)
+    return Beta(one, other)
+
+
 def test_the_kl_is_that_of_the_policy_after_the_last_step(tmp_path: Path) -> None:
     """Against distributions made without rsl_rl, from the networks' own outputs."""
-    kinds = {
+    kinds: dict[str, Callable[[Any, Any], Any]] = {
         "GaussianDistribution": lambda out, actor: Normal(out, actor.distribution.std_param),
         "HeteroscedasticGaussianDistribution": lambda out, _: Normal(out[..., 0, :], out[..., 1, :].clamp(1e-6)),
-        "BetaDistribution": lambda out, _: Beta(*(torch.nn.functional.softplus(out) + 1.0).unbind(-2)),
+        "BetaDistribution": lambda out, _: beta_of(torch.nn.functional.softplus(out) + 1.0),
     }
     for name, made in kinds.items():
         runner = runner_of(tmp_path, actor={"distribution_cfg": {"class_name": name}})
@@ -142,7 +151,7 @@ def test_the_limits_follow_desired_kl_and_the_configuration_beats_them(tmp_path:
         runner = runner_of(tmp_path, **changed)
         runner.learn(1)
         runner.alg.close()
-        started = next(open_run(runner.alg.run.path).events()).payload
+        (started,) = payloads_of(RunStarted, [next(open_run(runner.alg.run.path).events())])
         assert started.target_kl is None, "rsl_rl never stops"
         return started.kl_warning, started.kl_critical
 

@@ -12,12 +12,14 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from present import payloads_of
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.callbacks import CallbackList, EveryNTimesteps
 from torch.distributions import Normal, kl_divergence
 
 from esper_core import open_run
 from esper_core.errors import UsageError
+from esper_core.events import RunStarted
 from esper_core.health import RunState
 from esper_sb3 import EsperCallback
 
@@ -50,6 +52,7 @@ class Toy(gym.Env[Any, Any]):
 
     def action_masks(self) -> Any:
         """For MaskablePPO: odd steps forbid the last option of each head, even ones leave the first head one."""
+        assert isinstance(self.action_space, gym.spaces.MultiDiscrete)
         masks = [np.ones(width, dtype=bool) for width in self.action_space.nvec]
         if self.steps % 2:
             for mask in masks:
@@ -185,7 +188,7 @@ def test_an_early_stop_of_sb3_is_reported_with_the_steps_it_took(tmp_path: Path)
         assert update.stop_threshold == pytest.approx(1.5e-9)
         assert "stopped by stable-baselines3" in update.reason
     assert callback.run is not None
-    started = next(open_run(callback.run.path or "").events()).payload
+    (started,) = payloads_of(RunStarted, [next(open_run(callback.run.path or "").events())])
     assert (started.kl_on, started.kl_warning) == ("joint", 1e-9)
 
 
@@ -228,7 +231,7 @@ def test_what_it_cannot_watch_is_refused_before_the_first_step(tmp_path: Path) -
     inside = EveryNTimesteps(32, CallbackList([Keep(tmp_path)]))
     with pytest.raises(UsageError, match="inside EveryNTimesteps hears neither rollouts nor every step") as refused:
         trained(SPACES["discrete"][0], inside)
-    assert "callback=[EsperCallback(...), EveryNTimesteps(...)]" in refused.value.hint
+    assert "callback=[EsperCallback(...), EveryNTimesteps(...)]" in str(refused.value.hint)
     assert not list(tmp_path.iterdir())
 
 

@@ -137,7 +137,5 @@ def test_the_weights_after_an_update_are_those_of_sb3(name: str, reach: float | 
     model.train()
     after = as_theirs(agent)
     for weight, theirs in model.policy.state_dict().items():
-        torch.testing.assert_close(
-            after[weight], theirs, atol=2e-6, rtol=0, msg=lambda text, at=weight: f"{at}: {text}"
-        )
+        torch.testing.assert_close(after[weight], theirs, atol=2e-6, rtol=0, msg=f"{weight}: {{}}".format)
         assert not torch.equal(before[weight], theirs), "something was learned"

@@ -92,7 +92,9 @@ def test_every_gauge_of_every_update_is_a_point_and_heads_have_their_own(tmp_pat
         harness.send(*updates)
     assert harness.report.lost == 0
     found = points(tmp_path / "tensorboard")
-    assert found["ppo/kl_divergence"] == [(n, pytest.approx(n / 1000, rel=1e-6)) for n in (1, 2, 3)]
+    assert [list(point) for point in found["ppo/kl_divergence"]] == [
+        [n, pytest.approx(n / 1000, rel=1e-6)] for n in (1, 2, 3)
+    ]
     expected = dict(named_points(updates[2]))
     assert {tag: pytest.approx(items[-1][1], rel=1e-6) for tag, items in found.items()} == expected
     whole = [gauge.field for gauge in GAUGES if not gauge.head and getattr(updates[0], gauge.field) is not None]

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from present import payloads_of
 
 from esper_core import open_run
 from esper_core.errors import UsageError
+from esper_core.events import RunStarted
 from esper_core.health import RunState
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ def test_every_update_reaches_the_journal_the_last_one_included(model: str, tmp_
     assert [update.env_steps for update in updates] == [4, 8, 12]
     assert run.record is not None
     assert run.record.state is RunState.DONE
-    started = next(run.events()).payload
+    (started,) = payloads_of(RunStarted, [next(run.events())])
     assert (started.algorithm, started.kl_on, started.updates_planned) == (kind.lower(), "weighted", 3)
     for update in updates:
         (head,) = update.heads

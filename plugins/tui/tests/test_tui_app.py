@@ -28,7 +28,7 @@ from esper_sink_tui.widgets import HeadsPanel, HealthStatusPanel, StatusBanner, 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Kit
+    from sanctum_kit import Kit
 
 
 async def test_the_banner_shows_the_journals_last_kl(kit: Kit) -> None:

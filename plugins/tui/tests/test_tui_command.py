@@ -30,7 +30,7 @@ from esper_sink_tui.watch import Watch
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Kit
+    from sanctum_kit import Kit
 
 
 def called(*words: str) -> int:

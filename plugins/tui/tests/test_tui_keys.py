@@ -22,7 +22,7 @@ from esper_sink_tui.widgets import EventsPanel, HeadsPanel, HealthStatusPanel, S
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Kit
+    from sanctum_kit import Kit
 
 
 async def test_freeze_step_and_back(kit: Kit) -> None:
@@ -210,11 +210,17 @@ async def test_the_log_scrolls_by_key_page_and_wheel_and_stays_where_it_is(kit: 
 
 async def test_stopping_the_training_is_asked_for_twice(kit: Kit) -> None:
     asked: list[str] = []
-    app = app_over(kit.watch(kit.drift(3), now=10), request_stop=lambda run_id: asked.append(run_id) or "asked")
+
+    def request_stop(run_id: str) -> str:
+        asked.append(run_id)
+        return "asked"
+
+    app = app_over(kit.watch(kit.drift(3), now=10), request_stop=request_stop)
     async with app.run_test(size=WIDE) as pilot:
         await settled(pilot, app)
         await pilot.press("x")
-        assert isinstance(app.screen, ConfirmStop)
+        confirming = app.screen
+        assert isinstance(confirming, ConfirmStop)
         await pilot.press("n")
         assert asked == []
         await pilot.press("x")

@@ -31,7 +31,8 @@ from esper_sink_tui.screens.plots import PlotsScreen
 from esper_sink_tui.widgets.axes import WholeAxis
 
 if TYPE_CHECKING:
-    from conftest import Kit
+    from sanctum_kit import Kit
+
     from esper_core.reading.model import ScreenModel
 
 KINDS = range(1, 28)

@@ -19,7 +19,8 @@ from esper_core.semconv.codec import encode, encode_log_events
 from esper_sink_tui.listen import Receiver
 
 if TYPE_CHECKING:
-    from conftest import Kit
+    from sanctum_kit import Kit
+
     from esper_sink_tui.watch import Watch
 
 
@@ -159,7 +160,7 @@ def test_the_sdks_own_exporters_get_no_error(kit: Kit, watch: Watch) -> None:
         assert data is not None
         metrics = OTLPMetricExporter(f"{receiver.url}/v1/metrics", headers=headers)
         assert metrics.export(data) is MetricExportResult.SUCCESS
-        traces.shutdown()
+        traces.shutdown()  # type: ignore[no-untyped-call]  # the SDK's
         metrics.shutdown()
         provider.shutdown()
         assert (receiver.accepted, receiver.ignored, receiver.refused) == (1, 1, 0)

@@ -21,7 +21,8 @@ from esper_sink_tui.listen import Receiver
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Kit
+    from sanctum_kit import Kit
+
     from esper_sink_tui.watch import Watch
 
 

@@ -21,7 +21,8 @@ from esper_sink_tui.listen import Receiver
 from esper_sink_tui.panels.sinks import sinks_panel
 
 if TYPE_CHECKING:
-    from conftest import Kit
+    from sanctum_kit import Kit
+
     from esper_sink_tui.watch import Watch
 
 
@@ -118,7 +119,7 @@ def test_inflating_never_exceeds_its_limit(body: bytes, limit: int) -> None:
 
 def spoiled(kit: Kit, how: str) -> dict[str, Any]:
     """A request of eight updates, the third of which is spoiled."""
-    plain = json.loads(request_of(kit.drift(8)))
+    plain: dict[str, Any] = json.loads(request_of(kit.drift(8)))
     own = [
         span
         for group in plain["resourceSpans"]

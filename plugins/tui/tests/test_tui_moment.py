@@ -22,7 +22,8 @@ from esper_sink_tui.watch import Watch
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Kit
+    from sanctum_kit import Kit
+
     from esper_core.reading.model import ScreenModel
 
 

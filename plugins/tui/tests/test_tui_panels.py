@@ -27,7 +27,8 @@ from esper_sink_tui.panels.sinks import sinks_line, sinks_panel
 from esper_sink_tui.widgets.axes import KLAxis
 
 if TYPE_CHECKING:
-    from conftest import Kit
+    from sanctum_kit import Kit
+
     from esper_core.reading.model import ScreenModel
     from esper_sink_tui.lines import Line
 

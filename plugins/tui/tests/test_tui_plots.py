@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from conftest import Kit
+    from sanctum_kit import Kit
+
     from esper_sink_tui.widgets.axes import Scale
 
 NAN = math.nan
@@ -475,7 +476,12 @@ def test_a_live_plot_reads_what_was_added_and_nothing_twice(
         pass
     read: list[int] = []
     event = UpdateIndex.event
-    monkeypatch.setattr(UpdateIndex, "event", lambda index, at: read.append(index.update_id(at)) or event(index, at))
+
+    def noted(index: UpdateIndex, at: int) -> Any:
+        read.append(index.update_id(at))
+        return event(index, at)
+
+    monkeypatch.setattr(UpdateIndex, "event", noted)
     reader = SeriesReader(watched.source, points=10)
     assert reader.read(watched.snapshot).return_updates == (*range(1, 41, 4), 40)
     assert len(read) == 11

@@ -14,7 +14,7 @@ from esper_sink_tui.lines import plain_text
 from esper_sink_tui.panels.health import health_panel, metric_row
 
 if TYPE_CHECKING:
-    from conftest import Kit
+    from sanctum_kit import Kit
 
 NAN = math.nan
 BELOW_WARN = math.nextafter(0.015, 0)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from present import present
 from rich.cells import cell_len
 from textual.containers import VerticalScroll
 from textual.widgets import DataTable, Static
@@ -33,7 +34,7 @@ from esper_sink_tui.widgets import RunsPanel
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Kit
+    from sanctum_kit import Kit
 
 
 def test_every_run_of_the_folder_is_listed_found_sorted_and_opened(kit: Kit, tmp_path: Path, read_through: Any) -> None:
@@ -61,7 +62,7 @@ def test_every_run_of_the_folder_is_listed_found_sorted_and_opened(kit: Kit, tmp
     assert watch.model().snapshot.updates == 4
     watch.run_filter = ""
     watch.run_sort = "return"
-    returns = [row.return_mean for row in watch.rows()]
+    returns = [present(row.return_mean) for row in watch.rows()]
     assert returns == sorted(returns, reverse=True)
     shutil.rmtree(tmp_path / "20260102T000000Z-sweep-000002")
     watch._discovered = float("-inf")
@@ -139,7 +140,7 @@ def test_ranks_of_a_run_received_over_the_network_are_one_line(kit: Kit) -> None
     assert dict(zip(COLUMNS, run_cells(row, 0, name="x"), strict=True))["ranks"] == ("2", "")
     watched = watch.watched()
     assert watched is not None
-    named = dict(watched.overview()[0].rows)
+    named = {row[0]: row[1] for row in watched.overview()[0].rows}
     assert (named["ranks"], named["rank 1"]) == ("2", f"failed: {finished.reason}")
     assert named["rank 0"].startswith("last heard ")
     assert watch.receive([kit.event(kit.finished(state=RunState.FAILED, reason="NaN"), at=9)], where="OTLP")
@@ -279,7 +280,8 @@ async def test_the_list_is_sorted_by_keys_and_heads_and_opened_by_one_click(kit:
         assert isinstance(screen, RunsScreen)
         assert screen.query_one(DataTable).row_count == 14
         await pilot.press("s")
-        assert watch.run_sort == "return"
+        by = watch.run_sort
+        assert by == "return"
         await pilot.press("s", "s")
         assert watch.run_sort == "time"
         await pilot.click(DataTable, offset=(20, 9))  # below the head: the ninth run
@@ -396,7 +398,7 @@ def test_what_a_run_came_to_before_it_was_read_is_no_news(kit: Kit, tmp_path: Pa
     assert row.updates == 200
     watched = watch.watched()
     assert watched is not None
-    told = dict(watched.overview()[0].rows)
+    told = {row[0]: row[1] for row in watched.overview()[0].rows}
     # run.json of a run that crashed lies behind its journal.
     assert (told["updates"], told["environment steps"]) == ("200", "204,800")
     for listed in (1, 0):  # followed, or read for the list alone

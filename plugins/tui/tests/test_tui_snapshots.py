@@ -14,7 +14,7 @@ import pytest
 from esper_sink_tui.app import SanctumApp
 
 if TYPE_CHECKING:
-    from conftest import Kit
+    from sanctum_kit import Kit
 
 
 class StillApp(SanctumApp):

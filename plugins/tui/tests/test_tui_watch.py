@@ -28,7 +28,7 @@ from esper_core.runs.layout import journal_files
 from esper_sink_tui.watch import Watch
 
 if TYPE_CHECKING:
-    from conftest import Kit
+    from sanctum_kit import Kit
 
 
 def test_a_run_on_disk_is_shown_and_followed(kit: Kit, tmp_path: Path, read_through: Any) -> None:
@@ -409,7 +409,7 @@ def test_progress_in_episodes_is_known_in_the_middle_of_a_long_or_resumed_run(ki
     events = [kit.event(kit.started(**plan), at=0)]
     events += [kit.event(item, at=place * 2.0) for place, item in enumerate(updates)]
     found = progress_of(kit.fed(events).snapshot(), Life(state=RunState.LIVE))
-    assert (found.done, found.planned, found.unit, found.eta_s) == (477, 600, "episodes", pytest.approx(82.0))
+    assert [found.done, found.planned, found.unit, found.eta_s] == [477, 600, "episodes", pytest.approx(82.0)]
     ended = progress_of(kit.fed(events).snapshot(), Life(state=RunState.DONE))
     assert (ended.unit, ended.fraction, ended.eta_s) == ("episodes", 477 / 600, None)
 

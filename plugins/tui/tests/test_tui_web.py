@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from headless_browser import Browser
-
-    from conftest import Kit
+    from sanctum_kit import Kit
 
 pytest.importorskip("textual_serve", reason="pip install 'esper-sink-tui[web]'")
 

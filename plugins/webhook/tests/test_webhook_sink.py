@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import pytest
 
@@ -31,7 +31,7 @@ from esper_sink_webhook.watcher import crash_message
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-NO_WATCH = ("started", "worsened", "recovered", "finished")
+NO_WATCH: Final = ("started", "worsened", "recovered", "finished")
 
 
 class TestContract(SinkContract):
@@ -127,7 +127,8 @@ def test_a_level_that_wavers_is_told_once_and_its_calm_when_the_pause_is_over() 
 
     def step(*change: HealthLevel) -> None:
         if change:
-            news.changed(make_event(level(*change)))
+            previous, current = change
+            news.changed(make_event(level(previous, current)))
         due = news.due()
         if due is not None:
             told.append((due.payload.previous.value, due.payload.current.value))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from esper_core.events import PPOUpdatePayload
 from rules import ALERTS, Times
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Trainers:
         from esper_core.reading import open_run
 
         events = open_run(str(self.home / "runs" / self.run_id(name))).events()
-        return [str(event.payload.health) for event in events if event.kind == "ppo_updated"]
+        return [str(event.payload.health) for event in events if isinstance(event.payload, PPOUpdatePayload)]
 
 
 @pytest.fixture

@@ -123,7 +123,9 @@ def sender(
     for name, port in sorted(place.items(), key=lambda item: -len(item[0])):
         endpoint = endpoint.replace(name, str(port))
     files = {"CA": certificates.ca, "CERT": certificates.cert, "KEY": certificates.key}
-    plain = {key: str(files[value]) if isinstance(value, str) else value for key, value in table.items()}
+    plain: dict[str, Any] = {
+        key: str(files[value]) if isinstance(value, str) else value for key, value in table.items()
+    }
     headers = {name: Secret(value) for name, value in plain.pop("headers", {}).items()}
     config = OtlpConfig(
         protocol="grpc" if protocol == "grpc" else "http/protobuf",

@@ -316,7 +316,7 @@ def test_follow_ships_a_running_journal(stage: Any, tmp_path: Path, helpers: Any
 def test_a_resumed_run_is_replayed_with_each_attempts_own_instance(stage: Any, tmp_path: Path, helpers: Any) -> None:
     """Else a replay would draw second series beside the live ones."""
     prometheus = stage.prometheus()
-    sinks = ("--sinks", "journal,otlp", "--set", f"sink.otlp.metrics_endpoint={prometheus.otlp}")
+    sinks: tuple[str, ...] = ("--sinks", "journal,otlp", "--set", f"sink.otlp.metrics_endpoint={prometheus.otlp}")
     sinks = (*sinks, "--set", 'sink.otlp.signals=["metrics"]')
     train = ("ppo", "--env", "CartPole-v1", "--set", "run.checkpoint_interval_s=0", *sinks)
     helpers.esper(*train, "--updates", "3", cwd=tmp_path)

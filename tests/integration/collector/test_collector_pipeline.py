@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from esper_core.events import PPOUpdatePayload
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -96,7 +98,9 @@ def story(module_stage: Any, certificates: Any, tmp_path_factory: pytest.TempPat
     kept = {
         event.trace.trace_id
         for event in events
-        if event.kind != "ppo_updated" or event.payload.health != "healthy" or event.payload.outcome != "completed"
+        if not isinstance(event.payload, PPOUpdatePayload)
+        or event.payload.health != "healthy"
+        or event.payload.outcome != "completed"
     }
     helpers.wait_for(lambda: all(jaeger.trace(item) for item in kept), "the kept traces in Jaeger")
     helpers.wait_for(
