@@ -247,7 +247,7 @@ def test_an_evaluation_that_is_no_number_has_failed_and_the_training_goes_on(
     tmp_path: Path, seen: float, paid: float, said: str
 ) -> None:
     Odd.made = 0
-    gym.register("Odd-v0", Odd)
+    gym.register("Odd-v0", creator(Odd))
     try:
         with pytest.warns(UserWarning, match=f"evaluation after update 1 failed, training goes on.*{said}"):
             run = esper_core.train(
@@ -260,7 +260,7 @@ def test_an_evaluation_that_is_no_number_has_failed_and_the_training_goes_on(
             )
     finally:
         del gym.registry["Odd-v0"]
-    assert (run.state, run.summary["evaluations_failed"]) == (RunState.DONE, 1)
+    assert (run.state, present(run.summary)["evaluations_failed"]) == (RunState.DONE, 1)
     assert not (run.path / "best.pt").exists()
 
 
