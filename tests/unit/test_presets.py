@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from esper_core.cli.main import main
+from esper_core.config.environments import DEFAULT_ENVIRONMENT
 from esper_core.config.layers import load_config
 from esper_core.config.presets import PRESETS, preset_for
-from esper_core.config.tuned import TUNED
+from esper_core.config.tuned import TUNED, Tuned
 from esper_core.envs.adapter import make_task
 
 if TYPE_CHECKING:
@@ -51,12 +52,24 @@ def test_a_preset_is_in_force_to_its_last_value_and_each_can_be_overridden(name:
 
 
 @pytest.mark.parametrize("preset", TUNED, ids=lambda preset: preset.name)
-def test_the_minibatches_of_a_preset_fit_its_rollouts(preset: object, tmp_path: Path) -> None:
+def test_the_minibatches_of_a_preset_fit_its_rollouts(preset: Tuned, tmp_path: Path) -> None:
     """Otherwise its values say something that does not happen."""
-    config = load_config(cwd=tmp_path, flags={"preset": preset.name}).config  # type: ignore[attr-defined]
+    config = load_config(cwd=tmp_path, flags={"preset": preset.name}).config
     samples = config.env.n_envs * config.ppo.rollout_steps
     assert samples % config.ppo.minibatch_size == 0
     assert config.run.steps >= 50 * samples
+
+
+@pytest.mark.parametrize("preset", TUNED, ids=lambda preset: preset.name)
+def test_a_preset_alone_trains_the_environment_it_was_made_for(preset: Tuned, tmp_path: Path) -> None:
+    """It trained the default task, with values for another one; a family's preset does so still."""
+    resolved = load_config(cwd=tmp_path, flags={"preset": preset.name})
+    if "id" in preset.tables["env"]:
+        assert preset_for(resolved.config.env.id) == preset.name
+    else:
+        assert resolved.config.env.id == DEFAULT_ENVIRONMENT
+    named = load_config(cwd=tmp_path, flags={"preset": preset.name, "env.id": "Taxi-v3"})
+    assert named.config.env.id == "Taxi-v3"
 
 
 def test_no_two_presets_have_a_name_in_common() -> None:

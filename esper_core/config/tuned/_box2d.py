@@ -14,7 +14,7 @@ BOX2D: Final = (
         environments=("LunarLander-v*", "LunarLanderContinuous-v*"),
         tables={
             "run": {"steps": 500_000},
-            "env": {"n_envs": 16},
+            "env": {"id": "LunarLander-v3", "n_envs": 16},
             "ppo": {
                 "rollout_steps": 128,
                 "epochs": 4,
@@ -33,7 +33,7 @@ BOX2D: Final = (
         environments=("BipedalWalker-v*",),
         tables={
             "run": {"steps": 5_000_000},
-            "env": {"n_envs": 32},
+            "env": {"id": "BipedalWalker-v3", "n_envs": 32},
             "ppo": {
                 "rollout_steps": 2048,
                 "epochs": 10,

@@ -15,7 +15,7 @@ CLASSIC_CONTROL: Final = (
         environments=("CartPole-v0", "CartPole-v1"),
         tables={
             "run": {"steps": 100_000},
-            "env": {"n_envs": 8},
+            "env": {"id": "CartPole-v1", "n_envs": 8},
             "ppo": {
                 "rollout_steps": 8,
                 "epochs": 10,
@@ -34,7 +34,7 @@ CLASSIC_CONTROL: Final = (
         environments=("Acrobot-v1",),
         tables={
             "run": {"steps": 100_000},
-            "env": {"n_envs": 16},
+            "env": {"id": "Acrobot-v1", "n_envs": 16},
             "ppo": {
                 "rollout_steps": 64,
                 "epochs": 4,
@@ -54,7 +54,7 @@ CLASSIC_CONTROL: Final = (
         environments=("MountainCar-v0",),
         tables={
             "run": {"steps": 300_000},
-            "env": {"n_envs": 16},
+            "env": {"id": "MountainCar-v0", "n_envs": 16},
             "ppo": {
                 "rollout_steps": 64,
                 "epochs": 10,
@@ -74,7 +74,7 @@ CLASSIC_CONTROL: Final = (
         environments=("Pendulum-v1",),
         tables={
             "run": {"steps": 100_000},
-            "env": {"n_envs": 4},
+            "env": {"id": "Pendulum-v1", "n_envs": 4},
             "ppo": {
                 "rollout_steps": 256,
                 "epochs": 10,
@@ -93,7 +93,7 @@ CLASSIC_CONTROL: Final = (
         environments=("MountainCarContinuous-v0",),
         tables={
             "run": {"steps": 100_000},
-            "env": {"n_envs": 8},
+            "env": {"id": "MountainCarContinuous-v0", "n_envs": 8},
             "ppo": {
                 "rollout_steps": 64,
                 "epochs": 4,

@@ -19,7 +19,8 @@ class Tuned:
         name: for ``--preset NAME``.
         environments: ids whose training takes it when no preset is named; ``*`` stands for anything. The first preset
             with a match is the one.
-        tables: ``run``, ``env`` and ``ppo``; the limit in ``run`` is used only when no other limit is given.
+        tables: ``run``, ``env`` and ``ppo``; the limit in ``run`` is used only when no other limit is given. ``env.id``
+            is what ``--preset NAME`` alone trains; the preset of a family leaves it out.
     """
 
     name: str

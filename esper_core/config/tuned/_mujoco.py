@@ -14,7 +14,7 @@ MUJOCO: Final = (
         environments=("InvertedPendulum-v*", "InvertedDoublePendulum-v*"),
         tables={
             "run": {"steps": 100_000},
-            "env": {"n_envs": 4},
+            "env": {"id": "InvertedPendulum-v5", "n_envs": 4},
             "ppo": {
                 "rollout_steps": 128,
                 "epochs": 10,
