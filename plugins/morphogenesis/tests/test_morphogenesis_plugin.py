@@ -31,7 +31,7 @@ def test_its_presets_load_no_torch_and_no_gymnasium() -> None:
 
 def test_the_full_preset_selects_the_task_whatever_the_file_leaves_open(tmp_path: Path) -> None:
     config = load_config(cwd=tmp_path, flags={"preset": "morphogenesis-full"}).config
-    assert (config.env.id, config.env.n_envs, config.run.updates) == ("morphogenesis", 64, 500)
+    assert (config.env.id, config.env.n_envs, config.run.updates) == ("morphogenesis", 64, 1000)
     other = load_config(cwd=tmp_path, flags={"preset": "morphogenesis-full", "env.id": "CartPole-v1"}).config
     assert (other.env.id, other.env.n_envs) == ("CartPole-v1", 64)
 

@@ -18,7 +18,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     # A rollout is whole episodes, and what counts is their undiscounted return. docs/explanation/morphogenesis.md has
     # the returns and times of this preset.
     "morphogenesis-full": {
-        "run": {"updates": 500},
+        "run": {"updates": 1000},
         "env": {"id": "morphogenesis", "n_envs": 64},
         "ppo": {
             "rollout_steps": 24,
@@ -28,7 +28,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
             "learning_rate_schedule": "linear",
             "gamma": 1.0,
             "gae_lambda": 0.8,
-            "entropy_coef": 0.1,
+            "entropy_coef": 0.3,  # the policy stays open until it can tell what waiting and blueprints are worth
             "entropy_coef_schedule": "linear",
             "normalise_observations": True,
         },
