@@ -62,6 +62,11 @@ class _Canvas(Canvas):
     """Column and style; None for no cursor."""
     _ground: Style | None = None
 
+    def __init__(self, *words: Any, **named: Any) -> None:
+        super().__init__(*words, **named)
+        self._ends: dict[int, int] = {}
+        """By line, where the text ends that was written last."""
+
     @property
     def rich_style(self) -> Style:
         """The ground's style, which Textual makes anew for every line; kept until styles change."""
@@ -80,11 +85,6 @@ class _Canvas(Canvas):
         if self.cursor != cursor:
             self.cursor = cursor
             self.refresh(*(Region(column, 0, 1, self.size.height) for column in moved))
-
-    def __init__(self, *words: Any, **named: Any) -> None:
-        super().__init__(*words, **named)
-        self._ends: dict[int, int] = {}
-        """By line, where the text ends that was written last."""
 
     def write_text(self, x: int, y: int, text: str, align: TextAlign = TextAlign.LEFT) -> None:
         """As its parent, moved inside, and left out where it would touch what stands before it in its line.
