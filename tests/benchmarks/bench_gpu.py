@@ -76,6 +76,9 @@ def main() -> None:
     parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("torch finds no CUDA device here: nothing was measured")
+        return
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {torch.cuda.get_device_name()}")
     columns = "".join(f"{column:>9s}" for column in ("SB3", "eager", "captured", "CPU"))
