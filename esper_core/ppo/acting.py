@@ -64,7 +64,7 @@ class Actor:
         # Among the heads that choose: noise has rows for them alone.
         self._conditioning_row = sum(not head.dense for head in layout.heads[: conditioning or 0])
         self._choosing, self._dense = layout.choosing.numpy(), layout.dense.numpy()
-        self._order = np.concatenate([self._choosing, self._dense]).argsort()
+        self._order = layout.order.numpy()
         self._bernoulli = np.array([kind == "bernoulli" for kind in layout.kinds])
         self._has_bernoulli = bool(self._bernoulli.any())
         self._padding = layout.valid.numpy()[None] if layout.padded else None

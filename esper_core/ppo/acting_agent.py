@@ -25,7 +25,7 @@ from esper_core.ppo.trunk_choice import chosen, trunk_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
     from torch import Tensor
 
     from esper_core.config.schema import PPOConfig
@@ -120,9 +120,9 @@ class ActingAgent:
     def act(
         self,
         obs: Any,
-        mask: NDArray[np.bool_] | None = None,
+        mask: ArrayLike | None = None,
         *,
-        conditional_mask: NDArray[np.bool_] | None = None,
+        conditional_mask: ArrayLike | None = None,
         deterministic: bool = False,
     ) -> Any:
         """Choose actions.
@@ -144,11 +144,15 @@ class ActingAgent:
                 leaves a head no legal choice.
         """
         rows, single = self._preprocessing.read(obs)
-        if mask is not None:
-            mask = legal_choices(self.layout, mask, len(rows))
-        if conditional_mask is not None:
-            conditional_mask = conditional_choices(self.layout, conditional_mask, len(rows), self._conditioning)
-        columns = self.columns(rows, mask, conditional_mask=conditional_mask, deterministic=deterministic)
+        count, layout = len(rows), self.layout
+        columns = self.columns(
+            rows,
+            None if mask is None else legal_choices(layout, mask, count),
+            conditional_mask=None
+            if conditional_mask is None
+            else conditional_choices(layout, conditional_mask, count, self._conditioning),
+            deterministic=deterministic,
+        )
         if self.action_form is not None:
             actions = self.action_form.batch(columns)
             return self.action_form.first(actions) if single else actions

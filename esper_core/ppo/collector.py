@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
+from esper_core.ppo.finite import finite, first_fault
 from esper_core.ppo.gae import generalised_advantages
 from esper_core.ppo.reducer import Identity, seed_of_rank
 from esper_core.ppo.rollout import Batch, active_decisions
@@ -175,7 +176,7 @@ class Collector:
         """Copy an observation in; note what is not finite."""
         shown = self._raw[step]
         shown[...] = observation.values
-        if not _finite(shown):
+        if not finite(shown):
             self._note("observation", shown)
             np.nan_to_num(shown, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
         if self._agent.normaliser is None:
@@ -215,17 +216,14 @@ class Collector:
         self._terminated[step] = result.terminated
         self._truncated[step] = result.truncated
         self._current = result.observation
-        if not _finite(result.reward):
+        if not finite(result.reward):
             self._note("reward", result.reward)
 
     def _note(self, what: str, values: NDArray[Any]) -> None:
         """Count non-finite values; the first one gives the reason."""
-        bad = ~np.isfinite(values.reshape(self._n_envs, -1))
-        env = int(np.flatnonzero(bad.any(axis=1))[0])
-        first = values.reshape(self._n_envs, -1)[env][bad[env]][0]
-        count = int(bad.sum())
+        reason, count = first_fault(what, values)
         if self._fault is None:
-            self._fault = Fault(f"{what} of environment {env} is {first}", count)
+            self._fault = Fault(reason, count)
         else:
             self._fault = Fault(self._fault.reason, self._fault.count + count)
 
@@ -277,10 +275,6 @@ class Collector:
 def _rows(played: NDArray[Any]) -> Tensor:
     """What was played (steps, n_envs, ...) as rows of samples, in the same memory."""
     return torch.from_numpy(played).flatten(0, 1)
-
-
-def _finite(values: NDArray[Any]) -> bool:
-    return bool(np.count_nonzero(np.isfinite(values)) == values.size)
 
 
 def _first_seed(seed: int, updates: int) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from esper_core.averages import deviation, mean
 from esper_core.errors import NonFiniteError
 from esper_core.ppo.episodes import EpisodeTracker
+from esper_core.ppo.finite import finite, first_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,11 +106,8 @@ def evaluate(
 
 
 def _refuse_non_finite(what: str, values: NDArray[Any]) -> None:
-    bad = ~np.isfinite(values.reshape(len(values), -1))
-    if bad.any():
-        env = int(np.flatnonzero(bad.any(axis=1))[0])
-        first = values.reshape(len(values), -1)[env][bad[env]][0]
+    if not finite(values):
         raise NonFiniteError(
-            f"NaN or Inf in an evaluation: {what} of environment {env} is {first}",
+            f"NaN or Inf in an evaluation: {first_fault(what, values)[0]}",
             hint="a policy is evaluated on finite observations and rewards alone",
         )

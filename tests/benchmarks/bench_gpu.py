@@ -10,12 +10,12 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from bench_update import EPOCHS, Row, esper_update, sb3_update
+from gpu_waits import waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,18 +45,6 @@ def wall(work: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def waits(work: Callable[[], object]) -> int:
-    """How often the work waits for the GPU, by torch's own count."""
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            work()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    return sum("synchronizing CUDA operation" in str(warning.message) for warning in caught)
-
-
 def cases_of(row: Row) -> dict[str, Callable[[], object]]:
     """What takes turns in a row."""
     cases = {
@@ -64,9 +52,7 @@ def cases_of(row: Row) -> dict[str, Callable[[], object]]:
         "captured": esper_update(replace(row, compile=True), device="cuda"),
     }
     if row.samples <= PEER_MOST:
-        cases["sb3"] = sb3_update(row, device="cuda")
-    if row.samples <= PEER_MOST:
-        cases["cpu"] = esper_update(row)
+        cases |= {"sb3": sb3_update(row, device="cuda"), "cpu": esper_update(row)}
     return cases
 
 

@@ -14,7 +14,19 @@ from esper_core.config.schema import PPOConfig
 from esper_core.events import PPOUpdatePayload
 from esper_core.ppo import HeadSpec, PPOAgent, Rollout
 
-__all__ = ["CASES", "FIVE", "MIXED", "NOTICES", "Case", "agent_of", "assert_same", "rollout_of", "told", "vector"]
+__all__ = [
+    "CASES",
+    "FIVE",
+    "MIXED",
+    "NOTICES",
+    "SAMPLES",
+    "Case",
+    "agent_of",
+    "assert_same",
+    "rollout_of",
+    "told",
+    "vector",
+]
 
 SAMPLES = 250
 FIVE = tuple(HeadSpec(f"head_{index}", size) for index, size in enumerate((3, 5, 3, 2, 4)))

@@ -88,7 +88,7 @@ def test_act_refuses_masks_that_training_would(mask: Any, said: str) -> None:
     with pytest.raises(UsageError, match=re.escape(said)) as caught:
         agent.act(np.zeros(4), mask)
     assert caught.value.hint
-    assert agent.act(np.zeros(4), [0, 0, 1, 1, 0]).tolist() == [2, 0]  # type: ignore[arg-type]  # a list will do
+    assert agent.act(np.zeros(4), [0, 0, 1, 1, 0]).tolist() == [2, 0]
     assert agent.act(np.zeros((2, 4)), np.tile([0, 1, 0, 0, 1], (2, 1))).tolist() == [[1, 1], [1, 1]]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -35,17 +36,19 @@ def _heard() -> Iterator[None]:
         yield
 
 
+class Uncompiled:
+    """The function that is traced, as the code that is made of it."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._step = step_of(plan.policy(), plan.config)
+
+    def run(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        return self._step(*inputs)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_the_step_that_is_compiled_is_the_eager_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything but the compiler: the function that is traced, its inputs, the discarded step, the way back."""
-
-    class Uncompiled:
-        def __init__(self, plan: Plan) -> None:
-            self._step = step_of(plan.policy(), plan.config)
-
-        def run(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
-            return self._step(*inputs)
-
     monkeypatch.setattr(CompiledSteps, "_obtain", lambda _, plan, *__: Uncompiled(plan))
     case = CASES[name]
     eager, compiled = agent_of(case), agent_of(case, compile=True)
@@ -58,6 +61,20 @@ def test_the_step_that_is_compiled_is_the_eager_one(name: str, monkeypatch: pyte
     assert not NOTICES
     assert (vector(eager) - start).abs().max() > 0.005
     assert (told(eager).early_stop is not None) == case.stops
+
+
+def test_tensors_of_another_dtype_are_refused_in_a_later_update_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled code looks at no dtype: it would read their bytes as float32."""
+    monkeypatch.setattr(CompiledSteps, "_obtain", lambda _, plan, *__: Uncompiled(plan))
+    case = CASES["one head"]
+    agent = agent_of(case, compile=True)
+    agent.update(rollout_of(agent, case))
+    assert not NOTICES
+    rollout = rollout_of(agent, case)
+    agent.update(replace(rollout, batch=replace(rollout.batch, values=rollout.batch.values.double())))
+    (said,) = NOTICES
+    assert "the update is not compiled, and runs as without it: the rollout holds a torch.float64 tensor" in said
+    assert told(agent).outcome == "completed"
 
 
 # --- really compiled --------------------------------------------------------------------------

@@ -6,7 +6,6 @@ Skipped where torch finds no CUDA device, and so in CI.
 from __future__ import annotations
 
 import copy
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gpu_waits import waits
 from present import creator
 from samples import random_rollout
 from update_cases import CASES, FIVE, MIXED, NOTICES, Case, agent_of, assert_same, rollout_of, told, vector
@@ -38,18 +38,11 @@ def _heard() -> Iterator[None]:
     assert not NOTICES, "an update that was to be captured was not"
 
 
-def waits(agent: PPOAgent, case: Case) -> int:
-    """How often an update waits for the GPU, by torch's own count."""
+def waits_of_update(agent: PPOAgent, case: Case) -> int:
+    """How often an update waits for the GPU."""
     rollout = rollout_of(agent_of(case), case)
-    rollout = replace(rollout, batch=rollout.batch.to(agent.device))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")  # which is itself warned of, as a prototype
-        try:
-            agent.update(rollout)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    return sum("synchronizing CUDA operation" in str(warning.message) for warning in caught)
+    there = replace(rollout, batch=rollout.batch.to(agent.device))
+    return waits(lambda: agent.update(there))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -90,8 +83,8 @@ def test_an_update_waits_once_a_minibatch_and_once_an_epoch(compiled: bool) -> N
     for epochs, size in ((2, 50), (4, 50), (2, 25)):
         case = Case(MIXED, causal=True, ppo={"epochs": epochs, "minibatch_size": size})
         agent = agent_of(case, device="cuda", compile=compiled)
-        waits(agent, case)  # captures
-        found[epochs, size] = waits(agent, case)
+        waits_of_update(agent, case)  # captures
+        found[epochs, size] = waits_of_update(agent, case)
     per_minibatch = (found[2, 25] - found[2, 50]) / 10
     per_epoch = (found[4, 50] - found[2, 50]) / 2 - 5 * per_minibatch
     assert per_minibatch == 1

@@ -187,20 +187,25 @@ class Fragile(gym.Env[Any, Any]):
         self.closed += 1
 
 
+def evaluated_each_update(folder: Path, env_id: str, *, updates: int, **kwargs: float) -> esper_core.Run:
+    """Train in one environment, and play two episodes after every update."""
+    return esper_core.train(
+        env={"id": env_id, "n_envs": 1, "kwargs": kwargs},
+        updates=updates,
+        run={"dir": str(folder), "eval_every": 1, "eval_episodes": 2},
+        ppo={"rollout_steps": 8, "epochs": 1},
+        sinks=["journal"],
+        no_config=True,
+    )
+
+
 def test_an_evaluation_whose_environment_fails_is_told_once_and_the_next_plays_in_a_new_one(tmp_path: Path) -> None:
     error = "OSError: the display is gone"
     Fragile.made.clear()
     gym.register("Fragile-v0", creator(Fragile))
     try:
         with pytest.warns(UserWarning, match="evaluation") as told:
-            run = esper_core.train(
-                env={"id": "Fragile-v0", "n_envs": 1},
-                updates=5,
-                run={"dir": str(tmp_path), "eval_every": 1, "eval_episodes": 2},
-                ppo={"rollout_steps": 8, "epochs": 1},
-                sinks=["journal"],
-                no_config=True,
-            )
+            run = evaluated_each_update(tmp_path, "Fragile-v0", updates=5)
     finally:
         del gym.registry["Fragile-v0"]
     assert [str(item.message) for item in told] == [
@@ -250,14 +255,7 @@ def test_an_evaluation_that_is_no_number_has_failed_and_the_training_goes_on(
     gym.register("Odd-v0", creator(Odd))
     try:
         with pytest.warns(UserWarning, match=f"evaluation after update 1 failed, training goes on.*{said}"):
-            run = esper_core.train(
-                env={"id": "Odd-v0", "n_envs": 1, "kwargs": {"seen": seen, "paid": paid}},
-                updates=1,
-                run={"dir": str(tmp_path), "eval_every": 1, "eval_episodes": 2},
-                ppo={"rollout_steps": 8, "epochs": 1},
-                sinks=["journal"],
-                no_config=True,
-            )
+            run = evaluated_each_update(tmp_path, "Odd-v0", updates=1, seen=seen, paid=paid)
     finally:
         del gym.registry["Odd-v0"]
     assert (run.state, present(run.summary)["evaluations_failed"]) == (RunState.DONE, 1)

@@ -31,6 +31,8 @@ _Form: TypeAlias = "tuple[tuple[torch.Size, torch.dtype], ...]"
 class CapturedCode:
     """The step of a policy on a GPU, captured for each size of minibatch when it is first met: at most two an update.
 
+    Graphs are kept for as long as the agent is: rollouts that change their size with every update would fill the GPU.
+
     Args:
         policy: whose step it is, whatever its weights are; of dense layers or convolutions.
         config: the ``[ppo]`` table.

@@ -77,10 +77,11 @@ class CompiledSteps:
             self._refuse_impossible()
             (minibatch, *_) = minibatches(batch, parts, clip_range=clip_range, reducer=self._reducer)
             plan = Plan.of(self._policy.layout, self._config, batch)
+            self._refuse_inputs(minibatch, plan)
             self._optimizer.hold()
             code = self._codes.get(plan)
             if code is None:
-                code = self._obtain(plan, minibatch, should_stop or _never, tell)
+                code = self._obtain(plan, should_stop or _never, tell)
                 inputs = self._step(code, clip_range, entropy_coef).inputs(minibatch)
                 self._refuse_wrong(code, [part.contiguous() for part in inputs])
                 self._codes[plan] = code
@@ -117,16 +118,23 @@ class CompiledSteps:
         if device not in {"cpu", "cuda"}:
             raise NotCompiledError(f"it is made for the CPU and CUDA, and ppo.device is {device}")
 
-    def _obtain(
-        self, plan: Plan, minibatch: Minibatch, should_stop: Callable[[], bool], tell: Callable[[str], object]
-    ) -> _Code:
-        """The code for the policy's device."""
-        if self._policy.logit_bias.device.type == "cuda":
+    def _refuse_inputs(self, minibatch: Minibatch, plan: Plan) -> None:
+        """Raise for a network, or an update's tensors, that the device's code is not made for."""
+        if self._on_gpu:
             refuse_own_network(self._config)
+        else:
+            refuse_other_networks(self._config)
+            refuse_others(minibatch, plan)
+
+    def _obtain(self, plan: Plan, should_stop: Callable[[], bool], tell: Callable[[str], object]) -> _Code:
+        """The code for the policy's device."""
+        if self._on_gpu:
             return CapturedCode(self._policy, self._config)
-        refuse_other_networks(self._config)
-        refuse_others(minibatch, plan)
         return packaged(plan, should_stop, tell)
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self._policy.logit_bias.is_cuda
 
 
 def _never() -> bool:

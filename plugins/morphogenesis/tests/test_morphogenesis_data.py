@@ -87,7 +87,7 @@ def test_a_broken_cache_is_rebuilt(tmp_path: Path, small: list[int], damage: obj
 
 def test_a_right_checksum_over_the_wrong_arrays_is_rebuilt(tmp_path: Path, small: list[int]) -> None:
     path = tmp_path / "cache.bin"
-    data._write(path, data.Dataset(*(np.zeros((3, 7), dtype=np.float32) for _ in range(4))))  # type: ignore[arg-type]  # wrong
+    data._write(path, data.Dataset(*(np.zeros((3, 7), dtype=np.float32) for _ in range(4))))  # type: ignore[arg-type]  # wrong on purpose
     assert data.load(path).train_x.shape == (20, 40)
 
 
