@@ -239,21 +239,26 @@ def serve() -> Iterator[Any]:
         server = Server(faulty)
         server.server_bind()  # nobody listens yet: connections are refused
 
+        opened = threading.Event()
+
         def listen() -> None:
             if not faulty.released.wait(plan.opens_s):
                 server.server_activate()
+                opened.set()
                 server.serve_forever(0.02)
 
         thread = threading.Thread(target=listen, daemon=True)
         thread.start()
-        ends.append((faulty, server, thread))
+        ends.append((faulty, server, thread, opened))
         return faulty, f"http://127.0.0.1:{server.server_address[1]}"
 
     yield start
-    for faulty, server, thread in ends:
+    for faulty, server, thread, opened in ends:
         faulty.released.set()
-        if faulty.plan.opens_s < 1000:
-            time.sleep(0.05)
+        # A run may end before its receiver was to open. Then nobody serves, and shutdown() would wait for ever.
+        while thread.is_alive() and not opened.wait(0.02):
+            pass
+        if opened.is_set():
             server.shutdown()
         server.server_close()
         thread.join(250)
